@@ -1,0 +1,1 @@
+"""The mathematics of the losses, written once over the primitives of `core.ops.Ops`."""

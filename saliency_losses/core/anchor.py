@@ -1,0 +1,75 @@
+"""The anchor softmax loss and the iterative test (Zeng et al., CVPR 2018; "L")."""
+
+from saliency_losses.core import checks
+from saliency_losses.core.ops import Array, Ops
+from saliency_losses.core.regions import keep, mean, root
+
+
+def anchor_softmax_loss(xp: Ops, features: Array, anchors: Array, labels: Array, *,
+                        mask: Array, reduction: str) -> Array:
+    checks.reduction(reduction)
+    features, anchors = _checked(xp, features, anchors)
+    labels = checks.labels(xp, "labels", labels)
+    checks.beside(xp, "labels", labels, "features", features)
+    counted = checks.mask(xp, mask, labels.shape, "features")
+    num_regions = anchors.shape[1]
+    bad = checks.label_values(xp, "labels", labels, num_regions, counted)
+
+    labels = xp.clip(xp.flat(labels), 0, num_regions - 1)
+    if counted is not None:
+        counted = xp.flat(counted)
+    x = keep(xp, xp.features(features), counted)
+    # L eq. 3–4: −log softmax(−d)[label] = d_label + log Σ_r exp(−d_r)
+    distances = root(xp, xp.squared_distances(x, xp.regions(anchors)))
+    loss = xp.take_channel(distances, labels) + xp.logsumexp_channels(-distances)
+    return checks.reduce(xp, checks.poison(xp, mean(xp, loss, counted), bad), reduction)
+
+
+def anchor_probabilities(xp: Ops, features: Array, anchors: Array) -> Array:
+    features, anchors = _checked(xp, features, anchors)
+    scores = -root(xp, xp.squared_distances(xp.features(features), xp.regions(anchors)))
+    probabilities = xp.exp(scores - xp.over_channels(xp.logsumexp_channels(scores)))
+    return xp.reshape(probabilities,
+                      xp.stack_shape(xp.map_shape(features.shape), anchors.shape[1]))
+
+
+def _checked(xp: Ops, features: Array, anchors: Array) -> tuple[Array, Array]:
+    x = checks.features(xp, "features", features)
+    a = checks.floating(xp, "anchors", anchors)
+    channels = xp.channels(x.shape)
+    if a.ndim != 3 or a.shape[0] != x.shape[0] or a.shape[1] < 1 or a.shape[2] != channels:
+        raise ValueError(f"anchors must have shape (N, R, C) = ({x.shape[0]}, R, {channels}) to "
+                         f"match features of shape {tuple(x.shape)}, got {tuple(a.shape)}")
+    x, a = xp.promote(x, a)
+    return x, a
+
+
+def region_anchors(xp: Ops, features: Array, weights: Array) -> Array:
+    features = checks.features(xp, "features", features)
+    weights = checks.real(xp, "weights", weights)
+    regions = xp.channels(weights.shape) if weights.ndim == features.ndim else -1
+    expected = xp.stack_shape(xp.map_shape(features.shape), regions)
+    if regions < 1 or tuple(weights.shape) != expected:
+        layout = checks.public_layout(xp, "R")
+        raise ValueError(f"weights must have shape {layout} to match features of shape "
+                         f"{tuple(features.shape)}, got {tuple(weights.shape)}")
+    bad = checks.weight_values(xp, "weights", weights)
+    features, weights = checks.same_precision(xp, features, weights)
+
+    w = xp.features(weights)
+    total = xp.over_pixels(xp.sum_pixels(w))
+    share = w / xp.where(total != 0, total, 1.0)
+    anchors = xp.public_regions(xp.weighted_sums(xp.features(features), share))
+    return checks.poison(xp, anchors, bad)
+
+
+def update_prior(xp: Ops, prior: Array, probabilities: Array, step: int) -> Array:
+    prior = checks.floating(xp, "prior", prior)
+    probabilities = checks.floating(xp, "probabilities", probabilities)
+    checks.alike("probabilities", probabilities, "prior", prior)
+    checks.integer("step", step, 1)
+    bad = (checks.probability_values(xp, "prior", prior, None)
+           | checks.probability_values(xp, "probabilities", probabilities, None))
+    prior, probabilities = xp.promote(prior, probabilities)
+    # L eq. 5 with t = step − 1: after the first iteration the prior is wholly replaced.
+    return checks.poison(xp, ((step - 1) * prior + probabilities) / step, bad)

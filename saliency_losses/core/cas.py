@@ -1,0 +1,101 @@
+"""The class-agnostic segmentation loss and its companions (Sharma et al.; "C")."""
+
+from typing import Any
+
+from saliency_losses.core import checks
+from saliency_losses.core.ops import Array, Ops
+from saliency_losses.core.regions import keep, mean
+
+
+def check_options(num_regions: int, alpha: float, average_regions: bool, reduction: str) -> None:
+    checks.integer("num_regions", num_regions, 1)
+    checks.number("alpha", alpha, 0, 1)
+    checks.flag("average_regions", average_regions)
+    checks.reduction(reduction)
+
+
+def cas_loss(xp: Ops, probs: Array, labels: Array, *, num_regions: int, alpha: float,
+             average_regions: bool, mask: Array, reduction: str) -> Array:
+    check_options(num_regions, alpha, average_regions, reduction)
+    probs = checks.features(xp, "probs", probs)
+    labels = checks.labels(xp, "labels", labels)
+    checks.beside(xp, "labels", labels, "probs", probs)
+    counted = checks.mask(xp, mask, labels.shape, "probs")
+    bad = checks.label_values(xp, "labels", labels, num_regions, counted)
+
+    index = xp.region_index(xp.flat(labels), num_regions)
+    if counted is not None:
+        counted = xp.flat(counted)
+    s = xp.features(probs)
+    bad = bad | checks.probability_values(
+        xp, "probs", s, None if counted is None else xp.over_channels(counted))
+    s = keep(xp, s, counted)
+
+    area = xp.cast(xp.region_count(index, counted, num_regions), s)
+    present = area > 0
+    share = 1.0 / xp.maximum(area, 1.0)
+    region_mean = xp.region_sum(s, index, num_regions) * xp.over_channels(share)
+
+    # C eq. 1, uniformer: Σ_r mean_{i in r} ‖s_i − ŝ_r‖²
+    residual = s - xp.region_take(region_mean, index)
+    weight = keep(xp, xp.region_take(share, index), counted)
+    uniformer = xp.sum_pixels(xp.sum_channels(residual * residual) * weight)
+
+    # C eq. 1, discriminator: Σ_{r≠q} ‖ŝ_r − ŝ_q‖² = 2R Σ_r ‖ŝ_r − m‖², accurate for near means
+    regions = xp.sum_pixels(xp.cast(present, s))
+    middle = xp.sum_pixels(region_mean) / xp.over_pixels(xp.maximum(regions, 1.0))
+    deviation = keep(xp, region_mean - xp.over_pixels(middle), present)
+    discriminator = 2 * regions * xp.sum_pixels(xp.sum_channels(deviation * deviation))
+
+    if average_regions:
+        uniformer = uniformer / xp.maximum(regions, 1.0)
+        discriminator = discriminator / xp.maximum(regions * (regions - 1), 1.0)
+    loss = alpha * uniformer - (1 - alpha) * discriminator
+    return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
+
+
+def check_cross_entropy_options(per: str, reduction: str) -> None:
+    checks.option("per", per, ("image", "pixel"))
+    checks.reduction(reduction)
+
+
+def class_agnostic_cross_entropy(xp: Ops, logits: Array, labels: Array, *, per: str,
+                                 mask: Array, reduction: str) -> Array:
+    check_cross_entropy_options(per, reduction)
+    logits = checks.features(xp, "logits", logits)
+    if xp.channels(logits.shape) != 2:
+        raise ValueError(f"logits must have shape {checks.public_layout(xp, '2')}, "
+                         f"got {tuple(logits.shape)}")
+    labels = checks.labels(xp, "labels", labels)
+    checks.beside(xp, "labels", labels, "logits", logits)
+    counted = checks.mask(xp, mask, labels.shape, "logits")
+    bad = checks.label_values(xp, "labels", labels, 2, counted)
+
+    salient = xp.flat(labels == 1)
+    if counted is not None:
+        counted = xp.flat(counted)
+    x = keep(xp, xp.features(logits), counted)
+    # The two-class cross-entropy is softplus of the other logit less the own one.
+    score = xp.channel(x, 1) - xp.channel(x, 0)
+    if per == "pixel":
+        loss = mean(xp, xp.softplus(-xp.abs(score)), counted)
+    else:
+        margin = xp.where(salient, score, -score)
+        given = mean(xp, xp.softplus(-margin), counted)
+        exchanged = mean(xp, xp.softplus(margin), counted)
+        loss = xp.where(exchanged < given, exchanged, given)
+    return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
+
+
+def flip_labels(xp: Ops, labels: Array, probability: float, rng: Any, *, per: str) -> Array:
+    checks.option("per", per, ("pixel", "image"))
+    checks.number("probability", probability, 0, 1)
+    given = xp.array("labels", labels)
+    integers = checks.labels(xp, "labels", given)
+    if integers.ndim < 2:
+        raise ValueError("labels must have shape (N, *spatial), "
+                         f"got {tuple(integers.shape)}")
+    checks.label_values(xp, "labels", integers, 2, None)
+    images = (integers.shape[0],) + (1,) * (integers.ndim - 1)
+    flip = xp.random(rng, integers.shape if per == "pixel" else images, integers) < probability
+    return xp.cast(xp.where(flip, 1 - integers, integers), given)

@@ -1,0 +1,179 @@
+"""What the losses demand of their arguments, and how they say so; and the reduction over images."""
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+
+from saliency_losses.core.ops import Array, Ops
+
+
+def option(name: str, value: object, choices: Sequence[object]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def integer(name: str, value: object, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if int(value) < low:
+        raise ValueError(f"{name} must be at least {low}, got {value}")
+
+
+def number(name: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    given = float(value)
+    above = given > low if open_low else given >= low
+    if not (above and given <= high):
+        bracket = "(" if open_low else "["
+        raise ValueError(f"{name} must lie in {bracket}{low}, {high}], got {value}")
+
+
+def reduction(value: str) -> None:
+    option("reduction", value, ("mean", "sum", "none"))
+
+
+def floating(xp: Ops, name: str, x: object) -> Array:
+    """A floating-point argument, at least float32."""
+    array = xp.array(name, x)
+    if xp.kind(array) != "float":
+        raise TypeError(f"{name} must be floating point, got {xp.dtype_name(array)}")
+    return xp.widen(array)
+
+
+def real(xp: Ops, name: str, x: object) -> Array:
+    """A floating-point, integer or boolean argument; floats at least float32."""
+    array = xp.array(name, x)
+    if xp.kind(array) == "other":
+        raise TypeError(f"{name} must be floating point, integer or bool, "
+                        f"got {xp.dtype_name(array)}")
+    return xp.widen(array) if xp.kind(array) == "float" else array
+
+
+def boolean(xp: Ops, name: str, x: object) -> Array:
+    array = xp.array(name, x)
+    if xp.kind(array) != "bool":
+        raise TypeError(f"{name} must be bool, got {xp.dtype_name(array)}; "
+                        f"compare first, for example {name} > 0.5")
+    return array
+
+
+def labels(xp: Ops, name: str, x: object) -> Array:
+    """A bool or integer argument, as integers that can index."""
+    array = xp.array(name, x)
+    if xp.kind(array) not in ("bool", "integer"):
+        raise TypeError(f"{name} must be bool or integer, got {xp.dtype_name(array)}; "
+                        f"a 0/1 mask in floats: {name} > 0.5")
+    return xp.integers(array)
+
+
+def same_precision(xp: Ops, x: Array, other: Array) -> tuple[Array, Array]:
+    """Both in the wider float dtype; bool and integers take that of `x`."""
+    if xp.kind(other) != "float":
+        return x, xp.cast(other, x)
+    x, other = xp.promote(x, other)
+    return x, other
+
+
+def features(xp: Ops, name: str, x: object, *, low_rank: int = 1) -> Array:
+    """A floating-point argument with channels and `low_rank` to 3 spatial axes."""
+    array = floating(xp, name, x)
+    if not low_rank + 2 <= array.ndim <= 5 or xp.channels(array.shape) < 1:
+        layout = public_layout(xp, "C")
+        raise ValueError(f"{name} must have shape {layout} with C >= 1 and {low_rank} to 3 "
+                         f"spatial axes, got {tuple(array.shape)}")
+    return array
+
+
+def maps(name: str, x: Array) -> None:
+    """A map given alone: ``(N, *spatial)`` with 1 to 3 spatial axes."""
+    if not 2 <= x.ndim <= 4:
+        raise ValueError(f"{name} must have shape (N, *spatial) with 1 to 3 spatial axes, "
+                         f"got {tuple(x.shape)}")
+
+
+def public_layout(xp: Ops, channels: str) -> str:
+    channels_last = xp.stack_shape((0, 0), 1)[-1] == 1
+    return f"(N, *spatial, {channels})" if channels_last else f"(N, {channels}, *spatial)"
+
+
+def shape(name: str, x: Array, expected: Sequence[int], why: str) -> None:
+    if tuple(x.shape) == tuple(expected):
+        return
+    message = f"{name} must have shape {tuple(expected)} {why}, got {tuple(x.shape)}"
+    for axis in (1, len(expected)):
+        if tuple(x.shape) == (*expected[:axis], 1, *expected[axis:]):
+            message += f"; remove its channel axis: {name}.squeeze({axis})"
+            break
+    raise ValueError(message)
+
+
+def beside(xp: Ops, name: str, x: Array, other: str, array: Array) -> None:
+    """A map ``(N, *spatial)`` that belongs to the features `array`, the argument `other`."""
+    shape(name, x, xp.map_shape(array.shape),
+          f"(N, *spatial) to match {other} of shape {tuple(array.shape)}")
+
+
+def alike(name: str, x: Array, other: str, array: Array) -> None:
+    shape(name, x, tuple(array.shape), f"as {other} has")
+
+
+def mask(xp: Ops, x: object, expected: Sequence[int], other: str) -> Array | None:
+    """The boolean map of counted pixels; None where all count."""
+    if x is None:
+        return None
+    array = boolean(xp, "mask", x)
+    shape("mask", array, expected, f"(N, *spatial) to match {other}")
+    return array
+
+
+def values(xp: Ops, name: str, x: Array, ok: Array, counted: Array | None,
+           expected: str, repair: str) -> Array:
+    """Which images ``(N,)`` hold a counted value that is not `ok`: their loss shall be NaN.
+
+    Where values can be read, an error instead, unless it is NaN, which must never raise.
+    """
+    bad = ~ok if counted is None else ~ok & counted
+    found = xp.first(x, bad)
+    if found is not None:
+        where = "" if counted is None else " on counted pixels"
+        shown = int(found) if found == int(found) else found
+        raise ValueError(f"{name} must be {expected}{where}, got {shown}; {repair}")
+    return xp.any_per_image(bad)
+
+
+def label_values(xp: Ops, name: str, x: Array, num_regions: int, counted: Array | None) -> Array:
+    repair = ("a 0/255 mask: divide by 255; pixels to ignore: pass mask="
+              f"{name} != 255" if num_regions <= 2 else
+              "raise num_regions, or pass mask= to ignore pixels")
+    return values(xp, name, x, (x >= 0) & (x < num_regions), counted,
+                  f"in 0..{num_regions - 1}", repair)
+
+
+def probability_values(xp: Ops, name: str, x: Array, counted: Array | None) -> Array:
+    return values(xp, name, x, ~((x < 0) | (x > 1)), counted, "in [0, 1]",
+                  "logits: apply sigmoid or softmax first; a 0/255 map: divide by 255")
+
+
+def weight_values(xp: Ops, name: str, x: Array) -> Array:
+    return values(xp, name, x, ~(x < 0), None, "non-negative",
+                  "logits: apply sigmoid or softmax first")
+
+
+def poison(xp: Ops, x: Array, bad: Array) -> Array:
+    """NaN for the images marked `bad`; `x` has the images on its first axis.
+
+    By `where`, so that a bad image stops no other: its gradient is 0, the weights stay finite.
+    """
+    return xp.where(xp.reshape(bad, (x.shape[0],) + (1,) * (x.ndim - 1)), float("nan"), x)
+
+
+def reduce(xp: Ops, per_image: Array, how: str) -> Array:
+    if how == "none":
+        return per_image
+    total = xp.sum_images(per_image)
+    return total / max(per_image.shape[0], 1) if how == "mean" else total

@@ -1,0 +1,156 @@
+"""The approximate weighted F-beta loss (Kolkin, Shechtman and Shakhnarovich, ICCV 2017; "W")."""
+
+from math import exp, log, pi
+
+from saliency_losses.core import checks
+from saliency_losses.core.ops import Array, Ops
+from saliency_losses.core.regions import counts
+
+# W eq. 4: the weight of a false positive rises from 1 to 1.5 over five pixels.
+ALPHA = log(0.5) / 5
+# A squared distance that stands for "no foreground": above any image's, and the sum of it and of
+# the square of an image side still fits 32 bits.
+FAR = 2**30 - 1
+
+
+def check_options(beta: float, theta: int, phi: int, distance: str, error: str,
+                  normalize_kernel: bool, reduction: str) -> None:
+    checks.number("beta", beta, 0, float("inf"), open_low=True)
+    checks.integer("theta", theta, 1)
+    checks.integer("phi", phi, 0)
+    checks.option("distance", distance, ("window", "euclidean"))
+    checks.option("error", error, ("squared", "absolute"))
+    checks.flag("normalize_kernel", normalize_kernel)
+    checks.reduction(reduction)
+
+
+def weighted_fbeta_loss(xp: Ops, probs: Array, target: Array, *, beta: float, theta: int,
+                        phi: int, distance: str, error: str, normalize_kernel: bool,
+                        distance_weights: Array, mask: Array, reduction: str) -> Array:
+    check_options(beta, theta, phi, distance, error, normalize_kernel, reduction)
+    probs = checks.features(xp, "probs", probs, low_rank=2)
+    target = checks.real(xp, "target", target)
+    checks.alike("target", target, "probs", probs)
+    counted = checks.mask(xp, mask, xp.map_shape(probs.shape), "probs")
+
+    shape = xp.images(probs).shape
+    maps = (shape[0] * shape[1], *shape[2:])
+    if counted is not None:
+        counted = xp.reshape(counted, (shape[0], 1, *shape[2:]))
+    p, t = xp.images(probs), xp.images(target)
+    if xp.kind(t) == "float":
+        p, t = xp.promote(p, t)
+    bad = (checks.probability_values(xp, "probs", p, counted)
+           | _target_values(xp, t, counted))
+    foreground = t == 1
+    background = ~foreground
+    if counted is not None:
+        foreground, background = foreground & counted, background & counted
+        p = xp.where(counted, p, 0.0)
+    p = xp.reshape(p, maps)
+    foreground, background = xp.reshape(foreground, maps), xp.reshape(background, maps)
+    if distance_weights is None:
+        b = _distance_weights(xp, foreground, p, phi, distance)
+    else:
+        given = checks.floating(xp, "distance_weights", distance_weights)
+        checks.alike("distance_weights", given, "probs", probs)
+        p, b = xp.promote(p, xp.reshape(xp.images(given), maps))
+
+    residual = p - xp.cast(foreground, p)
+    e = residual * residual if error == "squared" else xp.abs(residual)
+    # W eq. 3: at foreground pixels the Gaussian sum of the foreground errors around
+    spread = _gaussian(xp, xp.where(foreground, e, 0.0), theta, normalize_kernel)
+    # W eq. 5
+    missed = xp.where(foreground, xp.where(spread < e, spread, e), 0.0)
+    spurious = xp.where(background, e * b, 0.0)
+
+    size, others = counts(xp, xp.flat(foreground), p), counts(xp, xp.flat(background), p)
+    false_negative = xp.sum_pixels(xp.flat(missed))
+    false_positive = xp.sum_pixels(xp.flat(spurious))
+    # W eq. 6 as 1 − F = (β² FN + FP) / ((1 + β²) TP + β² FN + FP), with TP = |Y| − FN
+    some = size > 0
+    wrong = beta**2 * false_negative + false_positive
+    whole = (1 + beta**2) * (size - false_negative) + wrong
+    loss = xp.where(some, wrong / xp.where(some, whole, 1.0),
+                    false_positive / (2 * xp.maximum(others, 1.0)))
+    loss = xp.sum_vector(xp.reshape(loss, (shape[0], shape[1]))) / shape[1]
+    return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
+
+
+def weighted_fbeta_score(xp: Ops, probs: Array, target: Array, *, beta: float, theta: int,
+                         phi: int, distance: str, error: str, normalize_kernel: bool,
+                         distance_weights: Array, mask: Array, reduction: str) -> Array:
+    checks.reduction(reduction)
+    loss = weighted_fbeta_loss(
+        xp, probs, target, beta=beta, theta=theta, phi=phi, distance=distance, error=error,
+        normalize_kernel=normalize_kernel, distance_weights=distance_weights, mask=mask,
+        reduction="none")
+    return checks.reduce(xp, 1 - loss, reduction)
+
+
+def distance_weights(xp: Ops, target: Array, *, phi: int, distance: str, mask: Array) -> Array:
+    checks.integer("phi", phi, 0)
+    checks.option("distance", distance, ("window", "euclidean"))
+    target = checks.real(xp, "target", target)
+    if not 4 <= target.ndim <= 5:
+        raise ValueError(f"target must have shape {checks.public_layout(xp, 'K')} with 2 or 3 "
+                         f"spatial axes, got {tuple(target.shape)}")
+    counted = checks.mask(xp, mask, xp.map_shape(target.shape), "target")
+    t = xp.images(target)
+    if counted is not None:
+        counted = xp.reshape(counted, (t.shape[0], 1, *t.shape[2:]))
+    bad = _target_values(xp, t, counted)
+    foreground = t == 1 if counted is None else (t == 1) & counted
+    maps = (t.shape[0] * t.shape[1], *t.shape[2:])
+    weights = _distance_weights(xp, xp.reshape(foreground, maps), xp.floats(target),
+                                phi, distance)
+    return xp.public_images(checks.poison(xp, xp.reshape(weights, t.shape), bad))
+
+
+def _target_values(xp: Ops, t: Array, counted: Array | None) -> Array:
+    return checks.values(xp, "target", t, (t == 0) | (t == 1), counted, "0 or 1",
+                         "a 0/255 mask: divide by 255; a soft mask: target > 0.5")
+
+
+def _distance_weights(xp: Ops, foreground: Array, like: Array, phi: int, distance: str) -> Array:
+    """B of W eq. 4, ``(B, *spatial)``, in the dtype of `like`."""
+    squared = _squared_distance(xp, foreground, phi if distance == "window" else None)
+    delta = xp.cast(squared, like)
+    if distance == "window":
+        # W §3: the squared distance as far as φ, and infinity beyond.
+        weights = xp.where(squared <= phi**2, 2 - xp.exp(ALPHA * delta), 2.0)
+    else:
+        weights = xp.where(squared < FAR, 2 - xp.exp(ALPHA * xp.sqrt(delta)), 2.0)
+    return xp.where(foreground, 1.0, weights)
+
+
+def _squared_distance(xp: Ops, foreground: Array, reach: int | None) -> Array:
+    """The squared Euclidean distance to the nearest foreground pixel, in integers.
+
+    It is the minimum over the foreground of a sum over axes, so one axis follows the other. With
+    `reach`, offsets beyond it in any axis are not looked at. `FAR` where there is no foreground.
+    """
+    squared = FAR * xp.int32(~foreground)
+    for axis in range(1, foreground.ndim):
+        if reach is None:
+            squared = xp.clip(xp.parabolas(squared, axis), 0, FAR)
+        else:
+            near, length = min(reach, foreground.shape[axis] - 1), foreground.shape[axis]
+            padded = xp.pad(squared, axis, near, near, FAR)
+            for k in (k for k in range(2 * near + 1) if k != near):
+                rest = (slice(None),) * axis
+                squared = xp.minimum(squared, padded[(*rest, slice(k, k + length))]
+                                     + (k - near) ** 2)
+    return squared
+
+
+def _gaussian(xp: Ops, x: Array, theta: int, normalize: bool) -> Array:
+    """W eq. 3 and 8, axis by axis: σ = θ/4, offsets −θ..θ, zeros outside the image."""
+    sigma = theta / 4
+    taps = [exp(-(k**2) / (2 * sigma**2)) for k in range(-theta, theta + 1)]
+    # As printed the constant is the one-dimensional one, whatever the rank.
+    constant = (2 * pi * sigma**2) ** -0.5
+    for axis in range(1, x.ndim):
+        scale = 1 / sum(taps) if normalize else constant if axis == 1 else 1.0
+        x = xp.filter_axis(x, [scale * tap for tap in taps], axis)
+    return x

@@ -1,0 +1,123 @@
+"""MEnet's metric loss and semantic distance (Cai et al., IJCAI 2018; "M")."""
+
+from saliency_losses.core import checks
+from saliency_losses.core.ops import Array, Ops
+from saliency_losses.core.regions import center, counts, keep, root, unit
+
+
+def check_options(form: str, normalize: bool, stop_gradient: bool, hard_negatives: bool,
+                  reduction: str) -> None:
+    checks.option("form", form, ("centroid", "pairwise"))
+    checks.flag("normalize", normalize)
+    checks.flag("stop_gradient", stop_gradient)
+    checks.flag("hard_negatives", hard_negatives)
+    checks.reduction(reduction)
+    if form == "pairwise" and (stop_gradient or hard_negatives):
+        name = "stop_gradient" if stop_gradient else "hard_negatives"
+        raise ValueError(f'{name}=True needs form="centroid", got form="pairwise", '
+                         "which has no centroids to hold or to rank pixels by")
+
+
+def metric_loss(xp: Ops, features: Array, labels: Array, *, form: str, normalize: bool,
+                stop_gradient: bool, hard_negatives: bool, mask: Array, reduction: str) -> Array:
+    check_options(form, normalize, stop_gradient, hard_negatives, reduction)
+    features = checks.features(xp, "features", features)
+    labels = checks.labels(xp, "labels", labels)
+    checks.beside(xp, "labels", labels, "features", features)
+    counted = checks.mask(xp, mask, labels.shape, "features")
+    bad = checks.label_values(xp, "labels", labels, 2, counted)
+
+    salient = xp.flat(labels == 1)
+    background = ~salient
+    if counted is not None:
+        counted = xp.flat(counted)
+        salient, background = salient & counted, background & counted
+    x = xp.features(features)
+    # A constant offset changes no difference, but unit vectors are already near the origin.
+    x = unit(xp, keep(xp, x, counted)) if normalize else center(xp, x, counted)[0]
+
+    num_salient, num_background = counts(xp, salient, x), counts(xp, background, x)
+    in_salient = xp.cast(salient, x) / xp.over_pixels(xp.maximum(num_salient, 1.0))
+    in_background = xp.cast(background, x) / xp.over_pixels(xp.maximum(num_background, 1.0))
+    difference = in_salient - in_background
+    # μ_S − μ_B
+    gap = xp.sum_pixels(x * xp.over_channels(difference))
+    if not (form == "pairwise" or stop_gradient or hard_negatives):
+        # M eq. 3: the spreads around the own and the other mean cancel.
+        loss = -xp.sum_vector(gap * gap)
+    else:
+        mean_salient = xp.sum_pixels(x * xp.over_channels(in_salient))
+        if form == "pairwise":
+            loss = _pairwise(xp, x, salient, difference, gap, mean_salient,
+                             (num_salient - num_background) / xp.maximum(
+                                 num_salient + num_background, 1.0))
+        else:
+            loss = _per_pixel(xp, x, salient, background, gap, mean_salient,
+                              stop_gradient, hard_negatives)
+    # An image without both regions has loss 0, but NaN features never pass for a 0.
+    both = (num_salient > 0) & (num_background > 0)
+    loss = xp.where(both | xp.isnan(loss), loss, 0.0)
+    return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
+
+
+def _pairwise(xp: Ops, x: Array, salient: Array, difference: Array, gap: Array,
+              mean_salient: Array, imbalance: Array) -> Array:
+    """M eq. 2 as eq. 3 + (|S| − |B|)(V_S − V_B)/n."""
+    own = xp.where(xp.over_channels(salient), xp.over_pixels(mean_salient),
+                   xp.over_pixels(mean_salient - gap))
+    residual = x - own
+    spread_gap = xp.sum_pixels(xp.sum_channels(residual * residual) * difference)
+    return imbalance * spread_gap - xp.sum_vector(gap * gap)
+
+
+def _per_pixel(xp: Ops, x: Array, salient: Array, background: Array, gap: Array,
+               mean_salient: Array, stop_gradient: bool, hard_negatives: bool) -> Array:
+    """M eq. 3 pixel by pixel.
+
+    ‖f − μ_own‖² − ‖f − μ_other‖² = ∓2 (f − (μ_S + μ_B)/2)·(μ_S − μ_B), minus at salient pixels.
+    """
+    middle = mean_salient - gap / 2
+    if stop_gradient:
+        gap, middle = xp.stop_gradient(gap), xp.stop_gradient(middle)
+    along = xp.sum_channels((x - xp.over_pixels(middle)) * xp.over_pixels(gap))
+    loss = xp.where(salient, -2 * along, 2 * along)
+    chosen = salient | background
+    if hard_negatives:
+        chosen = _hardest(xp, xp.stop_gradient(loss), salient, background)
+    share = xp.cast(chosen, x) / xp.over_pixels(xp.maximum(counts(xp, chosen, x), 1.0))
+    return xp.sum_pixels(loss * share)
+
+
+def _hardest(xp: Ops, loss: Array, salient: Array, background: Array) -> Array:
+    """The smaller region and as many pixels of the larger, those of highest loss (M §3.2)."""
+    num_salient, num_background = xp.count(salient), xp.count(background)
+    salient_larger = num_salient > num_background
+    larger = xp.where(xp.over_pixels(salient_larger), salient, background)
+    quota = xp.where(salient_larger, num_background, num_salient)
+    ranked = xp.sort_descending(xp.where(larger, loss, -float("inf")))
+    least = xp.over_pixels(xp.take_pixel(ranked, xp.clip(quota - 1, 0, loss.shape[1])))
+    above = larger & (loss > least)
+    # Ties at the threshold: the earlier pixels fill what is left of the quota.
+    level = larger & (loss == least)
+    first = xp.cumulative_count(level) <= xp.over_pixels(quota - xp.count(above))
+    return (salient | background) & (~larger | above | (level & first))
+
+
+def semantic_distance(xp: Ops, features: Array, background: Array) -> Array:
+    features = checks.features(xp, "features", features)
+    weights = checks.real(xp, "background", background)
+    checks.beside(xp, "background", weights, "features", features)
+    bad = checks.weight_values(xp, "background", weights)
+    features, weights = checks.same_precision(xp, features, weights)
+
+    x, middle = center(xp, xp.features(features), None)
+    weights = xp.flat(weights)
+    total = xp.reshape(xp.sum_pixels(weights), (weights.shape[0], 1))
+    some = total != 0
+    mean = xp.sum_pixels(x * xp.over_channels(weights)) / xp.where(some, total, 1.0)
+    # Without any weight the zero vector stands for the background.
+    mean = xp.where(some, mean, -middle)
+    residual = x - xp.over_pixels(mean)
+    distance = root(xp, xp.sum_channels(residual * residual))
+    distance = xp.reshape(distance, xp.map_shape(features.shape))
+    return checks.poison(xp, distance, bad)

@@ -1,0 +1,95 @@
+"""The Jensen–Shannon mutual-information estimator (Chen et al., AAAI 2020; "R")."""
+
+from math import log
+
+from saliency_losses.core import checks
+from saliency_losses.core.ops import Array, Ops
+from saliency_losses.core.regions import keep, mean
+
+
+def check_options(balance: bool, reduction: str) -> None:
+    checks.flag("balance", balance)
+    checks.reduction(reduction)
+
+
+def js_mutual_information_loss(xp: Ops, scores: Array, joint: Array, *, balance: bool,
+                               mask: Array, reduction: str) -> Array:
+    check_options(balance, reduction)
+    scores = checks.floating(xp, "scores", scores)
+    if scores.ndim < 1:
+        raise ValueError("scores must have shape (N, ...), got a scalar")
+    joint = checks.boolean(xp, "joint", joint)
+    checks.alike("joint", joint, "scores", scores)
+    counted = checks.mask(xp, mask, scores.shape, "scores")
+
+    joint = xp.flat(joint)
+    if counted is not None:
+        counted = xp.flat(counted)
+    t = keep(xp, xp.flat(scores), counted)
+    # R eq. 5: −log σ(T) = softplus(−T) for joint pairs, −log(1 − σ(T)) = softplus(T) for others
+    surprise = xp.softplus(xp.where(joint, -t, t))
+    if balance:
+        apart = ~joint
+        if counted is not None:
+            joint, apart = joint & counted, apart & counted
+        loss = mean(xp, surprise, joint) + mean(xp, surprise, apart)
+    else:
+        loss = 2 * mean(xp, surprise, counted)
+    return checks.reduce(xp, loss, reduction)
+
+
+def js_mutual_information(xp: Ops, scores: Array, joint: Array, *, mask: Array,
+                          reduction: str) -> Array:
+    checks.reduction(reduction)
+    loss = js_mutual_information_loss(xp, scores, joint, balance=True, mask=mask,
+                                      reduction="none")
+    return checks.reduce(xp, log(2) - loss / 2, reduction)
+
+
+def foreground_vector(xp: Ops, features: Array, prior: Array, *, threshold: float) -> Array:
+    checks.number("threshold", threshold, 0, 1)
+    features = checks.features(xp, "features", features)
+    prior = checks.real(xp, "prior", prior)
+    checks.beside(xp, "prior", prior, "features", features)
+    bad = checks.probability_values(xp, "prior", prior, None)
+    features, prior = checks.same_precision(xp, features, prior)
+
+    p = xp.flat(prior)
+    weights = xp.where(p < threshold, 0.0, p)
+    # Without a certain pixel, those of highest prior, which weigh alike.
+    highest = xp.cast(p == xp.over_pixels(xp.max_pixels(p)), p)
+    weights = xp.where(xp.over_pixels(xp.sum_pixels(weights) != 0), weights, highest)
+    # R eq. 7
+    share = weights / xp.over_pixels(xp.sum_pixels(weights))
+    x = xp.features(features)
+    return checks.poison(xp, xp.sum_pixels(x * xp.over_channels(share)), bad)
+
+
+def relation_pairs(xp: Ops, prior: Array, *, foreground: float,
+                   background: float) -> tuple[Array, Array]:
+    checks.number("foreground", foreground, 0, 1)
+    checks.number("background", background, 0, 1)
+    if background >= foreground:
+        raise ValueError("background must be below foreground, "
+                         f"got background={background}, foreground={foreground}")
+    prior = checks.floating(xp, "prior", prior)
+    checks.maps("prior", prior)
+    checks.probability_values(xp, "prior", prior, None)
+    joint = prior >= foreground
+    return joint, joint | (prior <= background)
+
+
+def merge_by_confidence(xp: Ops, prior: Array, refined: Array) -> Array:
+    prior = checks.floating(xp, "prior", prior)
+    refined = checks.floating(xp, "refined", refined)
+    checks.alike("refined", refined, "prior", prior)
+    bad = (checks.probability_values(xp, "prior", prior, None)
+           | checks.probability_values(xp, "refined", refined, None))
+    prior, refined = xp.promote(prior, refined)
+    # R eq. 10–11
+    surer = _confidence(xp, prior) > _confidence(xp, refined)
+    return checks.poison(xp, xp.where(surer, prior, refined), bad)
+
+
+def _confidence(xp: Ops, s: Array) -> Array:
+    return xp.where(s > 0.5, s, 1 - s)

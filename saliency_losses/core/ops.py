@@ -1,0 +1,176 @@
+"""The primitives that a backend supplies: `saliency_losses.torch._ops`, `saliency_losses.jax._ops`.
+
+Three kinds of arrays pass between them, always with the images on the first axis:
+
+* a *map* ``(N, P)`` has one value per pixel;
+* *features* have one vector per pixel, in the backend's own memory order: ``(N, C, P)`` in PyTorch,
+  ``(N, P, C)`` in JAX;
+* *regions* have one vector per region, ordered as features are with R in the place of P.
+
+Arithmetic, comparison, ``&``, ``|``, ``~``, ``.shape`` and ``.ndim`` are the arrays' own.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+Array = Any
+
+
+class Ops(Protocol):
+    # What an argument is
+    def array(self, name: str, x: Any) -> Array:
+        """`x` as the backend's array; TypeError that names the argument if it is none."""
+
+    def kind(self, x: Array) -> str:
+        """"bool", "integer", "float" or "other"."""
+
+    def dtype_name(self, x: Array) -> str:
+        """The dtype as a user would write it."""
+
+    # Layout
+    def map_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape ``(N, *spatial)`` of a map beside features of the public `shape`."""
+
+    def channels(self, shape: Sequence[int]) -> int:
+        """The number of channels of features of the public `shape`."""
+
+    def stack_shape(self, shape: Sequence[int], channels: int) -> tuple[int, ...]:
+        """The public shape of features with `channels` over maps ``(N, *spatial)`` of `shape`."""
+
+    def features(self, x: Array) -> Array:
+        """Features from the public layout; a view where the memory order allows."""
+
+    def images(self, x: Array) -> Array:
+        """``(N, K, *spatial)`` from the public layout."""
+
+    def public_images(self, x: Array) -> Array:
+        """The inverse of `images`."""
+
+    def regions(self, x: Array) -> Array:
+        """Regions from the public ``(N, R, C)``."""
+
+    def public_regions(self, x: Array) -> Array:
+        """The inverse of `regions`."""
+
+    def reshape(self, x: Array, shape: Sequence[int]) -> Array: ...
+
+    def flat(self, x: Array) -> Array:
+        """``(N, ...)`` to ``(N, P)``."""
+
+    def over_channels(self, x: Array) -> Array:
+        """A map, to be broadcast over the channels of features."""
+
+    def over_pixels(self, x: Array) -> Array:
+        """One value ``(N,)`` or vector ``(N, C)`` per image, to be broadcast over its pixels."""
+
+    def num_pixels(self, x: Array) -> int:
+        """P, of features."""
+
+    def channel(self, x: Array, index: int) -> Array:
+        """One channel of features, a map."""
+
+    def take_channel(self, x: Array, index: Array) -> Array:
+        """The channel of features that a map of integers names, pixel by pixel."""
+
+    # Precision
+    def widen(self, x: Array) -> Array:
+        """Half precision to float32; wider floats unchanged."""
+
+    def floats(self, x: Array) -> Array:
+        """Bools and integers as float32; floats unchanged."""
+
+    def int32(self, x: Array) -> Array: ...
+    def integers(self, x: Array) -> Array:
+        """Bools and integers as integers that can index."""
+
+    def promote(self, *xs: Array) -> tuple[Array, ...]:
+        """Floats brought to the widest dtype among them."""
+
+    def cast(self, x: Array, like: Array) -> Array:
+        """`x` in the dtype of `like`."""
+
+    def stop_gradient(self, x: Array) -> Array: ...
+
+    # Element by element
+    def where(self, condition: Array, x: Any, y: Any) -> Array: ...
+    def sqrt(self, x: Array) -> Array: ...
+    def exp(self, x: Array) -> Array: ...
+    def abs(self, x: Array) -> Array: ...
+    def clip(self, x: Array, low: int, high: int) -> Array: ...
+    def maximum(self, x: Array, low: float) -> Array: ...
+    def minimum(self, x: Array, y: Array) -> Array: ...
+    def isnan(self, x: Array) -> Array: ...
+    def softplus(self, x: Array) -> Array:
+        """log(1 + exp(x)), exact to rounding for any x."""
+
+    # Reductions
+    def sum_pixels(self, x: Array) -> Array:
+        """A map to ``(N,)``, features to ``(N, C)``; the error does not grow with the pixels."""
+
+    def sum_channels(self, x: Array) -> Array:
+        """Features to a map."""
+
+    def sum_vector(self, x: Array) -> Array:
+        """``(N, C)`` to ``(N,)``."""
+
+    def logsumexp_channels(self, x: Array) -> Array: ...
+    def count(self, x: Array) -> Array:
+        """The number of True pixels of a boolean map, ``(N,)`` integers."""
+
+    def max_pixels(self, x: Array) -> Array:
+        """The largest value of a map with at least one pixel, ``(N,)``."""
+
+    def any_per_image(self, x: Array) -> Array:
+        """``(N,)`` from a boolean array of any rank."""
+
+    def sum_images(self, x: Array) -> Array: ...
+
+    # Regions, in linear time and memory
+    def region_index(self, labels: Array, num_regions: int) -> Array:
+        """A map of labels, clipped to 0..R-1, made ready for the three functions below."""
+
+    def region_count(self, index: Array, counted: Array | None, num_regions: int) -> Array:
+        """The counted pixels of each region, ``(N, R)`` integers."""
+
+    def region_sum(self, x: Array, index: Array, num_regions: int) -> Array:
+        """Regions, the sums of features; the error does not grow with the pixels."""
+
+    def region_take(self, x: Array, index: Array) -> Array:
+        """Each pixel's own region's value: ``(N, R)`` to a map, regions to features."""
+
+    def weighted_sums(self, x: Array, weights: Array) -> Array:
+        """Regions sum_i w_ir x_i, from features `x` and `weights` (features of R channels)."""
+
+    def squared_distances(self, x: Array, centers: Array) -> Array:
+        """Features of R channels ‖x_i − c_r‖², from features `x` and regions `centers`.
+
+        Differences are taken before squares, and no (pixels x R x C) buffer is kept for backward.
+        """
+
+    # Order
+    def sort_descending(self, x: Array) -> Array:
+        """The values of a map, the largest first."""
+
+    def take_pixel(self, x: Array, index: Array) -> Array:
+        """The value of a map at one pixel per image, ``(N,)``."""
+
+    def cumulative_count(self, x: Array) -> Array:
+        """The number of True pixels of a boolean map up to and with each pixel."""
+
+    # Space, on ``(B, *spatial)``
+    def pad(self, x: Array, axis: int, before: int, after: int, value: float) -> Array: ...
+    def filter_axis(self, x: Array, taps: Sequence[float], axis: int) -> Array:
+        """Correlation with an odd number of `taps` along `axis`, zeros outside."""
+
+    def parabolas(self, x: Array, axis: int) -> Array:
+        """min_k x_k + (i − k)² along `axis`, on integers."""
+
+    # Values and chance
+    def first(self, values: Array, bad: Array) -> float | None:
+        """The first number (NaN passed over) of `values` where `bad`.
+
+        None if there is none, or if values cannot be read here without cost or at all.
+        """
+
+    def random(self, rng: Any, shape: Sequence[int], like: Array) -> Array:
+        """Uniform numbers in [0, 1) on the device of `like`; TypeError for a wrong `rng`."""

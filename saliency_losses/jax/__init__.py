@@ -1,0 +1,41 @@
+"""The losses in JAX."""
+
+from saliency_losses.jax.functional import (
+    anchor_probabilities,
+    anchor_softmax_loss,
+    cas_loss,
+    class_agnostic_cross_entropy,
+    distance_weights,
+    flip_labels,
+    foreground_vector,
+    js_mutual_information,
+    js_mutual_information_loss,
+    merge_by_confidence,
+    metric_loss,
+    region_anchors,
+    relation_pairs,
+    semantic_distance,
+    update_prior,
+    weighted_fbeta_loss,
+    weighted_fbeta_score,
+)
+
+__all__ = [
+    "anchor_probabilities",
+    "anchor_softmax_loss",
+    "cas_loss",
+    "class_agnostic_cross_entropy",
+    "distance_weights",
+    "flip_labels",
+    "foreground_vector",
+    "js_mutual_information",
+    "js_mutual_information_loss",
+    "merge_by_confidence",
+    "metric_loss",
+    "region_anchors",
+    "relation_pairs",
+    "semantic_distance",
+    "update_prior",
+    "weighted_fbeta_loss",
+    "weighted_fbeta_score",
+]

@@ -1,0 +1,290 @@
+"""The primitives of `core.ops.Ops` in JAX."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from saliency_losses.core.regions import blocks
+
+
+def array(name: str, x: Any) -> Array:
+    try:
+        return jnp.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be a JAX array, got {type(x).__name__}") from error
+
+
+def kind(x: Array) -> str:
+    if x.dtype == jnp.bool_:
+        return "bool"
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return "float"
+    return "integer" if jnp.issubdtype(x.dtype, jnp.integer) else "other"
+
+
+def dtype_name(x: Array) -> str:
+    return str(x.dtype)
+
+
+def map_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(shape[:-1])
+
+
+def channels(shape: Sequence[int]) -> int:
+    return shape[-1]
+
+
+def stack_shape(shape: Sequence[int], channels: int) -> tuple[int, ...]:
+    return (*shape, channels)
+
+
+def features(x: Array) -> Array:
+    return x.reshape(x.shape[0], prod(x.shape[1:-1]), x.shape[-1])
+
+
+def images(x: Array) -> Array:
+    return jnp.moveaxis(x, -1, 1)
+
+
+def public_images(x: Array) -> Array:
+    return jnp.moveaxis(x, 1, -1)
+
+
+def regions(x: Array) -> Array:
+    return x
+
+
+def public_regions(x: Array) -> Array:
+    return x
+
+
+def reshape(x: Array, shape: Sequence[int]) -> Array:
+    return x.reshape(*shape)
+
+
+def flat(x: Array) -> Array:
+    return x.reshape(x.shape[0], prod(x.shape[1:]))
+
+
+def over_channels(x: Array) -> Array:
+    return x[..., None]
+
+
+def over_pixels(x: Array) -> Array:
+    return x[:, None]
+
+
+def num_pixels(x: Array) -> int:
+    return x.shape[1]
+
+
+def channel(x: Array, index: int) -> Array:
+    return x[..., index]
+
+
+def take_channel(x: Array, index: Array) -> Array:
+    # A gather's gradient is a scatter, which XLA does pixel by pixel.
+    own = index[..., None] == jnp.arange(x.shape[-1], dtype=index.dtype)[None, None]
+    return jnp.where(own, x, 0.0).sum(-1)
+
+
+def widen(x: Array) -> Array:
+    return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
+
+
+def promote(*xs: Array) -> tuple[Array, ...]:
+    widest = jnp.result_type(*(x.dtype for x in xs))
+    return tuple(x.astype(widest) for x in xs)
+
+
+def cast(x: Array, like: Array) -> Array:
+    return x.astype(like.dtype)
+
+
+def floats(x: Array) -> Array:
+    return x if kind(x) == "float" else x.astype(jnp.float32)
+
+
+def int32(x: Array) -> Array:
+    return x.astype(jnp.int32)
+
+
+def integers(x: Array) -> Array:
+    return x if x.dtype.itemsize > 2 else x.astype(jnp.int32)
+
+
+def stop_gradient(x: Array) -> Array:
+    return lax.stop_gradient(x)
+
+
+def where(condition: Array, x: Any, y: Any) -> Array:
+    return jnp.where(condition, x, y)
+
+
+def sqrt(x: Array) -> Array:
+    return jnp.sqrt(x)
+
+
+def exp(x: Array) -> Array:
+    return jnp.exp(x)
+
+
+def abs(x: Array) -> Array:
+    return jnp.abs(x)
+
+
+def clip(x: Array, low: int, high: int) -> Array:
+    return jnp.clip(x, low, high)
+
+
+def maximum(x: Array, low: float) -> Array:
+    return jnp.maximum(x, low)
+
+
+def minimum(x: Array, y: Array) -> Array:
+    return jnp.minimum(x, y)
+
+
+def isnan(x: Array) -> Array:
+    return jnp.isnan(x)
+
+
+def softplus(x: Array) -> Array:
+    return jax.nn.softplus(x)
+
+
+def sum_pixels(x: Array) -> Array:
+    return x.sum(1)
+
+
+def sum_channels(x: Array) -> Array:
+    return x.sum(-1)
+
+
+def sum_vector(x: Array) -> Array:
+    return x.sum(1)
+
+
+def logsumexp_channels(x: Array) -> Array:
+    return jax.nn.logsumexp(x, axis=-1)
+
+
+def count(x: Array) -> Array:
+    return x.sum(1)
+
+
+def max_pixels(x: Array) -> Array:
+    return x.max(1)
+
+
+def any_per_image(x: Array) -> Array:
+    return flat(x).any(1)
+
+
+def sum_images(x: Array) -> Array:
+    return x.sum()
+
+
+def region_index(labels: Array, num_regions: int) -> Array:
+    pixels = labels.shape[1]
+    runs = blocks(pixels, num_regions)
+    run = jnp.arange(pixels, dtype=labels.dtype) // -(-max(pixels, 1) // runs)
+    return jnp.clip(labels, 0, num_regions - 1) + num_regions * run[None]
+
+
+def region_count(index: Array, counted: Array | None, num_regions: int) -> Array:
+    ones = jnp.ones_like(index) if counted is None else counted.astype(index.dtype)
+    return region_sum(ones[..., None], index, num_regions)[..., 0]
+
+
+def region_sum(x: Array, index: Array, num_regions: int) -> Array:
+    runs = blocks(index.shape[1], num_regions)
+
+    def of_image(x: Array, index: Array) -> Array:
+        sums = jax.ops.segment_sum(x, index, runs * num_regions)
+        return sums.reshape(runs, num_regions, x.shape[-1]).sum(0)
+
+    return jax.vmap(of_image)(x, index)
+
+
+def region_take(x: Array, index: Array) -> Array:
+    if x.ndim == 2:
+        return region_take(x[..., None], index)[..., 0]
+    runs = blocks(index.shape[1], x.shape[1])
+    return jnp.take_along_axis(jnp.tile(x, (1, runs, 1)), index[..., None], axis=1)
+
+
+def weighted_sums(x: Array, weights: Array) -> Array:
+    # A sum and not a matrix product, which XLA adds up in one run on a CPU and in TF32 on a GPU.
+    sums = lax.map(lambda w: (x * w[..., None]).sum(1), jnp.moveaxis(weights, -1, 0))
+    return jnp.moveaxis(sums, 0, 1)
+
+
+def squared_distances(x: Array, centers: Array) -> Array:
+    @jax.checkpoint
+    def to_one(center: Array) -> Array:
+        difference = x - center[:, None]
+        return (difference * difference).sum(-1)
+
+    return jnp.moveaxis(lax.map(to_one, jnp.moveaxis(centers, 1, 0)), 0, -1)
+
+
+def sort_descending(x: Array) -> Array:
+    return jnp.sort(x, axis=1, descending=True)
+
+
+def take_pixel(x: Array, index: Array) -> Array:
+    return jnp.take_along_axis(x, index[:, None], axis=1)[:, 0]
+
+
+def cumulative_count(x: Array) -> Array:
+    return jnp.cumsum(x, axis=1)
+
+
+def pad(x: Array, axis: int, before: int, after: int, value: float) -> Array:
+    width = [(0, 0)] * x.ndim
+    width[axis] = (before, after)
+    return jnp.pad(x, width, constant_values=value)
+
+
+def filter_axis(x: Array, taps: Sequence[float], axis: int) -> Array:
+    length, halo = x.shape[axis], len(taps) // 2
+    padded = pad(x, axis, halo, halo, 0.0)
+    total = jnp.zeros_like(x)
+    for k, tap in enumerate(taps):
+        total = total + tap * lax.slice_in_dim(padded, k, k + length, axis=axis)
+    return total
+
+
+def parabolas(x: Array, axis: int) -> Array:
+    x = jnp.moveaxis(x, axis, 1)
+    place = jnp.arange(x.shape[1], dtype=x.dtype).reshape(1, -1, *[1] * (x.ndim - 2))
+
+    def nearer(k: Array, nearest: Array) -> Array:
+        source = lax.dynamic_index_in_dim(x, k, axis=1)
+        return jnp.minimum(nearest, source + (place - k) ** 2)
+
+    return jnp.moveaxis(lax.fori_loop(0, x.shape[1], nearer, x), 1, axis)
+
+
+def first(values: Array, bad: Array) -> float | None:
+    if isinstance(values, jax.core.Tracer) or isinstance(bad, jax.core.Tracer):
+        return None
+    if not bad.is_fully_addressable or not bool(bad.any()):
+        return None
+    found = np.broadcast_to(np.asarray(values), bad.shape)[np.asarray(bad)].astype(np.float64)
+    found = found[~np.isnan(found)]
+    return float(found[0]) if found.size else None
+
+
+def random(rng: Any, shape: Sequence[int], like: Array) -> Array:
+    try:
+        return jax.random.uniform(rng, tuple(shape))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"rng must be a JAX key, got {type(rng).__name__}; "
+                        "for example jax.random.key(0)") from error

@@ -1,0 +1,802 @@
+"""The losses and their companions as pure functions of JAX arrays.
+
+Features, probabilities and logits are ``(N, *spatial, C)``, maps ``(N, *spatial)``, with one to
+three spatial axes. All functions share these rules:
+
+* ``mask`` is boolean, True where a pixel counts; the others have no influence and no gradient.
+* ``reduction`` is over the N images: "mean", "sum", or "none" for ``(N,)``. The value of an image
+  does not depend on the other images of its batch.
+* Half precision is computed and returned in float32.
+* An image without a counted pixel has loss 0 and gradient 0.
+* Values out of range raise `ValueError`; inside ``jax.jit``, ``jax.vmap`` and ``jax.grad``, where
+  values cannot be read, the loss of that image alone is NaN.
+* NaN in a counted input makes the loss of that image NaN and raises nothing.
+"""
+
+from typing import Literal
+
+import jax
+
+from saliency_losses.core import anchor, cas, fbeta, metric, mutual_information
+from saliency_losses.jax import _ops as xp
+
+Reduction = Literal["mean", "sum", "none"]
+
+
+def metric_loss(
+    features: jax.Array,
+    labels: jax.Array,
+    *,
+    form: Literal["centroid", "pairwise"] = "centroid",
+    normalize: bool = False,
+    stop_gradient: bool = False,
+    hard_negatives: bool = False,
+    mask: jax.Array | None = None,
+    reduction: Reduction = "mean",
+) -> jax.Array:
+    """Metric loss: pixels near the mean of their own region, far from that of the other.
+
+    With S the salient and B the background pixels of an image, n = |S| + |B|, μ their mean
+    features and V their mean squared distances to the mean::
+
+        centroid:  1/n Σ_i ‖f_i − μ_own‖² − ‖f_i − μ_other‖²
+                   = −‖μ_S − μ_B‖²
+        pairwise:  1/n Σ_i mean_{k in own} ‖f_i − f_k‖² − mean_{k in other} ‖f_i − f_k‖²
+                   = centroid + (|S| − |B|) (V_S − V_B) / n
+
+    Args:
+        features: ``(N, *spatial, C)``, any range; keep them bounded (tanh) or set `normalize`.
+        labels: ``(N, *spatial)``, bool or integer, 1 salient and 0 background.
+        form: "centroid" (eq. 3) or "pairwise" (eq. 2, over all pairs, in linear time).
+        normalize: Scale each pixel's features to unit length first; zero vectors stay zero.
+        stop_gradient: Hold the means constant for the gradient, as the authors' program does.
+        hard_negatives: Average over all pixels of the smaller region and as many of the larger,
+            those of highest loss (§3.2). The means remain those of all counted pixels.
+        mask: ``(N, *spatial)``, bool, True where a pixel counts.
+        reduction: "mean", "sum" or "none" over the images.
+
+    Returns:
+        The loss, at most 0 for the centroid form; at least −4 with `normalize`.
+
+    Raises:
+        ValueError: Shapes that do not match, a label other than 0 and 1, or form="pairwise" with
+            `stop_gradient` or `hard_negatives`.
+        TypeError: Features not floating point, labels not bool or integer, or a mask not bool.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax import metric_loss
+        >>> features = jnp.array([[[3.0], [1.0], [0.0], [0.0]]])  # one image, one channel
+        >>> metric_loss(features, jnp.array([[1, 1, 0, 0]]))
+        Array(-4., dtype=float32)
+
+    References:
+        Cai et al., MEnet: A Metric Expression Network for Salient Object Segmentation,
+        IJCAI 2018, eq. 2 and 3.
+
+    Convention:
+        The paper calls eq. 2 and 3 equivalent: they are if the regions are equally large or
+        equally spread. In eq. 3 the spreads cancel, so nothing pulls a pixel to its own mean, and
+        the loss is unbounded below unless the features are bounded. An image that lacks S or B
+        has loss 0.
+    """
+    return metric.metric_loss(
+        xp, features, labels, form=form, normalize=normalize, stop_gradient=stop_gradient,
+        hard_negatives=hard_negatives, mask=mask, reduction=reduction)
+
+
+def semantic_distance(features: jax.Array, background: jax.Array) -> jax.Array:
+    """Distance of each pixel's features to the mean background: MEnet's second saliency map.
+
+    With w the `background` weights divided by their sum::
+
+        S_i = ‖f_i − Σ_j w_j f_j‖
+
+    Args:
+        features: ``(N, *spatial, C)``, any range.
+        background: ``(N, *spatial)``, non-negative weights, soft or hard: for example the
+            probability of background. Without any weight the zero vector stands for the mean.
+
+    Returns:
+        ``(N, *spatial)``, in the unit of the features; the gradient at distance 0 is 0.
+
+    Raises:
+        ValueError: Shapes that do not match, or a negative weight.
+        TypeError: Features not floating point.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax import semantic_distance
+        >>> features = jnp.array([[[3.0], [1.0], [0.0], [0.0]]])
+        >>> semantic_distance(features, jnp.array([[0, 0, 1, 1]]))
+        Array([[3., 1., 0., 0.]], dtype=float32)
+
+    References:
+        Cai et al., MEnet: A Metric Expression Network for Salient Object Segmentation,
+        IJCAI 2018, eq. 5.
+    """
+    return metric.semantic_distance(xp, features, background)
+
+
+def cas_loss(
+    probs: jax.Array,
+    labels: jax.Array,
+    *,
+    num_regions: int = 2,
+    alpha: float = 0.5,
+    average_regions: bool = False,
+    mask: jax.Array | None = None,
+    reduction: Reduction = "mean",
+) -> jax.Array:
+    """Class-agnostic segmentation loss: uniform within each region, different between regions.
+
+    With ŝ_r the mean descriptor of region r, over the regions present in the image::
+
+        α Σ_r mean_{i in r} ‖s_i − ŝ_r‖²  −  (1 − α) Σ_{r≠q} ‖ŝ_r − ŝ_q‖²
+              uniformer                          discriminator, over ordered pairs
+
+    Renumbering the regions of an image changes nothing: labels need not name classes.
+
+    Args:
+        probs: ``(N, *spatial, C)`` in [0, 1], the descriptor after softmax. That the channels sum
+            to 1 is not checked. Give it at least `num_regions` channels.
+        labels: ``(N, *spatial)``, bool or integer, 0..num_regions−1.
+        num_regions: The number of labels; images may hold fewer.
+        alpha: The weight of the uniformer, in [0, 1].
+        average_regions: Average the uniformer over the present regions and the discriminator over
+            their pairs, so that images with few and many regions weigh alike.
+        mask: ``(N, *spatial)``, bool, True where a pixel counts.
+        reduction: "mean", "sum" or "none" over the images.
+
+    Returns:
+        The loss. For R regions and probs that sum to 1 it lies in
+        [−2 (1 − α) R (R − 1), α R (1 − 1/C)], with `average_regions` in
+        [−2 (1 − α), α (1 − 1/C)]. The lower end needs C ≥ R. One region: the discriminator is 0.
+
+    Raises:
+        ValueError: Shapes that do not match, a label outside 0..num_regions−1, a probability
+            outside [0, 1], alpha outside [0, 1] or num_regions below 1.
+        TypeError: Probs not floating point, labels not bool or integer, or a mask not bool.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax import cas_loss
+        >>> probs = jnp.array([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]])
+        >>> labels = jnp.array([[1, 1, 0, 0]])
+        >>> cas_loss(probs, labels)
+        Array(-2., dtype=float32)
+        >>> cas_loss(probs, 1 - labels)
+        Array(-2., dtype=float32)
+
+    References:
+        Sharma et al., Class-Agnostic Segmentation Loss and Its Application to Salient Object
+        Detection and Segmentation, IJCAI 2021 WSRL workshop, eq. 1.
+
+    Convention:
+        Eq. 1 prints an equals sign where eq. 2 and the text have the minus; the printed bounds
+        (αN, −(1 − α)N] have their ends exchanged and are too narrow. At constant probs the
+        gradient is 0, a saddle: initialise with some asymmetry. It is left only along directions
+        with ‖ŝ_r − ŝ_q‖² / (V_r + V_q) above α / (2 (1 − α)), so that α = 0.9 tends to collapse
+        where 0.5 does not.
+    """
+    return cas.cas_loss(
+        xp, probs, labels, num_regions=num_regions, alpha=alpha, average_regions=average_regions,
+        mask=mask, reduction=reduction)
+
+
+def class_agnostic_cross_entropy(
+    logits: jax.Array,
+    labels: jax.Array,
+    *,
+    per: Literal["image", "pixel"] = "image",
+    mask: jax.Array | None = None,
+    reduction: Reduction = "mean",
+) -> jax.Array:
+    """Cross-entropy with the labels or with the labels exchanged, whichever is smaller.
+
+    With p the softmax probability of class 1::
+
+        per="image":  min( mean_i −log p_i[y_i],  mean_i −log p_i[1 − y_i] )
+        per="pixel":  mean_i min( −log p_i[y_i],  −log p_i[1 − y_i] )
+
+    Args:
+        logits: ``(N, *spatial, 2)``, any range.
+        labels: ``(N, *spatial)``, bool or integer, 0 or 1.
+        per: Compare per image, or per pixel.
+        mask: ``(N, *spatial)``, bool, True where a pixel counts.
+        reduction: "mean", "sum" or "none" over the images.
+
+    Returns:
+        The loss in nats, at least 0.
+
+    Raises:
+        ValueError: Shapes that do not match, other than two channels, or a label other than 0, 1.
+        TypeError: Logits not floating point, labels not bool or integer, or a mask not bool.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax import class_agnostic_cross_entropy
+        >>> logits = jnp.array([[[0.0, 0.0], [0.0, 0.0]]])
+        >>> class_agnostic_cross_entropy(logits, jnp.array([[0, 1]])).round(4)
+        Array(0.6931, dtype=float32)
+
+    References:
+        Sharma et al., Class-Agnostic Segmentation Loss and Its Application to Salient Object
+        Detection and Segmentation, IJCAI 2021 WSRL workshop, §4.2.
+
+    Convention:
+        As printed, min(−y log p, −(1 − y) log p) is 0 for every hard label; the exchange of the
+        labels is meant. Per pixel, the labels cancel and nothing is learnt of them.
+    """
+    return cas.class_agnostic_cross_entropy(
+        xp, logits, labels, per=per, mask=mask, reduction=reduction)
+
+
+def flip_labels(
+    labels: jax.Array,
+    probability: float,
+    rng: jax.Array,
+    *,
+    per: Literal["pixel", "image"] = "pixel",
+) -> jax.Array:
+    """Binary labels, exchanged at random: noise for anchors, or whole images with 0 and 1 swapped.
+
+    Args:
+        labels: ``(N, *spatial)``, bool or integer, 0 or 1.
+        probability: The probability of a flip, in [0, 1].
+        rng: A JAX random key.
+        per: Flip single pixels, or whole images.
+
+    Returns:
+        ``(N, *spatial)`` in the dtype of `labels`.
+
+    Raises:
+        ValueError: A label other than 0 and 1, or a probability outside [0, 1].
+        TypeError: Labels not bool or integer, or `rng` not a key.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax import flip_labels
+        >>> flip_labels(jnp.array([[1, 1, 0, 0]]), 1.0, jax.random.key(0))
+        Array([[0, 0, 1, 1]], dtype=int32)
+
+    References:
+        Zeng et al., Learning to Promote Saliency Detectors, CVPR 2018, §3.1 (pixels);
+        Sharma et al., Class-Agnostic Segmentation Loss and Its Application to Salient Object
+        Detection and Segmentation, IJCAI 2021 WSRL workshop, §5 (images).
+    """
+    return cas.flip_labels(xp, labels, probability, rng, per=per)
+
+
+def weighted_fbeta_loss(
+    probs: jax.Array,
+    target: jax.Array,
+    *,
+    beta: float = 1.0,
+    theta: int = 9,
+    phi: int = 5,
+    distance: Literal["window", "euclidean"] = "window",
+    error: Literal["squared", "absolute"] = "squared",
+    normalize_kernel: bool = False,
+    distance_weights: jax.Array | None = None,
+    mask: jax.Array | None = None,
+    reduction: Reduction = "mean",
+) -> jax.Array:
+    """Weighted F-beta loss: misses weigh by the misses around them, false alarms by distance.
+
+    Per map, with y the target and p the prediction::
+
+        E_i     = (p_i − y_i)²                             or |p_i − y_i|
+        (AE)_i  = Σ_{j: y_j=1} g(d_ij) E_j at foreground,  E_i elsewhere
+        g(d)    = (2πσ²)^(−1/2) exp(−d²/2σ²),              σ = θ/4, offsets −θ..θ
+        B_i     = 1 at foreground,  2 − exp(ln(0.5)/5 · Δ_i) elsewhere
+        E^w     = min(AE, E) · B
+        TP = Σ y (1 − E^w),   FP = Σ (1 − y) E^w,   FN = Σ y E^w
+        loss    = 1 − (1 + β²) TP / ((1 + β²) TP + β² FN + FP)
+
+    Args:
+        probs: ``(N, H, W, K)`` or ``(N, D, H, W, K)`` in [0, 1]: K maps, scored separately and
+            averaged. K = 1 is the usual case; K > 1 is one-vs-rest or multi-label.
+        target: The shape of `probs`, 0 or 1, bool, integer or floating point.
+        beta: Above 0; a larger one favours recall.
+        theta: Half the width of the Gaussian window in pixels, at least 1.
+        phi: The reach of distance="window" in pixels, at least 0.
+        distance: "window": Δ is the squared distance to the nearest foreground pixel within φ, and
+            ∞ beyond (§3). "euclidean": Δ is the exact distance, of any range (eq. 4).
+        error: "squared" (§3) or "absolute" (eq. 2).
+        normalize_kernel: Divide g by its sum over the window.
+        distance_weights: B in the shape of `probs`, from `distance_weights`; replaces the distance
+            step, `distance` and `phi`.
+        mask: ``(N, *spatial)``, bool. Other pixels neither err nor are foreground.
+        reduction: "mean", "sum" or "none" over the images.
+
+    Returns:
+        The loss, in [0, 1]; 0 for a perfect prediction. A map without foreground, where F is 0/0,
+        has the mean of E^w / 2 over its counted pixels.
+
+    Raises:
+        ValueError: Shapes that do not match, a probability outside [0, 1], a target other than 0
+            and 1, or an option out of range.
+        TypeError: Probs not floating point, or a mask not bool.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax import weighted_fbeta_loss
+        >>> target = jnp.zeros((1, 8, 8, 1)).at[:, 2:6, 2:6].set(1)
+        >>> weighted_fbeta_loss(target, target), weighted_fbeta_loss(1 - target, target)
+        (Array(0., dtype=float32), Array(1., dtype=float32))
+
+    References:
+        Kolkin, Shechtman and Shakhnarovich, Training Deep Networks to be Spatially Sensitive,
+        ICCV 2017, §3 and eq. 1–10.
+
+    Convention:
+        Eq. 7–9 print d and √(p² + q²) in the exponent where eq. 3 has d²: eq. 3 is meant, likewise
+        for the factors that eq. 9 and 10 leave out. As printed the kernel sums to 5.64 in two
+        dimensions, so that AE < E at well under 1 % of the foreground of real predictions and A
+        does next to nothing; with `normalize_kernel` it acts on about half. §2.1 says that a
+        larger β favours precision; by eq. 1 and 6 it favours recall. Squared errors leave maps
+        soft: for the measure itself, error="absolute" and distance="euclidean".
+    """
+    return fbeta.weighted_fbeta_loss(
+        xp, probs, target, beta=beta, theta=theta, phi=phi, distance=distance, error=error,
+        normalize_kernel=normalize_kernel, distance_weights=distance_weights, mask=mask,
+        reduction=reduction)
+
+
+def weighted_fbeta_score(
+    probs: jax.Array,
+    target: jax.Array,
+    *,
+    beta: float = 1.0,
+    theta: int = 9,
+    phi: int = 5,
+    distance: Literal["window", "euclidean"] = "euclidean",
+    error: Literal["squared", "absolute"] = "absolute",
+    normalize_kernel: bool = False,
+    distance_weights: jax.Array | None = None,
+    mask: jax.Array | None = None,
+    reduction: Reduction = "mean",
+) -> jax.Array:
+    """Weighted F-beta measure, differentiable, in linear time: 1 − `weighted_fbeta_loss`.
+
+    The defaults give the exact F_β^w of eq. 1–6 up to the Gaussian's tail beyond 4σ::
+
+        F = (1 + β²) TP / ((1 + β²) TP + β² FN + FP)
+
+    Args:
+        probs: ``(N, H, W, K)`` or ``(N, D, H, W, K)`` in [0, 1].
+        target: The shape of `probs`, 0 or 1, bool, integer or floating point.
+        beta: Above 0; a larger one favours recall.
+        theta: Half the width of the Gaussian window in pixels, at least 1.
+        phi: The reach of distance="window" in pixels, at least 0.
+        distance: As in `weighted_fbeta_loss`.
+        error: As in `weighted_fbeta_loss`.
+        normalize_kernel: Divide the Gaussian by its sum over the window.
+        distance_weights: B in the shape of `probs`; replaces the distance step.
+        mask: ``(N, *spatial)``, bool. Other pixels neither err nor are foreground.
+        reduction: "mean", "sum" or "none" over the images.
+
+    Returns:
+        The score, in [0, 1]; 1 for a perfect prediction.
+
+    Raises:
+        ValueError: As `weighted_fbeta_loss`.
+        TypeError: As `weighted_fbeta_loss`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax import weighted_fbeta_score
+        >>> target = jnp.zeros((1, 8, 8, 1)).at[:, 2:6, 2:6].set(1)
+        >>> weighted_fbeta_score(target, target), weighted_fbeta_score(1 - target, target)
+        (Array(1., dtype=float32), Array(0., dtype=float32))
+
+    References:
+        Kolkin, Shechtman and Shakhnarovich, Training Deep Networks to be Spatially Sensitive,
+        ICCV 2017, eq. 1–6; Margolin et al., How to Evaluate Foreground Maps?, CVPR 2014.
+
+    Convention:
+        This is the measure as the paper's equations have it. The field's evaluation programs use
+        a 7 × 7 Gaussian of unit sum and take the errors of the background from the nearest
+        foreground pixel, and so give other numbers.
+    """
+    return fbeta.weighted_fbeta_score(
+        xp, probs, target, beta=beta, theta=theta, phi=phi, distance=distance, error=error,
+        normalize_kernel=normalize_kernel, distance_weights=distance_weights, mask=mask,
+        reduction=reduction)
+
+
+def distance_weights(
+    target: jax.Array,
+    *,
+    phi: int = 5,
+    distance: Literal["window", "euclidean"] = "window",
+    mask: jax.Array | None = None,
+) -> jax.Array:
+    """The weight of an error by its distance to the foreground: B of the weighted F-beta loss.
+
+    It depends on the target alone: compute it once in a data pipeline and pass it back::
+
+        B_i = 1 at foreground,  2 − exp(ln(0.5)/5 · Δ_i) elsewhere
+
+    Args:
+        target: ``(N, H, W, K)`` or ``(N, D, H, W, K)``, 0 or 1, bool, integer or floating point.
+        phi: The reach of distance="window" in pixels, at least 0.
+        distance: "window": Δ is the squared distance to the nearest foreground pixel within φ, and
+            ∞ beyond. "euclidean": Δ is the exact distance.
+        mask: ``(N, *spatial)``, bool. Other pixels are not foreground.
+
+    Returns:
+        The shape of `target`, in [1, 2]; float32, or float64 for a float64 target.
+
+    Raises:
+        ValueError: A target other than 0 and 1, a wrong shape, or an option out of range.
+        TypeError: A mask not bool.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax import distance_weights
+        >>> distance_weights(jnp.array([[[[1], [0], [0], [0]]]])).ravel().tolist()[:1]
+        [1.0]
+
+    References:
+        Kolkin, Shechtman and Shakhnarovich, Training Deep Networks to be Spatially Sensitive,
+        ICCV 2017, eq. 4 and §3.
+
+    Convention:
+        Eq. 10 prints e^(αΔ) where 2 − e^(αΔ) follows from eq. 4. Its square window reaches into
+        the corners, but the definition cuts at distance φ and is followed.
+    """
+    return fbeta.distance_weights(xp, target, phi=phi, distance=distance, mask=mask)
+
+
+def anchor_softmax_loss(
+    features: jax.Array,
+    anchors: jax.Array,
+    labels: jax.Array,
+    *,
+    mask: jax.Array | None = None,
+    reduction: Reduction = "mean",
+) -> jax.Array:
+    """Anchor softmax loss: each pixel is classified by its distances to its image's own anchors.
+
+    With d the Euclidean distance (not squared) and μ_r the anchor of region r::
+
+        −mean_i log softmax_r(−d(φ_i, μ_r))[label_i]
+
+    Args:
+        features: ``(N, *spatial, C)``, pixel embeddings of any range.
+        anchors: ``(N, R, C)``, region embeddings, for example from `region_anchors`.
+        labels: ``(N, *spatial)``, bool or integer, 0..R−1.
+        mask: ``(N, *spatial)``, bool, True where a pixel counts.
+        reduction: "mean", "sum" or "none" over the images.
+
+    Returns:
+        The loss in nats, at least 0. The gradient of a distance at 0 is 0.
+
+    Raises:
+        ValueError: Shapes that do not match, or a label outside 0..R−1.
+        TypeError: Features or anchors not floating point, labels not bool or integer, or a mask
+            not bool.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax import anchor_softmax_loss
+        >>> features = jnp.array([[[0.0], [0.0], [1.0], [1.0]]])
+        >>> anchors = jnp.array([[[0.0], [1.0]]])
+        >>> loss = anchor_softmax_loss(features, anchors, jnp.array([[0, 0, 1, 1]]))
+        >>> print(f"{loss:.4f}")
+        0.3133
+
+    References:
+        Zeng et al., Learning to Promote Saliency Detectors, CVPR 2018, eq. 3 and 4.
+    """
+    return anchor.anchor_softmax_loss(
+        xp, features, anchors, labels, mask=mask, reduction=reduction)
+
+
+def anchor_probabilities(features: jax.Array, anchors: jax.Array) -> jax.Array:
+    """The probability of each region at each pixel, by the distances to the anchors.
+
+    With d the Euclidean distance (not squared)::
+
+        softmax_r(−d(φ_i, μ_r))
+
+    Args:
+        features: ``(N, *spatial, C)``, pixel embeddings of any range.
+        anchors: ``(N, R, C)``, region embeddings.
+
+    Returns:
+        ``(N, *spatial, R)`` in [0, 1], summing to 1 over the regions.
+
+    Raises:
+        ValueError: Shapes that do not match.
+        TypeError: Features or anchors not floating point.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax import anchor_probabilities
+        >>> features = jnp.array([[[0.0], [0.5], [1.0]]])
+        >>> anchor_probabilities(features, jnp.array([[[0.0], [0.0]]]))
+        Array([[[0.5, 0.5],
+                [0.5, 0.5],
+                [0.5, 0.5]]], dtype=float32)
+
+    References:
+        Zeng et al., Learning to Promote Saliency Detectors, CVPR 2018, eq. 3.
+    """
+    return anchor.anchor_probabilities(xp, features, anchors)
+
+
+def region_anchors(features: jax.Array, weights: jax.Array) -> jax.Array:
+    """Anchors as the weighted mean features of each region.
+
+    Normalised per image and region::
+
+        μ_r = Σ_i w_ir φ_i / Σ_i w_ir
+
+    Args:
+        features: ``(N, *spatial, C)``, any range.
+        weights: ``(N, *spatial, R)``, non-negative, soft or hard: for example a prior map and its
+            complement.
+
+    Returns:
+        ``(N, R, C)``; a region without weight has the zero vector.
+
+    Raises:
+        ValueError: Shapes that do not match, or a negative weight.
+        TypeError: Features not floating point.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax import region_anchors
+        >>> features = jnp.array([[[1.0], [3.0], [5.0]]])
+        >>> region_anchors(features, jnp.array([[[1, 0], [1, 0], [0, 1]]]))
+        Array([[[2.],
+                [5.]]], dtype=float32)
+
+    References:
+        Zeng et al., Learning to Promote Saliency Detectors, CVPR 2018, eq. 2 and §3.4.
+
+    Convention:
+        The authors' program divides by the weights of the whole batch, which shrinks the anchors
+        with the batch; here each image has its own.
+    """
+    return anchor.region_anchors(xp, features, weights)
+
+
+def update_prior(prior: jax.Array, probabilities: jax.Array, step: int) -> jax.Array:
+    """The prior for the next iteration of promoting a saliency map.
+
+    A running mean of the results, in which the first replaces the given prior::
+
+        Y_next = ((t − 1) Y + Z) / t,  t = step
+
+    Args:
+        prior: Y, any shape, in [0, 1].
+        probabilities: Z, the same shape, in [0, 1]: the new result.
+        step: The number t of the iteration, from 1.
+
+    Returns:
+        The new prior, in [0, 1].
+
+    Raises:
+        ValueError: Shapes that do not match, values outside [0, 1], or a step below 1.
+        TypeError: Maps not floating point, or a step that is not an integer.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax import update_prior
+        >>> update_prior(jnp.array([0.0]), jnp.array([1.0]), 1)
+        Array([1.], dtype=float32)
+        >>> update_prior(jnp.array([0.0]), jnp.array([1.0]), 2)
+        Array([0.5], dtype=float32)
+
+    References:
+        Zeng et al., Learning to Promote Saliency Detectors, CVPR 2018, eq. 5 and Algorithm 2.
+
+    Convention:
+        Eq. 5 prints t/(t + 1) Y + 1/(t + 1) Z with t from 1, which would keep half of the first
+        prior; the paper's text and program replace it.
+    """
+    return anchor.update_prior(xp, prior, probabilities, step)
+
+
+def js_mutual_information(
+    scores: jax.Array,
+    joint: jax.Array,
+    *,
+    mask: jax.Array | None = None,
+    reduction: Reduction = "mean",
+) -> jax.Array:
+    """Lower bound of the Jensen–Shannon divergence between joint and product distribution.
+
+    With T the critic's scores::
+
+        log 2 − ½ ( mean_{joint} softplus(−T) + mean_{product} softplus(T) )
+
+    The critic log p(joint)/p(product) attains the divergence. An n × n matrix of scores with
+    ``joint = eye(n)`` gives the exact estimate over all pairs; pairs shifted by a random 1..n−1
+    an unbiased one in O(n). A plain random permutation keeps joint pairs and is biased.
+
+    Args:
+        scores: ``(N, ...)``, the critic's outputs before any sigmoid, any range.
+        joint: The shape of `scores`, bool: True for pairs from the joint distribution, False for
+            pairs from the product of the marginals.
+        mask: The shape of `scores`, bool, True where a pair counts.
+        reduction: "mean", "sum" or "none" over the images.
+
+    Returns:
+        The estimate in nats, at most log 2. If an image lacks one kind of pair, that mean is 0 and
+        the number has no meaning.
+
+    Raises:
+        ValueError: Shapes that do not match.
+        TypeError: Scores not floating point, or joint or mask not bool.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax import js_mutual_information
+        >>> scores = 20 * jnp.eye(3) - 10
+        >>> js_mutual_information(scores[None], jnp.eye(3, dtype=bool)[None]).round(4)
+        Array(0.6931, dtype=float32)
+
+    References:
+        Chen et al., Learning Deep Relations to Promote Saliency Detection, AAAI 2020, eq. 4 and 5;
+        Nowozin, Cseke and Tomioka, f-GAN, NIPS 2016.
+
+    Convention:
+        The paper gives ½ log 2 as the upper bound; with its eq. 4 the bound is log 2. Its eq. 5
+        leaves out the constants: the maximum of its right side is 2 JS − log 4.
+    """
+    return mutual_information.js_mutual_information(
+        xp, scores, joint, mask=mask, reduction=reduction)
+
+
+def js_mutual_information_loss(
+    scores: jax.Array,
+    joint: jax.Array,
+    *,
+    balance: bool = True,
+    mask: jax.Array | None = None,
+    reduction: Reduction = "mean",
+) -> jax.Array:
+    """Loss whose minimum over critics is twice log 2 less the Jensen–Shannon divergence.
+
+    With T the critic's scores::
+
+        mean_{joint} softplus(−T) + mean_{product} softplus(T)
+
+    Args:
+        scores: ``(N, ...)``, the critic's outputs before any sigmoid, any range.
+        joint: The shape of `scores`, bool: True for pairs from the joint distribution, False for
+            pairs from the product of the marginals. `relation_pairs` makes it from a prior map.
+        balance: False takes twice the binary cross-entropy over all pairs together, as plain BCE
+            training does; the same if both kinds are equally many.
+        mask: The shape of `scores`, bool, True where a pair counts.
+        reduction: "mean", "sum" or "none" over the images.
+
+    Returns:
+        The loss in nats, at least 0; 2 log 2 for a critic that knows nothing. The mean of an
+        absent kind of pair is 0.
+
+    Raises:
+        ValueError: Shapes that do not match.
+        TypeError: Scores not floating point, or joint or mask not bool.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax import js_mutual_information_loss
+        >>> joint = jnp.array([[True, False, False]])
+        >>> js_mutual_information_loss(jnp.zeros((1, 3)), joint).round(4)
+        Array(1.3863, dtype=float32)
+
+    References:
+        Chen et al., Learning Deep Relations to Promote Saliency Detection, AAAI 2020, eq. 5.
+    """
+    return mutual_information.js_mutual_information_loss(
+        xp, scores, joint, balance=balance, mask=mask, reduction=reduction)
+
+
+def foreground_vector(
+    features: jax.Array, prior: jax.Array, *, threshold: float = 0.9
+) -> jax.Array:
+    """The mean features of the certain foreground, weighted by the prior.
+
+    Over the pixels with prior at or above the threshold::
+
+        F = Σ_i p_i f_i,  p_i = s_i / Σ s
+
+    Args:
+        features: ``(N, *spatial, C)``, any range.
+        prior: ``(N, *spatial)`` in [0, 1], a saliency map.
+        threshold: The prior of a certain pixel, in [0, 1].
+
+    Returns:
+        ``(N, C)``. Without a certain pixel: the mean over the pixels of highest prior.
+
+    Raises:
+        ValueError: Shapes that do not match, a prior or threshold outside [0, 1].
+        TypeError: Features not floating point.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax import foreground_vector
+        >>> features = jnp.array([[[1.0], [3.0], [5.0]]])
+        >>> foreground_vector(features, jnp.array([[1.0, 1.0, 0.2]]))
+        Array([[2.]], dtype=float32)
+
+    References:
+        Chen et al., Learning Deep Relations to Promote Saliency Detection, AAAI 2020, eq. 7.
+    """
+    return mutual_information.foreground_vector(xp, features, prior, threshold=threshold)
+
+
+def relation_pairs(
+    prior: jax.Array, *, foreground: float = 0.8, background: float = 0.3
+) -> tuple[jax.Array, jax.Array]:
+    """Which pixels pair with the foreground vector as joint, as product, or not at all.
+
+    Ready for `js_mutual_information_loss`; no ground truth is used::
+
+        joint = prior ≥ foreground,  mask = joint or prior ≤ background
+
+    Args:
+        prior: ``(N, *spatial)`` in [0, 1], a saliency map.
+        foreground: The least prior of a joint pair, in [0, 1].
+        background: The greatest prior of a product pair, below `foreground`.
+
+    Returns:
+        ``(joint, mask)``, both ``(N, *spatial)`` and bool.
+
+    Raises:
+        ValueError: A wrong shape, a prior outside [0, 1], or background ≥ foreground.
+        TypeError: A prior not floating point.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax import relation_pairs
+        >>> joint, mask = relation_pairs(jnp.array([[0.9, 0.5, 0.1]]))
+        >>> joint.tolist(), mask.tolist()
+        ([[True, False, False]], [[True, False, True]])
+
+    References:
+        Chen et al., Learning Deep Relations to Promote Saliency Detection, AAAI 2020, §4.2.
+
+    Convention:
+        Booleans cannot carry NaN: where values cannot be read, a prior outside [0, 1] goes
+        unnoticed here.
+    """
+    return mutual_information.relation_pairs(
+        xp, prior, foreground=foreground, background=background)
+
+
+def merge_by_confidence(prior: jax.Array, refined: jax.Array) -> jax.Array:
+    """Pixel by pixel the surer of two saliency maps.
+
+    With the confidence c = s if s > 0.5 else 1 − s::
+
+        prior where c_prior > c_refined, else refined
+
+    Args:
+        prior: Any shape, in [0, 1].
+        refined: The same shape, in [0, 1].
+
+    Returns:
+        The merged map, in [0, 1].
+
+    Raises:
+        ValueError: Shapes that do not match, or values outside [0, 1].
+        TypeError: Maps not floating point.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax import merge_by_confidence
+        >>> merge_by_confidence(jnp.array([0.1, 0.6]), jnp.array([0.7, 0.7]))
+        Array([0.1, 0.7], dtype=float32)
+
+    References:
+        Chen et al., Learning Deep Relations to Promote Saliency Detection, AAAI 2020, eq. 10–11.
+    """
+    return mutual_information.merge_by_confidence(xp, prior, refined)

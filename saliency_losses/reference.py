@@ -1,0 +1,583 @@
+"""The exact definitions of the losses: NumPy, float64, one image at a time.
+
+Written from the papers' equations, quoted by number beside the lines, and sharing no code with the
+rest of the package: the oracle of its tests and the exact side of its benchmark. Where a paper sums
+over all pairs of pixels, so does this module: O(n²) time, but memory linear in the pixels, because
+every double sum runs row by row.
+
+Names, parameters and defaults are those of ``saliency_losses.torch`` and ``saliency_losses.jax``,
+without ``reduction``, for one image, channels last. A `mask` is True where a pixel counts; the
+others are removed, whatever they hold. If no pixel counts, a loss is 0. Losses return a float,
+companions an array. Values are taken to be in their domain; shapes and options are checked.
+
+Papers: M = MEnet, C = class-agnostic segmentation, W = weighted F-beta, L = learning to promote,
+R = deep relations.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+def _shaped(name: str, values: ArrayLike, shape: tuple[int, ...]) -> NDArray[Any]:
+    """`values` as an array, refused unless it has `shape`."""
+    array = np.asarray(values)
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+    return array
+
+
+def _vectors(name: str, values: ArrayLike) -> tuple[Floats, tuple[int, ...]]:
+    """`values` `(*spatial, C)` as one row per pixel, and the spatial shape."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim < 2:
+        raise ValueError(f"{name}: expected shape (*spatial, C), got {array.shape}")
+    return array.reshape(-1, array.shape[-1]), array.shape[:-1]
+
+
+def _counted(mask: ArrayLike | None, shape: tuple[int, ...]) -> Bools:
+    """The mask as a flat boolean array, all True for None."""
+    if mask is None:
+        return np.ones(math.prod(shape), dtype=np.bool_)
+    return _shaped("mask", mask, shape).astype(np.bool_).ravel()
+
+
+def _option(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}: expected one of {allowed}, got {value!r}")
+
+
+def _lengths(vectors: Floats) -> Floats:
+    """Euclidean length of each row; below 1e-12 it counts as 0, as in the losses."""
+    lengths: Floats = np.sqrt((vectors**2).sum(axis=1))
+    return np.where(lengths < 1e-12, 0.0, lengths)
+
+
+def _log_sum_exp(*terms: Floats) -> Floats:
+    """log Σ exp of the terms, elementwise; a NaN gives NaN and no warning."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.logaddexp.reduce(terms))
+
+
+def metric_loss(
+    features: ArrayLike,
+    labels: ArrayLike,
+    *,
+    form: str = "centroid",
+    normalize: bool = False,
+    hard_negatives: bool = False,
+    mask: ArrayLike | None = None,
+) -> float:
+    """Pull features towards their own region and push them from the other.
+
+    ``"centroid"``: mean_i ‖f_i − μ_own‖² − ‖f_i − μ_other‖² (M eq. 3).
+    ``"pairwise"``: mean_i mean_{k in own} ‖f_i − f_k‖² − mean_{k in other} ‖f_i − f_k‖² (M eq. 2).
+    The public ``stop_gradient`` is left out: it changes gradients only.
+
+    Args:
+        features: `(*spatial, C)`; with `normalize` scaled to unit length, zero vectors stay zero.
+        labels, mask: `(*spatial)`; labels 0 background, 1 salient.
+        hard_negatives: mean_i over the smaller region and as many pixels of the larger, those of
+            highest loss (M §3.2); μ over all pixels. Which of two equals is chosen changes nothing.
+
+    Returns:
+        The loss; 0 for an image that lacks one of the two regions.
+    """
+    _option("form", form, ("centroid", "pairwise"))
+    if hard_negatives and form == "pairwise":
+        raise ValueError("hard_negatives: expected False with form='pairwise', got True")
+    f, spatial = _vectors("features", features)
+    salient = _shaped("labels", labels, spatial).ravel() == 1
+    counted = _counted(mask, spatial)
+    f, salient = f[counted], salient[counted]
+    if salient.all() or not salient.any():
+        return 0.0
+    if normalize:
+        length = _lengths(f)[:, None]
+        f = np.divide(f, length, out=np.zeros_like(f), where=length != 0)
+    else:
+        # Only differences of features enter: this changes nothing but keeps digits.
+        f = f - f.mean(axis=0)
+
+    mu = {True: f[salient].mean(axis=0), False: f[~salient].mean(axis=0)}
+    loss = np.empty(len(f))
+    for i, own in enumerate(salient.tolist()):
+        if form == "centroid":  # M eq. 3
+            loss[i] = ((f[i] - mu[own]) ** 2).sum() - ((f[i] - mu[not own]) ** 2).sum()
+        else:  # M eq. 2
+            squared = ((f[i] - f) ** 2).sum(axis=1)
+            loss[i] = squared[salient == own].mean() - squared[salient != own].mean()
+    if hard_negatives:
+        size = min(salient.sum(), (~salient).sum())
+        loss = np.concatenate([np.sort(loss[region])[-size:] for region in (salient, ~salient)])
+    return float(loss.mean())
+
+
+def semantic_distance(features: ArrayLike, background: ArrayLike) -> Floats:
+    """Distance of every pixel from the mean background feature.
+
+    S_i = ‖f_i − Σ_j P_B(f_j) f_j‖ (M eq. 5), P_B the normalised `background` weights.
+
+    Args:
+        features: `(*spatial, C)`.
+        background: `(*spatial)`, non-negative; all 0: the zero vector stands for the background.
+
+    Returns:
+        `(*spatial)`.
+    """
+    f, spatial = _vectors("features", features)
+    weights = _shaped("background", background, spatial)
+    mean = region_anchors(features, weights[..., None])[0]
+    return _lengths(f - mean).reshape(spatial)  # M eq. 5
+
+
+def cas_loss(
+    probs: ArrayLike,
+    labels: ArrayLike,
+    *,
+    num_regions: int = 2,
+    alpha: float = 0.5,
+    average_regions: bool = False,
+    mask: ArrayLike | None = None,
+) -> float:
+    """Uniform descriptors within regions, different ones across: class-agnostic segmentation.
+
+    α Σ_r mean_{i in r} ‖s_i − ŝ_r‖² − (1 − α) Σ_{r≠q} ‖ŝ_r − ŝ_q‖² (C eq. 1), over present regions
+    and ordered pairs of them; with `average_regions` both sums become means.
+
+    Args:
+        probs: `(*spatial, M)`, descriptors in [0, 1].
+        labels, mask: `(*spatial)`; labels 0 to `num_regions` − 1.
+
+    Returns:
+        The loss.
+    """
+    s, spatial = _vectors("probs", probs)
+    region = _shaped("labels", labels, spatial).ravel()
+    counted = _counted(mask, spatial)
+    s, region = s[counted], region[counted]
+    present = [r for r in range(num_regions) if (region == r).any()]
+
+    mean = {r: s[region == r].mean(axis=0) for r in present}
+    uniformer = [((s[region == r] - mean[r]) ** 2).sum(axis=1).mean() for r in present]
+    discriminator = [((mean[r] - mean[q]) ** 2).sum() for r in present for q in present if r != q]
+    first, second = sum(uniformer), sum(discriminator)
+    if average_regions:
+        first, second = first / max(len(uniformer), 1), second / max(len(discriminator), 1)
+    # As printed, C eq. 1 joins its terms with an equals sign; eq. 2 has the minus.
+    return float(alpha * first - (1 - alpha) * second)
+
+
+def class_agnostic_cross_entropy(
+    logits: ArrayLike, labels: ArrayLike, *, per: str = "image", mask: ArrayLike | None = None
+) -> float:
+    """The smaller of the cross-entropies with the labels and with the labels exchanged (C §4.2).
+
+    ``"image"``: min(mean_i −log p_i[y_i], mean_i −log p_i[1 − y_i]).
+    ``"pixel"``: mean_i min(−log p_i[y_i], −log p_i[1 − y_i]).
+
+    Args:
+        logits: `(*spatial, 2)`.
+        labels, mask: `(*spatial)`; labels 0 or 1.
+
+    Returns:
+        The loss.
+    """
+    _option("per", per, ("image", "pixel"))
+    z, spatial = _vectors("logits", logits)
+    _shaped("logits", logits, (*spatial, 2))
+    salient = _shaped("labels", labels, spatial).ravel() == 1
+    counted = _counted(mask, spatial)
+    if not counted.any():
+        return 0.0
+    z, salient = z[counted], salient[counted]
+    minus_log_p = _log_sum_exp(z[:, 0], z[:, 1])[:, None] - z
+    direct = np.where(salient, minus_log_p[:, 1], minus_log_p[:, 0])
+    exchanged = np.where(salient, minus_log_p[:, 0], minus_log_p[:, 1])
+    if per == "pixel":
+        return float(np.minimum(direct, exchanged).mean())
+    return float(np.minimum(direct.mean(), exchanged.mean()))
+
+
+def _spatial_map(name: str, values: ArrayLike) -> NDArray[Any]:
+    array = np.asarray(values)
+    if array.ndim not in (2, 3):
+        raise ValueError(f"{name}: expected one map of spatial rank 2 or 3, got {array.shape}")
+    return array
+
+
+def _coordinates(shape: tuple[int, ...]) -> Ints:
+    """Coordinates of all pixels, one row each, in the order of `ravel`."""
+    return np.indices(shape, dtype=np.int64).reshape(len(shape), -1).T
+
+
+def _gaussian(offsets: Ints, theta: int) -> Floats:
+    """W eq. 3 between two foreground pixels, σ = θ/4 (W eq. 7 to 9 print d for d²)."""
+    variance = (theta / 4) ** 2
+    squared = (offsets**2).sum(axis=1)
+    return np.asarray(np.exp(-squared / (2 * variance)) / math.sqrt(2 * math.pi * variance))
+
+
+def _smoothed(errors: Floats, y: Bools, shape: tuple[int, ...], theta: int, cut: bool) -> Floats:
+    """AE (W eq. 3), one row of A at a time; with `cut`, offsets of components in −θ..θ (eq. 8)."""
+    smoothed = errors.copy()  # W eq. 3, second line: A is the identity at background
+    at, error = _coordinates(shape)[y], errors[y]
+    rows = np.empty(len(at))
+    for i in range(len(at)):
+        offsets = at - at[i]
+        near = (np.abs(offsets) <= theta).all(axis=1) | (not cut)
+        rows[i] = (_gaussian(offsets[near], theta) * error[near]).sum()
+    smoothed[y] = rows
+    return smoothed
+
+
+def _weights(y: Bools, shape: tuple[int, ...], phi: int, distance: str) -> Floats:
+    """B (W eq. 4) of the flat foreground `y`, flat."""
+    _option("distance", distance, ("window", "euclidean"))
+    at = _coordinates(shape)
+    foreground = at[y]
+    delta = np.full(len(y), math.inf)
+    for i in np.flatnonzero(~y & y.any()):
+        squared = ((foreground - at[i]) ** 2).sum(axis=1).min()
+        if distance == "euclidean":  # W eq. 4
+            delta[i] = math.sqrt(squared)
+        elif squared <= phi**2:  # W §3
+            delta[i] = squared
+    return np.where(y, 1.0, 2 - np.exp(math.log(0.5) / 5 * delta))  # W eq. 4
+
+
+def _errors(
+    probs: ArrayLike, target: ArrayLike, error: str, mask: ArrayLike | None
+) -> tuple[Floats, Bools, Bools]:
+    """Flat E (W eq. 2 or §3), foreground, counted; a removed pixel is background without error."""
+    _option("error", error, ("squared", "absolute"))
+    p = _spatial_map("probs", probs).astype(np.float64)
+    y = _shaped("target", target, p.shape).astype(np.float64).ravel()
+    counted = _counted(mask, p.shape)
+    errors = np.zeros(p.size)
+    errors[counted] = np.abs(p.ravel()[counted] - y[counted])
+    return errors**2 if error == "squared" else errors, (y == 1) & counted, counted
+
+
+def _fbeta(smoothed: Floats, errors: Floats, b: Floats, y: Bools, c: Bools, beta: float) -> float:
+    """F from AE, E, B, the foreground and the counted pixels."""
+    if not c.any():
+        return 1.0
+    weighted = np.minimum(smoothed, errors) * b  # W eq. 5
+    if not y.any():  # F is 0/0
+        return float(1 - weighted[c].mean() / 2)
+    tp, fn = (1 - weighted[y]).sum(), weighted[y].sum()  # W eq. 2, E^w for E
+    fp = weighted[c & ~y].sum()
+    # W eq. 6 with P and R inserted, so that TP = 0 gives 0 and not 0/0.
+    return float((1 + beta**2) * tp / ((1 + beta**2) * tp + beta**2 * fn + fp))
+
+
+def weighted_fbeta_score(
+    probs: ArrayLike,
+    target: ArrayLike,
+    *,
+    beta: float = 1.0,
+    theta: int = 9,
+    phi: int = 5,
+    distance: str = "euclidean",
+    error: str = "absolute",
+    normalize_kernel: bool = False,
+    distance_weights: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+) -> float:
+    """The weighted F-measure of ONE map, the Gaussian cut to offsets of components in −θ..θ.
+
+    F = (1 + β²)TP / ((1 + β²)TP + β²FN + FP) (W eq. 6) of E^w = min(AE, E)·B (W eq. 5), with A of
+    W eq. 3, σ = θ/4, and B as `distance_weights` returns it; `normalize_kernel` divides the
+    Gaussian by its sum over the window. Score K maps one by one and average.
+
+    Args:
+        probs, target, mask: `(*spatial)`, rank 2 or 3; target 0 or 1.
+        error: ``"absolute"``, E = |p − y| (W eq. 2), or ``"squared"``, (p − y)² (W §3).
+        distance_weights: `(*spatial)`, B given instead of computed.
+
+    Returns:
+        F; without foreground 1 − mean E^w / 2.
+    """
+    errors, y, counted = _errors(probs, target, error, mask)
+    shape = np.shape(target)
+    smoothed = _smoothed(errors, y, shape, theta, cut=True)
+    if normalize_kernel:
+        window = _coordinates((2 * theta + 1,) * len(shape)) - theta
+        smoothed[y] /= _gaussian(window, theta).sum()
+    if distance_weights is None:
+        b = _weights(y, shape, phi, distance)
+    else:
+        b = _shaped("distance_weights", distance_weights, shape).astype(np.float64).ravel()
+    return _fbeta(smoothed, errors, b, y, counted, beta)
+
+
+def weighted_fbeta_loss(
+    probs: ArrayLike,
+    target: ArrayLike,
+    *,
+    beta: float = 1.0,
+    theta: int = 9,
+    phi: int = 5,
+    distance: str = "window",
+    error: str = "squared",
+    normalize_kernel: bool = False,
+    distance_weights: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+) -> float:
+    """1 − F of ONE map, by default with the squared errors and windowed distances of W §3.
+
+    Args:
+        As in `weighted_fbeta_score`.
+
+    Returns:
+        The loss; without foreground mean E^w / 2.
+    """
+    return 1 - weighted_fbeta_score(
+        probs,
+        target,
+        beta=beta,
+        theta=theta,
+        phi=phi,
+        distance=distance,
+        error=error,
+        normalize_kernel=normalize_kernel,
+        distance_weights=distance_weights,
+        mask=mask,
+    )
+
+
+def exact_weighted_fbeta_score(
+    probs: ArrayLike,
+    target: ArrayLike,
+    *,
+    beta: float = 1.0,
+    theta: int = 9,
+    mask: ArrayLike | None = None,
+) -> float:
+    """The paper's measure F_β^w of ONE map: W eq. 1 to 6 with σ = θ/4 and nothing cut off A.
+
+    Args:
+        probs, target, mask: `(*spatial)`, rank 2 or 3; target 0 or 1.
+
+    Returns:
+        F; without foreground 1 − mean E^w / 2.
+    """
+    errors, y, counted = _errors(probs, target, "absolute", mask)
+    shape = np.shape(target)
+    smoothed = _smoothed(errors, y, shape, theta, cut=False)
+    return _fbeta(smoothed, errors, _weights(y, shape, 0, "euclidean"), y, counted, beta)
+
+
+def distance_weights(
+    target: ArrayLike, *, phi: int = 5, distance: str = "window", mask: ArrayLike | None = None
+) -> Floats:
+    """How much an error weighs by its distance from the foreground.
+
+    B_i = 1 at foreground, 2 − exp(αΔ_i) elsewhere, α = ln(0.5)/5 (W eq. 4). With ``"euclidean"``,
+    Δ_i is the distance to the nearest foreground pixel, with ``"window"`` that distance squared
+    where it is at most φ, ∞ beyond (W §3). Without foreground Δ = ∞.
+
+    Args:
+        target, mask: `(*spatial)`, rank 2 or 3; target 0 or 1, a removed pixel is background.
+
+    Returns:
+        B, `(*spatial)`.
+    """
+    y = _spatial_map("target", target) == 1
+    foreground = y.ravel() & _counted(mask, y.shape)
+    return _weights(foreground, y.shape, phi, distance).reshape(y.shape)
+
+
+def region_anchors(features: ArrayLike, weights: ArrayLike) -> Floats:
+    """Weighted mean feature of each region.
+
+    μ_r = Σ_i w_ir φ_i / Σ_i w_ir (L §3.4).
+
+    Args:
+        features: `(*spatial, C)`.
+        weights: `(*spatial, R)`, non-negative.
+
+    Returns:
+        `(R, C)`; a region without weight has the zero vector.
+    """
+    f, spatial = _vectors("features", features)
+    w, _ = _vectors("weights", weights)
+    _shaped("weights", weights, (*spatial, w.shape[1]))
+    anchors = np.zeros((w.shape[1], f.shape[1]))
+    for r, weight in enumerate(w.T):
+        if weight.sum() != 0:
+            anchors[r] = (weight[:, None] * f).sum(axis=0) / weight.sum()
+    return anchors
+
+
+def _anchor_log_probabilities(f: Floats, anchors: ArrayLike) -> Floats:
+    """log p(C_r | x_i) (L eq. 3), `(n, R)`."""
+    mu, _ = _vectors("anchors", anchors)
+    _shaped("anchors", anchors, (len(mu), f.shape[1]))
+    d = np.stack([_lengths(f - anchor) for anchor in mu], axis=1)
+    return -d - _log_sum_exp(*-d.T)[:, None]
+
+
+def anchor_probabilities(features: ArrayLike, anchors: ArrayLike) -> Floats:
+    """Probability of each region by the Euclidean distance d to its anchor.
+
+    p(C_r | x_i) = exp(−d(φ_i, μ_r)) / Σ_q exp(−d(φ_i, μ_q)) (L eq. 3).
+
+    Args:
+        features: `(*spatial, C)`.
+        anchors: `(R, C)`.
+
+    Returns:
+        `(*spatial, R)`.
+    """
+    f, spatial = _vectors("features", features)
+    return np.exp(_anchor_log_probabilities(f, anchors)).reshape(*spatial, len(np.asarray(anchors)))
+
+
+def anchor_softmax_loss(
+    features: ArrayLike, anchors: ArrayLike, labels: ArrayLike, *, mask: ArrayLike | None = None
+) -> float:
+    """Cross-entropy of the nearest-anchor classifier.
+
+    −mean_i log p(C_{label_i} | x_i) (L eq. 4, its sum made a mean), p of L eq. 3.
+
+    Args:
+        features: `(*spatial, C)`.
+        anchors: `(R, C)`.
+        labels, mask: `(*spatial)`; labels 0 to R − 1.
+
+    Returns:
+        The loss.
+    """
+    f, spatial = _vectors("features", features)
+    region = _shaped("labels", labels, spatial).ravel()
+    counted = _counted(mask, spatial)
+    if not counted.any():
+        return 0.0
+    log_p = _anchor_log_probabilities(f[counted], anchors)
+    return float(-log_p[np.arange(len(log_p)), region[counted].astype(np.intp)].mean())
+
+
+def update_prior(prior: ArrayLike, probabilities: ArrayLike, step: int) -> Floats:
+    """The prior saliency map of the next iteration.
+
+    ((t − 1) Y + Z) / t for t = `step` ≥ 1. L eq. 5 prints t/(t+1) Y + 1/(t+1) Z, but L's text has
+    the first iteration replace the prior completely: the printed t counts from 0.
+
+    Args:
+        prior, probabilities: Y and Z, of one shape.
+
+    Returns:
+        The shape of `prior`.
+    """
+    if step < 1:
+        raise ValueError(f"step: expected 1 or more, got {step}")
+    y = np.asarray(prior, dtype=np.float64)
+    z = _shaped("probabilities", probabilities, y.shape).astype(np.float64)
+    return np.asarray(((step - 1) * y + z) / step)
+
+
+def js_mutual_information_loss(
+    scores: ArrayLike, joint: ArrayLike, *, balance: bool = True, mask: ArrayLike | None = None
+) -> float:
+    """The negative of what R eq. 5 maximises.
+
+    mean_{joint} −log σ(T) + mean_{product} −log(1 − σ(T)) (R eq. 5); with ``balance=False`` twice
+    the mean of R eq. 6 over all pairs.
+
+    Args:
+        scores, joint, mask: of one shape, any; scores T before a sigmoid, joint True for pairs of
+            the joint distribution, False for pairs of the product of the marginals.
+
+    Returns:
+        The loss; a kind of pairs that is absent contributes 0.
+    """
+    t = np.asarray(scores, dtype=np.float64)
+    kind = _shaped("joint", joint, t.shape).astype(np.bool_).ravel()
+    counted = _counted(mask, t.shape)
+    t, kind = t.ravel()[counted], kind[counted]
+    from_joint = _log_sum_exp(np.zeros_like(t), -t)[kind]  # −log σ(T)
+    from_product = _log_sum_exp(np.zeros_like(t), t)[~kind]  # −log(1 − σ(T))
+    terms = [from_joint, from_product] if balance else 2 * [np.append(from_joint, from_product)]
+    return float(sum(term.mean() for term in terms if len(term) > 0))
+
+
+def js_mutual_information(
+    scores: ArrayLike, joint: ArrayLike, *, mask: ArrayLike | None = None
+) -> float:
+    """Lower bound of the Jensen–Shannon divergence of joint and product, in nats.
+
+    log 2 − loss/2 of the balanced loss: the right side of R eq. 5 is at most 2·JS − log 4, which
+    the equation prints without its constants.
+
+    Args:
+        scores, joint, mask: as in `js_mutual_information_loss`.
+
+    Returns:
+        The estimate, at most log 2; without meaning if a kind of pairs is absent.
+    """
+    return math.log(2) - js_mutual_information_loss(scores, joint, mask=mask) / 2
+
+
+def foreground_vector(features: ArrayLike, prior: ArrayLike, *, threshold: float = 0.9) -> Floats:
+    """Mean feature of the certain foreground.
+
+    F_fg = Σ_i p_i f_i, p_i = s_i / Σ_j s_j, over pixels with s ≥ `threshold` (R eq. 7). If there is
+    none, over the pixels of highest prior, equally weighted if that is 0.
+
+    Args:
+        features: `(*spatial, C)`.
+        prior: s, `(*spatial)`, in [0, 1].
+
+    Returns:
+        `(C,)`.
+    """
+    f, spatial = _vectors("features", features)
+    s = _shaped("prior", prior, spatial).astype(np.float64).ravel()
+    chosen = ~(s < min(threshold, s.max()))  # so written, a NaN is chosen and shows
+    p = s[chosen] if s[chosen].any() else np.ones(chosen.sum())
+    return np.asarray(((p / p.sum())[:, None] * f[chosen]).sum(axis=0))
+
+
+def relation_pairs(
+    prior: ArrayLike, *, foreground: float = 0.8, background: float = 0.3
+) -> tuple[Bools, Bools]:
+    """Which pixels make joint pairs with the foreground vector, which product pairs (R §4.2).
+
+    joint = prior ≥ foreground; mask = joint or prior ≤ background.
+
+    Args:
+        prior: any shape, in [0, 1].
+
+    Returns:
+        `joint` and `mask`, in the shape of `prior`.
+    """
+    if background >= foreground:
+        raise ValueError(f"background: expected less than {foreground=}, got {background}")
+    s = np.asarray(prior, dtype=np.float64)
+    joint = np.asarray(s >= foreground)
+    return joint, joint | (s <= background)
+
+
+def merge_by_confidence(prior: ArrayLike, refined: ArrayLike) -> Floats:
+    """Per pixel the more confident of two maps.
+
+    c = s if s > 0.5 else 1 − s (R eq. 10); `prior` where its c is greater, else `refined` (eq. 11).
+
+    Args:
+        prior, refined: of one shape, any, in [0, 1].
+
+    Returns:
+        The shape of `prior`.
+    """
+    old = np.asarray(prior, dtype=np.float64)
+    new = _shaped("refined", refined, old.shape).astype(np.float64)
+    old_confidence, new_confidence = (np.where(s > 0.5, s, 1 - s) for s in (old, new))
+    return np.where(old_confidence > new_confidence, old, new)
