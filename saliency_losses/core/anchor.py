@@ -21,16 +21,15 @@ def anchor_softmax_loss(xp: Ops, features: Array, anchors: Array, labels: Array,
     x = keep(xp, xp.features(features), counted)
     # L eq. 3–4: −log softmax(−d)[label] = d_label + log Σ_r exp(−d_r)
     distances = root(xp, xp.squared_distances(x, xp.regions(anchors)))
-    loss = xp.take_channel(distances, labels) + xp.logsumexp_channels(-distances)
+    loss = xp.take_stack(distances, labels) + xp.logsumexp_stack(-distances)
     return checks.reduce(xp, checks.poison(xp, mean(xp, loss, counted), bad), reduction)
 
 
 def anchor_probabilities(xp: Ops, features: Array, anchors: Array) -> Array:
     features, anchors = _checked(xp, features, anchors)
     scores = -root(xp, xp.squared_distances(xp.features(features), xp.regions(anchors)))
-    probabilities = xp.exp(scores - xp.over_channels(xp.logsumexp_channels(scores)))
-    return xp.reshape(probabilities,
-                      xp.stack_shape(xp.map_shape(features.shape), anchors.shape[1]))
+    probabilities = xp.exp(scores - xp.over_stack(xp.logsumexp_stack(scores)))
+    return xp.public_stack(probabilities, xp.map_shape(features.shape))
 
 
 def _checked(xp: Ops, features: Array, anchors: Array) -> tuple[Array, Array]:
@@ -56,11 +55,11 @@ def region_anchors(xp: Ops, features: Array, weights: Array) -> Array:
     bad = checks.weight_values(xp, "weights", weights)
     features, weights = checks.same_precision(xp, features, weights)
 
-    w = xp.features(weights)
-    total = xp.over_pixels(xp.sum_pixels(w))
-    share = w / xp.where(total != 0, total, 1.0)
-    anchors = xp.public_regions(xp.weighted_sums(xp.features(features), share))
-    return checks.poison(xp, anchors, bad)
+    w = xp.stack(weights)
+    total = xp.sum_stack(w)
+    total = xp.over_channels(xp.where(total != 0, total, 1.0))
+    anchors = xp.weighted_sums(xp.features(features), w) / total
+    return checks.poison(xp, xp.public_regions(anchors), bad)
 
 
 def update_prior(xp: Ops, prior: Array, probabilities: Array, step: int) -> Array:

@@ -2,7 +2,7 @@
 
 from saliency_losses.core import checks
 from saliency_losses.core.ops import Array, Ops
-from saliency_losses.core.regions import center, counts, keep, root, unit
+from saliency_losses.core.regions import center, counts, keep, root, unit_scale
 
 
 def check_options(form: str, normalize: bool, stop_gradient: bool, hard_negatives: bool,
@@ -33,19 +33,23 @@ def metric_loss(xp: Ops, features: Array, labels: Array, *, form: str, normalize
         counted = xp.flat(counted)
         salient, background = salient & counted, background & counted
     x = xp.features(features)
-    # A constant offset changes no difference, but unit vectors are already near the origin.
-    x = unit(xp, keep(xp, x, counted)) if normalize else center(xp, x, counted)[0]
+    x = keep(xp, x, counted) if normalize else center(xp, x, counted)[0]
 
     num_salient, num_background = counts(xp, salient, x), counts(xp, background, x)
     in_salient = xp.cast(salient, x) / xp.over_pixels(xp.maximum(num_salient, 1.0))
     in_background = xp.cast(background, x) / xp.over_pixels(xp.maximum(num_background, 1.0))
     difference = in_salient - in_background
-    # μ_S − μ_B
-    gap = xp.sum_pixels(x * xp.over_channels(difference))
-    if not (form == "pairwise" or stop_gradient or hard_negatives):
-        # M eq. 3: the spreads around the own and the other mean cancel.
+    plain = form == "centroid" and not (stop_gradient or hard_negatives)
+    if plain:
+        # M eq. 3: the spreads around the own and the other mean cancel, −‖μ_S − μ_B‖² remains. The
+        # scale to unit length joins the weights, which spares the unit vectors.
+        weights = difference * unit_scale(xp, x) if normalize else difference
+        gap = xp.sum_pixels(x * xp.over_channels(weights))
         loss = -xp.sum_vector(gap * gap)
     else:
+        if normalize:
+            x = x * xp.over_channels(unit_scale(xp, x))
+        gap = xp.sum_pixels(x * xp.over_channels(difference))
         mean_salient = xp.sum_pixels(x * xp.over_channels(in_salient))
         if form == "pairwise":
             loss = _pairwise(xp, x, salient, difference, gap, mean_salient,

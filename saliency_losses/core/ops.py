@@ -1,11 +1,12 @@
 """The primitives that a backend supplies: `saliency_losses.torch._ops`, `saliency_losses.jax._ops`.
 
-Three kinds of arrays pass between them, always with the images on the first axis:
+Four kinds of arrays pass between them, always with the images on the first axis:
 
 * a *map* ``(N, P)`` has one value per pixel;
 * *features* have one vector per pixel, in the backend's own memory order: ``(N, C, P)`` in PyTorch,
   ``(N, P, C)`` in JAX;
-* *regions* have one vector per region, ordered as features are with R in the place of P.
+* *regions* have one vector per region, ordered as features are with R in the place of P;
+* *stacks* ``(N, R, P)`` have one map per region.
 
 Arithmetic, comparison, ``&``, ``|``, ``~``, ``.shape`` and ``.ndim`` are the arrays' own.
 """
@@ -52,6 +53,12 @@ class Ops(Protocol):
     def public_regions(self, x: Array) -> Array:
         """The inverse of `regions`."""
 
+    def stack(self, x: Array) -> Array:
+        """A stack from the public layout of R channels."""
+
+    def public_stack(self, x: Array, shape: Sequence[int]) -> Array:
+        """A stack over maps of the public `shape` ``(N, *spatial)``, in the public layout."""
+
     def reshape(self, x: Array, shape: Sequence[int]) -> Array: ...
 
     def flat(self, x: Array) -> Array:
@@ -69,8 +76,11 @@ class Ops(Protocol):
     def channel(self, x: Array, index: int) -> Array:
         """One channel of features, a map."""
 
-    def take_channel(self, x: Array, index: Array) -> Array:
-        """The channel of features that a map of integers names, pixel by pixel."""
+    def over_stack(self, x: Array) -> Array:
+        """A map, to be broadcast over the maps of a stack."""
+
+    def take_stack(self, x: Array, index: Array) -> Array:
+        """From a stack the map that a map of integers names, pixel by pixel."""
 
     # Precision
     def widen(self, x: Array) -> Array:
@@ -113,7 +123,12 @@ class Ops(Protocol):
     def sum_vector(self, x: Array) -> Array:
         """``(N, C)`` to ``(N,)``."""
 
-    def logsumexp_channels(self, x: Array) -> Array: ...
+    def sum_stack(self, x: Array) -> Array:
+        """A stack to ``(N, R)``."""
+
+    def logsumexp_stack(self, x: Array) -> Array:
+        """A stack to a map."""
+
     def count(self, x: Array) -> Array:
         """The number of True pixels of a boolean map, ``(N,)`` integers."""
 
@@ -139,10 +154,10 @@ class Ops(Protocol):
         """Each pixel's own region's value: ``(N, R)`` to a map, regions to features."""
 
     def weighted_sums(self, x: Array, weights: Array) -> Array:
-        """Regions sum_i w_ir x_i, from features `x` and `weights` (features of R channels)."""
+        """Regions Σ_i w_ri x_i, from features `x` and a stack of weights."""
 
     def squared_distances(self, x: Array, centers: Array) -> Array:
-        """Features of R channels ‖x_i − c_r‖², from features `x` and regions `centers`.
+        """A stack ‖x_i − c_r‖², from features `x` and regions `centers`.
 
         Differences are taken before squares, and no (pixels x R x C) buffer is kept for backward.
         """

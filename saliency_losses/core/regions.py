@@ -1,7 +1,5 @@
 """Lengths, means and counted pixels: what several losses share."""
 
-from math import isqrt
-
 from saliency_losses.core.ops import Array, Ops
 
 # Lengths below 1e-12 count as 0: their direction is rounding, and its gradient would be noise.
@@ -14,12 +12,11 @@ def root(xp: Ops, squared: Array) -> Array:
     return xp.where(zero, 0.0, xp.sqrt(xp.where(zero, 1.0, squared)))
 
 
-def unit(xp: Ops, x: Array) -> Array:
-    """Features scaled to unit length per pixel; zero vectors stay zero."""
+def unit_scale(xp: Ops, x: Array) -> Array:
+    """The map that scales features to unit length per pixel; 0 at zero vectors."""
     squared = xp.sum_channels(x * x)
     zero = squared < TINY
-    scale = xp.where(zero, 0.0, 1.0 / xp.sqrt(xp.where(zero, 1.0, squared)))
-    return x * xp.over_channels(scale)
+    return xp.where(zero, 0.0, 1.0 / xp.sqrt(xp.where(zero, 1.0, squared)))
 
 
 def keep(xp: Ops, x: Array, counted: Array | None) -> Array:
@@ -59,6 +56,6 @@ def blocks(pixels: int, num_regions: int) -> int:
     """How many runs of pixels are summed apart, and then together, in a sum by region.
 
     A scatter adds one value after the other: in float32 the mean of a million pixels would be off
-    by 1 %. Runs of about √P pixels hold that to rounding, and there are no more sums than pixels.
+    by 1 %. Runs of 256 pixels hold that to rounding, and there are no more sums than pixels.
     """
-    return max(1, min(isqrt(pixels), pixels // num_regions))
+    return max(1, min(pixels // 256, pixels // num_regions))

@@ -63,6 +63,14 @@ def public_regions(x: Array) -> Array:
     return x
 
 
+def stack(x: Array) -> Array:
+    return jnp.moveaxis(features(x), -1, 1)
+
+
+def public_stack(x: Array, shape: Sequence[int]) -> Array:
+    return jnp.moveaxis(x, 1, -1).reshape(*stack_shape(shape, x.shape[1]))
+
+
 def reshape(x: Array, shape: Sequence[int]) -> Array:
     return x.reshape(*shape)
 
@@ -87,10 +95,14 @@ def channel(x: Array, index: int) -> Array:
     return x[..., index]
 
 
-def take_channel(x: Array, index: Array) -> Array:
+def over_stack(x: Array) -> Array:
+    return x[:, None]
+
+
+def take_stack(x: Array, index: Array) -> Array:
     # A gather's gradient is a scatter, which XLA does pixel by pixel.
-    own = index[..., None] == jnp.arange(x.shape[-1], dtype=index.dtype)[None, None]
-    return jnp.where(own, x, 0.0).sum(-1)
+    own = index[:, None] == jnp.arange(x.shape[1], dtype=index.dtype)[None, :, None]
+    return jnp.where(own, x, 0.0).sum(1)
 
 
 def widen(x: Array) -> Array:
@@ -170,8 +182,12 @@ def sum_vector(x: Array) -> Array:
     return x.sum(1)
 
 
-def logsumexp_channels(x: Array) -> Array:
-    return jax.nn.logsumexp(x, axis=-1)
+def sum_stack(x: Array) -> Array:
+    return x.sum(2)
+
+
+def logsumexp_stack(x: Array) -> Array:
+    return jax.nn.logsumexp(x, axis=1)
 
 
 def count(x: Array) -> Array:
@@ -221,7 +237,7 @@ def region_take(x: Array, index: Array) -> Array:
 
 def weighted_sums(x: Array, weights: Array) -> Array:
     # A sum and not a matrix product, which XLA adds up in one run on a CPU and in TF32 on a GPU.
-    sums = lax.map(lambda w: (x * w[..., None]).sum(1), jnp.moveaxis(weights, -1, 0))
+    sums = lax.map(lambda w: sum_pixels(x * w[..., None]), jnp.moveaxis(weights, 1, 0))
     return jnp.moveaxis(sums, 0, 1)
 
 
@@ -231,7 +247,7 @@ def squared_distances(x: Array, centers: Array) -> Array:
         difference = x - center[:, None]
         return (difference * difference).sum(-1)
 
-    return jnp.moveaxis(lax.map(to_one, jnp.moveaxis(centers, 1, 0)), 0, -1)
+    return jnp.moveaxis(lax.map(to_one, jnp.moveaxis(centers, 1, 0)), 0, 1)
 
 
 def sort_descending(x: Array) -> Array:

@@ -66,6 +66,14 @@ def public_regions(x: Tensor) -> Tensor:
     return x.transpose(1, 2)
 
 
+def stack(x: Tensor) -> Tensor:
+    return x.flatten(2)
+
+
+def public_stack(x: Tensor, shape: Sequence[int]) -> Tensor:
+    return x.reshape(*stack_shape(shape, x.shape[1]))
+
+
 def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
     return x.reshape(*shape)
 
@@ -90,7 +98,11 @@ def channel(x: Tensor, index: int) -> Tensor:
     return x[:, index]
 
 
-def take_channel(x: Tensor, index: Tensor) -> Tensor:
+def over_stack(x: Tensor) -> Tensor:
+    return x.unsqueeze(1)
+
+
+def take_stack(x: Tensor, index: Tensor) -> Tensor:
     return x.gather(1, index.unsqueeze(1)).squeeze(1)
 
 
@@ -172,7 +184,11 @@ def sum_vector(x: Tensor) -> Tensor:
     return x.sum(1)
 
 
-def logsumexp_channels(x: Tensor) -> Tensor:
+def sum_stack(x: Tensor) -> Tensor:
+    return x.sum(2)
+
+
+def logsumexp_stack(x: Tensor) -> Tensor:
     return x.logsumexp(1)
 
 

@@ -1,0 +1,54 @@
+"""Every Python block of README and docs runs; their links and tables are true."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks() -> list[tuple[str, str]]:
+    return [(f"{page.name}-{k}", block) for page in PAGES for k, block in
+            enumerate(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S))]
+
+
+@pytest.mark.parametrize(("name", "block"), blocks(), ids=[name for name, _ in blocks()])
+def test_code_block_runs(name: str, block: str) -> None:
+    subprocess.run([sys.executable, "-W", "error", "-c", block], check=True, cwd=ROOT)
+
+
+def anchors(page: Path) -> set[str]:
+    """Heading anchors as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        if target.startswith("http"):
+            continue
+        file, _, anchor = target.partition("#")
+        linked = (page.parent / file).resolve() if file else page
+        assert linked.exists(), f"{page.name}: {target}"
+        assert not anchor or anchor in anchors(linked), f"{page.name}: {target}"
+
+
+def test_tables_are_those_of_the_results() -> None:
+    subprocess.run([sys.executable, "docs/fill.py", "--check"], check=True, cwd=ROOT,
+                   env={"PYTHONPATH": str(ROOT)})
+
+
+def test_readme_commands_are_those_of_the_gate() -> None:
+    readme, gate = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", ".ci/run"))
+    commands = re.findall(r"\.venv/bin/python (-m \S+(?: -n 2)?)", readme)
+    assert {"-m pytest -n 2", "-m reference_models.train"} <= set(commands)
+    for command in commands:
+        assert command in gate, command
+    for line in re.findall(r"```bash\n(.*?)```", readme, re.S):
+        for extra in re.findall(r'pip install -c constraints.txt -e "\.\[(\w+)\]"', line):
+            assert extra in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
