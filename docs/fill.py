@@ -19,11 +19,30 @@ def tables() -> dict[str, str]:
     compare = report.read_rows(RESULTS / "compare.csv")
     paper = report.read_rows(RESULTS / "paper.csv")
     speed = report.read_rows(RESULTS / "speed.csv")
+    measures = report.read_rows(RESULTS / "measures.csv")
     return {
         "compare": report.compare_summary(compare) + "\n" + report.environment(compare),
         "paper": report.paper_table(paper) + "\n" + report.environment(paper),
         "speed": report.speed_table(speed) + "\n" + report.environment(speed),
+        "fbeta": measures_table(measures),
     }
+
+
+def measures_table(rows: report.Rows) -> str:
+    """The versions of the weighted F-beta measure, a column per detector."""
+    detectors = list(dict.fromkeys(row["detector"] for row in rows))
+    means = {(row["quantity"], row["detector"]): float(row["mean"]) for row in rows}
+    lines = [f"Detectors' maps on {rows[0]['images']} images of ECSSD, F_1^w: the loss's own "
+             "definitions, the exact measure, and the field's evaluation program "
+             "(pysodmetrics, without stretching). Last, the share of the foreground at which "
+             "A lowers the error.", "", "| | " + " | ".join(detectors) + " |",
+             "|---|" + "---|" * len(detectors)]
+    for quantity in dict.fromkeys(row["quantity"] for row in rows):
+        values = (f"{means[quantity, detector]:.3f}" for detector in detectors)
+        lines.append(f"| {quantity} | " + " | ".join(values) + " |")
+    row = rows[0]
+    return "\n".join([*lines, "", f"{row['device']}; {row['versions']}; commit {row['commit']}.",
+                      ""])
 
 
 def filled(text: str, texts: dict[str, str]) -> str:

@@ -102,14 +102,18 @@ def public_layout(xp: Ops, channels: str) -> str:
 
 
 def shape(name: str, x: Array, expected: Sequence[int], why: str) -> None:
-    if tuple(x.shape) == tuple(expected):
+    got, wanted = tuple(x.shape), tuple(expected)
+    if got == wanted:
         return
-    message = f"{name} must have shape {tuple(expected)} {why}, got {tuple(x.shape)}"
-    for axis in (1, len(expected)):
-        if tuple(x.shape) == (*expected[:axis], 1, *expected[axis:]):
-            message += f"; remove its channel axis: {name}.squeeze({axis})"
-            break
-    raise ValueError(message)
+    repairs = {
+        (*wanted, 1): f"; remove its channel axis: {name}.squeeze(-1)",
+        (*wanted[:1], 1, *wanted[1:]): f"; remove its channel axis: {name}.squeeze(1)",
+    }
+    if wanted[-1:] == (1,):
+        repairs[wanted[:-1]] = f"; add its channel axis: {name}[..., None]"
+    if wanted[1:2] == (1,):
+        repairs[wanted[:1] + wanted[2:]] = f"; add its channel axis: {name}[:, None]"
+    raise ValueError(f"{name} must have shape {wanted} {why}, got {got}{repairs.get(got, '')}")
 
 
 def beside(xp: Ops, name: str, x: Array, other: str, array: Array) -> None:
@@ -141,8 +145,7 @@ def values(xp: Ops, name: str, x: Array, ok: Array, counted: Array | None,
     found = xp.first(x, bad)
     if found is not None:
         where = "" if counted is None else " on counted pixels"
-        shown = int(found) if found == int(found) else found
-        raise ValueError(f"{name} must be {expected}{where}, got {shown}; {repair}")
+        raise ValueError(f"{name} must be {expected}{where}, got {found:.6g}; {repair}")
     return xp.any_per_image(bad)
 
 
