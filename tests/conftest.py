@@ -1,6 +1,7 @@
 """The `backend` fixture and the settings of the whole suite."""
 
 import os
+from collections.abc import Iterator
 
 import hypothesis
 import jax
@@ -17,6 +18,13 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile("full", parent=hypothesis.settings.get_profile("dev"),
                                      max_examples=500)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_what_was_compiled() -> Iterator[None]:
+    """JAX keeps a program for each shape and option: gigabytes over the whole suite."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(params=list(BACKENDS))

@@ -46,12 +46,12 @@ def floating(xp: Ops, name: str, x: object) -> Array:
 
 
 def real(xp: Ops, name: str, x: object) -> Array:
-    """A floating-point, integer or boolean argument; floats at least float32."""
+    """A floating-point argument, at least float32, or an integer or bool one, as integers."""
     array = xp.array(name, x)
     if xp.kind(array) == "other":
         raise TypeError(f"{name} must be floating point, integer or bool, "
                         f"got {xp.dtype_name(array)}")
-    return xp.widen(array) if xp.kind(array) == "float" else array
+    return xp.widen(array) if xp.kind(array) == "float" else xp.integers(array)
 
 
 def boolean(xp: Ops, name: str, x: object) -> Array:
@@ -72,7 +72,7 @@ def labels(xp: Ops, name: str, x: object) -> Array:
 
 
 def same_precision(xp: Ops, x: Array, other: Array) -> tuple[Array, Array]:
-    """Both in the wider float dtype; bool and integers take that of `x`."""
+    """Both in the wider float dtype; integers take that of `x`."""
     if xp.kind(other) != "float":
         return x, xp.cast(other, x)
     x, other = xp.promote(x, other)

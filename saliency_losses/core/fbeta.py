@@ -132,7 +132,9 @@ def _squared_distance(xp: Ops, foreground: Array, reach: int | None) -> Array:
     """
     squared = FAR * xp.int32(~foreground)
     for axis in range(1, foreground.ndim):
-        if reach is None:
+        if reach is None and axis == 1:
+            squared = _squared_along(xp, foreground, axis)
+        elif reach is None:
             squared = xp.clip(xp.parabolas(squared, axis), 0, FAR)
         else:
             near, length = min(reach, foreground.shape[axis] - 1), foreground.shape[axis]
@@ -142,6 +144,20 @@ def _squared_distance(xp: Ops, foreground: Array, reach: int | None) -> Array:
                 squared = xp.minimum(squared, padded[(*rest, slice(k, k + length))]
                                      + (k - near) ** 2)
     return squared
+
+
+def _squared_along(xp: Ops, foreground: Array, axis: int) -> Array:
+    """The squared distance along one axis alone, by steps of 1, 2, 4, … pixels."""
+    length, step = foreground.shape[axis], 1
+    # Twice the length stands for none: no path of steps comes back from it.
+    distance = 2 * length * xp.int32(~foreground)
+    rest = (slice(None),) * axis
+    while step < length:
+        padded = xp.pad(distance, axis, step, step, 2 * length)
+        for start in (0, 2 * step):
+            distance = xp.minimum(distance, padded[(*rest, slice(start, start + length))] + step)
+        step *= 2
+    return xp.where(distance < length, distance**2, FAR)
 
 
 def _gaussian(xp: Ops, x: Array, theta: int, normalize: bool) -> Array:

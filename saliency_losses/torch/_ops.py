@@ -329,9 +329,11 @@ def parabolas(x: Tensor, axis: int) -> Tensor:
         rise = (place.unsqueeze(1) - place.unsqueeze(0)) ** 2
         nearest = (x.unsqueeze(1) + rise).amin(2)
     else:
-        nearest = x
+        # In place: fresh memory for every row would cost more than the arithmetic.
+        nearest, candidate = x.clone(), torch.empty_like(x)
         for k in range(x.shape[1]):
-            nearest = torch.minimum(nearest, x[:, k : k + 1] + (place - k) ** 2)
+            candidate.copy_(x[:, k : k + 1].expand_as(x)).add_((place - k) ** 2)
+            nearest.clamp_max_(candidate)
     return nearest.movedim(1, axis)
 
 

@@ -1,0 +1,205 @@
+"""What `python -m benchmarks` measures: `compare` and `speed`."""
+
+from __future__ import annotations
+
+import math
+import tracemalloc
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from benchmarks import sides
+from benchmarks.cases import CASES, Case, papers_images
+from benchmarks.measure import Recorder, Row, measure
+from benchmarks.options import Options
+from benchmarks.sides import EXACT, OURS, Side
+
+DIRECTIONS = ("forward", "forward + backward")
+GIB = 2**30
+
+
+def _chosen(options: Options) -> list[Case]:
+    return [c for c in CASES if not options.cases or any(part in c.name for part in options.cases)]
+
+
+def _recorder(options: Options, out: Path, name: str) -> Recorder:
+    torch.set_num_threads(options.threads)
+    return Recorder(out, name, threads=options.threads, seed=options.seed)
+
+
+def _seconds(options: Options) -> float:
+    return min(options.seconds, 0.1) if options.quick else options.seconds
+
+
+def _difference(value: float | None, exact: float | None) -> float | None:
+    if value is None or exact is None:
+        return None
+    return abs(value - exact) / max(1.0, abs(exact))
+
+
+def _quick_sides(options: Options, first: bool) -> Sequence[Side]:
+    """All sides; with --quick torch.compile, which takes seconds to compile, for one case only."""
+    every = sides.available()
+    return [s for s in every if s.mode != "compile" or first or not options.quick]
+
+
+def compare(options: Options, out: Path) -> None:
+    """The exact definitions and ours from small to large images, then the paper's job."""
+    sizes = options.sizes or ((16, 32, 64) if options.quick else tuple(2**k for k in range(4, 11)))
+    cases = [c for c in _chosen(options) if c.exact]
+    if cases:
+        growth(cases, sizes, options, out)
+    if not options.cases or "paper" in options.cases:
+        paper(options, out)
+
+
+def growth(cases: Sequence[Case], sizes: Sequence[int], options: Options, out: Path) -> None:
+    """Every side at every size, one image."""
+    with _recorder(options, out, "compare") as recorder, tqdm(total=len(cases) * len(sizes)) as bar:
+        for case in cases:
+            history: list[tuple[int, float, int]] = []
+            for size in sorted(sizes):
+                bar.set_description(f"{case.name}, {size}²")
+                exact = _exact_row(case, size, history, options)
+                recorder.add(exact)
+                for side in _quick_sides(options, case is cases[0] and size == max(sizes)):
+                    for direction in DIRECTIONS:
+                        row = _our_row(case, side, direction, size, options)
+                        row.difference = _difference(row.value, exact.value)
+                        recorder.add(row, side.device)
+                bar.update()
+
+
+def _exact_row(
+    case: Case, size: int, history: list[tuple[int, float, int]], options: Options
+) -> Row:
+    """Measure the exact side, or say why not; `history` has (pixels, seconds, bytes) so far."""
+    if not history and size > 64:  # something to judge by
+        for probe in (32, 64):
+            _exact_row(case, probe, history, options)
+    row = Row(case.name, EXACT.name, DIRECTIONS[0], size, 1, case.channels, note=case.note)
+    seconds = _predict([(p, s) for p, s, _ in history], size**2)
+    memory = _predict([(p, b) for p, _, b in history], size**2)
+    if seconds > options.exact_seconds or memory > options.exact_memory * GIB:
+        row.note = (
+            f"not run: about {seconds:.3g} s and {memory / GIB:.2g} GiB expected, bounds "
+            f"{options.exact_seconds:g} s and {options.exact_memory:g} GiB"
+        )
+        return row
+    run = EXACT.function(case, backward=False)
+    if seconds < 5:  # tracing slows the call down, and the growth is known by then
+        tracemalloc.start()
+        run(EXACT.place(case.inputs(options.seed, 1, size, exact=True)))
+        row.memory_bytes = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    placed = EXACT.place(case.inputs(options.seed, 1, size, exact=True))
+    call = partial(run, placed)
+    measure(row, call, seconds=_seconds(options), repeats=options.repeats, warm_up=False)
+    history.append((size**2, row.median_s or 0.0, row.memory_bytes or int(memory)))
+    return row
+
+
+def _predict(history: Sequence[tuple[int, float]], pixels: int) -> float:
+    """What the last two measurements lead one to expect, growing between linear and quadratic."""
+    if not history:
+        return 0.0
+    last, value = history[-1]
+    power = 2.0
+    if len(history) > 1:
+        before, less = history[-2]
+        power = min(2.0, max(1.0, math.log(value / less) / math.log(last / before)))
+    return float(value * (pixels / last) ** power)
+
+
+def _our_row(case: Case, side: Side, direction: str, size: int, options: Options) -> Row:
+    row = Row(case.name, side.name, direction, size, 1, case.channels)
+    placed = side.place(case.inputs(options.seed, 1, size))
+    _time(row, partial(side.function(case, direction != DIRECTIONS[0]), placed), options)
+    return row
+
+
+def _time(row: Row, call: Any, options: Options, unit: Any = None, share: float = 1.0) -> None:
+    """Fill the row, or note the error: one failing side must not end a long run."""
+    try:
+        measure(row, call, seconds=share * _seconds(options), repeats=options.repeats, unit=unit)
+    except Exception as error:
+        row.note = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def paper(options: Options, out: Path) -> None:
+    """W §5.5: fifteen images at 224², one after the other, exact F_β^w against ours.
+
+    With --quick 96² and the exact side on three images.
+    """
+    size, count = (96, 15) if options.quick else (224, 15)
+    most = 3 if options.quick else count
+    measure_case, loss_case = (
+        next(c for c in CASES if c.name == f"weighted F-beta, {kind}")
+        for kind in ("exact measure", "window")
+    )
+    images = papers_images(options.data, options.seed, count, size)
+    source = f"ECSSD, {Path(options.data).name}" if options.data else "generated masks"
+    chosen = _quick_sides(options, first=False)
+    with (
+        _recorder(options, out, "paper") as recorder,
+        tqdm(total=count * (1 + 2 * len(chosen))) as bar,
+    ):
+        exact: dict[str, float | None] = {}
+        spent = 0.0
+        for image, inputs in images.items():
+            bar.set_description(f"paper's job, exact, {image}")
+            row = Row(measure_case.name, EXACT.name, DIRECTIONS[0], size, 1, 1, image, note=source)
+            beyond = exact and spent * (1 + 1 / len(exact)) > options.paper_seconds
+            if beyond or len(exact) == most:
+                row.note = f"{source}; not run: beyond {most} images or {options.paper_seconds:g} s"
+            else:
+                call = partial(EXACT.function(measure_case, False), EXACT.place(inputs))
+                measure(row, call, seconds=0.0, repeats=1, warm_up=False)
+                exact[image] = row.value
+                spent += row.median_s or 0.0
+            recorder.add(row)
+            bar.update()
+        for case in (measure_case, loss_case):
+            for side in chosen:
+                run = side.function(case, backward=False)
+                for image, inputs in images.items():
+                    bar.set_description(f"paper's job, {case.name}, {side.name}, {image}")
+                    row = Row(case.name, side.name, DIRECTIONS[0], size, 1, 1, image, note=source)
+                    _time(row, partial(run, side.place(inputs)), options, share=1 / count)
+                    if case is measure_case:
+                        row.difference = _difference(row.value, exact.get(image))
+                    recorder.add(row, side.device)
+                    bar.update()
+
+
+def speed(options: Options, out: Path) -> None:
+    """Forward and backward of a batch of 8 on the CPU, in turns with BCE in the same framework."""
+    (size,) = options.sizes or ((64,) if options.quick else (256,))
+    batch = 8
+    cases = _chosen(options)
+    with _recorder(options, out, "speed") as recorder, tqdm(total=len(cases) * len(OURS)) as bar:
+        for library in ("torch", "jax"):
+            array = CASES[0].inputs(options.seed, batch, size)["features"]
+            what = {"torch": "x.clone(), 16 channels", "jax": "x + 1, 16 channels"}[library]
+            row = Row(what, library, "", size, batch, 16, unit=f"{library} BCE")
+            unit = sides.bce(library, batch, size)
+            _time(row, sides.copy(library, array), options, unit)
+            recorder.add(row)
+        for case in cases:
+            inputs = case.inputs(options.seed, batch, size)
+            for side in OURS:
+                bar.set_description(f"{case.name}, {side.name}")
+                row = Row(case.name, side.name, DIRECTIONS[1], size, batch, case.channels)
+                row.unit = f"{side.library} BCE"
+                call = partial(side.function(case, backward=True), side.place(inputs))
+                if side.mode != "compile" or case is cases[0] or not options.quick:
+                    _time(row, call, options, sides.bce(side.library, batch, size))
+                    if side.mode == "eager":
+                        row.memory_bytes = sides.saved_bytes(case, inputs)
+                        row.input_bytes = sum(inputs[name].nbytes for name in case.gradients)
+                    recorder.add(row)
+                bar.update()
