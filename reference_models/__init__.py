@@ -1,0 +1,1 @@
+"""Small networks trained with the losses. Nothing here is part of the library's API."""

@@ -1,0 +1,101 @@
+"""`--demo`: half of the training labels swapped. What breaks, and what does not notice."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from reference_models import figures
+from reference_models.data import Data, get_data
+from reference_models.loop import train
+from reference_models.measures import Measures, measure, one_line
+from reference_models.options import Loss, Options
+from reference_models.runs import Arrays, claim, commit, versions, write_json
+
+RUNS: dict[str, tuple[Loss, float]] = {
+    "cross-entropy, clean": ("cross-entropy", 0.0),
+    "cross-entropy, swapped": ("cross-entropy", 0.5),
+    "class-agnostic CE, swapped": ("class-agnostic-cross-entropy", 0.5),
+    "CAS, swapped": ("cas", 0.5),
+    "CAS, clean": ("cas", 0.0),
+}
+
+
+def demo(options: Options) -> None:
+    """Train one network five times from the same first weights; write demo.png and demo.json."""
+    data, folder = get_data(options), options.folder
+    claim(folder, options, data)
+    for note in data.notes:
+        print(f"note: {note}")
+    maps: dict[str, np.ndarray] = {}
+    measures: dict[str, Measures] = {}
+    weights: dict[str, Arrays] = {}
+    seconds: dict[str, float] = {}
+    inverted: dict[str, bool] = {}
+    for name, (loss, share) in RUNS.items():
+        own = folder / name.replace(", ", "-").replace(" ", "-").lower()
+        own.mkdir(exist_ok=True)
+        trained = train(replace(options, loss=loss, swap_labels=share), data, own)
+        maps[name] = trained.maps(data.test)
+        measures[name] = measure(maps[name], data.test.masks)
+        weights[name] = trained.trainer.weights()
+        seconds[name], inverted[name] = round(trained.seconds, 2), trained.inverted
+        print(f"{name:28}{one_line(measures[name])}")
+
+    identity = compare(weights["CAS, swapped"], weights["CAS, clean"])
+    verdict = "CAS trained with swapped labels against CAS trained with clean labels: " + (
+        "all {weights:,} weights are bit for bit equal"
+        if identity["differing"] == 0
+        else "{differing:,} of {weights:,} weights differ, by up to {largest:.3g}"
+    ).format(**identity)
+    print(verdict)
+    write_json(folder / "demo.json", {
+        "options": options.as_json(),
+        "notes": list(data.notes),
+        "images": data.counts(),
+        "data_sha256": data.sha256(),
+        "measures": measures,
+        "inverted": inverted,
+        "cas_swapped_against_clean": identity,
+        "training_seconds": seconds,
+        "device": trained.trainer.device,
+        "versions": versions(options.backend),
+        "commit": commit(),
+    })  # fmt: skip
+    picture(data, maps, measures, verdict, options.seed, folder / "demo.png")
+    print(f"{sum(seconds.values()):.0f} s of training; written to {folder}/")
+
+
+def compare(first: Arrays, second: Arrays) -> dict[str, float]:
+    """How many float32 weights there are, how many differ in a bit, and by how much at most."""
+    bits = [(first[name].view(np.uint32), second[name].view(np.uint32)) for name in first]
+    gaps = [np.abs(first[name] - second[name]).max() for name in first]
+    return {
+        "weights": sum(one.size for one, _ in bits),
+        "differing": sum(int((one != other).sum()) for one, other in bits),
+        "largest": float(max(gaps)),
+    }
+
+
+def picture(
+    data: Data,
+    maps: dict[str, np.ndarray],
+    measures: dict[str, Measures],
+    verdict: str,
+    seed: int,
+    path: Path,
+) -> None:
+    """Six held-out scenes; the third column shows them labelled as the training scenes were."""
+    shown = data.test.take(range(min(6, len(data.test))))
+    columns = [
+        ("image", shown.images),
+        ("mask", shown.masks),
+        ("labels as in training:\nhalf are swapped", shown.swapped(0.5, seed).masks),
+    ]
+    for name in RUNS:
+        if name != "CAS, clean":
+            values = "MAE {mae:.3f}\nmax F {max_f:.3f}, F {f:.3f}".format(**measures[name])
+            heading = name.replace(", ", ",\n") + " labels"
+            columns.append((f"{heading}\n{values}", maps[name][: len(shown)]))
+    title = f"One network, half of its training labels swapped; held-out scenes.\n{verdict}"
+    figures.sheet(columns, title, path)

@@ -1,0 +1,290 @@
+"""The package as a user finds it: imports, names, signatures, documentation."""
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from importlib import metadata, resources
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+
+import saliency_losses
+import saliency_losses.jax
+import saliency_losses.reference
+import saliency_losses.torch
+from saliency_losses.torch import functional, modules
+
+ROOT = Path(saliency_losses.__file__).parent
+BACKENDS = (saliency_losses.torch, saliency_losses.jax)
+FUNCTIONS = list(saliency_losses.jax.__all__)
+MODULES = [name for name in saliency_losses.torch.__all__ if name not in FUNCTIONS]
+
+each_function = pytest.mark.parametrize("name", FUNCTIONS)
+each_backend = pytest.mark.parametrize("backend", BACKENDS, ids=["torch", "jax"])
+
+
+# Imports
+
+
+def imported(statement: str) -> set[str]:
+    """The top-level packages that a fresh process holds after `statement`."""
+    program = f"import sys; {statement}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    result = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True,
+                            check=True, cwd=ROOT.parent)
+    return set(result.stdout.split())
+
+
+@pytest.mark.parametrize(("statement", "present", "absent"), [
+    ("import saliency_losses", {"saliency_losses"}, {"torch", "jax", "numpy"}),
+    ("import saliency_losses.core", {"saliency_losses"}, {"torch", "jax", "numpy"}),
+    ("from saliency_losses.core import anchor, cas, fbeta, metric, mutual_information",
+     {"saliency_losses"}, {"torch", "jax", "numpy"}),
+    ("import saliency_losses.reference", {"numpy"}, {"torch", "jax", "scipy"}),
+    ("import saliency_losses.torch", {"torch"}, {"jax", "flax", "optax"}),
+    ("import saliency_losses.jax", {"jax"}, {"torch", "flax", "optax"}),
+])
+def test_an_import_brings_in_no_other_framework(
+        statement: str, present: set[str], absent: set[str]) -> None:
+    found = imported(statement)
+    assert present <= found
+    assert not absent & found
+
+
+def imports_of(file: Path) -> set[str]:
+    """Every module named in an import statement of a file, wherever it stands."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize(("folder", "allowed"), [
+    ("core", ("saliency_losses.core",)),
+    ("torch", ("torch", "saliency_losses.core", "saliency_losses.torch")),
+    ("jax", ("jax", "numpy", "saliency_losses.core", "saliency_losses.jax")),
+])
+def test_imports_go_one_way(folder: str, allowed: tuple[str, ...]) -> None:
+    files = sorted((ROOT / folder).glob("**/*.py"))
+    assert files
+    for file in files:
+        for name in imports_of(file):
+            first = name.split(".")[0]
+            ours = first in sys.stdlib_module_names or any(
+                name == a or name.startswith(a + ".") for a in allowed)
+            assert ours, f"{file.name} imports {name}"
+
+
+def test_the_references_share_no_code_with_the_losses() -> None:
+    names = imports_of(ROOT / "reference.py")
+    assert not any(name.startswith("saliency_losses") for name in names)
+
+
+# Names
+
+
+def defined(module: ModuleType) -> set[str]:
+    """The public functions and classes that a module itself defines."""
+    return {name for name, x in vars(module).items()
+            if not name.startswith("_") and getattr(x, "__module__", "") == module.__name__
+            and (inspect.isfunction(x) or inspect.isclass(x))}
+
+
+def test_all_is_complete() -> None:
+    assert set(FUNCTIONS) == defined(functional)
+    assert set(FUNCTIONS) == defined(saliency_losses.jax.functional)
+    assert set(MODULES) == defined(modules)
+    assert set(saliency_losses.torch.__all__) == defined(functional) | defined(modules)
+    for backend in BACKENDS:
+        assert backend.__all__ == sorted(backend.__all__)
+        assert all(hasattr(backend, name) for name in backend.__all__)
+
+
+def test_all_names_that_are_imported_are_public() -> None:
+    for backend in BACKENDS:
+        names = {alias.asname or alias.name
+                 for node in ast.parse(inspect.getsource(backend)).body
+                 if isinstance(node, ast.ImportFrom) for alias in node.names}
+        assert names == set(backend.__all__)
+
+
+# Signatures
+
+
+@each_function
+def test_both_backends_have_the_same_signature(name: str) -> None:
+    ours, theirs = (inspect.signature(getattr(backend, name)).parameters.values()
+                    for backend in BACKENDS)
+    assert [p.name for p in ours] == [p.name for p in theirs]
+    assert [p.kind for p in ours] == [p.kind for p in theirs]
+    assert [(p.default, type(p.default)) for p in ours] == [
+        (p.default, type(p.default)) for p in theirs]
+
+
+def annotations(function: Any) -> dict[str, str]:
+    """The types, with "array" and "rng" for those of the framework."""
+    def neutral(hint: Any) -> str:
+        text = str(hint) if not isinstance(hint, type) else f"{hint.__module__}.{hint.__name__}"
+        return re.sub(r"(\w+\.)+(Tensor|Array|ArrayImpl)\b", "array", text)
+
+    hints = {k: neutral(v) for k, v in get_type_hints(function).items()}
+    return {k: "rng" if k == "rng" else v for k, v in hints.items()}
+
+
+@each_function
+def test_both_backends_have_the_same_types(name: str) -> None:
+    ours, theirs = (annotations(getattr(backend, name)) for backend in BACKENDS)
+    assert ours == theirs
+    parameters = inspect.signature(getattr(functional, name)).parameters
+    assert set(ours) == {*parameters, "return"}
+
+
+@each_function
+def test_options_are_keyword_only_and_inputs_positional(name: str) -> None:
+    parameters = list(inspect.signature(getattr(functional, name)).parameters.values())
+    assert all(p.default is p.empty for p in parameters if p.kind is not p.KEYWORD_ONLY)
+    assert all(p.default is not p.empty for p in parameters if p.kind is p.KEYWORD_ONLY)
+    assert not any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters)
+
+
+# Documentation
+
+SECTIONS = ["Args", "Returns", "Raises", "Example", "References", "Convention"]
+
+
+def sections(doc: str) -> dict[str, str]:
+    """The sections of a docstring by their headings; what comes before them under ""."""
+    parts = re.split(r"^(\w+):$", inspect.cleandoc(doc), flags=re.MULTILINE)
+    return {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
+
+
+@each_backend
+@each_function
+def test_every_function_is_documented(backend: ModuleType, name: str) -> None:
+    function = getattr(backend, name)
+    found = sections(function.__doc__)
+    first, blank, *_ = [*found[""].splitlines(), "", ""]
+    assert first.endswith(".")
+    assert len(first) <= 100
+    assert not blank
+    assert [s for s in found if s] == [s for s in SECTIONS if s in found]
+    assert set(SECTIONS[:5]) <= set(found)
+    described = re.findall(r"^    (\w+): ", found["Args"], flags=re.MULTILINE)
+    assert described == list(inspect.signature(function).parameters)
+    assert re.search(r"^    (ValueError|TypeError): ", found["Raises"], flags=re.MULTILINE)
+    assert f">>> from {backend.__name__} import {name}\n" in found["Example"]
+    assert f"{name}(" in found["Example"]
+    assert re.search(r"(IJCAI|ICCV|CVPR|AAAI) 20\d\d", found["References"])
+    assert re.search(r"(eq\. |§)\d", found["References"])
+
+
+@each_function
+def test_the_documented_options_are_those_of_the_signature(name: str) -> None:
+    """Each choice of an option is named where the option is described."""
+    args = sections(getattr(functional, name).__doc__)["Args"]
+    entries = dict(re.findall(r"^    (\w+): (.*?)(?=^    \w+: |\Z)", args,
+                              flags=re.MULTILINE | re.DOTALL))
+    for option, hint in get_type_hints(getattr(functional, name)).items():
+        for value in get_args(hint) if get_origin(hint) is Literal else ():
+            assert value in entries[option].lower() or "As in `" in entries[option], value
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_refers_to_its_function(name: str) -> None:
+    doc = sections(getattr(saliency_losses.torch, name).__doc__)
+    (function,) = re.findall(r"See `(\w+)`\.", doc[""])
+    assert function in FUNCTIONS
+    assert function.replace("_", "") == name.lower()
+    assert list(doc) == ["", "Example"]
+    assert f">>> from saliency_losses.torch import {name}\n" in doc["Example"]
+    assert f"{name}(" in doc["Example"]
+
+
+@pytest.mark.parametrize("module", [
+    saliency_losses, saliency_losses.core, saliency_losses.reference, *BACKENDS,
+    functional, modules, saliency_losses.jax.functional], ids=lambda m: m.__name__)
+def test_every_module_file_has_a_docstring(module: ModuleType) -> None:
+    first = (module.__doc__ or "").splitlines()[0]
+    assert first.endswith((".", ";"))
+
+
+@pytest.mark.parametrize("module", [
+    "saliency_losses.torch.functional", "saliency_losses.torch.modules",
+    "saliency_losses.jax.functional"])
+def test_examples_run(module: str) -> None:
+    # In a process of its own: the suite's settings change what JAX prints.
+    program = f"""
+import doctest, importlib
+module = importlib.import_module("{module}")
+names = [n for n, x in vars(module).items()
+         if not n.startswith("_") and getattr(x, "__module__", "") == "{module}"]
+finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()
+for name in names:
+    (test,) = finder.find(getattr(module, name), name)
+    # Each on its own, so that an example imports what it needs.
+    test.globs = {{}}
+    assert len(test.examples) >= 3, name
+    runner.run(test)
+assert len(names) >= 6
+raise SystemExit(runner.failures)
+"""
+    result = subprocess.run([sys.executable, "-W", "error", "-c", program], text=True,
+                            capture_output=True, check=False, cwd=ROOT.parent)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+# What a PyTorch user and a JAX user must read differently, in the words of the JAX docstrings.
+WORDS = [
+    (r"\(N, (\w+), \*spatial\)", r"(N, *spatial, \1)"),
+    (r"\(N, K, H, W\)", "(N, H, W, K)"),
+    (r"\(N, K, D, H, W\)", "(N, D, H, W, K)"),
+    (r"A `torch\.Generator` on the device of the labels\.", "A JAX random key."),
+    (r"`rng` not a generator", "`rng` not a key"),
+]
+
+
+def normalised(doc: str) -> dict[str, str]:
+    """A docstring without its example, layouts channels last, and line breaks forgotten."""
+    found = {k: " ".join(v.split()) for k, v in sections(doc).items() if k != "Example"}
+    for pattern, replacement in WORDS:
+        found = {k: re.sub(pattern, replacement, v) for k, v in found.items()}
+    return found
+
+
+@each_function
+def test_both_backends_are_documented_alike(name: str) -> None:
+    ours, theirs = (normalised(getattr(backend, name).__doc__) for backend in BACKENDS)
+    assert ours == theirs
+
+
+@each_function
+def test_layouts_are_those_of_the_backend(name: str) -> None:
+    of_torch, of_jax = (getattr(backend, name).__doc__ for backend in BACKENDS)
+    assert not re.search(r"\*spatial, \w", of_torch)
+    assert not re.search(r"\(N, [A-Z], \*spatial", of_jax)
+    assert "jax" not in of_torch.lower()
+    assert "torch" not in of_jax.lower()
+
+
+# Packaging
+
+
+def test_types_are_shipped() -> None:
+    assert resources.files("saliency_losses").joinpath("py.typed").is_file()
+
+
+def test_version() -> None:
+    version = saliency_losses.__version__
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+|(a|b|rc)\d+)?", version)
+    try:
+        installed = metadata.version("saliency-losses")
+    except metadata.PackageNotFoundError:
+        pytest.skip("not installed")
+    assert installed == version
