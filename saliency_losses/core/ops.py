@@ -126,6 +126,9 @@ class Ops(Protocol):
     def sum_stack(self, x: Array) -> Array:
         """A stack to ``(N, R)``."""
 
+    def min_stack(self, x: Array) -> Array:
+        """A stack to a map."""
+
     def logsumexp_stack(self, x: Array) -> Array:
         """A stack to a map."""
 

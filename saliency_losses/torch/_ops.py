@@ -188,6 +188,10 @@ def sum_stack(x: Tensor) -> Tensor:
     return x.sum(2)
 
 
+def min_stack(x: Tensor) -> Tensor:
+    return x.amin(1)
+
+
 def logsumexp_stack(x: Tensor) -> Tensor:
     return x.logsumexp(1)
 
