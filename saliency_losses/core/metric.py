@@ -81,15 +81,20 @@ def _per_pixel(xp: Ops, x: Array, salient: Array, background: Array, gap: Array,
     ‖f − μ_own‖² − ‖f − μ_other‖² = ∓2 (f − (μ_S + μ_B)/2)·(μ_S − μ_B), minus at salient pixels.
     """
     middle = mean_salient - gap / 2
-    if stop_gradient:
-        gap, middle = xp.stop_gradient(gap), xp.stop_gradient(middle)
-    along = xp.sum_channels((x - xp.over_pixels(middle)) * xp.over_pixels(gap))
-    loss = xp.where(salient, -2 * along, 2 * along)
+    sign = xp.cast(background, x) - xp.cast(salient, x)
     chosen = salient | background
     if hard_negatives:
-        chosen = _hardest(xp, xp.stop_gradient(loss), salient, background)
-    share = xp.cast(chosen, x) / xp.over_pixels(xp.maximum(counts(xp, chosen, x), 1.0))
-    return xp.sum_pixels(loss * share)
+        from_middle = xp.stop_gradient(x) - xp.over_pixels(xp.stop_gradient(middle))
+        along = xp.sum_channels(from_middle * xp.over_pixels(xp.stop_gradient(gap)))
+        chosen = _hardest(xp, 2 * sign * along, salient, background)
+    if stop_gradient:
+        gap, middle = xp.stop_gradient(gap), xp.stop_gradient(middle)
+    size = xp.over_pixels(xp.maximum(counts(xp, chosen, x), 1.0))
+    weights = 2 * sign * xp.cast(chosen, x) / size
+    # The mean over the chosen pixels, summed before the product with μ_S − μ_B.
+    total = xp.over_pixels(xp.sum_pixels(weights))
+    pull = xp.sum_pixels(x * xp.over_channels(weights)) - total * middle
+    return xp.sum_vector(pull * gap)
 
 
 def _hardest(xp: Ops, loss: Array, salient: Array, background: Array) -> Array:
