@@ -52,7 +52,7 @@ def same(got: Any, expected: Any, dtype: str = "float64") -> None:
         close(ours, theirs, dtype)
 
 
-@every
+@every_soon
 def test_jit_of_the_public_function_with_static_options(case: Case) -> None:
     args, options = JAX.prepared(case.function, case.args, case.options)
     public = getattr(JAX.functions, case.function)
@@ -75,7 +75,7 @@ def test_jacfwd_equals_jacrev(case: Case) -> None:
     same(jax.jit(jax.jacfwd(of, places))(*inputs), jax.jit(jax.jacrev(of, places))(*inputs))
 
 
-@every
+@every_soon
 def test_gradient_equals_that_of_torch(case: Case) -> None:
     # Which is checked against finite differences.
     of, inputs, places = bound(case)
@@ -129,7 +129,7 @@ def test_scan_over_steps_equals_a_loop(case: Case) -> None:
     same((last, values), (state, jnp.stack(loop)))
 
 
-@every
+@every_soon
 def test_numpy_arrays_are_accepted(case: Case) -> None:
     args, options = JAX.prepared(case.function, case.args, case.options)
     public = getattr(JAX.functions, case.function)
@@ -149,7 +149,7 @@ def test_strict_dtype_promotion_raises_nothing(case: Case, dtype: str) -> None:
     assert all(g.dtype == x.dtype for g, x in zip(grads, inputs, strict=True))
 
 
-@every
+@every_soon
 def test_strict_dtype_promotion_raises_nothing_on_concrete_values(case: Case) -> None:
     of, inputs, _ = bound(case.astype(np.float32))
     with jax.numpy_dtype_promotion("strict"):

@@ -300,7 +300,7 @@ def test_whole_number_weights_take_the_dtype_of_the_features(
     np.testing.assert_array_equal(float64(got), float64(call(x, cast(hard, dtype_of(got)))))
 
 
-@pytest.mark.parametrize("dtype", ["bool", "uint8", "int8", "int16", "int32", "int64"])
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int16", "int32"])
 @pytest.mark.parametrize("case", [c for c in CASES if c.name in (
     "metric", "metric_hard", "cas_average", "cace", "anchor", "weighted_f", "weighted_f_several")],
     ids=ids)
@@ -315,7 +315,7 @@ def test_labels_of_any_whole_dtype_are_the_same(
 # Offsets and extreme values
 
 
-@pytest.mark.parametrize("offset", [1e3, 1e4, 1e6, -1e5])
+@pytest.mark.parametrize("offset", [1e4, -1e6])
 @pytest.mark.parametrize("options", [
     {}, {"form": "pairwise"}, {"hard_negatives": True}, {"stop_gradient": True}], ids=str)
 def test_the_metric_loss_keeps_its_digits_at_any_offset(
@@ -330,7 +330,7 @@ def test_the_metric_loss_keeps_its_digits_at_any_offset(
           backend.gradient("metric_loss", wide, labels, **options) * labels.size, "float32")
 
 
-@pytest.mark.parametrize("offset", [1e3, 1e4, 1e6, -1e5])
+@pytest.mark.parametrize("offset", [1e4, -1e6])
 def test_distances_keep_their_digits_at_any_offset(backend: Backend, offset: float) -> None:
     rng = np.random.default_rng(6)
     features = (offset + rng.standard_normal((2, 16, 16, 4))).astype(np.float32)
@@ -402,7 +402,7 @@ def test_small_losses_are_not_rounded_to_nothing(backend: Backend) -> None:
         assert abs(got / np.log1p(np.exp(-30.0)) - 1) < tolerance
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("options", [
     {}, {"normalize_kernel": True}, {"distance": "euclidean", "error": "absolute"}], ids=str)
 def test_perfect_and_worst_maps(backend: Backend, dtype: str, options: dict[str, Any]) -> None:

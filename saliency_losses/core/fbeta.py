@@ -61,8 +61,9 @@ def weighted_fbeta_loss(xp: Ops, probs: Array, target: Array, *, beta: float, th
     # W eq. 3: at foreground pixels the Gaussian sum of the foreground errors around
     spread = _gaussian(xp, xp.where(foreground, e, 0.0), theta, normalize_kernel)
     # W eq. 5
-    missed = xp.where(foreground, xp.where(spread < e, spread, e), 0.0)
-    spurious = xp.where(background, e * b, 0.0)
+    weighted = xp.where(foreground & (spread < e), spread, e) * b
+    missed = xp.where(foreground, weighted, 0.0)
+    spurious = xp.where(background, weighted, 0.0)
 
     size, others = counts(xp, xp.flat(foreground), p), counts(xp, xp.flat(background), p)
     false_negative = xp.sum_pixels(xp.flat(missed))
