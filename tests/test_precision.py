@@ -212,15 +212,25 @@ def test_half_precision_is_computed_in_float32(
 # Dtypes
 
 
+def gradient_dtypes(backend: Backend, of: Callable[..., Any], inputs: list[Any]) -> list[str]:
+    if backend.name == "torch":
+        return [dtype_of(g) for g in gradients(backend, of, inputs)]
+    places = tuple(range(len(inputs)))
+    # Traced only, which is enough for dtypes.
+    return [dtype_of(g) for g in jax.eval_shape(
+        jax.grad(lambda *xs: of(*xs).sum(), places), *inputs)]
+
+
 @every
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_the_dtypes_of_result_and_gradient(backend: Backend, case: Case, dtype: str) -> None:
     of, inputs = in_dtype(backend, case.astype(np.float32), dtype)
     result = of(*inputs)
     assert dtype_of(result) == result_dtype(dtype)
-    assert [dtype_of(g) for g in gradients(backend, of, inputs)] == [dtype] * len(inputs)
-    widened = [cast(x, result_dtype(dtype)) for x in inputs]
-    np.testing.assert_array_equal(float64(result), float64(of(*widened)))
+    assert gradient_dtypes(backend, of, inputs) == [dtype] * len(inputs)
+    if dtype in HALVES:
+        widened = [cast(x, "float32") for x in inputs]
+        np.testing.assert_array_equal(float64(result), float64(of(*widened)))
 
 
 PAIRS = [case for case in CASES if len(case.wrt) == 2]
@@ -238,7 +248,7 @@ def test_mixed_dtypes_promote(backend: Backend, case: Case, dtypes: tuple[str, s
     got = of(*mixed)
     assert dtype_of(got) == result_dtype(*dtypes)
     np.testing.assert_array_equal(float64(got), float64(of(*wide)))
-    assert tuple(dtype_of(g) for g in gradients(backend, of, mixed)) == dtypes
+    assert tuple(gradient_dtypes(backend, of, mixed)) == dtypes
 
 
 @pytest.mark.parametrize("function", ["weighted_fbeta_loss", "weighted_fbeta_score"])

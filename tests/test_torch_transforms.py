@@ -244,7 +244,9 @@ def check_other_sizes(case: Case, compiler: str) -> None:
 
 
 # Tracing alone, which "aot_eager" does without a C++ compiler, takes a tenth of the time.
-@every
+@pytest.mark.parametrize("case", [
+    pytest.param(case, marks=[pytest.mark.slow] if case.name.startswith("weighted_f_") else [])
+    for case in CASES], ids=ids)
 @pytest.mark.usefixtures("fresh_compiler")
 def test_traced_once_serves_other_sizes(case: Case) -> None:
     check_other_sizes(case, "aot_eager")
