@@ -1,242 +1,420 @@
-"""The images a network is trained and measured on: generated, or read from a folder or zip."""
+"""The images a network is trained and measured on: generated, or read from folders and zips."""
 
 import hashlib
 import io
+import os
 import zipfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
+from scipy.ndimage import distance_transform_edt
 from tqdm import tqdm
 
-from reference_models.options import InputError, Options
+from reference_models.options import InputError
 from reference_models.scenes import scenes
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 Folder = Path | zipfile.Path
+Made = TypeVar("Made")
+CENTRE = "a Gaussian at the centre, the same for every image"
 
 
 @dataclass(frozen=True)
 class Images:
-    """N square images with what belongs to each, channel last.
+    """N square images with what belongs to each, channel last: as a network sees them.
 
-    images: uint8 `(N, S, S, 3)`. masks: bool `(N, S, S)`, True on the salient object.
-    priors: uint8 `(N, S, S)`, a rough saliency map from 0 to 255.
+    images: uint8 `(N, S, S, 3)`. labels: uint8 `(N, S, S)`, 1 on the salient object and 0 off it,
+    or region numbers from 0. priors: uint8 `(N, S, S)`, a rough saliency map from 0 to 255; where
+    all images share one, a read-only view of it.
     """
 
     names: tuple[str, ...]
     images: np.ndarray
-    masks: np.ndarray
+    labels: np.ndarray
     priors: np.ndarray
 
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def masks(self) -> np.ndarray:
+        """bool `(N, S, S)`, True on the salient object."""
+        return self.labels > 0
+
     def take(self, indices: Sequence[int] | np.ndarray) -> "Images":
         names = tuple(self.names[i] for i in indices)
-        return Images(names, self.images[indices], self.masks[indices], self.priors[indices])
+        return Images(names, self.images[indices], self.labels[indices], self.priors[indices])
 
     def swapped(self, share: float, seed: int) -> "Images":
-        """The same images, the two labels exchanged in a random `share` of them (rounded)."""
+        """The same images, the labels 0 and 1 exchanged in a random `share` of them (rounded)."""
+        if self.labels.max(initial=0) > 1:
+            raise InputError("labels can be swapped between two regions, and here are more")
         chosen = np.random.default_rng((seed, 2)).permutation(len(self))
-        flips = np.zeros(len(self), dtype=bool)
-        flips[chosen[: round(share * len(self))]] = True
-        return replace(self, masks=self.masks ^ flips[:, None, None])
+        flips = np.zeros(len(self), dtype=np.uint8)
+        flips[chosen[: round(share * len(self))]] = 1
+        return replace(self, labels=self.labels ^ flips[:, None, None])
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Images to measure on, with the truth at its own size.
+
+    truth: per image a bool mask `(H, W)`, or the maps of all annotators, int32
+    `(annotators, H, W)`. priors: by detector uint8 `(N, S, S)`, stretched to 0..255 per image.
+    """
+
+    __test__ = False  # This is no test, whatever pytest thinks of the name.
+
+    name: str
+    images: Images
+    truth: tuple[np.ndarray, ...]
+    priors: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Data:
-    """The three sets, and sentences on how they came about that belong in every report."""
+    """All sets, and sentences on how they came about that belong in every report."""
 
     train: Images
     validation: Images
-    test: Images
-    priors: str
+    tests: tuple[TestSet, ...]
     notes: tuple[str, ...]
+    priors: str
 
     def counts(self) -> dict[str, int]:
-        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        parts = {"train": self.train, "validation": self.validation}
+        parts |= {test.name: test.images for test in self.tests}
         return {name: len(part) for name, part in parts.items()}
 
     def sha256(self) -> str:
-        """A fingerprint of every pixel, mask and prior."""
+        """A fingerprint of every pixel, label, true mask and prior."""
         digest = hashlib.sha256()
-        for part in (self.train, self.validation, self.test):
-            for array in (part.images, part.masks, part.priors):
+        for part in (self.train, self.validation, *(test.images for test in self.tests)):
+            for array in (part.images, part.labels, part.priors):
+                for row in array:  # One at a time: a shared prior is never written out.
+                    digest.update(np.ascontiguousarray(row))
+        for test in self.tests:
+            for array in (*test.truth, *test.priors.values()):
                 digest.update(np.ascontiguousarray(array))
         return digest.hexdigest()
 
 
-def get_data(options: Options) -> Data:
-    """What the options ask for: the archive of `--data`, else generated scenes."""
-    if options.data is None:
-        return generated(options)
-    everything, lists, priors, notes = read(options.data, options.size)
-    rng = np.random.default_rng((options.seed, 1))
-    train, validation, test, how = split(everything.names, lists, rng)
-    data = Data(
-        train=everything.take(train),
-        validation=everything.take(validation),
-        test=everything.take(test),
-        priors=priors,
-        notes=(*notes, how),
+@dataclass(frozen=True)
+class Sources:
+    """Where the images come from, and how many of them."""
+
+    train: str | Path
+    """"scenes" for generated ones, a name in ARCHIVES, or the path of a folder or zip."""
+    archives: Path
+    """The folder of the named archives."""
+    tests: tuple[str, ...] = ()
+    """Names in ARCHIVES, or paths. Empty: what the training source itself holds out."""
+    train_images: int | None = None
+    """At most so many, spread evenly over the sorted names; None: all, and 600 scenes."""
+    validation_images: int | None = None
+    """At most so many; None: 100, 40 scenes, or for a path a tenth, at most 40."""
+    test_images: int | None = None
+    """At most so many of each test set, spread evenly; None: all, and 150 scenes."""
+    test_priors: tuple[str, ...] = ()
+    """Detectors whose maps go with ECSSD: folders of ecssd_baselines.zip, in any case."""
+    regions: int = 2
+    """How many regions of an image keep a label of their own (label maps only)."""
+
+
+class Archive(NamedTuple):
+    """A named data set: its zips, and the stems that are not used, with the reason."""
+
+    files: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    reason: str = ""
+    truth: str = "masks"
+
+
+ARCHIVES = {
+    "duts-tr": Archive(
+        ("duts_tr.part1of2.zip", "duts_tr.part2of2.zip"),
+        ("ILSVRC2014_train_00019441",),
+        "also in DUTS-TE, under another name",
+    ),
+    "duts-te": Archive(("duts_te.zip",)),
+    "ecssd": Archive(("ecssd.zip",)),
+    "pascal-s": Archive(
+        ("pascal_s.zip",), ("359", "408", "424", "460", "622"), "nothing is salient in their masks"
+    ),
+    "bsds500": Archive(("bsds500.zip",), truth="segmentations"),
+}
+DETECTORS = "ecssd_baselines.zip"
+
+
+def load(sources: Sources, size: int, seed: int) -> Data:
+    """Everything a run needs, as squares of side `size`. The seed decides scenes and splits."""
+    if sources.test_priors and "ecssd" not in sources.tests:
+        raise InputError(
+            f"the maps of {', '.join(sources.test_priors)} are of ECSSD, which is not among the "
+            f"test sets ({', '.join(sources.tests) or 'the own split'}); add ecssd"
+        )
+    # Test sets first: what is missing shows before the long reading of training images.
+    others = [read_test(name, sources, size) for name in dict.fromkeys(sources.tests)]
+    if sources.train == "scenes":
+        data = generated(sources, size, seed)
+    elif sources.train in ARCHIVES:
+        data = from_archive(sources, size)
+    else:
+        data = from_path(sources, size, seed)
+    notes = [*data.notes, *(note for _, notes in others for note in notes)]
+    for test, _ in others:
+        shared = set(test.images.names) & {*data.train.names, *data.validation.names}
+        if test.name == sources.train and shared:
+            notes.append(
+                f"{test.name}: {len(shared)} test images also serve in training or validation"
+            )
+    data = replace(
+        data,
+        tests=data.tests or tuple(test for test, _ in others),
+        notes=tuple(dict.fromkeys(notes)),
     )
-    for name, part in (("training", data.train), ("held-out", data.test)):
-        if not part.masks.any():
-            raise InputError(f"{options.data}: every {name} mask is all background at this size")
+    names = [str(sources.train), "validation", *(test.name for test in data.tests)]
+    parts = [data.train, data.validation, *(test.images for test in data.tests)]
+    for name, part in zip(names, parts, strict=True):
+        kind = "training" if part is data.train else "held-out"
+        if part is not data.validation and not part.labels.any():
+            raise InputError(f"{name}: every {kind} mask is all background at this size")
     return data
 
 
-def generated(options: Options) -> Data:
+def generated(sources: Sources, size: int, seed: int) -> Data:
     """Scenes by seed. Training, validation and held-out scenes are never shared."""
-    count = options.scenes + 40 + 150
-    images, masks, priors = scenes(count, options.size, options.seed)
-    names = tuple(f"scene{i}" for i in range(count))
-    everything = Images(names, images, masks, np.rint(255 * priors).astype(np.uint8))
+    held_out, kept = 150, sources.validation_images or 40
+    count = held_out + kept + (sources.train_images or 600)
+    images, masks, priors = scenes(count, size, seed)
+    everything = Images(
+        names=tuple(f"scene{i}" for i in range(count)),
+        images=images,
+        labels=masks.astype(np.uint8),
+        priors=np.rint(255 * priors).astype(np.uint8),
+    )
     # Held-out scenes come first: they stay the same whatever the number of training scenes.
+    test = everything.take(evenly(range(held_out), sources.test_images))
+    own = TestSet("scenes", test, tuple(test.masks), {"generated": test.priors})
     return Data(
-        test=everything.take(range(150)),
-        validation=everything.take(range(150, 190)),
-        train=everything.take(range(190, count)),
-        priors="the mask blurred and shifted, with clutter: a stand-in for a detector's map",
+        train=everything.take(range(held_out + kept, count)),
+        validation=everything.take(range(held_out, held_out + kept)),
+        tests=() if sources.tests else (own,),
         notes=(),
+        priors="the mask blurred and shifted, with clutter: a stand-in for a detector's map",
     )
 
 
-# Reading a folder or a zip -----------------------------------------------------------------------
+def from_archive(sources: Sources, size: int) -> Data:
+    """A named set, by its own lists. Without a list for validation that is taken out first, evenly
+    and at most a quarter, and the rest trains."""
+    name = str(sources.train)
+    files, notes = find_archive(name, sources.archives)
+    lists = files.lists if files.lists.get("train") else {}
+    stems = list(lists.get("train", files.images))
+    most = sources.validation_images or 100
+    if lists.get("val"):
+        validation = evenly(lists["val"], most)
+    else:
+        validation = evenly(stems, max(1, min(most, len(stems) // 4)))
+        stems = [stem for stem in stems if stem not in set(validation)]
+    stems = evenly(stems, sources.train_images)
+    parts = [decode(files, part, size, sources.regions) for part in (stems, validation)]
+    own: tuple[TestSet, ...] = ()
+    if not sources.tests:
+        if not lists.get("test"):
+            raise InputError(f"{name} holds no test images of its own; name a test set, say ecssd")
+        parts.append(
+            decode(files, evenly(lists["test"], sources.test_images), size, sources.regions, True)
+        )
+        own = (TestSet(name, parts[2].images, parts[2].truth),)
+    return Data(parts[0].images, parts[1].images, own, (*notes, *describe(files, parts)), CENTRE)
 
 
-def read(path: Path, size: int) -> tuple[Images, dict[str, list[str]], str, list[str]]:
-    """All pairs of `images/` and `masks/`, the split lists, what the priors are, and notes.
+def from_path(sources: Sources, size: int, seed: int) -> Data:
+    """The user's own folder or zip, split by its lists or at random. What it holds out is not used
+    where other test sets are named."""
+    path = Path(sources.train)
+    files = find([path])
+    if len(files.images) < 4:
+        raise InputError(
+            f"at least 4 images are needed to train and measure, found {len(files.images)} images "
+            f"in {path}"
+        )
+    rng = np.random.default_rng((seed, 1))
+    split_stems = split(tuple(files.images), files.lists, rng, sources.validation_images or 40)
+    limits = (sources.train_images, sources.validation_images, sources.test_images)
+    chosen = [evenly(stems, limit) for stems, limit in zip(split_stems[:3], limits, strict=True)]
+    if sources.tests:
+        chosen.pop()
+    parts = [
+        decode(files, stems, size, keep_truth=place == 2) for place, stems in enumerate(chosen)
+    ]
+    own: tuple[TestSet, ...] = ()
+    if not sources.tests:
+        test = parts[2].images
+        taken = path.stem in ("train", "validation")
+        priors = {"priors": test.priors} if files.priors else {}
+        own = (TestSet("test" if taken else path.stem, test, parts[2].truth, priors),)
+    return Data(
+        train=parts[0].images,
+        validation=parts[1].images,
+        tests=own,
+        notes=(*describe(files, parts), split_stems[3]),
+        priors="priors/" if files.priors else f"there is no priors/: {CENTRE}",
+    )
 
-    Masks are 0/255, 0/1 or soft: 0/1 is recognised by its maximum, all else is binarised at 128.
+
+def read_test(name: str, sources: Sources, size: int) -> tuple[TestSet, list[str]]:
+    """A test set by name or path, the stems of its test list if it has one, and notes on it."""
+    if name in ARCHIVES:
+        files, notes = find_archive(name, sources.archives)
+    elif Path(name).exists():
+        files, notes = find([Path(name)]), []
+    else:
+        known = ", ".join(ARCHIVES)
+        raise InputError(f"the test set {name} is neither a name ({known}) nor a path that exists")
+    stems = evenly(files.lists.get("test") or list(files.images), sources.test_images)
+    part = decode(files, stems, size, sources.regions, keep_truth=True)
+    priors = {"priors": part.images.priors} if files.priors else {}
+    if name == "ecssd":
+        for detector in sources.test_priors:
+            folder = detector_folder(sources.archives, detector)
+            priors[detector] = read_priors(folder, stems, size)
+    title = name if name in ARCHIVES else Path(name).stem
+    return TestSet(title, part.images, part.truth, priors), [*notes, *describe(files, [part])]
+
+
+# Finding files -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one or several joined sets, by stem and sorted by it.
+
+    truth: one mask per image, or one label map per annotator. priors: empty where there are none.
+    lists: the stems of `splits/train.txt`, `val.txt` and `test.txt`, those that exist.
     """
-    root = open_root(path)
-    image_files = files_by_stem(root / "images")
-    mask_files = files_by_stem(root / "masks")
-    if len(image_files) < 4:
-        found = f"{len(image_files)} images in {root / 'images'}"
-        raise InputError(f"at least 4 images are needed to train and measure, found {found}")
-    require(image_files, mask_files, "a mask in masks/")
-    has_priors = (root / "priors").is_dir()
-    prior_files = files_by_stem(root / "priors") if has_priors else {}
-    if has_priors:
-        require(image_files, prior_files, "a prior in priors/")
 
-    images, masks, priors, kinds = [], [], [], []
-    for stem, image_file in tqdm(image_files.items(), desc=f"reading {path.name}", unit=" images"):
-        image, mask = open_image(image_file), open_image(mask_files[stem])
-        if image.size != mask.size:
-            raise InputError(
-                f"sizes differ: {image_file} is {image.width} x {image.height}, "
-                f"{mask_files[stem]} is {mask.width} x {mask.height} (width x height)"
-            )
-        binary, kind = binarise(mask, mask_files[stem])
-        fitted = Image.fromarray(binary).convert("L").resize((size, size), Image.Resampling.BOX)
-        images.append(
-            np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS))
-        )
-        masks.append(np.asarray(fitted) >= 128)
-        kinds.append(kind)
-        prior = open_image(prior_files[stem]) if has_priors else None
-        priors.append(centre_prior(size) if prior is None else fit_prior(prior, size))
-
-    names = tuple(image_files)
-    everything = Images(names, np.stack(images), np.stack(masks), np.stack(priors))
-    empty = [name for name, mask in zip(names, everything.masks, strict=True) if not mask.any()]
-    notes = []
-    if kinds.count("0/1"):
-        notes.append(f"{kinds.count('0/1')} masks hold 0 and 1: 1 is taken as the object")
-    if kinds.count("soft"):
-        notes.append(f"{kinds.count('soft')} masks hold values between 0 and 255: binarised at 128")
-    if empty:
-        notes.append(
-            f"{len(empty)} masks are all background ({some(empty)}): "
-            "they count in the MAE and are left out of the F-measures"
-        )
-    unused = [stem for stem in mask_files if stem not in image_files]
-    if unused:
-        notes.append(f"{len(unused)} masks have no image and are not used ({some(unused)})")
-    centre = "there is no priors/: a Gaussian at the centre, the same for every image"
-    return everything, read_splits(root, names), "priors/" if has_priors else centre, notes
+    name: str
+    images: dict[str, Folder]
+    truth: dict[str, list[Folder]]
+    priors: dict[str, Folder]
+    lists: dict[str, list[str]]
+    segmented: bool
+    unused: tuple[str, ...]
 
 
-def open_root(path: Path) -> Folder:
+def find(paths: Sequence[Path], left_out: Sequence[str] = (), truth: str = "masks") -> Files:
+    """All pairs of `images/` and `masks/` (or `segmentations/`) of several paths as one set."""
+    roots = [open_root(path, truth) for path in paths]
+    images = by_stem([root / "images" for root in roots])
+    annotated: dict[str, list[Folder]] = {}
+    for stem, file in by_stem([root / truth for root in roots]).items():
+        image = stem.rpartition("_")[0] if truth == "segmentations" else stem
+        annotated.setdefault(image, []).append(file)
+    prior_folders = [root / "priors" for root in roots if (root / "priors").is_dir()]
+    priors = by_stem(prior_folders) if prior_folders else {}
+    require(images, annotated, f"a mask in {truth}/")
+    if priors:
+        require(images, priors, "a prior in priors/")
+    lists: dict[str, list[str]] = {}
+    for root in roots:
+        for name, stems in read_splits(root, images).items():
+            lists[name] = lists.get(name, []) + [stem for stem in stems if stem not in left_out]
+    return Files(
+        name=Path(paths[0]).stem,
+        images={stem: images[stem] for stem in images if stem not in left_out},
+        truth=annotated,
+        priors=priors,
+        lists={name: sorted(stems) if len(roots) > 1 else stems for name, stems in lists.items()},
+        segmented=truth == "segmentations",
+        unused=tuple(stem for stem in annotated if stem not in images),
+    )
+
+
+def find_archive(name: str, archives: Path) -> tuple[Files, list[str]]:
+    """The files of a name in ARCHIVES, and a note on what is left out of them."""
+    archive = ARCHIVES[name]
+    paths = [archive_file(archives, file, name) for file in archive.files]
+    files = replace(find(paths, archive.left_out, archive.truth), name=name)
+    left_out = [stem for stem in archive.left_out if stem in files.truth]
+    if not left_out:
+        return files, []
+    kind = "image is" if len(left_out) == 1 else "images are"
+    stems = ", ".join(left_out)
+    return files, [f"{name}: {len(left_out)} {kind} left out ({stems}): {archive.reason}"]
+
+
+def archive_file(archives: Path, file: str, name: str) -> Path:
+    if (archives / file).is_file():
+        return archives / file
+    raise InputError(
+        f"{name} needs {file}, which is not in {archives.resolve()}: give the folder that holds it "
+        "with --archives FOLDER, or train on your own images with --data"
+    )
+
+
+def open_folder(path: Path, flag: str = "--data") -> Folder:
+    """A folder, a zip, or a folder inside a zip (`maps.zip/drfi`)."""
+    if path.is_dir():
+        return path
+    for place in (path, *path.parents):
+        if place.is_file():
+            try:
+                root = zipfile.Path(zipfile.ZipFile(place))
+            except zipfile.BadZipFile:
+                raise InputError(f"{flag} {path} is neither a folder nor a readable zip") from None
+            inside = root.joinpath(*path.relative_to(place).parts) if place != path else root
+            if inside.is_dir():
+                return inside
+    raise InputError(f"{flag} {path} does not exist")
+
+
+def open_root(path: Path, truth: str = "masks") -> Folder:
     """The folder that holds `images/` and `masks/`: the path itself, or a folder in it."""
-    if not path.exists():
-        raise InputError(f"--data {path} does not exist")
-    root: Folder = path
-    if path.is_file():
-        try:
-            root = zipfile.Path(zipfile.ZipFile(path))
-        except zipfile.BadZipFile:
-            raise InputError(f"--data {path} is neither a folder nor a readable zip") from None
+    root = open_folder(path)
     inside: list[Folder] = [entry for entry in root.iterdir() if entry.is_dir()]
     for candidate in (root, *inside):
-        if (candidate / "images").is_dir() and (candidate / "masks").is_dir():
+        if (candidate / "images").is_dir() and (candidate / truth).is_dir():
             return candidate
     found = some(sorted(entry.name for entry in root.iterdir())) or "nothing"
-    raise InputError(f"--data {path} must hold images/ and masks/, but holds {found}")
+    raise InputError(f"--data {path} must hold images/ and {truth}/, but holds {found}")
 
 
-def files_by_stem(folder: Folder) -> dict[str, Folder]:
-    """Image files by stem, in order; other files and hidden ones are passed over."""
+def by_stem(folders: Sequence[Folder]) -> dict[str, Folder]:
+    """The image files of the folders by stem, sorted; other files and hidden ones are no such."""
     files: dict[str, Folder] = {}
-    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        if entry.name.startswith(".") or Path(entry.name).suffix.lower() not in SUFFIXES:
-            continue
-        stem = Path(entry.name).stem
-        if stem in files:
-            raise InputError(f"two files of the same stem: {files[stem]} and {entry}")
-        files[stem] = entry
-    if not files:
-        raise InputError(f"{folder} holds no image file ({', '.join(sorted(SUFFIXES))})")
-    return files
+    for folder in folders:
+        entries = [entry for entry in folder.iterdir() if is_image(entry)]
+        if not entries:
+            raise InputError(f"{folder} holds no image file ({', '.join(sorted(SUFFIXES))})")
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            stem = Path(entry.name).stem
+            if stem in files:
+                raise InputError(f"two files of the same stem: {files[stem]} and {entry}")
+            files[stem] = entry
+    return dict(sorted(files.items()))
 
 
-def require(wanted: Iterable[str], there: dict[str, Folder], what: str) -> None:
-    missing = [stem for stem in wanted if stem not in there]
+def is_image(entry: Folder) -> bool:
+    return not entry.name.startswith(".") and Path(entry.name).suffix.lower() in SUFFIXES
+
+
+def require(wanted: Iterable[str], there: Iterable[str], what: str) -> None:
+    known = set(there)
+    missing = [stem for stem in wanted if stem not in known]
     if missing:
         raise InputError(f"{len(missing)} images have not {what}: {some(missing)}")
 
 
-def open_image(file: Folder) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(file.read_bytes()))
-        image.load()
-    except Exception as error:  # Decoders and damaged archives raise all sorts.
-        raise InputError(f"{file} cannot be read as an image: {error}") from None
-    return ImageOps.exif_transpose(image)
-
-
-def binarise(mask: Image.Image, file: Folder) -> tuple[np.ndarray, str]:
-    """The mask as bool, and what it was: "0/255", "0/1" or "soft"."""
-    if mask.mode.startswith(("I", "F")):
-        raise InputError(f"{file} is a mask of mode {mask.mode}; save it with 8 bits, 0 and 255")
-    values = np.asarray(mask.convert("L"))
-    if values.max() == 1:
-        return values == 1, "0/1"
-    hard = np.isin(values, (0, 255)).all()
-    return values >= 128, "0/255" if hard else "soft"
-
-
-def fit_prior(prior: Image.Image, size: int) -> np.ndarray:
-    """Resized and stretched to 0..255, as thresholds on it expect; a constant map becomes 0."""
-    values = np.asarray(prior.convert("L").resize((size, size), Image.Resampling.BILINEAR), float)
-    low, high = values.min(), values.max()
-    return np.rint(255 * (values - low) / max(high - low, 1.0)).astype(np.uint8)
-
-
-def centre_prior(size: int) -> np.ndarray:
-    """A Gaussian at the centre, its standard deviation a quarter of the side, from 0 to 255."""
-    offset = (np.arange(size) - (size - 1) / 2) / (size / 4)
-    bell = np.exp(-(offset[:, None] ** 2 + offset**2) / 2)
-    return np.rint(255 * (bell - bell.min()) / (bell.max() - bell.min())).astype(np.uint8)
-
-
-def read_splits(root: Folder, names: Sequence[str]) -> dict[str, list[str]]:
+def read_splits(root: Folder, names: Iterable[str]) -> dict[str, list[str]]:
     """The stems of `splits/train.txt`, `val.txt` and `test.txt`, those that exist."""
     known, lists = set(names), {}
     for name in ("train", "val", "test"):
@@ -251,13 +429,16 @@ def read_splits(root: Folder, names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def split(
-    names: Sequence[str], lists: dict[str, list[str]], rng: np.random.Generator
-) -> tuple[list[int], list[int], list[int], str]:
-    """Indices for training, validation, test, and how they were found.
+    names: Sequence[str],
+    lists: dict[str, list[str]],
+    rng: np.random.Generator,
+    most_validation: int = 40,
+) -> tuple[list[str], list[str], list[str], str]:
+    """Stems for training, validation, test, and how they were found.
 
     The lists decide where they leave something to train on and something to test on; what one of
     them does not name is the other. Otherwise a fifth is held out at random. Validation, if not
-    listed, is a tenth of the training images, at most 40.
+    listed, is a tenth of the training images, at most `most_validation`.
     """
     train, validation, test = (list(lists.get(name, ())) for name in ("train", "val", "test"))
     for one, other in ((train, test), (train, validation), (validation, test)):
@@ -279,13 +460,240 @@ def split(
         test, train, validation = shuffled[:held_out], shuffled[held_out:], []
     if not validation:
         shuffled = [train[i] for i in rng.permutation(len(train))]
-        kept = max(1, min(40, len(train) // 10))
+        kept = max(1, min(most_validation, len(train) // 10))
         validation, train = shuffled[:kept], shuffled[kept:]
-    place = {name: i for i, name in enumerate(names)}
-    as_indices = [[place[name] for name in part] for part in (train, validation, test)]
-    return as_indices[0], as_indices[1], as_indices[2], how
+    return train, validation, test, how
+
+
+def evenly(stems: Sequence[Made], most: int | None) -> list[Made]:
+    """At most `most` of them, spread evenly from the first to the last, in their order."""
+    if most is None or most >= len(stems):
+        return list(stems)
+    return [stems[i] for i in np.unique(np.linspace(0, len(stems) - 1, most).round().astype(int))]
 
 
 def some(names: Sequence[str], most: int = 5) -> str:
     """The first few names, for a message."""
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+
+
+# Reading them ------------------------------------------------------------------------------------
+
+
+class Decoded(NamedTuple):
+    """Images, their truth if it was kept, what each mask was, and the stems of empty masks."""
+
+    images: Images
+    truth: tuple[np.ndarray, ...]
+    kinds: list[str]
+    empty: list[str]
+
+
+def decode(
+    files: Files, stems: Sequence[str], size: int, regions: int = 2, keep_truth: bool = False
+) -> Decoded:
+    """The images of these stems as squares of side `size`, the truth also at its own size.
+
+    Masks are 0/255, 0/1 or soft: 0/1 is recognised by its maximum, all else is binarised at 128.
+    Of label maps the one with the median number of regions becomes the labels (of two such the one
+    with fewer), at most `regions` of them, see `largest`.
+    """
+    images = np.empty((len(stems), size, size, 3), np.uint8)
+    labels = np.empty((len(stems), size, size), np.uint8)
+
+    def one(place: int) -> tuple[np.ndarray | None, str, bool]:
+        stem = stems[place]
+        image = open_image(files.images[stem])
+        opened = [open_image(file) for file in files.truth[stem]]
+        for file, mask in zip(files.truth[stem], opened, strict=True):
+            if image.size != mask.size:
+                raise InputError(
+                    f"sizes differ: {files.images[stem]} is {image.width} x {image.height}, "
+                    f"{file} is {mask.width} x {mask.height} (width x height)"
+                )
+        images[place] = np.asarray(
+            image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
+        )
+        if files.segmented:
+            maps = [
+                label_map(mask, file) for mask, file in zip(opened, files.truth[stem], strict=True)
+            ]
+            counts = [len(np.unique(values)) for values in maps]
+            typical = maps[np.argsort(counts, kind="stable")[(len(maps) - 1) // 2]]
+            labels[place] = largest(typical, size, regions)
+            return np.stack(maps) if keep_truth else None, "regions", False
+        binary, kind = binarise(opened[0], files.truth[stem][0])
+        fitted = Image.fromarray(binary).convert("L").resize((size, size), Image.Resampling.BOX)
+        labels[place] = np.asarray(fitted) >= 128
+        return binary if keep_truth else None, kind, not binary.any()
+
+    found = side_by_side(one, len(stems), files.name)
+    priors = np.broadcast_to(centre_prior(size), labels.shape)
+    if files.priors:
+        folder_priors = [files.priors[stem] for stem in stems]
+        priors = fit_priors(folder_priors, size, f"priors of {files.name}")
+    return Decoded(
+        images=Images(tuple(stems), images, labels, priors),
+        truth=tuple(truth for truth, _, _ in found if truth is not None),
+        kinds=[kind for _, kind, _ in found],
+        empty=[stem for stem, (_, _, empty) in zip(stems, found, strict=True) if empty],
+    )
+
+
+def describe(files: Files, parts: Sequence[Decoded]) -> list[str]:
+    """Notes on what was found in the files."""
+    kinds = [kind for part in parts for kind in part.kinds]
+    empty = sorted(stem for part in parts for stem in part.empty)
+    notes = []
+    if files.segmented:
+        notes.append(
+            "the labels are those of the annotator with the median number of regions, "
+            "small regions joined to the nearest"
+        )
+    if kinds.count("0/1"):
+        notes.append(f"{kinds.count('0/1')} masks hold 0 and 1: 1 is taken as the object")
+    if kinds.count("soft"):
+        notes.append(f"{kinds.count('soft')} masks hold values between 0 and 255: binarised at 128")
+    if empty:
+        notes.append(
+            f"{len(empty)} masks are all background ({some(empty)}): "
+            "they count in the MAE and are left out of the F-measures"
+        )
+    if files.unused:
+        count = len(files.unused)
+        notes.append(f"{count} masks have no image and are not used ({some(files.unused)})")
+    return [f"{files.name}: {note}" for note in notes]
+
+
+def side_by_side(work: Callable[[int], Made], count: int, what: str) -> list[Made]:
+    """`work(0)`, … in threads, their results in order: Pillow decodes without Python's lock."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        bar = tqdm(
+            pool.map(work, range(count)), desc=f"reading {what}", total=count, unit=" images"
+        )
+        return list(bar)
+
+
+READING = Lock()  # Several threads read from one open zip.
+
+
+def open_image(file: Folder) -> Image.Image:
+    try:
+        with READING:
+            content = file.read_bytes()
+        image = Image.open(io.BytesIO(content))
+        image.load()
+    except Exception as error:  # Decoders and damaged archives raise all sorts.
+        raise InputError(f"{file} cannot be read as an image: {error}") from None
+    return ImageOps.exif_transpose(image)
+
+
+def binarise(mask: Image.Image, file: Folder) -> tuple[np.ndarray, str]:
+    """The mask as bool, and what it was: "0/255", "0/1" or "soft"."""
+    values = eight_bits(mask, file, "mask")
+    if values.max() == 1:
+        return values == 1, "0/1"
+    hard = ((values == 0) | (values == 255)).all()
+    return values >= 128, "0/255" if hard else "soft"
+
+
+def eight_bits(image: Image.Image, file: Folder, what: str) -> np.ndarray:
+    """The picture as grey, uint8 `(H, W)`."""
+    if image.mode.startswith(("I", "F")):
+        raise InputError(f"{file} is a {what} of mode {image.mode}; save it with 8 bits, 0 to 255")
+    return np.asarray(image.convert("L"))
+
+
+def label_map(image: Image.Image, file: Folder) -> np.ndarray:
+    """Region numbers, int32 `(H, W)`."""
+    values = np.asarray(image)
+    if values.ndim != 2 or image.mode == "F":
+        raise InputError(
+            f"{file} is a label map of mode {image.mode}; save it with one channel of whole numbers"
+        )
+    return values.astype(np.int32)
+
+
+def largest(regions: np.ndarray, size: int, most: int) -> np.ndarray:
+    """The map as a square, its regions numbered by area, 0 the largest. uint8 `(size, size)`.
+
+    At most `most` regions are kept; a pixel of another takes the number of the nearest kept one.
+    """
+    fitted = Image.fromarray(regions).resize((size, size), Image.Resampling.NEAREST)
+    _, numbers, areas = np.unique(np.asarray(fitted), return_inverse=True, return_counts=True)
+    ranks = np.empty(len(areas), np.intp)
+    ranks[np.argsort(-areas, kind="stable")] = np.arange(len(areas))
+    ranked = ranks[numbers.reshape(size, size)]
+    if len(areas) > most:
+        row, column = distance_transform_edt(
+            ranked >= most, return_distances=False, return_indices=True
+        )
+        ranked = ranked[row, column]
+    return ranked.astype(np.uint8)
+
+
+# Saliency maps of others -------------------------------------------------------------------------
+
+
+def detector_folder(archives: Path, detector: str) -> Folder:
+    """The folder of a detector's maps of ECSSD, found in any case of letters."""
+    root = open_folder(archive_file(archives, DETECTORS, f"the prior {detector}"))
+    there = {entry.name.lower(): entry for entry in root.iterdir() if entry.is_dir()}
+    if detector.lower() not in there:
+        raise InputError(f"{DETECTORS} holds no maps of {detector}, but of {', '.join(there)}")
+    return there[detector.lower()]
+
+
+def read_priors(folder: Folder, stems: Sequence[str], size: int) -> np.ndarray:
+    """The maps of these stems as priors, see `fit_prior`. uint8 `(N, size, size)`."""
+    files = by_stem([folder])
+    require(stems, files, f"a map in {folder}")
+    return fit_priors([files[stem] for stem in stems], size, f"maps of {folder.name}")
+
+
+def fit_priors(files: Sequence[Folder], size: int, what: str) -> np.ndarray:
+    priors = np.empty((len(files), size, size), np.uint8)
+
+    def one(place: int) -> None:
+        priors[place] = fit_prior(open_image(files[place]), size)
+
+    side_by_side(one, len(files), what)
+    return priors
+
+
+def fit_prior(prior: Image.Image, size: int) -> np.ndarray:
+    """Resized and stretched to 0..255, as thresholds on it expect; a constant map becomes 0."""
+    values = np.asarray(prior.convert("L").resize((size, size), Image.Resampling.BILINEAR), float)
+    low, high = values.min(), values.max()
+    return np.rint(255 * (values - low) / max(high - low, 1.0)).astype(np.uint8)
+
+
+def centre_prior(size: int) -> np.ndarray:
+    """A Gaussian at the centre, its standard deviation a quarter of the side, from 0 to 255."""
+    offset = (np.arange(size) - (size - 1) / 2) / (size / 4)
+    bell = np.exp(-(offset[:, None] ** 2 + offset**2) / 2)
+    return np.rint(255 * (bell - bell.min()) / (bell.max() - bell.min())).astype(np.uint8)
+
+
+def read_maps(path: Path, stems: Iterable[str]) -> dict[str, np.ndarray]:
+    """The saliency maps of these stems at their own size, uint8 `(H, W)`, unstretched.
+
+    They lie in the folder or zip itself, or in the one folder in it that holds images; a folder
+    inside a zip is named as `maps.zip/drfi`.
+    """
+    root = open_folder(path, "--maps")
+    if not any(is_image(entry) for entry in root.iterdir()):
+        folders = [entry for entry in root.iterdir() if entry.is_dir()]
+        inside = [folder for folder in folders if any(map(is_image, folder.iterdir()))]
+        if len(inside) != 1:
+            found = some(sorted(folder.name for folder in inside)) or "no image files"
+            raise InputError(f"--maps {path} must be one folder of maps, but holds {found}")
+        root = inside[0]
+    files, wanted = by_stem([root]), list(stems)
+    require(wanted, files, f"a map in {root}")
+
+    def one(place: int) -> np.ndarray:
+        file = files[wanted[place]]
+        return eight_bits(open_image(file), file, "saliency map")
+
+    return dict(zip(wanted, side_by_side(one, len(wanted), f"maps of {root.name}"), strict=True))

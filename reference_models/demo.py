@@ -1,43 +1,67 @@
-"""`--demo`: half of the training labels swapped. What breaks, and what does not notice."""
+"""`python -m reference_models.demo`: half of the training labels swapped. What breaks, what not."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
+import tyro
 
 from reference_models import figures
-from reference_models.data import Data, get_data
-from reference_models.loop import train
+from reference_models.data import Data
+from reference_models.files import Arrays, claim, commit, versions, write_json
+from reference_models.loop import clock, new_trainer, train
 from reference_models.measures import Measures, measure, one_line
-from reference_models.options import Loss, Options
-from reference_models.runs import Arrays, claim, commit, versions, write_json
+from reference_models.options import InputError, Options
+from reference_models.train import load_data
 
-RUNS: dict[str, tuple[Loss, float]] = {
-    "cross-entropy, clean": ("cross-entropy", 0.0),
-    "cross-entropy, swapped": ("cross-entropy", 0.5),
-    "class-agnostic CE, swapped": ("class-agnostic-cross-entropy", 0.5),
-    "CAS, swapped": ("cas", 0.5),
-    "CAS, clean": ("cas", 0.0),
+RUNS: dict[str, tuple[str, float]] = {
+    "cross-entropy, clean": ("scenes-cross-entropy", 0.0),
+    "cross-entropy, swapped": ("scenes-cross-entropy", 0.5),
+    "class-agnostic CE, swapped": ("scenes-class-agnostic-cross-entropy", 0.5),
+    "CAS, swapped": ("scenes-cas", 0.5),
+    "CAS, clean": ("scenes-cas", 0.0),
 }
 
 
+def main(
+    backend: Literal["torch", "jax"] = "torch",
+    steps: int = 300,
+    seed: int = 0,
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None,
+) -> None:
+    """Train one network five times from the same first weights; write demo.png and demo.json.
+
+    Args:
+        backend: The framework to train in.
+        steps: Training steps per network.
+        seed: Decides scenes, order of batches and initial weights.
+        out: Where to write; by default runs/demo-BACKEND-SEED.
+    """
+    folder = out or Path("runs") / f"demo-{backend}-{seed}"
+    try:
+        demo(Options(backend=backend, steps=steps, seed=seed, out=folder))
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
 def demo(options: Options) -> None:
-    """Train one network five times from the same first weights; write demo.png and demo.json."""
-    data, folder = get_data(options), options.folder
+    data, folder = load_data(options), options.folder
     claim(folder, options, data)
-    for note in data.notes:
-        print(f"note: {note}")
     maps: dict[str, np.ndarray] = {}
     measures: dict[str, Measures] = {}
     weights: dict[str, Arrays] = {}
     seconds: dict[str, float] = {}
     inverted: dict[str, bool] = {}
-    for name, (loss, share) in RUNS.items():
+    (test,) = data.tests
+    for name, (recipe, share) in RUNS.items():
         own = folder / name.replace(", ", "-").replace(" ", "-").lower()
         own.mkdir(exist_ok=True)
-        trained = train(replace(options, loss=loss, swap_labels=share), data, own)
-        maps[name] = trained.maps(data.test)
-        measures[name] = measure(maps[name], data.test.masks)
+        one = replace(options, recipe=recipe, swap_labels=share)
+        trained = train(one, new_trainer(one), data.train, data.validation, own, clock())
+        maps[name] = trained.main_map(test.images)
+        measures[name] = measure(maps[name], test.truth)
         weights[name] = trained.trainer.weights()
         seconds[name], inverted[name] = round(trained.seconds, 2), trained.inverted
         print(f"{name:28}{one_line(measures[name])}")
@@ -51,7 +75,6 @@ def demo(options: Options) -> None:
     print(verdict)
     write_json(folder / "demo.json", {
         "options": options.as_json(),
-        "notes": list(data.notes),
         "images": data.counts(),
         "data_sha256": data.sha256(),
         "measures": measures,
@@ -86,7 +109,8 @@ def picture(
     path: Path,
 ) -> None:
     """Six held-out scenes; the third column shows them labelled as the training scenes were."""
-    shown = data.test.take(range(min(6, len(data.test))))
+    images = data.tests[0].images
+    shown = images.take(range(min(6, len(images))))
     columns = [
         ("image", shown.images),
         ("mask", shown.masks),
@@ -99,3 +123,7 @@ def picture(
             columns.append((f"{heading}\n{values}", maps[name][: len(shown)]))
     title = f"One network, half of its training labels swapped; held-out scenes.\n{verdict}"
     figures.sheet(columns, title, path)
+
+
+if __name__ == "__main__":
+    tyro.cli(main, prog="python -m reference_models.demo")

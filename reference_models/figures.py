@@ -1,13 +1,18 @@
 """The pictures of a run: its loss curve, its contact sheet, and the demonstration."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from PIL import Image
 
-from reference_models.runs import whole
+from reference_models.files import whole
 
 Column = tuple[str, np.ndarray]
 """A title and `(rows, H, W)` maps in [0, 1] or `(rows, H, W, 3)` images."""
@@ -51,3 +56,99 @@ def per_image(maps: np.ndarray) -> np.ndarray:
 def save(figure: Figure, path: Path) -> None:
     with whole(path) as partial:
         figure.savefig(partial, format="png")
+
+
+# The report's plots ------------------------------------------------------------------------------
+
+Points = tuple[tuple[float, tuple[float, ...]], ...]
+"""Places on one axis, and at each the values of all seeds."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """All that a picture of the report shows."""
+
+    kind: Literal["noise", "losses", "effects"]
+    panels: tuple[tuple[str, tuple[tuple[str, Points], ...]], ...]
+    """Per panel its title (of "effects": the labels of the places) and lines by label."""
+
+    def digest(self) -> str:
+        return sha256(json.dumps([self.kind, self.panels]).encode()).hexdigest()
+
+
+def draw(plot: Plot, path: Path) -> None:
+    """Draw the plot; the file remembers the digest of what it shows."""
+    figure = {"noise": noise, "losses": losses, "effects": effects}[plot.kind](plot)
+    with whole(path) as partial:
+        figure.savefig(
+            partial, format="png", metadata={"Software": None, "Description": plot.digest()}
+        )
+
+
+def drawn_from(path: Path) -> str | None:
+    """The digest of the plot that a file shows."""
+    if not path.is_file():
+        return None
+    with Image.open(path) as image:
+        return image.info.get("Description")
+
+
+def noise(plot: Plot) -> Figure:
+    """Lines of means over seeds, the range of the seeds shaded."""
+    count = len(plot.panels)
+    figure = Figure(figsize=(3.8 * count + 0.4, 3.4), layout="constrained", dpi=120)
+    for axes, (title, lines) in zip(
+        figure.subplots(1, count, sharey=True, squeeze=False)[0], plot.panels, strict=True
+    ):
+        for label, points in lines:
+            places = [place for place, _ in points]
+            axes.plot(places, [np.mean(seeds) for _, seeds in points], marker="o", label=label)
+            low, high = ([limit(seeds) for _, seeds in points] for limit in (min, max))
+            axes.fill_between(places, low, high, alpha=0.2)
+        axes.set(title=title, xlabel="variance of the noise", ylim=(0, 1))
+        axes.grid(color="0.9")
+        axes.legend(frameon=False)
+    figure.axes[0].set_ylabel("max F, ECSSD")
+    return figure
+
+
+def losses(plot: Plot) -> Figure:
+    """A panel per recipe, a line per seed."""
+    columns = min(4, len(plot.panels))
+    rows = -(-len(plot.panels) // columns)
+    figure = Figure(figsize=(2.7 * columns, 2 * rows), layout="constrained", dpi=110)
+    grid = figure.subplots(rows, columns, squeeze=False).flat
+    for axes, (title, lines) in zip(grid, plot.panels, strict=False):
+        for _, points in lines:
+            axes.plot(
+                [place for place, _ in points], [seeds[0] for _, seeds in points], linewidth=1
+            )
+        axes.set_title(title, fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.grid(color="0.92")
+    for axes in grid:
+        axes.set_axis_off()
+    figure.supxlabel("step", fontsize=8)
+    figure.supylabel("training loss", fontsize=8)
+    return figure
+
+
+def effects(plot: Plot) -> Figure:
+    """A row per difference: the paper's beside ours, a dot per seed."""
+    ((titles, lines),) = plot.panels
+    labels = titles.split("\n")
+    figure = Figure(figsize=(8.5, 0.26 * len(labels) + 1.1), layout="constrained", dpi=110)
+    axes = figure.subplots()
+    styles = {"paper": ("D", "none", "k"), "full": ("o", "C0", "C0"), "small": ("o", "none", "C1")}
+    for name, points in lines:
+        marker, face, edge = styles[name]
+        x = [value for _, seeds in points for value in seeds]
+        y = [place for place, seeds in points for _ in seeds]
+        axes.scatter(x, y, s=26, marker=marker, facecolors=face, edgecolors=edge, label=name)
+    axes.axvline(0, color="0.6", linewidth=0.8)
+    axes.set_yticks(range(len(labels)), labels, fontsize=7)
+    axes.set(ylim=(len(labels) - 0.5, -0.5), xlabel="difference in the measure")
+    axes.grid(axis="y", color="0.92")
+    axes.set_axisbelow(True)
+    axes.legend(frameon=False, fontsize=8)
+    return figure

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -9,33 +10,80 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
-from reference_models.data import Data, Images
-from reference_models.options import CLASS_AGNOSTIC, InputError, Options
-from reference_models.runs import Arrays, read_arrays, write_arrays
+from reference_models.data import Images
+from reference_models.files import Arrays, read_arrays, write_arrays
+from reference_models.options import InputError, Options
+from reference_models.recipes import Scale
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The images of one step, and what is done to them before they are used."""
+
+    indices: np.ndarray
+    """int `(B,)`, into the training set."""
+    mirrored: np.ndarray
+    """bool `(B,)`."""
+    corners: np.ndarray
+    """int `(B, 2)`: row and column of the crop's first pixel, in the image as mirrored."""
+    seed: int
+    """For the step's own noise."""
 
 
 class Trainer(Protocol):
     """A network under training. All that a framework has to supply."""
 
     device: str
+    parameters: int
+    """How many numbers are learnt."""
+    leader: bool
+    """True where files are written: in one process of several."""
 
-    def step(self, batch: Images, rate: float, noise_seed: int) -> float:
+    def hold(self, images: Images) -> None:
+        """Keep the training set where the steps can reach it."""
+
+    def step(self, draw: Draw, rate: float) -> float:
         """One update at learning rate `rate`; returns the loss before it."""
 
-    def maps(self, images: Images) -> np.ndarray:
-        """Saliency, float32 `(N, S, S)` in [0, 1]; masks are not looked at."""
+    def maps(self, images: Images) -> dict[str, np.ndarray]:
+        """Saliency by name, the main map first, float32 `(N, S, S)` in [0, 1]; for general
+        segmentation the one entry "regions", int `(N, S, S)`. Labels are not looked at."""
 
-    def pixel_weights(self, batch: Images) -> np.ndarray:
-        """|∂ loss / ∂ output| summed over the output's channels, float32 `(N, S, S)`."""
+    def pixel_weights(self, images: Images) -> np.ndarray:
+        """|∂ loss / ∂ output| summed over the output's channels, float32 `(N, h, w)`."""
 
     def weights(self) -> Arrays:
-        """The network's weights by name."""
+        """What is learnt, by name."""
 
     def state(self) -> Arrays:
         """Weights and optimizer: with the step number, all that the next step depends on."""
 
     def restore(self, state: Arrays) -> None:
         """Take up what `state` returned."""
+
+    def load(self, weights: Arrays) -> None:
+        """Take up what `weights` returned."""
+
+    def agreed(self, flag: bool) -> bool:
+        """True in every process as soon as it is in one."""
+
+
+class OutOfTime(Exception):
+    """The minutes given are over; everything is saved."""
+
+
+Clock = Callable[[], None]
+"""Called between pieces of work; raises `OutOfTime` when there shall be no other."""
+
+
+def clock(minutes: float | None = None, begun: float = 0.0) -> Clock:
+    """`begun` is the `time.monotonic()` from which the minutes count; None of them: for ever."""
+
+    def check() -> None:
+        if minutes is not None and time.monotonic() - begun > 60 * minutes:
+            raise OutOfTime
+
+    return check
 
 
 @dataclass(frozen=True)
@@ -46,44 +94,44 @@ class Trained:
     inverted: bool
     """True where validation images chose one minus the map."""
 
-    def maps(self, images: Images) -> np.ndarray:
-        """Saliency, float32 `(N, S, S)` in [0, 1], computed some fifty images at a time."""
+    def maps(self, images: Images) -> dict[str, np.ndarray]:
+        """As the trainer's, computed some fifty images at a time."""
         parts = np.array_split(np.arange(len(images)), -(-len(images) // 50))
-        maps = np.concatenate([self.trainer.maps(images.take(part)) for part in parts])
-        return 1 - maps if self.inverted else maps
+        every = [self.trainer.maps(images.take(part)) for part in parts]
+        joined = {name: np.concatenate([maps[name] for maps in every]) for name in every[0]}
+        return {name: 1 - maps for name, maps in joined.items()} if self.inverted else joined
+
+    def main_map(self, images: Images) -> np.ndarray:
+        return next(iter(self.maps(images).values()))
 
 
-def train(options: Options, data: Data, folder: Path) -> Trained:
+def train(
+    options: Options,
+    trainer: Trainer,
+    images: Images,
+    validation: Images,
+    folder: Path,
+    check: Clock,
+) -> Trained:
     """Train, or go on from the folder's checkpoint.
 
     Where the labels do not say which side is the object (a class-agnostic loss, swapped labels),
     the map or one minus it is taken, whichever correlates with the masks of the validation images.
     """
-    labelled = data.train.swapped(options.swap_labels, options.seed)
-    trainer = new_trainer(options)
-    losses, seconds = fit(trainer, labelled, options, folder / "checkpoint.safetensors")
+    labelled = images.swapped(options.swapped, options.seed) if options.swapped else images
+    losses, seconds = fit(trainer, labelled, options, folder / "checkpoint.safetensors", check)
     trained = Trained(trainer, losses, seconds, inverted=False)
-    masks = data.validation.masks
-    if (options.loss in CLASS_AGNOSTIC or options.swap_labels > 0) and 0 < masks.mean() < 1:
-        maps = trained.maps(data.validation)
+    recipe, masks = options.chosen, validation.masks
+    unknown = recipe.label_free or options.swapped > 0
+    if unknown and recipe.regions == 2 and 0 < masks.mean() < 1:
+        maps = trained.main_map(validation)
         # The sign of this difference is that of the correlation.
         return replace(trained, inverted=bool(maps[masks].mean() < maps[~masks].mean()))
     return trained
 
 
-def new_trainer(options: Options) -> Trainer:
-    """Only the chosen framework is imported."""
-    if options.backend == "torch":
-        from reference_models.torch.training import TorchTrainer
-
-        return TorchTrainer(options.loss, options.seed, options.device)
-    from reference_models.flax.training import FlaxTrainer
-
-    return FlaxTrainer(options.loss, options.seed, options.device)
-
-
 def fit(
-    trainer: Trainer, images: Images, options: Options, checkpoint: Path
+    trainer: Trainer, images: Images, options: Options, checkpoint: Path, check: Clock
 ) -> tuple[list[float], float]:
     """Train to the last step; returns every step's loss and the seconds, those before a stop too.
 
@@ -91,31 +139,47 @@ def fit(
     and taken up again ends with the same bits as one that was not.
     """
     losses: list[float] = []
+    plan = options.plan
     before, begun, saved = 0.0, time.monotonic(), time.monotonic()
     if checkpoint.exists():
         arrays = read_arrays(checkpoint)
         losses, before = arrays.pop("run/losses").tolist(), float(arrays.pop("run/seconds")[0])
         trainer.restore(arrays)
-        tqdm.write(f"resumed after step {len(losses)} of {options.total_steps} from {checkpoint}")
+        tqdm.write(f"resumed after step {len(losses)} of {plan.steps} from {checkpoint}")
+    elif options.resume:
+        raise InputError(f"--resume: there is no {checkpoint} to go on from; leave --resume out")
+    if len(losses) < plan.steps:
+        trainer.hold(images)
 
     def save() -> None:
-        spent = {"run/losses": np.array(losses), "run/seconds": np.array([seconds()])}
-        write_arrays(checkpoint, trainer.state() | spent, about={})
+        if trainer.leader:
+            spent = {"run/losses": np.array(losses), "run/seconds": np.array([seconds()])}
+            write_arrays(checkpoint, trainer.state() | spent, about={})
 
     def seconds() -> float:
         return before + time.monotonic() - begun
 
+    def over() -> bool:
+        try:
+            check()
+        except OutOfTime:
+            return True
+        return False
+
     bar = tqdm(
-        range(len(losses), options.total_steps),
-        desc=f"{options.loss} ({options.backend}, {trainer.device})",
+        range(len(losses), plan.steps),
+        desc=f"{options.recipe} ({options.backend}, {trainer.device})",
         initial=len(losses),
-        total=options.total_steps,
+        total=plan.steps,
         unit=" steps",
+        disable=not trainer.leader,
     )
     for step in bar:
-        batch, noise_seed = draw(images, options.batch, options.seed, step)
-        rate = one_cycle(step, options.total_steps, options.learning_rate)
-        loss = trainer.step(batch, rate, noise_seed)
+        if trainer.agreed(over()):
+            save()
+            raise OutOfTime
+        draw = drawn(len(images), images.images.shape[1], plan, options.seed, step)
+        loss = trainer.step(draw, one_cycle(step, plan.steps, plan.rate))
         if not math.isfinite(loss):
             raise InputError(f"the loss is {loss} at step {step}: try a lower --learning-rate")
         losses.append(loss)
@@ -128,24 +192,21 @@ def fit(
     return losses, total
 
 
-def draw(images: Images, size: int, seed: int, step: int) -> tuple[Images, int]:
-    """The batch of a step, mirrored at random, and a seed for the step's own noise.
+def drawn(count: int, size: int, plan: Scale, seed: int, step: int) -> Draw:
+    """The images of a step, mirrored and cropped at random.
 
     Every epoch is a new permutation; images that do not fill a last batch wait for the next epoch.
     """
-    size = min(size, len(images))
-    epoch, place = divmod(step, len(images) // size)
-    order = np.random.default_rng((seed, 3, epoch)).permutation(len(images))
-    batch = images.take(order[place * size : (place + 1) * size])
+    batch = min(plan.batch, count)
+    epoch, place = divmod(step, count // batch)
+    order = np.random.default_rng((seed, 3, epoch)).permutation(count)
     rng = np.random.default_rng((seed, 4, step))
-    mirror = rng.random(size) < 0.5
-    batch = Images(
-        batch.names,
-        np.where(mirror[:, None, None, None], batch.images[:, :, ::-1], batch.images),
-        np.where(mirror[:, None, None], batch.masks[:, :, ::-1], batch.masks),
-        np.where(mirror[:, None, None], batch.priors[:, :, ::-1], batch.priors),
+    return Draw(
+        indices=order[place * batch : (place + 1) * batch],
+        mirrored=rng.random(batch) < 0.5,
+        seed=int(rng.integers(2**31)),
+        corners=rng.integers(0, size - (plan.crop or size) + 1, (batch, 2)),
     )
-    return batch, int(rng.integers(2**31))
 
 
 def one_cycle(step: int, steps: int, peak: float) -> float:
@@ -156,3 +217,14 @@ def one_cycle(step: int, steps: int, peak: float) -> float:
     else:
         low, high, share = peak, peak / 1e4, (step - rise) / (steps - rise)
     return low + (high - low) * (1 - math.cos(math.pi * share)) / 2
+
+
+def new_trainer(options: Options, features: dict | None = None) -> Trainer:
+    """Only the chosen framework is imported. `features`: see `TorchTrainer`."""
+    if options.backend == "torch":
+        from reference_models.torch.training import TorchTrainer
+
+        return TorchTrainer(options, features)
+    from reference_models.flax.training import FlaxTrainer
+
+    return FlaxTrainer(options)

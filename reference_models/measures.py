@@ -1,12 +1,32 @@
-"""The field's measures of a set of saliency maps, computed by pysodmetrics."""
+"""The field's measures of a set of saliency maps, by pysodmetrics and scikit-learn."""
 
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
 from typing import TypedDict
 
 import numpy as np
-from py_sod_metrics import MAE, FmeasureHandler, FmeasureV2, WeightedFmeasure
+from PIL import Image
+from py_sod_metrics import (
+    MAE,
+    Emeasure,
+    FmeasureHandler,
+    FmeasureV2,
+    Smeasure,
+    WeightedFmeasure,
+)
+
+from reference_models.options import InputError
+
+NAMES = ("mae", "f", "max_f", "weighted_f", "s", "e", "auroc")
+EXACT = ("weighted_f_exact", "weighted_f_loss")
+WORTH_A_POOL = 200  # Images; fewer are measured before the processes have started.
 
 
-class Measures(TypedDict):
+class Measures(TypedDict, total=False):
     """Means over images, all in [0, 1]; the lower the MAE and the higher the others, the better."""
 
     mae: float
@@ -16,33 +36,201 @@ class Measures(TypedDict):
     """The highest point of the mean F curve over 256 thresholds, β² = 0.3."""
     weighted_f: float
     """Margolin's weighted F with β² = 1, as pysodmetrics computes it."""
+    s: float
+    """S-measure, α = 0.5."""
+    e: float
+    """The highest point of the mean E-measure curve over 256 thresholds. Like max F it does not
+    hang on one threshold; at 2 × the mean a map of .5 everywhere is all background."""
+    auroc: float
+    """Area under the ROC curve of each image."""
+    weighted_f_exact: float
+    """Weighted F as the paper's equations have it: `weighted_fbeta_score`."""
+    weighted_f_loss: float
+    """1 − `weighted_fbeta_loss` with the loss's own defaults: squared errors, windowed distance."""
 
 
-def measure(maps: np.ndarray, masks: np.ndarray) -> Measures:
-    """Compare float maps in [0, 1] with bool masks, both `(N, H, W)`.
+def measure(
+    maps: np.ndarray | Sequence[np.ndarray],
+    masks: np.ndarray | Sequence[np.ndarray],
+    *,
+    exact: bool = False,
+    only: Sequence[str] | None = None,
+    workers: int | None = None,
+) -> Measures:
+    """Compare maps with masks, image by image, and take means.
+
+    maps: `(N, S, S)` or N of `(H, W)`; floats in [0, 1], bool, or uint8 from 0 to 255.
+    masks: `(N, H, W)` or N of `(H, W)`, bool, each of its own size. A map of another size is
+    resized to its mask, bilinearly (with antialiasing where it shrinks).
+    exact: adds the two of `EXACT`. only: the names wanted, by default all of `NAMES`.
+    workers: processes; by default one per core for more than 200 images. They are spawned, so a
+    script that measures that many needs `if __name__ == "__main__"`.
 
     Maps are rounded to 8 bits, as if saved. They are not stretched to 0..1 per image, which is
     what pysodmetrics does by default: a map that is unsure would be scored as if it were sure.
-    An image whose mask is all background counts in the MAE alone; F is 0/0 there.
+    An image whose mask is all background counts in the MAE alone; F is 0/0 there. One whose mask
+    is all object is left out of the AUROC.
     """
-    mae = MAE()
-    fmeasure = FmeasureV2({"f": FmeasureHandler(with_dynamic=True, with_adaptive=True, beta=0.3)})
-    weighted = WeightedFmeasure(beta=1)
-    for values, mask in zip(np.rint(maps.astype(np.float64) * 255) / 255, masks, strict=True):
-        mae.step(values, mask, normalize=False)
-        if mask.any():
-            fmeasure.step(values, mask, normalize=False)
-            weighted.step(values, mask, normalize=False)
-    f = fmeasure.get_results()["f"]
-    return {
-        "mae": float(mae.get_results()["mae"]),
-        "f": float(f["adaptive"]),
-        "max_f": float(f["dynamic"].max()),
-        "weighted_f": float(weighted.get_results()["wfm"]),
-    }
+    names = tuple(only) if only is not None else NAMES + EXACT * exact
+    if unknown := [name for name in names if name not in NAMES + EXACT]:
+        raise InputError(f"there are no measures {unknown}; there are {NAMES + EXACT}")
+    if len(maps) != len(masks) or len(masks) == 0:
+        raise InputError(
+            f"each map needs one mask and at least one is needed, "
+            f"got {len(maps)} maps and {len(masks)} masks"
+        )
+    if workers is None:
+        workers = cores() if len(masks) > WORTH_A_POOL else 1
+    run = map if workers == 1 else partial(pool(workers).map, chunksize=8)
+    rows = list(run(partial(one_image, names=names), range(len(maps)), maps, masks))
+
+    means: Measures = {}
+    for name in names:
+        found = [row[name] for row in rows if name in row]
+        if not found:
+            raise InputError(f"{name} is not defined: no mask has both object and background")
+        means[name] = float(np.max(np.mean(found, axis=0)))  # The highest point where a curve.
+    return means
+
+
+def one_image(
+    index: int, saliency: np.ndarray, mask: np.ndarray, names: tuple[str, ...]
+) -> dict[str, float | np.ndarray]:
+    """The measures that are defined for this image; max F and E as curves of 256."""
+    if np.ndim(mask) != 2 or mask.dtype != bool:
+        raise InputError(
+            f"masks[{index}] must be bool (height, width), got {mask.dtype} {np.shape(mask)}; "
+            "write mask > 0 for 0/1 and mask >= 128 for 0/255"
+        )
+    values = eight_bit(saliency, mask.shape, f"maps[{index}]")
+    unit = values / 255
+    row: dict[str, float | np.ndarray] = {}
+    if "mae" in names:
+        row["mae"] = float(MAE().cal_mae(unit, mask))
+    if not mask.any():
+        return row
+    if "f" in names or "max_f" in names:
+        handler = FmeasureHandler(
+            with_dynamic="max_f" in names, with_adaptive="f" in names, beta=0.3
+        )
+        FmeasureV2({"f": handler}).step(unit, mask, normalize=False)
+        if "f" in names:
+            row["f"] = float(handler.adaptive_results[0])
+        if "max_f" in names:
+            row["max_f"] = handler.dynamic_results[0]
+    if "weighted_f" in names:
+        weighted = WeightedFmeasure(beta=1)
+        weighted.step(unit, mask, normalize=False)
+        row["weighted_f"] = float(weighted.get_results()["wfm"])
+    if "s" in names:
+        row["s"] = float(Structure(alpha=0.5).cal_sm(unit, mask))
+    if "e" in names:
+        alignment = Emeasure()
+        alignment.step(unit, mask, normalize=False)
+        row["e"] = alignment.get_results()["em"]["curve"]
+    if "auroc" in names and not mask.all():
+        row["auroc"] = auroc(values, mask)
+    if not set(EXACT).isdisjoint(names):
+        row |= exact_weighted_f(unit, mask, names)
+    return row
+
+
+def eight_bit(saliency: np.ndarray, shape: tuple[int, int], name: str = "map") -> np.ndarray:
+    """A map `(H, W)` at the size `shape`, as uint8 from 0 to 255."""
+    if np.ndim(saliency) != 2:
+        raise InputError(f"{name} must be (height, width), got the shape {np.shape(saliency)}")
+    kind = saliency.dtype
+    if kind == np.uint8:
+        values = saliency
+    elif kind.kind in "bf":
+        values = 255 * np.asarray(saliency, np.float64)
+        # A thousandth is what half precision may leave; NaN fails the comparison too.
+        if not (values.min() >= -0.255 and values.max() <= 255.255):
+            raise InputError(
+                f"{name} must lie in 0..1, got {values.min() / 255:.4g}..{values.max() / 255:.4g}; "
+                "give logits to a sigmoid first, and 8-bit maps as uint8"
+            )
+    else:
+        raise InputError(f"{name} must be floats in 0..1, bool, or uint8 in 0..255, got {kind}")
+    if values.shape != shape:
+        size = (shape[1], shape[0])
+        floating = Image.fromarray(values.astype(np.float32))
+        values = np.asarray(floating.resize(size, Image.Resampling.BILINEAR))
+    if values.dtype == np.uint8:
+        return values
+    return np.rint(np.clip(values, 0, 255)).astype(np.uint8)
+
+
+class Structure(Smeasure):
+    """An object within the last row or column leaves quadrants empty; pysodmetrics gives NaN."""
+
+    def ssim(self, pred: np.ndarray, gt: np.ndarray) -> float:
+        return super().ssim(pred, gt) if pred.size else 0.0
+
+
+def auroc(values: np.ndarray, mask: np.ndarray) -> float:
+    """The area under the ROC curve of a uint8 map, whose mask has both classes.
+
+    It depends on the map through how often each value occurs on and off the object. scikit-learn
+    is given these counts as weights: the same area as from all pixels, in a third of the time.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    counts = np.bincount(values.ravel() + 256 * mask.ravel().astype(np.int64), minlength=512)
+    there = np.flatnonzero(counts)
+    return float(roc_auc_score(there >= 256, there % 256, sample_weight=counts[there]))
+
+
+def exact_weighted_f(
+    unit: np.ndarray, mask: np.ndarray, names: tuple[str, ...]
+) -> dict[str, float | np.ndarray]:
+    import torch
+
+    from saliency_losses.torch import weighted_fbeta_loss, weighted_fbeta_score
+
+    probs, target = torch.from_numpy(unit)[None, None], torch.from_numpy(mask.copy())[None, None]
+    row: dict[str, float | np.ndarray] = {}
+    if "weighted_f_exact" in names:
+        row["weighted_f_exact"] = float(weighted_fbeta_score(probs, target))
+    if "weighted_f_loss" in names:
+        row["weighted_f_loss"] = 1 - float(weighted_fbeta_loss(probs, target))
+    return row
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)  # Not on every system.
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
+@cache
+def pool(workers: int) -> ProcessPoolExecutor:
+    """Kept for the next set of maps: the processes take seconds to start."""
+    spawn = multiprocessing.get_context("spawn")  # A fork would copy the threads' locks.
+    return ProcessPoolExecutor(workers, mp_context=spawn, initializer=one_thread)
+
+
+def one_thread() -> None:
+    """Cores are shared out among processes; their threads would only get in each other's way."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+LABELS = {
+    "mae": "MAE",
+    "f": "F",
+    "max_f": "max F",
+    "weighted_f": "weighted F",
+    "s": "S",
+    "e": "max E",
+    "auroc": "AUROC",
+    "weighted_f_exact": "weighted F, exact",
+    "weighted_f_loss": "weighted F, as in the loss",
+}
 
 
 def one_line(measures: Measures) -> str:
-    return "MAE {mae:.3f}   F {f:.3f}   max F {max_f:.3f}   weighted F {weighted_f:.3f}".format(
-        **measures
+    return "   ".join(
+        f"{LABELS[name]} {measures[name]:.3f}" for name in ("mae", "f", "max_f", "weighted_f")
     )

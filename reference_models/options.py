@@ -1,48 +1,13 @@
-"""What a run can be told, and what each loss means for the network."""
+"""What a run can be told on the command line."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
-Loss = Literal[
-    "metric",
-    "cas",
-    "weighted-fbeta",
-    "anchor",
-    "js-mi",
-    "cross-entropy",
-    "class-agnostic-cross-entropy",
-]
-LOSSES: tuple[Loss, ...] = get_args(Loss)
+import tyro
 
-# Channels of the network's output: two logits, one logit, an embedding, or two logits and features.
-CHANNELS: dict[Loss, int] = {
-    "metric": 2 + 16,
-    "cas": 2,
-    "weighted-fbeta": 1,
-    "anchor": 16,
-    "js-mi": 16,
-    "cross-entropy": 2,
-    "class-agnostic-cross-entropy": 2,
-}
-
-LEARNS_FROM: dict[Loss, str] = {
-    "metric": "the masks: cross-entropy on two channels plus the metric loss on sixteen features",
-    "cas": "the masks, but not which side of a mask is the object: "
-    "that is chosen on validation images",
-    "weighted-fbeta": "the masks",
-    "anchor": "the masks, with a fifth of the pixels flipped for the anchors; "
-    "at test from a prior map",
-    "js-mi": "the confident pixels of prior maps alone; masks serve the measures only",
-    "cross-entropy": "the masks",
-    "class-agnostic-cross-entropy": "the masks, each image up to the exchange of its two classes; "
-    "the salient channel is chosen on validation images",
-}
-
-USES_PRIOR: tuple[Loss, ...] = ("anchor", "js-mi")
-
-# The map of these may come out inverted, so its sense is chosen on validation images.
-CLASS_AGNOSTIC: tuple[Loss, ...] = ("cas", "class-agnostic-cross-entropy")
+from reference_models.recipes import BLOCKS, RECIPES, Backbone, BackboneName, Recipe, Scale
 
 
 class InputError(ValueError):
@@ -51,67 +16,167 @@ class InputError(ValueError):
 
 @dataclass(frozen=True)
 class Options:
-    """Train a small encoder–decoder for salient objects with one of the losses.
+    """Train one recipe, measure it, show it.
 
-    Without --data it trains on generated scenes: a striped or checked object on smooth blobs.
-    The run folder receives weights.safetensors, run.json, loss.png and sheet.png. A command that
-    was stopped goes on from its last checkpoint when it is given again.
+    Without a recipe: a small encoder–decoder with the CAS loss on generated scenes, a striped or
+    checked object on smooth blobs. The run folder receives weights.safetensors, run.json, loss.png
+    and sheet.png. A command that was stopped goes on from its last checkpoint when it is given
+    again. `python -m reference_models.train --recipes` lists the recipes.
     """
 
-    loss: Loss = "cas"
-    """The loss to train with."""
+    recipe: Annotated[str, tyro.conf.Positional] = "scenes-cas"
+    """Which recipe to train."""
+    recipes: bool = False
+    """List the recipes and stop."""
     backend: Literal["torch", "jax"] = "torch"
-    """The framework to train in."""
-    demo: bool = False
-    """Draw the README's first picture instead: half of the labels swapped, three losses."""
-    data: Path | None = None
-    """A folder or zip with images/ and masks/ of equal stems; optional priors/ and splits/."""
+    """The framework to train in; JAX has the scenes-… recipes."""
+    scale: Literal["small", "full"] = "full"
+    """small ends within three minutes on two cores; full is what a GPU is for."""
+    data: Literal["scenes"] | Path | None = None
+    """Train and test on this instead: a folder or zip with images/ and masks/ of equal stems and
+    optional priors/ and splits/, or the word scenes for generated ones."""
+    archives: Path | None = None
+    """The folder of the named data sets and backbones; by default data/ or ../shared/data."""
+    backbone: BackboneName | None = None
+    """Another backbone than the recipe's, tapped at its own blocks."""
+    backbone_weights: Path | None = None
+    """Its ImageNet weights, a safetensors file with torchvision's names; by default
+    BACKBONE.fp16.safetensors among the archives, else the copy in reference_models/weights."""
     out: Path | None = None
-    """The run folder; by default runs/LOSS-BACKEND-SEED, or runs/demo-BACKEND-SEED."""
-    size: int = 64
-    """Side in pixels to which everything is made square; a multiple of 4."""
-    scenes: int = 600
-    """How many scenes to generate for training; 40 for validation and 150 held out come on top."""
-    steps: int | None = None
-    """Training steps; by default 600, and 300 per network with --demo."""
-    batch: int = 16
-    """Images per step."""
-    learning_rate: float = 3e-3
-    """The peak of the one-cycle schedule."""
-    swap_labels: float = 0.0
-    """Share of the training images, from 0 to 1, whose two labels are exchanged."""
+    """The run folder; by default runs/RECIPE-BACKEND-SCALE-SEED."""
+    minutes: float | None = None
+    """Stop cleanly before so many minutes are over; the same command goes on later."""
+    resume: bool = False
+    """Insist on going on: an error where there is no checkpoint."""
     seed: int = 0
     """Decides scenes, splits, order of batches and initial weights."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto takes a GPU if there is one."""
+    size: int | None = None
+    """Side in pixels to which everything is made square, if not the recipe's; a multiple of 4, of
+    32 with a backbone."""
+    steps: int | None = None
+    """Training steps, if not the recipe's."""
+    batch: int | None = None
+    """Images per step, if not the recipe's."""
+    learning_rate: float | None = None
+    """The peak of the one-cycle schedule, if not the recipe's."""
+    train_images: int | None = None
+    """At most so many training images (or generated scenes), if not the recipe's."""
+    test_images: int | None = None
+    """At most so many images of each test set, if not the recipe's."""
+    swap_labels: float | None = None
+    """Share of the training images, from 0 to 1, whose two labels are exchanged."""
     checkpoint_seconds: float = 30.0
     """Seconds between checkpoints."""
 
     def __post_init__(self) -> None:
-        if self.size < 16 or self.size % 4:
-            raise InputError(f"--size must be a multiple of 4, at least 16, got {self.size}")
-        for name in ("scenes", "total_steps", "batch"):
-            if getattr(self, name) < 1:
-                flag = "steps" if name == "total_steps" else name
-                raise InputError(f"--{flag} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.swap_labels <= 1:
-            raise InputError(f"--swap-labels must lie in 0..1, got {self.swap_labels}")
-        if not self.learning_rate > 0:
-            raise InputError(f"--learning-rate must be positive, got {self.learning_rate}")
+        if self.recipe not in RECIPES:
+            raise InputError(
+                f"there is no recipe {self.recipe!r}; `python -m reference_models.train --recipes` "
+                "lists them" + _near(self.recipe)
+            )
+        if self.backend == "jax" and self.chosen.system != "small":
+            raise InputError(
+                f"--backend jax has the scenes-… recipes so far, not {self.recipe}; "
+                "give --backend torch"
+            )
+        step = 4 if self.plan.backbone is None and self.chosen.system == "small" else 32
+        if self.plan.size < 16 or self.plan.size % step:
+            raise InputError(
+                f"--size must be a multiple of {step}, at least 16, got {self.plan.size}"
+            )
+        for flag, value in (
+            ("steps", self.plan.steps),
+            ("batch", self.plan.batch),
+            ("train-images", self.plan.train_images),
+            ("test-images", self.plan.test_images),
+        ):
+            if value is not None and value < 1:
+                raise InputError(f"--{flag} must be at least 1, got {value}")
+        if not 0 <= self.swapped <= 1:
+            raise InputError(f"--swap-labels must lie in 0..1, got {self.swapped}")
+        if not self.plan.rate > 0:
+            raise InputError(f"--learning-rate must be positive, got {self.plan.rate}")
         if self.seed < 0:
             raise InputError(f"--seed must not be negative, got {self.seed}")
 
     @property
-    def total_steps(self) -> int:
-        return self.steps if self.steps is not None else (300 if self.demo else 600)
+    def chosen(self) -> Recipe:
+        return RECIPES[self.recipe]
+
+    @property
+    def plan(self) -> Scale:
+        """The recipe's scale, with what the command line changes in it."""
+        given = {
+            "size": self.size,
+            "steps": self.steps,
+            "batch": self.batch,
+            "rate": self.learning_rate,
+            "train_images": self.train_images,
+            "test_images": self.test_images,
+        }
+        changed = {name: value for name, value in given.items() if value is not None}
+        if self.size is not None:
+            changed["crop"] = None
+        there = self.chosen.at(self.scale).backbone
+        if self.backbone is not None and there is not None and self.backbone != there.name:
+            taps = BLOCKS[self.backbone][-len(there.taps) :]
+            changed["backbone"] = Backbone(self.backbone, taps, there.output_stride)
+        return replace(self.chosen.at(self.scale), **changed)
+
+    @property
+    def swapped(self) -> float:
+        return self.chosen.swap_labels if self.swap_labels is None else self.swap_labels
+
+    @property
+    def as_published(self) -> bool:
+        """True for the recipe as it stands: only such a run answers a row of a paper's table."""
+        return self.data is None and self.plan == self.chosen.at(self.scale) and (
+            self.swapped == self.chosen.swap_labels
+        )  # fmt: skip
 
     @property
     def folder(self) -> Path:
-        name = "demo" if self.demo else self.loss
-        return self.out or Path("runs") / f"{name}-{self.backend}-{self.seed}"
+        return self.out or Path("runs") / self.name
+
+    @property
+    def name(self) -> str:
+        return f"{self.recipe}-{self.backend}-{self.scale}-{self.seed}"
+
+    @property
+    def archive_folder(self) -> Path:
+        if self.archives is not None:
+            return self.archives
+        near = Path("data")
+        return near if near.is_dir() else Path("../shared/data")
+
+    def backbone_file(self, name: str) -> Path:
+        own = Path(__file__).parent / "weights" / f"{name}.fp16.safetensors"
+        there = self.archive_folder / own.name
+        file = self.backbone_weights or (there if there.is_file() else own)
+        if not file.is_file():
+            raise InputError(
+                f"the ImageNet weights of {name} are needed: {there} does not exist; give "
+                "--backbone-weights FILE.safetensors (torchvision's names) or --archives FOLDER"
+            )
+        return file
 
     def as_json(self) -> dict[str, object]:
-        """The options that decide the result, and none other, so that two runs can be compared."""
-        kept = asdict(self) | {"steps": self.total_steps}
-        kept["data"] = str(self.data.resolve()) if self.data else None
-        return {key: kept[key] for key in kept if key not in ("out", "checkpoint_seconds")}
+        """What decides the result, and nothing else, so that two runs can be compared."""
+        data = str(self.data.resolve()) if isinstance(self.data, Path) else self.data
+        return {
+            "recipe": self.recipe,
+            "backend": self.backend,
+            "scale": self.scale,
+            "seed": self.seed,
+            "device": self.device,
+            "data": data,
+            "swap_labels": self.swapped,
+            "schedule": asdict(self.plan),
+        }
+
+
+def _near(name: str) -> str:
+    close = get_close_matches(name, RECIPES, n=3, cutoff=0.5)
+    return f". Did you mean {' or '.join(close)}?" if close else ""

@@ -1,88 +1,201 @@
-"""`python -m reference_models.train`: train one network with one loss, measure it, show it."""
+"""`python -m reference_models.train RECIPE`: train a network, measure it, show it."""
 
 import sys
+import time
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import tyro
 
 from reference_models import figures
-from reference_models.data import Data, get_data
-from reference_models.demo import demo
-from reference_models.loop import Trained, train
-from reference_models.measures import measure, one_line
-from reference_models.options import LEARNS_FROM, USES_PRIOR, InputError, Options
-from reference_models.runs import claim, commit, versions, write_arrays, write_json
+from reference_models.data import Data, Sources, load
+from reference_models.files import (
+    Arrays,
+    claim,
+    commit,
+    hardware,
+    versions,
+    write_arrays,
+    write_json,
+)
+from reference_models.loop import Clock, OutOfTime, Trained, clock, new_trainer, train
+from reference_models.measures import one_line
+from reference_models.options import InputError, Options
+from reference_models.recipes import RECIPES
+from reference_models.scoring import Rows, prior_of, score, starts_from
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What runs in one process need not compute twice: decoded data, features of frozen nets."""
+
+    data: dict[tuple[Sources, int, int], Data] = field(default_factory=dict)
+    features: dict = field(default_factory=dict)
 
 
 def main() -> None:
+    begun = time.monotonic()
     try:
         options = tyro.cli(Options, prog="python -m reference_models.train", config=(
             tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff,
         ))  # fmt: skip
-        (demo if options.demo else run)(options)
+        if options.recipes:
+            for recipe in RECIPES.values():
+                print(f"{recipe.name:44}{recipe.about}")
+            return
+        run(options, Shared(), clock(options.minutes, begun))
     except InputError as error:
         sys.exit(f"error: {error}")
+    except OutOfTime:
+        print("the minutes are over; the same command goes on from the last step")
 
 
-def run(options: Options) -> None:
-    """Train with the options; leave weights, figures and run.json in the run folder."""
-    data, folder = get_data(options), options.folder
-    claim(folder, options, data)
-    print(f"{options.loss} learns from {LEARNS_FROM[options.loss]}")
-    if options.loss in USES_PRIOR:
-        print(f"priors: {data.priors}")
-    for note in data.notes:
-        print(f"note: {note}")
-    print("images: " + ", ".join(f"{count} {name}" for name, count in data.counts().items()))
+def run(options: Options, shared: Shared, check: Clock, results: Path = RESULTS) -> None:
+    """Train; leave weights, figures and run.json in the run folder, and a row for the report."""
+    begun, recipe, folder = time.monotonic(), options.chosen, options.folder
+    data = load_data(options, shared)
+    trainer = new_trainer(options, shared.features)
+    if trainer.leader:
+        claim(folder, options, data)
+        print(f"{recipe.name}: {recipe.about}")
+        for note in data.notes:
+            print(f"note: {note}")
+        print("images: " + ", ".join(f"{count} {name}" for name, count in data.counts().items()))
+    read = time.monotonic() - begun
 
-    trained = train(options, data, folder)
-    measures = {"network": measure(trained.maps(data.test), data.test.masks)}
-    if options.loss in USES_PRIOR:
-        prior = data.test.priors / 255
-        measures["prior"] = measure(prior, data.test.masks)
-        measures["prior, cut at 1/2"] = measure(prior >= 0.5, data.test.masks)
-    for name, values in measures.items():
-        print(f"{name:18}{one_line(values)}")
+    trained = train(options, trainer, data.train, data.validation, folder, check)
+    if not trainer.leader:
+        return
+    about = {"recipe": recipe.name, "backend": options.backend, "inverted": trained.inverted,
+             "schedule": asdict(options.plan)}  # fmt: skip
+    write_arrays(folder / "weights.safetensors", trainer.weights(), about)
+    begun = time.monotonic()
+    rows = score(trained, data, options, check)
+    for name, row in described(rows):
+        print(f"{name:44}{one_line(row)}")
 
-    about = {"loss": options.loss, "backend": options.backend, "inverted": trained.inverted}
-    write_arrays(folder / "weights.safetensors", trained.trainer.weights(), about)
-    write_json(folder / "run.json", {
-        "options": options.as_json(),
-        "learns_from": LEARNS_FROM[options.loss],
-        "priors": data.priors,
+    report = {
+        **options.as_json(),
+        "about": recipe.about,
         "notes": list(data.notes),
         "images": data.counts(),
         "data_sha256": data.sha256(),
-        "empty_test_masks": int((~data.test.masks.any(axis=(1, 2))).sum()),
+        "parameters": trainer.parameters,
         "inverted": trained.inverted,
-        "measures": measures,
-        "training_seconds": round(trained.seconds, 2),
-        "device": trained.trainer.device,
+        "measures": rows,
+        "seconds": {
+            "data": round(read, 1),
+            "training": round(trained.seconds, 1),
+            "evaluation": round(time.monotonic() - begun, 1),
+        },
+        "device": f"{trainer.device}: {hardware(trainer.device)}",
         "versions": versions(options.backend),
         "commit": commit(),
-        "loss_curve": trained.losses,
-    })  # fmt: skip
-    figures.loss_curve(trained.losses, f"{options.loss} ({options.backend})", folder / "loss.png")
-    contact_sheet(options, data, trained, folder / "sheet.png")
+        "date": datetime.now(UTC).date().isoformat(),
+        "weights_sha256": fingerprint(trainer.weights()),
+        "loss_curve": curve(trained.losses),
+    }
+    write_json(folder / "run.json", report)
+    if options.as_published and recipe.system != "small":
+        results.mkdir(parents=True, exist_ok=True)
+        write_json(results / f"{options.name}.json", report)
+    title = f"{recipe.name} ({options.backend})"
+    figures.loss_curve(trained.losses, title, folder / "loss.png")
+    contact_sheet(options, data, trained, title, folder / "sheet.png")
     if trained.inverted:
         print("note: validation chose one minus the map (recorded as inverted)")
-    print(f"{trained.seconds:.0f} s of training on {trained.trainer.device}; written to {folder}/")
+    print(f"{trained.seconds:.0f} s of training on {trainer.device}; written to {folder}/")
 
 
-def contact_sheet(options: Options, data: Data, trained: Trained, path: Path) -> None:
-    """The first eight held-out scenes: image, mask, prior where used, map, weight in the loss."""
-    shown = data.test.take(range(min(8, len(data.test))))
+def load_data(options: Options, shared: Shared | None = None) -> Data:
+    """The recipe's sets, or what --data names, with the priors that training starts from."""
+    recipe, plan = options.chosen, options.plan
+    given = options.data
+    named = given is None and recipe.train != "scenes"
+    detectors = {
+        prior
+        for priors in recipe.test_priors.values()
+        for prior in priors
+        if prior not in ("centre", "truth") and not prior.startswith("run:")
+    }
+    sources = Sources(
+        train=given or recipe.train,
+        tests=recipe.tests if named else (),
+        archives=options.archive_folder,
+        # Where the test images are learnt on, the others of the training set are not looked at.
+        train_images=1 if recipe.learns_on_tests and named else plan.train_images,
+        test_images=plan.test_images,
+        test_priors=tuple(sorted(detectors)) if named else (),
+        regions=recipe.regions,
+    )
+    known = {} if shared is None else shared.data
+    # Which images of a named set are used does not depend on the seed.
+    key = (sources, plan.size, 0 if named else options.seed)
+    if key not in known:
+        known.clear()  # One at a time: the large ones take gigabytes.
+        known[key] = load(*key)
+    data = known[key]
+    if recipe.learns_on_tests and named:
+        test = data.tests[0]
+        data = replace(data, train=test.images)
+        maps = prior_of(recipe.train_prior, test, options)
+    elif recipe.train_prior is not None and named:
+        maps = prior_of(recipe.train_prior, data.train, options)
+    else:
+        return data
+    return replace(data, train=replace(data.train, priors=maps))
+
+
+def fingerprint(arrays: Arrays) -> str:
+    """Equal for equal weights, bit by bit."""
+    digest = sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]))
+    return digest.hexdigest()
+
+
+def described(rows: Rows) -> list[tuple[str, dict[str, float]]]:
+    """Each row with the name of its test set and map."""
+    return [(f"{test}: {name}", row) for test, maps in rows.items() for name, row in maps.items()]
+
+
+def curve(losses: list[float], points: int = 200) -> list[float]:
+    """Means over equal runs of steps."""
+    runs = np.array_split(np.array(losses), min(points, len(losses)))
+    return [round(float(run.mean()), 6) for run in runs]
+
+
+def contact_sheet(options: Options, data: Data, trained: Trained, title: str, path: Path) -> None:
+    """The first eight test images: image, mask, prior where used, maps, weight in the loss."""
+    test = data.tests[0]
+    shown = test.images.take(range(min(8, len(test.images))))
+    columns = [("image", shown.images)]
+    if options.chosen.regions > 2:
+        columns.append(("regions of a person", figures.per_image(shown.labels.astype(float))))
+    else:
+        columns.append(("mask", shown.masks))
+    priors = starts_from(options.chosen, test)
+    if priors:
+        maps = prior_of(priors[0], test, options)[: len(shown)]
+        shown = replace(shown, priors=maps)
+        columns.append((f"prior: {priors[0]}", maps / 255))
+    columns += [
+        (name, figures.per_image(maps.astype(float)) if name == "regions" else maps)
+        for name, maps in trained.maps(shown).items()
+    ]
     weights = figures.per_image(trained.trainer.pixel_weights(shown))
-    columns = [("image", shown.images), ("mask", shown.masks)]
-    if options.loss in USES_PRIOR:
-        columns.append(("prior", shown.priors / 255))
-    columns += [("prediction", trained.maps(shown)), ("weight in the loss", weights)]
-    title = (
-        f"{options.loss} ({options.backend}), held-out images. Weight of a pixel:\n"
+    columns.append(("weight in the loss", weights))
+    heading = (
+        f"{title}, test images. Weight of a pixel:\n"
         "|∂ loss / ∂ network output| summed over channels, maximum 1 per image"
     )
-    figures.sheet([(name, np.asarray(view)) for name, view in columns], title, path)
+    figures.sheet([(name, np.asarray(view)) for name, view in columns], heading, path)
 
 
 if __name__ == "__main__":

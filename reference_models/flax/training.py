@@ -1,4 +1,4 @@
-"""What each loss asks of the network, in JAX: a training loss and a saliency map."""
+"""Training in JAX: one jitted step over (parameters, moments), which reads the held images."""
 
 from functools import partial
 from typing import Any
@@ -11,108 +11,54 @@ from flax import nnx
 from jax import Array
 
 from reference_models.data import Images
-from reference_models.flax.network import Critic, SaliencyNet
-from reference_models.options import CHANNELS, InputError, Loss
-from reference_models.runs import Arrays
-from saliency_losses.jax import (
-    anchor_probabilities,
-    anchor_softmax_loss,
-    cas_loss,
-    class_agnostic_cross_entropy,
-    flip_labels,
-    foreground_vector,
-    js_mutual_information_loss,
-    merge_by_confidence,
-    metric_loss,
-    region_anchors,
-    relation_pairs,
-    update_prior,
-    weighted_fbeta_loss,
-)
-
-
-def training_loss(
-    loss: Loss, model: nnx.Dict, output: Array, labels: Array, prior: Array, noise_seed: Array
-) -> Array:
-    """The loss of a batch. output `(N, H, W, C)`; labels 0/1 and prior in [0, 1], `(N, H, W)`."""
-    match loss:
-        case "cross-entropy":
-            return cross_entropy(output, labels)
-        case "class-agnostic-cross-entropy":
-            return class_agnostic_cross_entropy(output, labels)
-        case "cas":
-            return cas_loss(jax.nn.softmax(output), labels)
-        case "metric":
-            logits, features = output[..., :2], jnp.tanh(output[..., 2:])
-            return cross_entropy(logits, labels) + metric_loss(features, labels, normalize=True)
-        case "weighted-fbeta":
-            return weighted_fbeta_loss(jax.nn.sigmoid(output), labels[..., None])
-        case "anchor":
-            flipped = flip_labels(labels, 0.2, jax.random.key(noise_seed))
-            weights = jnp.stack([1 - flipped, flipped], axis=-1).astype(output.dtype)
-            return anchor_softmax_loss(output, region_anchors(output, weights), labels)
-        case "js-mi":
-            joint, mask = relation_pairs(prior)
-            scores = model["critic"](output, foreground_vector(output, prior))
-            return js_mutual_information_loss(scores, joint, mask=mask)
-
-
-def cross_entropy(logits: Array, labels: Array) -> Array:
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-
-def saliency_map(loss: Loss, model: nnx.Dict, output: Array, prior: Array) -> Array:
-    """The network's saliency map, `(N, H, W)` in [0, 1]."""
-    match loss:
-        case "cross-entropy" | "class-agnostic-cross-entropy" | "cas" | "metric":
-            return jax.nn.softmax(output[..., :2])[..., 1]
-        case "weighted-fbeta":
-            return jax.nn.sigmoid(output)[..., 0]
-        case "anchor":
-            for step in range(1, 6):
-                anchors = region_anchors(output, jnp.stack([1 - prior, prior], axis=-1))
-                prior = update_prior(prior, anchor_probabilities(output, anchors)[..., 1], step)
-            return prior
-        case "js-mi":
-            scores = model["critic"](output, foreground_vector(output, prior))
-            return merge_by_confidence(prior, jax.nn.sigmoid(scores))
+from reference_models.files import Arrays
+from reference_models.flax.small import Small
+from reference_models.loop import Draw
+from reference_models.options import InputError, Options
 
 
 class FlaxTrainer:
-    """`reference_models.loop.Trainer` in JAX: one jitted step over (parameters, moments)."""
+    """`reference_models.loop.Trainer` for the small network."""
 
-    def __init__(self, loss: Loss, seed: int, device: str) -> None:
+    leader = True
+
+    def __init__(self, options: Options) -> None:
         try:
-            chosen = jax.devices(None if device == "auto" else device)[0]
+            chosen = jax.devices(None if options.device == "auto" else options.device)[0]
         except RuntimeError as error:
-            raise InputError(f"--device {device}: {error}") from None
-        rngs = nnx.Rngs(seed)
-        model = nnx.Dict(net=SaliencyNet(CHANNELS[loss], rngs))
-        if loss == "js-mi":
-            model["critic"] = Critic(CHANNELS[loss], rngs)
-        graph, parameters = nnx.split(model)
-        self.device = chosen.platform
-        self.parameters = jax.device_put(parameters, chosen)
-        self.moments = jax.device_put(optax.scale_by_adam().init(parameters), chosen)
-        self._step = jax.jit(partial(train_step, loss, graph))
-        self._map = jax.jit(partial(predict, loss, graph))
-        self._weights = jax.jit(partial(output_gradient, loss, graph))
+            raise InputError(f"--device {options.device}: {error}") from None
+        system = Small(options.chosen.loss, nnx.Rngs(options.seed))
+        graph, weights = nnx.split(system)
+        self.device, self.chosen = chosen.platform, chosen
+        self.learnt = jax.device_put(weights, chosen)
+        self.moments = jax.device_put(optax.scale_by_adam().init(weights), chosen)
+        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(weights))
+        self._step = jax.jit(partial(train_step, graph))
+        self._map = jax.jit(partial(predict, graph))
+        self._weights = jax.jit(partial(output_gradient, graph))
 
-    def step(self, batch: Images, rate: float, noise_seed: int) -> float:
-        self.parameters, self.moments, loss = self._step(
-            self.parameters, self.moments, *arrays(batch), rate, noise_seed
+    def hold(self, images: Images) -> None:
+        held = (images.images, images.labels, np.array(images.priors))
+        self.held = jax.device_put(held, self.chosen)
+
+    def step(self, draw: Draw, rate: float) -> float:
+        self.learnt, self.moments, loss = self._step(
+            self.learnt, self.moments, self.held, draw.indices, draw.mirrored, rate, draw.seed
         )
         return float(loss)
 
-    def maps(self, images: Images) -> np.ndarray:
+    def maps(self, images: Images) -> dict[str, np.ndarray]:
         pixels, _, prior = arrays(images)
-        return np.clip(np.asarray(self._map(self.parameters, pixels, prior)), 0, 1)
+        return {"map": np.clip(np.asarray(self._map(self.learnt, pixels, prior)), 0, 1)}
 
-    def pixel_weights(self, batch: Images) -> np.ndarray:
-        return np.asarray(self._weights(self.parameters, *arrays(batch)))
+    def pixel_weights(self, images: Images) -> np.ndarray:
+        return np.asarray(self._weights(self.learnt, *arrays(images)))
 
     def weights(self) -> Arrays:
-        return flatten(self.parameters)
+        return flatten(self.learnt)
+
+    def load(self, weights: Arrays) -> None:
+        self.learnt = unflatten(self.learnt, weights, "")
 
     def state(self) -> Arrays:
         weights = {f"weights/{name}": array for name, array in self.weights().items()}
@@ -120,46 +66,56 @@ class FlaxTrainer:
         return weights | {f"optimizer/{name}": array for name, array in moments.items()}
 
     def restore(self, state: Arrays) -> None:
-        self.parameters = unflatten(self.parameters, state, "weights/")
+        self.learnt = unflatten(self.learnt, state, "weights/")
         self.moments = unflatten(self.moments, state, "optimizer/")
 
+    def agreed(self, flag: bool) -> bool:
+        return flag
 
-def arrays(batch: Images) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+
+def arrays(images: Images) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Images and priors in [0, 1], labels 0/1, channel last."""
-    images, priors = (values.astype(np.float32) / 255 for values in (batch.images, batch.priors))
-    return images, batch.masks.astype(np.int32), priors
+    pixels, priors = (values.astype(np.float32) / 255 for values in (images.images, images.priors))
+    return pixels, images.labels.astype(np.int32), priors
 
 
 def train_step(
-    loss: Loss, graph: Any, parameters: Any, moments: Any,
-    images: Array, labels: Array, prior: Array, rate: Array, noise_seed: Array,
+    graph: Any, learnt: Any, moments: Any, held: tuple[Array, Array, Array],
+    indices: Array, mirrored: Array, rate: Array, seed: Array,
 ) -> tuple[Any, Any, Array]:  # fmt: skip
     """One step of Adam; returns the new parameters, its new moments, and the loss before."""
 
-    def objective(parameters: Any) -> Array:
-        model = nnx.merge(graph, parameters)
-        return training_loss(loss, model, model["net"](images), labels, prior, noise_seed)
+    def chosen(x: Array) -> Array:
+        x = x[indices]
+        return jnp.where(mirrored.reshape(-1, *[1] * (x.ndim - 1)), jnp.flip(x, axis=2), x)
 
-    value, gradient = jax.value_and_grad(objective)(parameters)
+    images, labels, priors = (chosen(x) for x in held)
+    pixels = images.astype(jnp.float32) / 255
+    # Compiled, a division by 255 is a product, and rounds priors across the thresholds of pairs.
+    prior = jnp.asarray(np.arange(256, dtype=np.float32) / 255)[priors]
+
+    def objective(learnt: Any) -> Array:
+        system = nnx.merge(graph, learnt)
+        return system.loss(system(pixels), labels.astype(jnp.int32), prior, seed)
+
+    value, gradient = jax.value_and_grad(objective)(learnt)
     updates, moments = optax.scale_by_adam().update(gradient, moments)
-    return jax.tree.map(lambda p, u: p - rate * u, parameters, updates), moments, value
+    return jax.tree.map(lambda p, u: p - rate * u, learnt, updates), moments, value
 
 
-def predict(loss: Loss, graph: Any, parameters: Any, images: Array, prior: Array) -> Array:
-    model = nnx.merge(graph, parameters)
-    return saliency_map(loss, model, model["net"](images), prior)
+def predict(graph: Any, learnt: Any, images: Array, prior: Array) -> Array:
+    system = nnx.merge(graph, learnt)
+    return system.map(system(images), prior)
 
 
-def output_gradient(
-    loss: Loss, graph: Any, parameters: Any, images: Array, labels: Array, prior: Array
-) -> Array:
+def output_gradient(graph: Any, learnt: Any, images: Array, labels: Array, prior: Array) -> Array:
     """|∂ loss / ∂ output| summed over channels."""
-    model = nnx.merge(graph, parameters)
+    system = nnx.merge(graph, learnt)
 
     def objective(output: Array) -> Array:
-        return training_loss(loss, model, output, labels, prior, jnp.uint32(0))
+        return system.loss(output, labels, prior, jnp.uint32(0))
 
-    return jnp.abs(jax.grad(objective)(model["net"](images))).sum(axis=-1)
+    return jnp.abs(jax.grad(objective)(system(images))).sum(axis=-1)
 
 
 def flatten(tree: Any) -> Arrays:

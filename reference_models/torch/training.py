@@ -1,121 +1,189 @@
-"""What each loss asks of the network, in PyTorch: a training loss and a saliency map."""
+"""Training of any system in PyTorch: on one device, or in several processes by torchrun."""
 
+import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 
 import numpy as np
 import torch
+import torch.distributed as distributed
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DistributedSampler
+from tqdm import tqdm
 
 from reference_models.data import Images
-from reference_models.options import CHANNELS, InputError, Loss
-from reference_models.runs import Arrays
-from reference_models.torch.network import Critic, SaliencyNet
-from saliency_losses.torch import (
-    anchor_probabilities,
-    anchor_softmax_loss,
-    cas_loss,
-    class_agnostic_cross_entropy,
-    flip_labels,
-    foreground_vector,
-    js_mutual_information_loss,
-    merge_by_confidence,
-    metric_loss,
-    region_anchors,
-    relation_pairs,
-    update_prior,
-    weighted_fbeta_loss,
+from reference_models.files import Arrays
+from reference_models.loop import Draw
+from reference_models.options import InputError, Options
+from reference_models.recipes import Backbone, Recipe, Scale
+from reference_models.torch.anchors import AnchorNetwork
+from reference_models.torch.backbones import (
+    load_backbone,
+    mobilenet_v2,
+    resnet101,
+    squeezenet1_0,
+    vgg16,
 )
+from reference_models.torch.fully_convolutional import FullyConvolutional
+from reference_models.torch.menet import MEnet, MetricHead
+from reference_models.torch.relations import RelationModel
+from reference_models.torch.small import Small
+from reference_models.torch.system import Batch, System
+from reference_models.torch.zoomout import Zoomout
 
-
-def training_loss(
-    loss: Loss, model: nn.ModuleDict, output: Tensor, labels: Tensor, prior: Tensor, noise_seed: int
-) -> Tensor:
-    """The loss of a batch. output `(N, C, H, W)`; labels 0/1 and prior in [0, 1], `(N, H, W)`."""
-    match loss:
-        case "cross-entropy":
-            return cross_entropy(output, labels)
-        case "class-agnostic-cross-entropy":
-            return class_agnostic_cross_entropy(output, labels)
-        case "cas":
-            return cas_loss(output.softmax(dim=1), labels)
-        case "metric":
-            logits, features = output[:, :2], output[:, 2:].tanh()
-            return cross_entropy(logits, labels) + metric_loss(features, labels, normalize=True)
-        case "weighted-fbeta":
-            return weighted_fbeta_loss(output.sigmoid(), labels[:, None])
-        case "anchor":
-            rng = torch.Generator(labels.device).manual_seed(noise_seed)
-            flipped = flip_labels(labels, 0.2, rng)
-            anchors = region_anchors(output, torch.stack([1 - flipped, flipped], dim=1).float())
-            return anchor_softmax_loss(output, anchors, labels)
-        case "js-mi":
-            joint, mask = relation_pairs(prior)
-            scores = model["critic"](output, foreground_vector(output, prior))
-            return js_mutual_information_loss(scores, joint, mask=mask)
-
-
-def saliency_map(loss: Loss, model: nn.ModuleDict, output: Tensor, prior: Tensor) -> Tensor:
-    """The network's saliency map, `(N, H, W)` in [0, 1]."""
-    match loss:
-        case "cross-entropy" | "class-agnostic-cross-entropy" | "cas" | "metric":
-            return output[:, :2].softmax(dim=1)[:, 1]
-        case "weighted-fbeta":
-            return output.sigmoid()[:, 0]
-        case "anchor":
-            for step in range(1, 6):
-                anchors = region_anchors(output, torch.stack([1 - prior, prior], dim=1))
-                prior = update_prior(prior, anchor_probabilities(output, anchors)[:, 1], step)
-            return prior
-        case "js-mi":
-            scores = model["critic"](output, foreground_vector(output, prior))
-            return merge_by_confidence(prior, scores.sigmoid())
+Features = dict[str, list[Tensor]]
+"""Taps of whole sets under frozen backbones, by what they depend on."""
 
 
 class TorchTrainer:
-    """`reference_models.loop.Trainer` in PyTorch."""
+    """`reference_models.loop.Trainer` for any system."""
 
-    def __init__(self, loss: Loss, seed: int, device: str) -> None:
-        if device == "cuda" and not torch.cuda.is_available():
-            raise InputError("--device cuda: this PyTorch finds no GPU; give --device cpu or auto")
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        # The same bits from the same command; on a GPU this needs cuBLAS's fixed workspace.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-        torch.manual_seed(seed)
-        self.loss, self.device = loss, device
-        self.model = nn.ModuleDict({"net": SaliencyNet(CHANNELS[loss])})
-        if loss == "js-mi":
-            self.model["critic"] = Critic(CHANNELS[loss])
-        self.model.to(device)
-        self.optimizer = torch.optim.Adam(self.model.parameters())
+    def __init__(self, options: Options, features: Features | None = None) -> None:
+        self.device, self.rank, self.processes = begin(options.device)
+        self.leader = self.rank == 0
+        plan = options.plan
+        if plan.batch % self.processes:
+            raise InputError(
+                f"--batch {plan.batch} cannot be shared evenly by {self.processes} processes"
+            )
+        torch.manual_seed(options.seed)
+        self.backbone, self.crop, self.seed = plan.backbone, plan.crop, options.seed
+        self.regions = options.chosen.regions
+        self.frozen = plan.backbone is not None and plan.backbone_rate == 0
+        self.system = build(options.chosen, plan).to(self.device)
+        if plan.backbone is not None:
+            load_backbone(self.system.backbone, options.backbone_file(plan.backbone.name))
+            self.system.backbone.requires_grad_(not self.frozen)
+        learnt = dict(self.system.named_parameters())
+        own = [p for name, p in learnt.items() if not name.startswith("backbone.")]
+        groups = [{"params": own, "share": 1.0}]
+        if plan.backbone is not None and not self.frozen:
+            pretrained = [p for name, p in learnt.items() if name.startswith("backbone.")]
+            groups.append({"params": pretrained, "share": plan.backbone_rate})
+        self.optimizer = torch.optim.Adam(groups)
+        self.parameters = sum(p.numel() for group in groups for p in group["params"])
+        self.objective: nn.Module = Objective(self.system)
+        if self.processes > 1:
+            if "cuda" in self.device:
+                self.objective = nn.SyncBatchNorm.convert_sync_batchnorm(self.objective)
+            self.objective = DistributedDataParallel(self.objective)
+        self.features = {} if features is None else features
 
-    def step(self, batch: Images, rate: float, noise_seed: int) -> float:
-        images, labels, prior = self.tensors(batch)
-        output = self.model["net"](images)
-        loss = training_loss(self.loss, self.model, output, labels, prior, noise_seed)
-        self.optimizer.param_groups[0]["lr"] = rate
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return loss.item()
+    def hold(self, images: Images) -> None:
+        self.images = torch.from_numpy(images.images).to(self.device).permute(0, 3, 1, 2)
+        self.labels = torch.from_numpy(images.labels).to(self.device)
+        # One prior for all images stays one in memory.
+        shared = images.priors.strides[0] == 0
+        priors = torch.from_numpy(np.array(images.priors[:1] if shared else images.priors))
+        self.priors = priors.to(self.device).expand(len(images), -1, -1)
+        if self.frozen:
+            digest = hashlib.sha256(np.ascontiguousarray(images.images)).hexdigest()
+            key = f"{self.backbone} {digest}"
+            if key not in self.features:
+                self.features.clear()  # One set at a time: they take gigabytes.
+                self.features[key] = self.all_taps()
+            self.taps = self.features[key]
 
     @torch.no_grad()
-    def maps(self, images: Images) -> np.ndarray:
-        pixels, _, prior = self.tensors(images)
-        output = self.model["net"](pixels)
-        return saliency_map(self.loss, self.model, output, prior).clamp(0, 1).cpu().numpy()
+    def all_taps(self) -> list[Tensor]:
+        """The backbone's maps of every image, then of every mirrored image, in half precision."""
+        parts: list[list[Tensor]] = []
+        with self.computing():
+            for mirrored in (False, True):
+                bar = tqdm(self.images.split(64), desc="features", disable=not self.leader)
+                for images in bar:
+                    pixels = (images.flip(-1) if mirrored else images).float() / 255
+                    parts.append([tap.half() for tap in self.system.backbone(pixels)])
+        return [torch.cat(taps) for taps in zip(*parts, strict=True)]
 
-    def pixel_weights(self, batch: Images) -> np.ndarray:
-        images, labels, prior = self.tensors(batch)
-        output = self.model["net"](images).detach().requires_grad_()
-        loss = training_loss(self.loss, self.model, output, labels, prior, noise_seed=0)
-        (gradient,) = torch.autograd.grad(loss, output)
+    def step(self, draw: Draw, rate: float) -> float:
+        share = list(DistributedSampler(
+            range(len(draw.indices)), self.processes, self.rank, shuffle=False  # type: ignore[arg-type]
+        ))  # fmt: skip
+        indices = torch.from_numpy(draw.indices[share]).to(self.device)
+        mirrored = torch.from_numpy(draw.mirrored[share]).to(self.device)
+        batch = Batch(
+            images=self.chosen(self.images, draw, share, indices, mirrored).float() / 255,
+            labels=self.chosen(self.labels, draw, share, indices, mirrored).long(),
+            prior=self.chosen(self.priors, draw, share, indices, mirrored).float() / 255,
+            rng=torch.Generator(self.device).manual_seed(draw.seed + self.rank),
+        )
+        taps = None
+        if self.frozen:
+            rows = indices + len(self.images) * mirrored
+            taps = [tap[rows].float() for tap in self.taps]
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["share"]
+        self.optimizer.zero_grad()
+        self.objective.train()
+        with self.computing():
+            loss = self.objective(batch, taps)
+        loss.backward()
+        self.optimizer.step()
+        return self.mean(loss.detach())
+
+    def chosen(
+        self, held: Tensor, draw: Draw, share: list[int], indices: Tensor, mirrored: Tensor
+    ) -> Tensor:
+        """The step's share of `held`, mirrored along the last axis, cropped."""
+        x = held[indices]
+        x = torch.where(mirrored.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
+        if self.crop is None:
+            return x
+        corners = draw.corners[share].tolist()
+        side = self.crop
+        return torch.stack(
+            [one[..., r : r + side, c : c + side] for one, (r, c) in zip(x, corners, strict=True)]
+        )
+
+    @torch.no_grad()
+    def maps(self, images: Images) -> dict[str, np.ndarray]:
+        batch = self.whole(images)
+        self.system.eval()
+        with self.computing():
+            output = self.system(self.system.backbone(batch.images))
+        if self.regions > 2:
+            return {"regions": self.system.regions(output, batch).cpu().numpy()}
+        maps = self.system.maps(output, batch)
+        return {name: values.float().clamp(0, 1).cpu().numpy() for name, values in maps.items()}
+
+    def pixel_weights(self, images: Images) -> np.ndarray:
+        batch = self.whole(images)
+        self.system.eval()
+        with torch.no_grad():
+            output = self.system(self.system.backbone(batch.images))
+        output = output.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(self.system.loss(output, batch), output)
         return gradient.abs().sum(dim=1).cpu().numpy()
 
+    def whole(self, images: Images) -> Batch:
+        pixels = torch.from_numpy(images.images).to(self.device).permute(0, 3, 1, 2)
+        return Batch(
+            images=pixels.contiguous().float() / 255,
+            labels=torch.from_numpy(images.labels).to(self.device).long(),
+            prior=torch.from_numpy(np.array(images.priors)).to(self.device).float() / 255,
+            rng=torch.Generator(self.device).manual_seed(self.seed),
+        )
+
     def weights(self) -> Arrays:
-        return {name: t.cpu().numpy().copy() for name, t in self.model.state_dict().items()}
+        return {
+            name: tensor.cpu().numpy().copy()
+            for name, tensor in self.system.state_dict().items()
+            if not (self.frozen and name.startswith("backbone."))
+        }
+
+    def load(self, weights: Arrays) -> None:
+        tensors = {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
+        missing, unexpected = self.system.load_state_dict(tensors, strict=False)
+        missing = [m for m in missing if not (self.frozen and m.startswith("backbone."))]
+        if missing or unexpected:
+            raise InputError(
+                f"the weights are of another network: missing {missing[:3]}, "
+                f"unexpected {unexpected[:3]}"
+            )
 
     def state(self) -> Arrays:
         weights = {f"weights/{name}": array for name, array in self.weights().items()}
@@ -127,21 +195,102 @@ class TorchTrainer:
         return weights | moments
 
     def restore(self, state: Arrays) -> None:
-        weights: dict[str, Tensor] = {}
+        weights: Arrays = {}
         moments: dict[int, dict[str, Tensor]] = {}
         for name, array in state.items():
             kind, _, rest = name.partition("/")
             if kind == "weights":
-                weights[rest] = torch.from_numpy(array)
+                weights[rest] = array
             else:
                 index, _, moment = rest.partition("/")
                 moments.setdefault(int(index), {})[moment] = torch.from_numpy(array)
-        self.model.load_state_dict(weights)
+        self.load(weights)
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
-    def tensors(self, batch: Images) -> tuple[Tensor, Tensor, Tensor]:
-        """Images `(N, 3, H, W)` in [0, 1], labels `(N, H, W)` 0/1, priors `(N, H, W)` in [0, 1]."""
-        images = torch.from_numpy(batch.images).to(self.device).permute(0, 3, 1, 2) / 255
-        labels = torch.from_numpy(batch.masks).to(self.device).long()
-        return images.contiguous(), labels, torch.from_numpy(batch.priors).to(self.device) / 255
+    def agreed(self, flag: bool) -> bool:
+        if self.processes == 1:
+            return flag
+        raised = torch.tensor(float(flag), device=self.device)
+        distributed.all_reduce(raised, distributed.ReduceOp.MAX)
+        return bool(raised)
+
+    def mean(self, loss: Tensor) -> float:
+        """Of all processes' shares, which are equally large."""
+        if self.processes > 1:
+            distributed.all_reduce(loss)
+            loss = loss / self.processes
+        return loss.item()
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """bfloat16 where a GPU is, float32 elsewhere; the losses themselves never run in half."""
+        with torch.autocast("cuda", torch.bfloat16, enabled="cuda" in self.device):
+            yield
+
+
+class Objective(nn.Module):
+    """A system's training loss as one forward pass, which is what data parallelism wraps."""
+
+    def __init__(self, system: System) -> None:
+        super().__init__()
+        self.system = system
+
+    def forward(self, batch: Batch, taps: list[Tensor] | None) -> Tensor:
+        if taps is None:
+            taps = self.system.backbone(batch.images)
+        return self.system.loss(self.system(taps), batch)
+
+
+def build(recipe: Recipe, plan: Scale) -> nn.Module:
+    """The recipe's system with new weights; its backbone's are not loaded yet."""
+    sizes = {**recipe.options, **plan.options}
+    backbone = pretrained(plan.backbone) if plan.backbone is not None else None
+    match recipe.system:
+        case "small":
+            return Small(recipe.loss)
+        case "menet":
+            return MEnet(recipe.loss, **sizes)
+        case "metric-head":
+            return MetricHead(recipe.loss, backbone, **sizes)
+        case "fully-convolutional":
+            return FullyConvolutional(recipe.loss, backbone, **sizes)
+        case "zoomout":
+            return Zoomout(recipe.loss, backbone, **sizes)
+        case "anchors":
+            return AnchorNetwork(recipe.loss, backbone, **sizes)
+        case "relations":
+            return RelationModel(recipe.loss, backbone, **sizes)
+
+
+def pretrained(backbone: Backbone) -> nn.Module:
+    match backbone.name:
+        case "mobilenet_v2":
+            return mobilenet_v2(backbone.taps, backbone.output_stride)
+        case "squeezenet1_0":
+            return squeezenet1_0(backbone.taps)
+        case "vgg16":
+            return vgg16(backbone.taps, backbone.output_stride)
+        case "resnet101":
+            return resnet101(backbone.taps, backbone.output_stride)
+
+
+def begin(device: str) -> tuple[str, int, int]:
+    """The device, this process's rank and the number of processes; joins what torchrun started."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: this PyTorch finds no GPU; give --device cpu or auto")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    # The same bits from the same command on a CPU. On a GPU several gradients (bilinear
+    # upsampling, scatter) have a deterministic form only at a multiple of the time.
+    torch.use_deterministic_algorithms(device == "cpu")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes == 1:
+        return device, 0, 1
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    if not distributed.is_initialized():
+        backend = "nccl" if "cuda" in device else "gloo"
+        distributed.init_process_group(backend, timeout=timedelta(hours=2))
+    return device, distributed.get_rank(), processes

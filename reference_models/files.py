@@ -1,4 +1,4 @@
-"""The run folder: claimed for one set of options, every file written whole or not at all."""
+"""Files of a run: its folder is claimed for one set of options, every file written whole."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 from platform import python_version
 
 import numpy as np
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from reference_models.data import Data
@@ -20,7 +21,8 @@ Arrays = dict[str, np.ndarray]
 
 def claim(folder: Path, options: Options, data: Data) -> None:
     """Make the folder, or take up one of the same options and data. No other is overwritten."""
-    wanted, record = options.as_json() | {"data_sha256": data.sha256()}, folder / "options.json"
+    as_json = json.loads(json.dumps(options.as_json()))
+    wanted, record = as_json | {"data_sha256": data.sha256()}, folder / "options.json"
     if record.is_file():
         there = json.loads(record.read_text(encoding="utf-8"))
         differing = [key for key in wanted if wanted[key] != there.get(key)]
@@ -62,10 +64,32 @@ def read_arrays(path: Path) -> Arrays:
     return load_file(path)
 
 
+def read_about(path: Path) -> dict[str, object]:
+    """What `write_arrays` was told about the arrays."""
+    with safe_open(path, "np") as file:
+        return json.loads(file.metadata()["about"])
+
+
 def versions(backend: str) -> dict[str, str]:
     frameworks = {"torch": ("torch",), "jax": ("jax", "jaxlib", "flax", "optax")}[backend]
-    packages = (*frameworks, "numpy", "scipy", "pillow", "pysodmetrics")
+    packages = (*frameworks, "numpy", "scipy", "pillow", "pysodmetrics", "scikit-learn")
     return {"python": python_version()} | {name: version(name) for name in packages}
+
+
+def hardware(device: str) -> str:
+    """The name of the processor that computed."""
+    if "cuda" in device:
+        command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            return done.stdout.splitlines()[0].strip()
+        except (OSError, subprocess.CalledProcessError, IndexError):
+            return "unknown GPU"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    names = Path("/proc/cpuinfo")
+    lines = names.read_text().splitlines() if names.is_file() else []
+    model = next((line.split(":")[1].strip() for line in lines if line[:10] == "model name"), "CPU")
+    return f"{model}, {cores} cores"
 
 
 def commit() -> str | None:

@@ -1,0 +1,58 @@
+"""What test images suffer to see how robust a network is (MEnet, section 3.3): noise and JPEG."""
+
+import io
+from math import isfinite, sqrt
+
+import numpy as np
+from PIL import Image
+
+from reference_models.options import InputError
+
+
+def corrupt(images: np.ndarray, recipe: str, seed: int) -> np.ndarray:
+    """The images, uint8 `(N, H, W, 3)`, after "noise VARIANCE", "jpeg QUALITY", or "" (nothing)."""
+    match recipe.split():
+        case []:
+            return images
+        case ["noise", variance] if number(variance) >= 0:
+            return add_noise(images, number(variance), seed)
+        case ["jpeg", quality] if number(quality) in range(1, 101):
+            return jpeg(images, int(number(quality)))
+    raise InputError(
+        f'a corruption is "noise VARIANCE" with a variance of at least 0 on the scale from 0 to 1, '
+        f'say "noise 0.07", or "jpeg QUALITY" with a whole quality from 1 to 100, say "jpeg 3"; '
+        f'got "{recipe}"'
+    )
+
+
+def number(word: str) -> float:
+    """The number a word spells, NaN where it spells none."""
+    try:
+        value = float(word)
+    except ValueError:
+        return float("nan")
+    return value if isfinite(value) else float("nan")
+
+
+def add_noise(images: np.ndarray, variance: float, seed: int) -> np.ndarray:
+    """Additive white Gaussian noise of this variance on the scale from 0 to 1, clipped and rounded.
+
+    images: uint8 `(N, H, W, 3)`. The noise of an image depends on `(seed, index)` and its size
+    alone; another variance scales the same noise.
+    """
+    noisy = np.empty_like(images)
+    for index, image in enumerate(images):
+        rng = np.random.default_rng((seed, 5, index))
+        noise = 255 * sqrt(variance) * rng.standard_normal(image.shape, dtype=np.float32)
+        noisy[index] = np.rint(np.clip(image + noise, 0, 255))
+    return noisy
+
+
+def jpeg(images: np.ndarray, quality: int) -> np.ndarray:
+    """The images, uint8 `(N, H, W, 3)`, through JPEG of this quality, 1 to 100 (4:2:0, Pillow)."""
+    squeezed = np.empty_like(images)
+    for index, image in enumerate(images):
+        packed = io.BytesIO()
+        Image.fromarray(image).save(packed, "jpeg", quality=quality, subsampling="4:2:0")
+        squeezed[index] = np.asarray(Image.open(packed))
+    return squeezed

@@ -1,0 +1,273 @@
+"""`python -m reference_models.predict IMAGE…`: the salient object of any photograph."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from json import dumps, loads
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+from PIL import Image
+from tqdm import tqdm
+
+from reference_models.data import SUFFIXES, Images, centre_prior, fit_prior, open_image
+from reference_models.files import read_about, whole
+from reference_models.loop import Trained
+from reference_models.measures import eight_bit
+from reference_models.options import InputError, Options
+from reference_models.recipes import RECIPES, BackboneName, Recipe
+from reference_models.scoring import restored
+
+WEIGHTS = Path(__file__).parent / "weights"
+DEFAULT = "zoomout-exact"
+RED = (230, 30, 60)
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Find the salient object of photographs with a trained network.
+
+    For photo.jpg there come photo-map.png, grey from 0 to 255; photo-cutout.png, the photograph
+    with the map as its alpha; and photo-overlay.png, the map in red on the photograph.
+    """
+
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Photographs, or folders of them."""
+    model: str = DEFAULT
+    """A name in reference_models/weights, or a run folder of your own."""
+    prior: Path | None = None
+    """For models that start from a rough map of where the object is: that map, a grey image, or a
+    folder of one per photograph with equal stems. By default the default model's map."""
+    out: Path = Path("predictions")
+    """Where the pictures are written."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto takes a GPU if there is one."""
+
+
+@dataclass(frozen=True)
+class Model:
+    recipe: Recipe
+    size: int
+    """The side of the square that photographs are resized to."""
+    trained: Trained
+
+    @property
+    def promotes(self) -> bool:
+        """True where it starts from a prior map."""
+        return bool(self.recipe.test_priors)
+
+    def map(self, photo: Image.Image, prior: np.ndarray | None = None) -> np.ndarray:
+        """The saliency map at the photograph's size, uint8 `(H, W)`. prior: uint8 `(S, S)`."""
+        pixels = photo.resize((self.size, self.size), Image.Resampling.LANCZOS)
+        nothing = np.zeros((1, self.size, self.size), np.uint8)
+        one = Images(
+            ("",), np.asarray(pixels)[None], nothing, nothing if prior is None else prior[None]
+        )
+        return eight_bit(self.trained.main_map(one)[0], (photo.height, photo.width))
+
+
+def main() -> None:
+    try:
+        failed = predict(tyro.cli(Predict, prog="python -m reference_models.predict", config=(
+            tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff,
+        )))  # fmt: skip
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    sys.exit(1 if failed else 0)
+
+
+def predict(options: Predict) -> list[str]:
+    """Write the pictures of every photograph; returns what was wrong with those that have none."""
+    files = found(options.images)
+    model = load(options.model, options.device)
+    priors = Priors(model, options) if model.promotes else None
+    if priors is None and options.prior is not None:
+        raise InputError(f"{options.model} starts from no prior map; leave --prior out")
+    options.out.mkdir(parents=True, exist_ok=True)
+    faults = []
+    for file, name in tqdm(named(files), desc=Path(options.model).name, unit=" images"):
+        try:
+            photo, opaque = read_photo(file)
+            saliency = model.map(photo, None if priors is None else priors.of(file, photo))
+        except InputError as error:
+            faults.append(str(error))
+            continue
+        write_pictures(photo, opaque, saliency, options.out / name)
+    for fault in faults:
+        print(f"error: {fault}", file=sys.stderr)
+    print(f"{len(files) - len(faults)} images written to {options.out}/")
+    return faults
+
+
+# Models ------------------------------------------------------------------------------------------
+
+
+def there() -> list[str]:
+    """The names of the models that came with the code."""
+    names = (path.stem for path in sorted(WEIGHTS.glob("*.safetensors")))
+    return [name for name in names if not name.endswith(".fp16")]
+
+
+def weights_file(model: str) -> Path:
+    """The weights of a model by its name, or in a run folder."""
+    if model in there():
+        return WEIGHTS / f"{model}.safetensors"
+    given = Path(model)
+    file = given / "weights.safetensors" if given.is_dir() else given
+    if file.is_file():
+        return file
+    if given.is_dir():
+        raise InputError(f"{given} holds no weights.safetensors: its training has not ended")
+    names = ", ".join(there()) or "none"
+    raise InputError(
+        f"--model {model} is neither a run folder nor in reference_models/weights, which holds: "
+        f"{names}"
+    )
+
+
+def load(name: str, device: Literal["auto", "cpu", "cuda"]) -> Model:
+    file = weights_file(name)
+    options = options_of(file, device)
+    if options.chosen.regions > 2:
+        raise InputError(f"{name} divides images into regions; it makes no saliency maps")
+    return Model(options.chosen, options.plan.size, restored(file, options))
+
+
+def options_of(file: Path, device: Literal["auto", "cpu", "cuda"]) -> Options:
+    """The options under which a network of the file's shape is built."""
+    try:
+        about: dict[str, Any] = read_about(file)
+        name, schedule = about["recipe"], about["schedule"]
+    except Exception as error:  # The reader raises errors of its own.
+        raise InputError(
+            f"{file} does not say what it is; give a weights.safetensors that "
+            f"`python -m reference_models.train` wrote ({error})"
+        ) from None
+    if name not in RECIPES:
+        raise InputError(f"{file} is of the recipe {name!r}, which does not exist any more")
+    backbone: BackboneName | None = (schedule["backbone"] or {}).get("name")
+    for scale in ("small", "full"):
+        options = Options(
+            recipe=name, backend=about["backend"], scale=scale, size=schedule["size"],
+            backbone=backbone, device=device,
+        )  # fmt: skip
+        plan = loads(dumps(asdict(options.plan)))
+        if all(plan[key] == schedule[key] for key in ("backbone", "backbone_rate", "options")):
+            return options
+    raise InputError(f"{file} was trained with sizes that the recipe {name} has no more")
+
+
+# Priors ------------------------------------------------------------------------------------------
+
+
+class Priors:
+    """The map that a promoting model starts from: the user's, else the default model's."""
+
+    def __init__(self, model: Model, options: Predict) -> None:
+        self.size, self.given = model.size, options.prior
+        self.first: Model | None = None
+        if self.given is not None and not self.given.exists():
+            raise InputError(f"--prior {self.given} does not exist")
+        if self.given is not None:
+            return
+        if DEFAULT in there():
+            self.first = load(DEFAULT, options.device)
+            print(f"note: starts from the maps of {DEFAULT}; --prior MAP gives your own")
+        else:
+            print("note: starts from a Gaussian at the centre; --prior MAP gives your own")
+
+    def of(self, file: Path, photo: Image.Image) -> np.ndarray:
+        """uint8 `(S, S)`, from 0 to 255."""
+        if self.given is None:
+            if self.first is None:
+                return centre_prior(self.size)
+            return fit_prior(Image.fromarray(self.first.map(photo)), self.size)
+        chosen = self.given
+        if chosen.is_dir():
+            maps = [path for path in sorted(chosen.iterdir()) if path.stem == file.stem]
+            if not maps:
+                raise InputError(f"--prior {chosen} has no map for {file}, of the stem {file.stem}")
+            chosen = maps[0]
+        prior, _ = read_photo(chosen)
+        return fit_prior(prior, self.size)
+
+
+# Images ------------------------------------------------------------------------------------------
+
+
+def found(images: Sequence[Path]) -> list[Path]:
+    """The files themselves, and all images in folders."""
+    files: list[Path] = []
+    for path in images:
+        if path.is_dir():
+            inside = [entry for entry in sorted(path.iterdir()) if entry.suffix.lower() in SUFFIXES]
+            if not inside:
+                raise InputError(f"{path} holds no image file ({', '.join(sorted(SUFFIXES))})")
+            files += inside
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise InputError(f"{path} does not exist")
+    if not files:
+        raise InputError("no photograph was named; give image files or folders of them")
+    return files
+
+
+def named(files: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Each file with the name of its pictures: the stem, numbered where several share it."""
+    taken: set[str] = set()
+    names = []
+    for file in files:
+        name, number = file.stem, 2
+        while name in taken:
+            name, number = f"{file.stem}-{number}", number + 1
+        taken.add(name)
+        names.append((file, name))
+    return names
+
+
+def read_photo(file: Path) -> tuple[Image.Image, Image.Image | None]:
+    """The photograph as RGB, upright, on white where it is transparent; and its alpha, if any."""
+    image = open_image(file)
+    if image.mode.startswith(("I", "F")):
+        image = eight_bits(image, file)
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return image.convert("RGB"), None
+    layered = image.convert("RGBA")
+    alpha = layered.getchannel("A")
+    white = Image.new("RGB", image.size, "white")
+    return Image.composite(layered.convert("RGB"), white, alpha), alpha
+
+
+def eight_bits(image: Image.Image, file: Path) -> Image.Image:
+    """Grey of 16 bits, or of floats, with 8."""
+    values = np.asarray(image, np.float64)
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= 65535):
+        raise InputError(f"{file} has values in {low:g}..{high:g}; save it with 8 bits a channel")
+    white = 65535 if image.mode[:4] == "I;16" else next(w for w in (1, 255, 65535) if high <= w)
+    return Image.fromarray(np.rint(255 * values / white).astype(np.uint8))
+
+
+def write_pictures(
+    photo: Image.Image, opaque: Image.Image | None, saliency: np.ndarray, path: Path
+) -> None:
+    """The map, the cutout and the overlay, beginning with `path`."""
+    mask = Image.fromarray(saliency)
+    cutout = photo.copy()
+    if opaque is None:
+        cutout.putalpha(mask)
+    else:
+        alpha = saliency.astype(np.uint16) * np.asarray(opaque) // 255
+        cutout.putalpha(Image.fromarray(alpha.astype(np.uint8)))
+    shade = mask.point([round(0.6 * value) for value in range(256)])
+    overlay = Image.composite(Image.new("RGB", photo.size, RED), photo, shade)
+    for name, picture in (("map", mask), ("cutout", cutout), ("overlay", overlay)):
+        with whole(path.with_name(f"{path.name}-{name}.png")) as partial:
+            picture.save(partial, format="png")
+
+
+if __name__ == "__main__":
+    main()

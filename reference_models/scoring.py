@@ -1,0 +1,93 @@
+"""A trained network on every test of its recipe: clean and corrupted images, given priors."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from reference_models.corruption import corrupt
+from reference_models.data import Data, Images, TestSet, centre_prior
+from reference_models.files import read_about, read_arrays
+from reference_models.loop import Clock, Trained, new_trainer
+from reference_models.measures import measure
+from reference_models.options import InputError, Options
+from reference_models.recipes import Recipe
+from reference_models.segmentation import measure_segmentation
+
+Rows = dict[str, dict[str, dict[str, float]]]
+"""Measures by test set (with its corruption or prior), map, and measure."""
+
+
+def score(trained: Trained, data: Data, options: Options, check: Clock) -> Rows:
+    """Measure every map; `check` is called between tests."""
+    recipe, rows = options.chosen, {}
+    for test in data.tests:
+        if recipe.regions > 2:
+            check()
+            maps = trained.maps(test.images)["regions"]
+            rows[test.name] = {"regions": measure_segmentation(maps, test.truth)}
+        elif priors := starts_from(recipe, test):
+            for prior in priors:
+                check()
+                given = replace(test.images, priors=prior_of(prior, test, options))
+                before = given.priors / 255
+                maps = {"prior": before, "prior, cut at 1/2": before >= 0.5, **trained.maps(given)}
+                rows[f"{test.name}, {prior}"] = {
+                    name: measure(values, test.truth) for name, values in maps.items()
+                }
+        else:
+            for corruption in ("", *recipe.corruptions):
+                check()
+                pixels = corrupt(test.images.images, corruption, seed=0)
+                name = f"{test.name}, {corruption}" if corruption else test.name
+                maps = trained.maps(replace(test.images, images=pixels))
+                rows[name] = {
+                    name: measure(values, test.truth, exact=recipe.exact)
+                    for name, values in maps.items()
+                }
+    return rows
+
+
+def starts_from(recipe: Recipe, test: TestSet) -> tuple[str, ...]:
+    """The priors a test set is promoted from, by name; none where the network needs no prior."""
+    if not recipe.test_priors:
+        return ()
+    return recipe.test_priors.get(test.name) or tuple(test.priors) or ("centre",)
+
+
+def prior_of(name: str, of: TestSet | Images, options: Options) -> np.ndarray:
+    """The prior maps of that name, uint8 `(N, S, S)` from 0 to 255."""
+    images = of.images if isinstance(of, TestSet) else of
+    if name == "centre":
+        return np.broadcast_to(centre_prior(images.images.shape[1]), images.labels.shape)
+    if name == "truth":
+        return 255 * images.masks.astype(np.uint8)
+    if name.startswith("run:"):
+        maps = finished(name.removeprefix("run:"), options).main_map(images)
+        low, high = (limit(axis=(1, 2), keepdims=True) for limit in (maps.min, maps.max))
+        return np.rint(255 * (maps - low) / np.maximum(high - low, 1e-6)).astype(np.uint8)
+    return of.priors[name]
+
+
+def finished(recipe: str, options: Options) -> Trained:
+    """The network of another recipe, trained before at the same scale and seed."""
+    other = replace(
+        options, recipe=recipe, out=None, steps=None, batch=None, learning_rate=None,
+        swap_labels=None, minutes=None,
+    )  # fmt: skip
+    beside = options.folder.parent / other.name / "weights.safetensors"
+    file = beside if beside.is_file() else other.folder / "weights.safetensors"
+    if not file.is_file():
+        raise InputError(
+            f"{options.recipe} starts from the maps of {recipe}, but there is no {file}; train it "
+            f"first: python -m reference_models.train {recipe} --scale {options.scale} "
+            f"--seed {options.seed}"
+        )
+    return restored(file, other)
+
+
+def restored(file: Path, options: Options) -> Trained:
+    """The network of a weights file."""
+    trainer = new_trainer(options)
+    trainer.load(read_arrays(file))
+    return Trained(trainer, [], 0.0, inverted=read_about(file)["inverted"])

@@ -1,0 +1,117 @@
+"""Measures of label maps against several human segmentations, as BSDS500 is evaluated."""
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+from PIL import Image
+from skimage.measure import label
+from skimage.metrics import variation_of_information
+from sklearn.metrics import rand_score
+
+from reference_models.options import InputError
+
+
+class SegmentationMeasures(TypedDict):
+    """Means over images of means over their annotators."""
+
+    covering: float
+    """How well the map's regions cover the annotators', in [0, 1], the higher the better."""
+    rand: float
+    """Probabilistic Rand index: the share of pixel pairs on which map and annotator agree that
+    they are of one region or of two; in [0, 1], the higher the better."""
+    variation_of_information: float
+    """H(map | truth) + H(truth | map) in bits; from 0, the lower the better."""
+    regions: float
+    """Regions of the map."""
+
+
+def measure_segmentation(
+    maps: np.ndarray | Sequence[np.ndarray],
+    truths: Sequence[np.ndarray],
+    *,
+    connected: bool = False,
+) -> SegmentationMeasures:
+    """Compare label maps with the annotators' label maps of the same image.
+
+    maps: N of `(H, W)`, integers; only which pixels share a label matters, not its number.
+    truths: N of `(annotators, H, W)`, integers, each of its own size. A map of another size is
+    resized to it (nearest).
+    connected: take the connected parts (of four neighbours) of the map's regions as its regions.
+
+    By default a region is all pixels of one label, in however many pieces. This is what the losses
+    on region numbers learn: a region is one channel, wherever it lies, so cutting it in pieces
+    would measure a step that they do not have, and speckles would count as regions. Human regions
+    are mostly of one piece, so `connected` is the fairer one to methods that make such regions.
+
+    Covering, Rand index and variation of information are those of Arbelaez, Maire, Fowlkes and
+    Malik, Contour Detection and Hierarchical Image Segmentation, TPAMI 2011, 3.1. The covering is
+    of the truth by the map; logarithms are to the base 2, as in the BSDS500 benchmark.
+    """
+    if len(maps) != len(truths) or len(truths) == 0:
+        raise InputError(
+            f"each map needs one truth and at least one is needed, "
+            f"got {len(maps)} maps and {len(truths)} truths"
+        )
+    rows = []
+    for index, (regions, truth) in enumerate(zip(maps, truths, strict=True)):
+        if np.ndim(regions) != 2 or not np.issubdtype(regions.dtype, np.integer):
+            raise InputError(
+                f"maps[{index}] must be integers (height, width), "
+                f"got {regions.dtype} {np.shape(regions)}"
+            )
+        if np.ndim(truth) != 3 or not len(truth) or not np.issubdtype(truth.dtype, np.integer):
+            raise InputError(
+                f"truths[{index}] must be integers (annotators, height, width), "
+                f"got {truth.dtype} {np.shape(truth)}; write truth[None] for one annotator"
+            )
+        rows.append(one_image(fit(regions, truth.shape[1:]), truth, connected))
+    means = np.mean(rows, axis=0)
+    return {
+        "covering": float(means[0]),
+        "rand": float(means[1]),
+        "variation_of_information": float(means[2]),
+        "regions": float(means[3]),
+    }
+
+
+def fit(regions: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The label map at the size `shape`, labels numbered from 0."""
+    regions = from_zero(regions)
+    if regions.shape == shape:
+        return regions
+    size = (shape[1], shape[0])
+    resized = Image.fromarray(regions.astype(np.int32)).resize(size, Image.Resampling.NEAREST)
+    return from_zero(np.asarray(resized))
+
+
+def from_zero(regions: np.ndarray) -> np.ndarray:
+    return np.unique(regions, return_inverse=True)[1].reshape(regions.shape)
+
+
+def one_image(
+    regions: np.ndarray, truth: np.ndarray, connected: bool
+) -> tuple[float, float, float, int]:
+    if connected:
+        regions = label(regions, background=-1, connectivity=1) - 1
+    per_annotator = []
+    for annotated in map(from_zero, truth):
+        per_annotator.append((
+            covering(annotated, regions),
+            rand_score(annotated.ravel(), regions.ravel()),
+            sum(variation_of_information(annotated, regions)),
+        ))  # fmt: skip
+    return (*np.mean(per_annotator, axis=0), regions.max() + 1)
+
+
+def covering(truth: np.ndarray, regions: np.ndarray) -> float:
+    """The sum over the regions R of the truth of |R| / N · max over R' of |R ∩ R'| / |R ∪ R'|.
+
+    Both are label maps of one shape, numbered from 0.
+    """
+    shape = (truth.max() + 1, regions.max() + 1)
+    pairs = truth.astype(np.int64) * shape[1] + regions
+    both = np.bincount(pairs.ravel(), minlength=shape[0] * shape[1]).reshape(shape)
+    size = both.sum(axis=1, keepdims=True)
+    overlap = both / (size + both.sum(axis=0) - both)
+    return float((size[:, 0] * overlap.max(axis=1)).sum() / truth.size)

@@ -1,0 +1,187 @@
+"""`python -m reference_models.sweep`: every run that has no results yet, one after the other."""
+
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from reference_models import train
+from reference_models.loop import Clock, OutOfTime, clock
+from reference_models.options import InputError, Options
+from reference_models.recipes import RECIPES
+
+SEEDS = (0, 1, 2)
+# From the most important down.
+FIRST: dict[str, tuple[str, ...]] = {
+    "W, Tables 1 and 4": (
+        "zoomout-ce", "zoomout-af", "zoomout-af-no-a", "zoomout-af-no-b",
+        "zoomout-ce-2x-foreground", "zoomout-ce-2x-background", "zoomout-ce-band",
+    ),
+    "C, Tables 1 and 2": tuple(
+        f"{head}-{loss}-{labels}"
+        for head in ("fcn", "deeplab")
+        for loss in ("ce", "cace", "cas")
+        for labels in ("clean", "swapped")
+    ),
+    "M, Tables 3 and 4": (
+        "menet-ce-plain", "menet-ce", "menet-metric", "metric-head-ce", "metric-head-metric",
+    ),
+    "L, Table 3": ("anchors",),
+    "R, Table 1": ("relations", "relations-self-drfi", "relations-self-hs", "relations-self-rc"),
+    "C, general segmentation": tuple(name for name in RECIPES if name.startswith("regions-")),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    recipe: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Run all recipes on real data that have no results yet, in the order of RUNS.md.
+
+    A run that starts from another's maps gets that one first. Stopped, by the minutes or
+    otherwise, the same command goes on where it was.
+    """
+
+    only: tuple[str, ...] = ()
+    """Recipes by name or pattern, such as "fcn-*"; none given: all."""
+    scale: Literal["small", "full"] = "full"
+    """small ends within three minutes a run on two cores; full is what a GPU is for."""
+    seeds: tuple[int, ...] = ()
+    """By default 0, 1 and 2 at full scale, and 0 at small."""
+    minutes: float | None = None
+    """Stop cleanly before so many minutes are over."""
+    archives: Path | None = None
+    """The folder of the data sets and backbones; by default data/ or ../shared/data."""
+    out: Path = Path("runs")
+    """Where the run folders lie."""
+    results: Path = train.RESULTS
+    """Where results are written. What has results there or in reference_models/results is done."""
+    list: bool = False
+    """Print what would run, and stop."""
+
+    def options(self, run: Run) -> Options:
+        name = Options(recipe=run.recipe, scale=self.scale, seed=run.seed).name
+        return Options(
+            recipe=run.recipe, scale=self.scale, seed=run.seed, archives=self.archives,
+            out=self.out / name,
+        )  # fmt: skip
+
+    def done(self, run: Run) -> bool:
+        file = f"{self.options(run).name}.json"
+        return any((folder / file).is_file() for folder in (self.results, train.RESULTS))
+
+    def trained(self, run: Run) -> bool:
+        return (self.options(run).folder / "weights.safetensors").is_file()
+
+
+def blocks() -> dict[str, tuple[str, ...]]:
+    """All recipes on real data by block, the most important first."""
+    known = {name for names in FIRST.values() for name in names}
+    rest = tuple(name for name in RECIPES if name not in known and name[:7] != "scenes-")
+    return FIRST | {"Controls and variants": rest}
+
+
+def planned(sweep: Sweep) -> list[Run]:
+    """Every run that was asked for, done or not. In a block the seeds come one after the other, so
+    that time running out leaves whole tables of fewer seeds."""
+    for pattern in sweep.only:
+        if not any(fnmatch(name, pattern) for names in blocks().values() for name in names):
+            raise InputError(
+                f"--only {pattern} fits no recipe on real data; "
+                "`python -m reference_models.train --recipes` lists them"
+            )
+    return [
+        Run(name, seed)
+        for names in blocks().values()
+        for seed in sweep.seeds or (SEEDS if sweep.scale == "full" else SEEDS[:1])
+        for name in names
+        if not sweep.only or any(fnmatch(name, pattern) for pattern in sweep.only)
+    ]
+
+
+def needs(recipe: str) -> list[str]:
+    """The recipes whose maps this one starts from."""
+    chosen = RECIPES[recipe]
+    priors = [chosen.train_prior, *(p for named in chosen.test_priors.values() for p in named)]
+    return list(dict.fromkeys(p.removeprefix("run:") for p in priors if p and p[:4] == "run:"))
+
+
+def with_needs(sweep: Sweep, wanted: Sequence[Run]) -> list[Run]:
+    """The runs, each after those whose weights it needs and that are not there."""
+    ordered: dict[Run, None] = {}
+
+    def add(run: Run) -> None:
+        for other in needs(run.recipe):
+            if not sweep.trained(Run(other, run.seed)):
+                add(Run(other, run.seed))
+        ordered[run] = None
+
+    for run in wanted:
+        add(run)
+    return list(ordered)
+
+
+def main() -> None:
+    begun = time.monotonic()
+    try:
+        sweep = tyro.cli(Sweep, prog="python -m reference_models.sweep", config=(
+            tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff,
+        ))  # fmt: skip
+        left = with_needs(sweep, [run for run in planned(sweep) if not sweep.done(run)])
+        if sweep.list:
+            for run in left:
+                print(f"{run.recipe} --seed {run.seed}")
+            return
+        failed = go(sweep, left, clock(sweep.minutes, begun))
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    sys.exit(1 if failed else 0)
+
+
+def go(sweep: Sweep, left: list[Run], check: Clock) -> list[Run]:
+    """Run what is left, in one process, so that data and features are read once; returns the runs
+    that failed."""
+    shared, failed, ended = train.Shared(), [], 0
+    try:
+        for run in left:
+            check()
+            begun = time.monotonic()
+            try:
+                lacking = [n for n in needs(run.recipe) if Run(n, run.seed) in failed]
+                if lacking:
+                    raise InputError(f"it starts from the maps of {lacking[0]}, which failed")
+                train.run(sweep.options(run), shared, check, sweep.results)
+            except OutOfTime:
+                raise
+            except Exception as error:  # The others shall run whatever is wrong with this one.
+                failed.append(run)
+                if not isinstance(error, InputError):
+                    traceback.print_exc()
+                print(f"FAILED {run.recipe}, seed {run.seed}: {error}", flush=True)
+                continue
+            ended += 1
+            seconds = time.monotonic() - begun
+            print(f"DONE {run.recipe}, seed {run.seed}: {seconds:.0f} s", flush=True)
+    except OutOfTime:
+        print("the minutes are over; the same command goes on from the last step")
+    waiting = left[ended + len(failed) :]
+    print(f"{ended} done, {len(failed)} failed, {len(waiting)} left")
+    for run in failed:
+        print(f"failed: {run.recipe}, seed {run.seed}")
+    for run in waiting:
+        print(f"left: {run.recipe}, seed {run.seed}")
+    return failed
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""MEnet and its heads on other features: shapes, gradients, losses, maps, and that they learn."""
+
+from typing import get_args
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+
+from reference_models.options import InputError
+from reference_models.scenes import scenes
+from reference_models.torch.menet import Loss, MEnet, MetricHead
+from reference_models.torch.system import Batch, Pixels
+from saliency_losses.torch import metric_loss
+
+LOSSES = get_args(Loss)
+
+
+class SmallBackbone(nn.Module):
+    """Two taps, at strides 2 and 4, to be trained from scratch."""
+
+    channels = (16, 24)
+    strides = (2, 4)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine = nn.Sequential(
+            nn.Conv2d(3, 16, 5, stride=2, padding=2), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1)
+        )
+        self.coarse = nn.Sequential(
+            nn.Conv2d(16, 24, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(24, 24, 3, padding=2, dilation=2),
+        )
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        fine = self.fine(4 * images - 2).relu()
+        return [fine, self.coarse(fine).relu()]
+
+
+@pytest.fixture(autouse=True)
+def settings_of_torch():
+    """One thread, enough for networks this small; other tests shall not notice."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
+
+
+def a_batch(count: int = 4, size: int = 32, seed: int = 0) -> Batch:
+    images, masks, priors = scenes(count, size, seed)
+    return Batch(
+        torch.from_numpy(images).permute(0, 3, 1, 2) / 255,
+        torch.from_numpy(masks).long(),
+        torch.from_numpy(priors),
+        torch.Generator().manual_seed(seed),
+    )
+
+
+def a_system(kind: str, loss: Loss = "metric") -> MEnet | MetricHead:
+    if kind == "menet":
+        return MEnet(loss, Pixels(), width=4, widest=8)
+    return MetricHead(loss, SmallBackbone(), width=8)
+
+
+def output_of(system: nn.Module, batch: Batch) -> Tensor:
+    return system(system.backbone(batch.images))
+
+
+KINDS = pytest.mark.parametrize("kind", ["menet", "head"])
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (96, 64)])
+def test_two_logits_and_sixteen_bounded_features(height, width):
+    images = torch.rand(2, 3, height, width)
+    for kind, stride in (("menet", 1), ("head", 2)):
+        system = a_system(kind)
+        output = system(system.backbone(images))
+        assert output.shape == (2, 18, height // stride, width // stride)
+        assert output[:, 2:].abs().max() <= 1
+
+
+def test_the_plain_network_has_logits_alone():
+    system = MEnet("ce", width=4, widest=8, multi_scale=False)
+    batch = a_batch()
+    output = output_of(system, batch)
+    assert output.shape == (4, 2, 32, 32)
+    assert list(system.maps(output, batch)) == ["saliency head"]
+    with pytest.raises(InputError, match="multi_scale"):
+        MEnet("metric", multi_scale=False)
+
+
+def test_sizes():
+    """Thirteen scales; the small network fits 5 MB in half precision; the paper's is far larger."""
+    small = MEnet("metric")
+    assert len(small.scales) == 13
+    assert small.features[0].in_channels == small.logits[0].in_channels == 13
+    count = sum(parameter.numel() for parameter in small.parameters())
+    assert count == 1_021_918
+    with torch.device("meta"):
+        large = MEnet("metric", width=64, widest=512, blocks=2)
+    assert sum(parameter.numel() for parameter in large.parameters()) > 40 * count
+
+
+@KINDS
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_head_parameter_gets_a_gradient(kind, loss):
+    """But for MEnet's sixteen features under cross-entropy alone, of which nothing is made."""
+    system, batch = a_system(kind, loss), a_batch()
+    system.loss(output_of(system, batch), batch).backward()
+    idle = {
+        name
+        for name, parameter in system.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    }
+    expected = {name for name, _ in system.named_parameters() if name.startswith("features.")}
+    assert idle == (expected if (kind, loss) == ("menet", "ce") else set())
+
+
+@KINDS
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("value", [0, 1])
+def test_masks_of_one_region_have_a_finite_loss_and_gradient(kind, loss, value):
+    system, batch = a_system(kind, loss), a_batch()
+    batch = batch._replace(labels=torch.full_like(batch.labels, value))
+    output = output_of(system, batch)
+    total = system.loss(output, batch)
+    total.backward()
+    assert total.isfinite()
+    assert all(p.grad.isfinite().all() for p in system.parameters() if p.grad is not None)
+    torch.testing.assert_close(total, a_system(kind, "ce").loss(output, batch))
+
+
+def test_the_loss_is_cross_entropy_plus_the_metric_loss_of_unit_features():
+    batch, output = a_batch(), torch.randn(4, 18, 32, 32)
+    entropy = cross_entropy(output[:, :2], batch.labels)
+    metric = metric_loss(normalize(output[:, 2:]), batch.labels)
+    torch.testing.assert_close(a_system("menet").loss(output, batch), entropy + metric)
+    torch.testing.assert_close(a_system("menet", "ce").loss(output, batch), entropy)
+
+
+@KINDS
+def test_maps_are_of_image_size_in_unit_range_and_blind_to_labels(kind):
+    system, batch = a_system(kind).eval(), a_batch()
+    with torch.no_grad():
+        output = output_of(system, batch)
+        maps = system.maps(output, batch)
+        other = system.maps(output, batch._replace(labels=1 - batch.labels))
+    assert list(maps) == ["saliency head", "semantic distance"]
+    for name, one in maps.items():
+        assert one.shape == batch.labels.shape
+        assert one.min() >= 0
+        assert one.max() <= 1
+        torch.testing.assert_close(one, other[name], rtol=0, atol=0)
+    assert (maps["semantic distance"].amax(dim=(1, 2)) == 1).all()
+
+
+def test_the_semantic_distance_of_equal_features_is_zero():
+    batch = a_batch()
+    output = torch.zeros(4, 18, 8, 8)
+    assert (a_system("head").maps(output, batch)["semantic distance"] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("system", "steps"),
+    [
+        (lambda: MEnet("metric", width=4, widest=16), 40),
+        (lambda: MetricHead("metric", SmallBackbone(), width=16), 120),
+        (lambda: MetricHead("metric-hard-negatives", SmallBackbone(), width=16), 120),
+    ],
+    ids=["menet", "head", "head-hard-negatives"],
+)
+def test_it_learns_the_generated_scenes(system, steps):
+    system = system()
+    optimizer = torch.optim.Adam(system.parameters(), lr=3e-3)
+    batches = [a_batch(8, 64, seed=seed) for seed in range(15)]
+    for step in range(steps):
+        batch = batches[step % len(batches)]
+        optimizer.zero_grad()
+        system.loss(output_of(system, batch), batch).backward()
+        optimizer.step()
+    system.eval()
+    batch = a_batch(24, 64, seed=1000)
+    with torch.no_grad():
+        maps = system.maps(output_of(system, batch), batch)
+    salient = batch.labels == 1
+    for one in maps.values():
+        assert one[salient].mean() > one[~salient].mean() + 0.3

@@ -1,0 +1,265 @@
+"""Prediction on photographs of all kinds, and the weights that are packed for it."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from reference_models import pack, predict, train
+from reference_models.files import read_about, read_arrays, write_arrays, write_json
+from reference_models.loop import new_trainer
+from reference_models.options import InputError, Options
+from reference_models.predict import Predict
+from reference_models.torch.backbones import mobilenet_v2
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """An empty project: no weights, no results, a backbone of random weights in data/."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(predict, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(pack, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(train, "RESULTS", tmp_path / "results")
+    for folder in ("weights", "results", "data"):
+        (tmp_path / folder).mkdir()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield tmp_path
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+
+
+def ended(recipe: str, folder: Path, inverted: bool = False, size: int = 32) -> Path:
+    """The folder of a finished run, its weights those it began with."""
+    options = Options(recipe=recipe, scale="small", size=size, device="cpu")
+    if options.plan.backbone is not None:
+        torch.manual_seed(0)
+        save_file(
+            {name: tensor.half() for name, tensor in mobilenet_v2((18,)).state_dict().items()
+             if tensor.is_floating_point()},
+            "data/mobilenet_v2.fp16.safetensors",
+        )  # fmt: skip
+    folder.mkdir(parents=True)
+    about = {"recipe": recipe, "backend": "torch", "inverted": inverted,
+             "schedule": asdict(options.plan)}  # fmt: skip
+    write_arrays(folder / "weights.safetensors", new_trainer(options).weights(), about)
+    measures = {"ecssd": {"map": {"mae": 0.1, "max_f": 0.8, "f": 0.75}}}
+    report = {**options.as_json(), "commit": "0123456789abcdef", "weights_sha256": "aa",
+              "images": {"train": 9}, "measures": measures}  # fmt: skip
+    write_json(folder / "run.json", report)
+    write_json(train.RESULTS / f"{options.name}.json", report)
+    return folder
+
+
+def photo(path: Path, mode: str = "RGB", size: tuple[int, int] = (40, 30), **more) -> Path:
+    pixels = RNG.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path, **more)
+    return path
+
+
+def picture(path: str | Path) -> Image.Image:
+    with Image.open(path) as image:
+        image.load()
+    return image
+
+
+def test_pictures_have_the_photographs_size(place):
+    run = ended("menet-ce", place / "run")
+    file = photo(place / "one.jpg", size=(50, 30))
+    assert predict.predict(Predict((file,), model=str(run))) == []
+    names = {path.name for path in Path("predictions").iterdir()}
+    assert names == {"one-map.png", "one-cutout.png", "one-overlay.png"}
+    saliency = picture("predictions/one-map.png")
+    cutout = picture("predictions/one-cutout.png")
+    overlay = picture("predictions/one-overlay.png")
+    assert (saliency.mode, cutout.mode, overlay.mode) == ("L", "RGBA", "RGB")
+    assert saliency.size == cutout.size == overlay.size == (50, 30)
+    np.testing.assert_array_equal(cutout.getchannel("A"), saliency)
+    np.testing.assert_array_equal(cutout.convert("RGB"), picture(file))
+
+
+def test_a_map_is_inverted_where_validation_said_so(place):
+    file = photo(place / "one.png")
+    maps = []
+    for inverted in (False, True):
+        run = ended("menet-ce", place / f"run{inverted}", inverted)
+        predict.predict(Predict((file,), model=str(run)))
+        maps.append(np.asarray(picture("predictions/one-map.png"), int))
+    assert np.abs(maps[0] + maps[1] - 255).max() <= 1
+
+
+def test_folders_and_photographs_of_one_name(place):
+    run = ended("menet-ce", place / "run")
+    for folder in ("a", "b"):
+        (place / folder).mkdir()
+        photo(place / folder / "one.png")
+    (place / "a" / "notes.txt").touch()
+    predict.predict(Predict((place / "a", place / "b"), model=str(run), out=place / "out"))
+    names = {path.name for path in (place / "out").glob("*-map.png")}
+    assert names == {"one-map.png", "one-2-map.png"}
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16", "F"])
+def test_any_mode(place, mode):
+    file = place / ("one.tif" if mode in ("CMYK", "F") else "one.png")
+    values = RNG.integers(0, 256, (30, 40)).astype(np.uint8)
+    if mode == "I;16":
+        Image.fromarray(values.astype(np.uint16) * 257).save(file)
+    elif mode == "F":
+        Image.fromarray((values / 255).astype(np.float32)).save(file)
+    else:
+        Image.fromarray(values).convert("RGB").convert(mode).save(file)
+    image, alpha = predict.read_photo(file)
+    assert (image.mode, image.size) == ("RGB", (40, 30))
+    assert (alpha is not None) == (mode in ("LA", "RGBA"))
+    if mode in ("L", "LA", "RGBA", "I;16", "F"):
+        np.testing.assert_array_equal(np.asarray(image)[..., 0], values)
+
+
+def test_transparent_pixels_are_white_and_stay_transparent(place):
+    pixels = np.zeros((30, 40, 4), np.uint8)
+    pixels[:, 20:, 3] = 255
+    Image.fromarray(pixels).save("one.png")
+    image, alpha = predict.read_photo(Path("one.png"))
+    assert image.getpixel((0, 0)) == (255, 255, 255)
+    assert image.getpixel((39, 0)) == (0, 0, 0)
+    predict.write_pictures(image, alpha, np.full((30, 40), 200, np.uint8), place / "x")
+    cutout = picture("x-cutout.png").getchannel("A")
+    assert (cutout.getpixel((0, 0)), cutout.getpixel((39, 0))) == (0, 200)
+
+
+def test_turned_photographs_are_put_upright(place):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo(place / "one.jpg", size=(50, 30), exif=exif)
+    assert predict.read_photo(place / "one.jpg")[0].size == (30, 50)
+
+
+def test_what_is_no_image_is_named_and_the_others_are_done(place, capsys):
+    run = ended("menet-ce", place / "run")
+    (place / "bad.jpg").write_text("no image")
+    faults = predict.predict(Predict((place / "bad.jpg", photo(place / "one.png")), model=str(run)))
+    assert len(faults) == 1
+    assert "bad.jpg cannot be read as an image" in capsys.readouterr().err
+    assert Path("predictions/one-map.png").is_file()
+    with pytest.raises(InputError, match=r"gone\.png does not exist"):
+        predict.predict(Predict((place / "gone.png",), model=str(run)))
+    with pytest.raises(InputError, match="holds no image file"):
+        predict.predict(Predict((place / "results",), model=str(run)))
+
+
+def test_models_that_are_not_there(place):
+    file = photo(place / "one.png")
+    with pytest.raises(InputError, match=r"--model nothing is neither .* holds: none"):
+        predict.predict(Predict((file,), model="nothing"))
+    pack.pack(ended("menet-ce", place / "run"))
+    with pytest.raises(InputError, match="holds: menet-ce"):
+        predict.predict(Predict((file,), model="nothing"))
+    with pytest.raises(InputError, match="training has not ended"):
+        predict.predict(Predict((file,), model=str(place / "data")))
+    save_file({"a": torch.zeros(1)}, "x.safetensors")
+    with pytest.raises(InputError, match="does not say what it is"):
+        predict.predict(Predict((file,), model="x.safetensors"))
+    run = ended("regions-cas-4", place / "regions")
+    with pytest.raises(InputError, match="divides images into regions"):
+        predict.predict(Predict((file,), model=str(run)))
+
+
+def test_another_schedule_than_the_recipes(place):
+    """The network is built as the file says; sizes that no recipe has are an error."""
+    run = ended("menet-ce", place / "run", size=64)
+    file = run / "weights.safetensors"
+    assert predict.options_of(file, "cpu").plan.size == 64
+    about = read_about(file)
+    about["schedule"]["options"] = {"width": 3}
+    write_arrays(file, read_arrays(file), about)
+    with pytest.raises(InputError, match="sizes that the recipe menet-ce has no more"):
+        predict.options_of(file, "cpu")
+
+
+def test_promoting_starts_from_the_prior(place, capsys):
+    file = photo(place / "one.png")
+    run = str(ended("anchors", place / "run", size=64))
+
+    def saliency(**more) -> np.ndarray:
+        assert predict.predict(Predict((file,), model=run, **more)) == []
+        return np.asarray(picture("predictions/one-map.png"))
+
+    centre = saliency()
+    assert "Gaussian at the centre" in capsys.readouterr().out
+    prior = np.zeros((30, 40), np.uint8)
+    prior[:, :10] = 255
+    (place / "priors").mkdir()
+    Image.fromarray(prior).save("priors/one.png")
+    left = saliency(prior=place / "priors" / "one.png")
+    assert (left != centre).any()
+    np.testing.assert_array_equal(saliency(prior=place / "priors"), left)
+    other = photo(place / "two.png")
+    (fault,) = predict.predict(Predict((other,), model=run, prior=place / "priors"))
+    assert "no map for" in fault
+    pack.pack(ended(predict.DEFAULT, place / "default"))
+    capsys.readouterr()
+    saliency()
+    assert f"starts from the maps of {predict.DEFAULT}" in capsys.readouterr().out
+    with pytest.raises(InputError, match="leave --prior out"):
+        predict.predict(Predict((file,), model=str(place / "default"), prior=place / "priors"))
+
+
+def test_packed_weights_predict_the_same_without_the_data_folder(place):
+    run, file = ended("metric-head-ce", place / "run"), photo(place / "one.png")
+    predict.predict(Predict((file,), model=str(run), out=place / "single"))
+    packed = pack.pack(run)
+    assert read_arrays(packed)["logits.weight"].dtype == np.float16
+    assert not any(name.startswith("backbone.") for name in read_arrays(packed))
+    backbone = read_arrays(place / "weights" / "mobilenet_v2.fp16.safetensors")
+    assert {int(name.split(".")[1]) for name in backbone} == set(range(18))
+    predict.predict(Predict((file,), model="metric-head-ce", out=place / "half"))
+    one, other = (
+        np.asarray(picture(place / kind / "one-map.png"), int) for kind in ("single", "half")
+    )
+    assert np.abs(one - other).max() <= 2
+
+
+def test_the_readme_of_the_weights(place):
+    pack.pack(ended("metric-head-ce", place / "run"))
+    pack.write_readme()
+    text = Path("weights/README.md").read_text(encoding="utf-8")
+    assert "| `metric-head-ce` | DUTS-TR, 9 images |" in text
+    assert "ecssd: MAE 0.100, max F 0.800, F 0.750" in text
+    assert "`mobilenet_v2.fp16.safetensors` (" in text
+    assert "Apache-2.0" in text
+
+
+def test_only_runs_whose_results_are_committed_are_packed(place):
+    run = ended("menet-ce", place / "run")
+    results = train.RESULTS / "menet-ce-torch-small-0.json"
+    known = json.loads(results.read_text())
+    write_json(results, known | {"weights_sha256": "bb"})
+    with pytest.raises(InputError, match="is of other weights"):
+        pack.pack(run)
+    results.unlink()
+    with pytest.raises(InputError, match="only such runs are packed"):
+        pack.pack(run)
+    (run / "run.json").unlink()
+    with pytest.raises(InputError, match=r"there is no run\.json"):
+        pack.pack(run)
+
+
+def test_sizes_are_kept(place):
+    large = {"x": np.zeros(pack.LARGEST // 2 + 1, np.float16)}
+    with pytest.raises(InputError, match=r"would take 5\.0 MB"):
+        pack.write_checked(place / "weights" / "x.safetensors", large, {})
+    some = {"x": np.zeros(pack.LARGEST // 2 - 1000, np.float16)}
+    pack.write_checked(place / "weights" / "x.safetensors", some, {})
+    pack.write_checked(place / "weights" / "y.safetensors", some, {})
+    with pytest.raises(InputError, match="all weights would take 15"):
+        pack.write_checked(place / "weights" / "z.safetensors", some, {})
+    with pytest.raises(InputError, match="beyond half precision"):
+        pack.half({"x": np.array([1e6], np.float32)})

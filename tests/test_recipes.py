@@ -1,0 +1,165 @@
+"""The recipes: each builds its system, names its paper's figures, and finds the priors it names."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reference_models.files import read_arrays
+from reference_models.loop import clock
+from reference_models.measures import NAMES
+from reference_models.options import InputError, Options
+from reference_models.recipes import BLOCKS, RECIPES
+from reference_models.scoring import prior_of, starts_from
+from reference_models.torch.training import build
+from reference_models.train import Shared, load_data, run
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_consistent_and_builds_at_both_scales(name: str):
+    recipe = RECIPES[name]
+    assert recipe.name == name
+    for scale in (recipe.small, recipe.full):
+        system = build(recipe, scale)
+        head = [p for n, p in system.named_parameters() if not n.startswith("backbone.")]
+        assert sum(p.numel() for p in head) > 300
+        side = scale.crop or scale.size
+        assert side % (32 if scale.backbone else 4) == 0
+        assert not (scale.crop and scale.backbone and not scale.backbone_rate), "features of crops"
+    assert recipe.small.train_images is not None
+    if recipe.paper:
+        for figures in recipe.paper.figures.values():
+            assert set(figures) <= {*NAMES, "weighted_f_exact"}
+            assert all(0 < figure < 1 for figure in figures.values())
+    others = [recipe.train_prior, *(p for ps in recipe.test_priors.values() for p in ps)]
+    for prior in others:
+        if prior and prior.startswith("run:"):
+            assert prior.removeprefix("run:") in RECIPES
+    assert set(recipe.test_priors) <= set(recipe.tests)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_any_backbone_can_carry_a_recipe(name: str):
+    options = Options(recipe="fcn-cas-clean", scale="small", backbone=name)
+    backbone = build(options.chosen, options.plan).backbone
+    assert backbone.name == name
+    assert backbone.strides[-1] == (16 if name == "squeezenet1_0" else 32)
+
+
+def test_missing_weights_of_a_backbone_are_named(tmp_path: Path):
+    options = Options(recipe="fcn-cas-clean", backbone="vgg16", archives=tmp_path)
+    with pytest.raises(InputError, match=r"ImageNet weights of vgg16 .* --backbone-weights"):
+        options.backbone_file("vgg16")
+
+
+def test_only_the_recipe_as_it_stands_answers_a_table():
+    assert Options(recipe="menet-ce", scale="small", seed=2).as_published
+    for change in ({"steps": 3}, {"data": "scenes"}, {"swap_labels": 0.5}, {"train_images": 9}):
+        assert not Options(recipe="menet-ce", scale="small", **change).as_published
+
+
+TINY = {
+    "scale": "small", "data": "scenes", "size": 32, "train_images": 8, "test_images": 4,
+    "steps": 2, "batch": 4,
+}  # fmt: skip
+
+
+def scratch(folder: Path, **changes: object) -> Options:
+    return Options(recipe="menet-metric", out=folder, **(TINY | changes))
+
+
+def test_priors_by_name(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = Options(recipe="scenes-anchor", size=16, train_images=8, steps=2, batch=4)
+    (test,) = load_data(options).tests
+    shape = test.images.labels.shape
+    centre = prior_of("centre", test, options)
+    assert (centre.shape, centre.dtype) == (shape, np.uint8)
+    assert centre[0, 8, 8] > centre[0, 0, 0]
+    np.testing.assert_array_equal(prior_of("truth", test, options) == 255, test.images.masks)
+    np.testing.assert_array_equal(prior_of("generated", test, options), test.images.priors)
+    with pytest.raises(InputError, match=r"train it first: .*scenes-cas --scale full --seed 0"):
+        prior_of("run:scenes-cas", test, options)
+
+    run(replace(options, recipe="scenes-cas"), Shared(), clock())
+    options = replace(options, recipe="scenes-anchor")
+    maps = prior_of("run:scenes-cas", test, options)
+    assert maps.shape == shape
+    assert (maps.min(axis=(1, 2)) == 0).all()
+    assert (maps.max(axis=(1, 2)) == 255).all()
+    # The recipe's own sizes stay what they were when it was trained, whatever ours are.
+    assert starts_from(options.chosen, test) == ("generated",)
+    assert starts_from(options.chosen, replace(test, name="own", priors={})) == ("centre",)
+    assert starts_from(RECIPES["scenes-cas"], test) == ()
+
+
+def test_a_paper_system_runs_from_command_to_report(tmp_path: Path):
+    options = scratch(tmp_path / "run")
+    run(options, Shared(), clock())
+    report = json.loads((tmp_path / "run/run.json").read_text())
+    rows = report["measures"]
+    assert list(rows) == ["scenes", *(f"scenes, {word}" for word in options.chosen.corruptions)]
+    assert set(rows["scenes"]) == {"saliency head", "semantic distance"}
+    assert set(rows["scenes"]["saliency head"]) == set(NAMES)
+    assert rows["scenes"] != rows["scenes, noise 0.29"]
+    assert report["schedule"]["size"] == 32
+    with Image.open(tmp_path / "run/sheet.png") as picture:
+        assert min(picture.size) > 300
+
+
+@pytest.mark.slow
+def test_a_killed_run_loses_one_interval_and_leaves_whole_files(tmp_path: Path):
+    words = [
+        sys.executable, "-m", "reference_models.train", "menet-metric", "--scale", "small",
+        "--data", "scenes", "--size", "32", "--train-images", "8", "--test-images", "4",
+        "--steps", "40", "--batch", "4", "--checkpoint-seconds", "0",
+        "--out", str(tmp_path / "run"),
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    checkpoint = tmp_path / "run/checkpoint.safetensors"
+    killed = 0
+    for _ in range(8):
+        child = subprocess.Popen(
+            words, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        seen = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        while child.poll() is None:
+            time.sleep(0.002)
+            if checkpoint.exists() and checkpoint.stat().st_mtime_ns != seen:
+                time.sleep(0.05)
+                child.send_signal(signal.SIGKILL)
+                killed += child.wait() != 0
+        done = len(read_arrays(checkpoint)["run/losses"])
+        if done == 40:
+            break
+        assert 0 < done < 40
+        if killed == 3:
+            subprocess.run(words, cwd=ROOT, env=environment, check=True, capture_output=True)
+            break
+    assert killed
+    straight = scratch(tmp_path / "straight", steps=40)
+    run(straight, Shared(), clock())
+    ours, theirs = (read_arrays(tmp_path / name / "weights.safetensors")
+                    for name in ("run", "straight"))  # fmt: skip
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+
+@pytest.fixture(autouse=True)
+def settings_of_torch():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)

@@ -1,0 +1,232 @@
+"""The report: what stands in its tables comes from the results, and what it judges is right."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from reference_models import figures, report
+from reference_models.claims import (
+    Ask,
+    Identity,
+    af_against_ce,
+    at_least,
+    at_most,
+    claims,
+    number,
+    row,
+    within,
+)
+from reference_models.options import InputError
+from reference_models.recipes import RECIPES
+
+MAIN = {"menet": "saliency head", "metric-head": "saliency head", "relations": "merged"}
+
+
+def made(recipe: str, scale: str = "small", seed: int = 0, device: str = "cpu: X", **values: float):
+    """A results file of the shape that `train.run` writes; all measures are .5 if not given."""
+    chosen = RECIPES[recipe]
+    if chosen.regions > 2:
+        names = ("covering", "rand", "variation_of_information", "regions")
+        maps = ("regions",)
+    else:
+        names = ("mae", "f", "max_f", "weighted_f", "s", "e", "auroc",
+                 "weighted_f_exact", "weighted_f_loss")  # fmt: skip
+        main = MAIN.get(chosen.system, "map")
+        maps = {"menet": (main, "semantic distance"), "metric-head": (main, "semantic distance"),
+                "relations": ("prior", "prior, cut at 1/2", "merged", "refined"),
+                "anchors": ("prior", "prior, cut at 1/2", "T = 5", "T = 1"),
+                }.get(chosen.system, (main,))  # fmt: skip
+        if recipe == "anchors-ce":
+            maps = ("map",)
+    tests = [f"{test}{end}" for test in chosen.tests for end in (
+        [f", {p}" for p in chosen.test_priors.get(test, ())]
+        or ["", *(f", {c}" for c in chosen.corruptions)]
+    )]  # fmt: skip
+    given = {name: values.get(name, 0.5) for name in names}
+    return {
+        "recipe": recipe, "backend": "torch", "scale": scale, "seed": seed, "device": device,
+        "schedule": {"steps": 30}, "images": {"train": 9, "ecssd": 3}, "notes": ["a note"],
+        "versions": {"torch": "2"}, "commit": "0123456789abcdef-dirty", "weights_sha256": "aa",
+        "seconds": {"data": 1.0, "training": 50.0, "evaluation": 9.0}, "loss_curve": [2.0, 1.0],
+        "measures": {test: {name: dict(given) for name in maps} for test in tests},
+    }  # fmt: skip
+
+
+def write(folder: Path, *results: dict) -> Path:
+    folder.mkdir(exist_ok=True, parents=True)
+    for one in results:
+        name = "{recipe}-{backend}-{scale}-{seed}.json".format(**one)
+        (folder / name).write_text(json.dumps(one), encoding="utf-8")
+    return folder
+
+
+def everything() -> list[dict]:
+    names = [name for name in RECIPES if not name.startswith("scenes-")]
+    return [made(name, "small") for name in names] + [
+        made(name, "full", seed, "cuda: H100", f=0.5 + seed / 100)
+        for name in names
+        for seed in range(3)
+    ]
+
+
+def results(*made: dict) -> report.Results:
+    found: report.Results = {}
+    for one in made:
+        found.setdefault((one["recipe"], one["scale"]), {})[one["seed"]] = one
+    return found
+
+
+def test_without_results_everything_is_pending(tmp_path):
+    report.report(tmp_path / "none", tmp_path)
+    text = (tmp_path / "docs/results.md").read_text(encoding="utf-8")
+    assert len(re.findall(r"\| pending \| pending \|\n", text)) > 100
+    assert not re.findall(r"(?:full|small) scale: (?!pending)", text)
+    assert not list(tmp_path.rglob("*.png"))
+    runs = (tmp_path / "reference_models/RUNS.md").read_text(encoding="utf-8")
+    for name in RECIPES:
+        assert (f"| {name} |" in runs) == (not name.startswith("scenes-"))
+    assert "done" not in runs.split("## ", 1)[1]
+
+
+def test_the_committed_report_is_that_of_the_committed_results():
+    stale = report.report(report.ROOT / "reference_models/results", check=True)
+    assert stale == [], "python -m reference_models.report"
+
+
+def test_a_second_time_gives_the_same_files_and_check_sees_any_change(tmp_path):
+    folder = write(tmp_path / "results", *everything())
+    assert report.report(folder, tmp_path, check=True)
+    assert not (tmp_path / "docs").exists()
+    report.report(folder, tmp_path)
+    files = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.suffix in (".md", ".png")}
+    assert {p.name for p in files} == {
+        "results.md", "RUNS.md", "results-effects.png", "results-noise.png", "results-losses.png"
+    }  # fmt: skip
+    assert report.report(folder, tmp_path) == []
+    assert {p: p.read_bytes() for p in files} == files
+    # What is drawn tells a picture of old results, though its bytes are not compared.
+    write(folder, made("metric-head-ce", max_f=0.25))
+    write(folder, made("metric-head-ce", "full", device="cuda: H100", max_f=0.25))
+    stale = report.report(folder, tmp_path, check=True)
+    assert "docs/results.md" in stale
+    assert "docs/figures/results-noise.png" in stale
+    assert "docs/figures/results-losses.png" not in stale
+    (tmp_path / "docs/figures/results-old.png").touch()
+    assert "docs/figures/results-old.png" in report.report(folder, tmp_path)
+    assert not (tmp_path / "docs/figures/results-old.png").exists()
+
+
+def test_every_row_finds_its_value_once_all_has_run(tmp_path):
+    """No recipe, test set or map is misnamed in the claims."""
+    found = report.read(write(tmp_path, *everything()))
+    for claim in claims():
+        for one in (line for part in claim.tables for line in part.rows):
+            measure = "covering" if one.test == "bsds500" else "f"
+            for scale in ("full", "small"):
+                assert report.values(found, scale, one, measure), one
+    text = report.results_text(found, ())
+    assert "pending" not in text
+
+
+def test_every_recipe_on_real_data_stands_in_a_table():
+    shown = {line.recipe for c in claims() for part in c.tables for line in part.rows}
+    assert shown == {name for name in RECIPES if not name.startswith("scenes-")}
+
+
+def test_differences_are_paired_by_seed_and_paper_stands_beside():
+    found = results(
+        made("zoomout-af", "full", 0, f=0.8), made("zoomout-af", "full", 1, f=0.9),
+        made("zoomout-ce", "full", 1, f=0.7), made("zoomout-ce", "full", 2, f=0.1),
+    )  # fmt: skip
+    af, ce = row("zoomout-af"), row("zoomout-ce")
+    assert report.differences(found, "full", af, ce, "f") == {1: pytest.approx(0.2)}
+    assert report.differences(found, "small", af, ce, "f") == {}
+    printed = report.printed_differences(af, ce)
+    assert printed["weighted_f_exact"] == pytest.approx(0.031)
+    assert "f" not in printed
+
+
+@pytest.mark.parametrize(
+    ("ask", "found", "held"),
+    [
+        (at_least(row("zoomout-af"), None, "f", 0.005), {0: 0.005, 1: 0.005}, True),
+        (at_least(row("zoomout-af"), None, "f", 0.005), {0: 0.004, 1: 0.004}, False),
+        (at_least(row("zoomout-af"), None, "f", 0.02, each=-0.02), {0: 0.1, 1: -0.02}, True),
+        (at_least(row("zoomout-af"), None, "f", 0.02, each=-0.02), {0: 0.2, 1: -0.03}, False),
+        (at_most(row("zoomout-af"), None, "mae", -0.015), {0: -0.0151}, True),
+        (at_most(row("zoomout-af"), None, "mae", -0.015), {0: -0.01}, False),
+        (within(row("zoomout-af"), row("zoomout-ce"), "f", 0.01), {0: -0.0104}, True),
+        (within(row("zoomout-af"), row("zoomout-ce"), "f", 0.01), {0: 0.02}, False),
+        (at_least(row("zoomout-af"), None, "f", 0.0), {0: math.nan}, False),
+    ],
+)
+def test_bounds(ask: Ask, found: dict[int, float], held: bool):
+    assert report.holds(ask, found) == held
+
+
+def test_the_verdict_names_what_does_not_hold():
+    found = results(made("zoomout-af", f=0.71), made("zoomout-ce", f=0.7))
+    claim = af_against_ce()
+    assert report.verdict_text(found, claim, "small") == "**At small scale: holds.**"
+    assert report.verdict_text(found, claim, "full") == "**At full scale: pending.**"
+    found = results(made("zoomout-af", f=0.7), made("zoomout-ce", f=0.7))
+    assert report.verdict_text(found, claim, "small") == (
+        "**At small scale: 0 of 1 hold.** F of zoomout-af − zoomout-ce: asked for ≥ +.005, "
+        "found .000: does not hold."
+    )
+
+
+def test_equal_bits_are_asked_for_on_a_cpu_alone():
+    pair = Identity("fcn-cas-clean", "fcn-cas-swapped")
+    first, second = made(pair.first), made(pair.second)
+    assert report.equal_weights(results(first, second), "small", pair) == {0: True}
+    second["weights_sha256"] = "bb"
+    assert report.equal_weights(results(first, second), "small", pair) == {0: False}
+    second["device"] = "cuda: H100"
+    equal = report.equal_weights(results(first, second), "small", pair)
+    assert equal == {0: None}
+    assert report.identity_text(equal) == "not asked for on a GPU"
+    assert report.identity_text({}) == "pending"
+
+
+def test_numbers():
+    assert number(0.8374) == ".837"
+    assert number(1.5) == "1.500"
+    assert number(-0.02) == "−.020"
+    assert report.signed(0.0131) == "+.013"
+    assert report.signed(-0.0001) == ".000"
+    assert report.spread({0: 0.5, 1: 0.6, 2: 0.7}, "full") == ".600 ± .100"
+    assert report.spread({0: 0.5}, "full") == ".500 (1 of 3 seeds)"
+    assert report.spread({0: 0.5}, "small") == ".500"
+
+
+def test_runs_say_which_seeds_are_done():
+    one = made("zoomout-ce", "full", 1, "cuda: H100") | {"date": "2026-11-21"}
+    text = report.runs_text(results(one))
+    assert (
+        "| 1.0 (timed) | 0: pending<br>1: done, 2026-11-21, cuda: H100, commit 0123456789-dirty"
+        "<br>2: pending |" in text
+    )
+    order = [name for name in re.findall(r"^\| ([\w-]+) \|", text, re.M) if name != "recipe"]
+    assert order[:2] == ["zoomout-ce", "zoomout-af"]
+
+
+def test_results_that_are_none(tmp_path):
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(InputError, match=r"a\.json is no results file"):
+        report.read(tmp_path)
+    (tmp_path / "a.json").write_text(json.dumps(made("fcn-ce-clean") | {"recipe": "gone"}))
+    with pytest.raises(InputError, match="'gone', which does not exist"):
+        report.read(tmp_path)
+    (tmp_path / "a.json").write_text(json.dumps(made("fcn-ce-clean") | {"backend": "jax"}))
+    assert report.read(tmp_path) == {}
+
+
+def test_a_picture_remembers_what_it_shows(tmp_path):
+    plot = figures.Plot("noise", (("t", (("ce", ((0.0, (0.8, 0.9)), (0.1, (0.5, 0.6)))),)),))
+    figures.draw(plot, tmp_path / "a.png")
+    assert figures.drawn_from(tmp_path / "a.png") == plot.digest()
+    assert figures.drawn_from(tmp_path / "b.png") is None

@@ -1,0 +1,156 @@
+"""The sweep: order, what is left, what must come first, stopping, failing runs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reference_models import sweep, train
+from reference_models.loop import Clock, OutOfTime
+from reference_models.options import InputError, Options
+from reference_models.recipes import RECIPES
+from reference_models.sweep import Run, Sweep, blocks, go, needs, planned, with_needs
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A sweep in a folder of its own, and no committed results."""
+    monkeypatch.setattr(train, "RESULTS", tmp_path / "committed")
+
+    def ask(*only: str, **more: object) -> Sweep:
+        return Sweep(only=only, out=tmp_path / "runs", results=tmp_path / "results", **more)
+
+    return ask
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch):
+    """Runs are not trained, only written down; those in `broken` fail."""
+    done: list[str] = []
+
+    def run(options: Options, shared: train.Shared, check: Clock, results: Path) -> None:
+        if options.recipe in run.broken:
+            raise run.broken[options.recipe]
+        done.append(f"{options.recipe} {options.seed}")
+        options.folder.mkdir(parents=True, exist_ok=True)
+        (options.folder / "weights.safetensors").touch()
+        results.mkdir(exist_ok=True)
+        (results / f"{options.name}.json").touch()
+
+    run.broken = {}
+    run.done = done
+    monkeypatch.setattr(train, "run", run)
+    return run
+
+
+def never() -> None:
+    pass
+
+
+def left(asked: Sweep) -> list[Run]:
+    return with_needs(asked, [run for run in planned(asked) if not asked.done(run)])
+
+
+def test_every_recipe_on_real_data_has_its_place_once():
+    placed = [name for names in blocks().values() for name in names]
+    assert len(placed) == len(set(placed))
+    assert set(placed) == {name for name in RECIPES if not name.startswith("scenes-")}
+
+
+def test_seeds_come_one_after_the_other_in_a_block(asked):
+    runs = planned(asked("zoomout-ce", "zoomout-af", "fcn-ce-*", seeds=(0, 1)))
+    assert runs == [
+        Run("zoomout-ce", 0), Run("zoomout-af", 0), Run("zoomout-ce", 1), Run("zoomout-af", 1),
+        Run("fcn-ce-clean", 0), Run("fcn-ce-swapped", 0),
+        Run("fcn-ce-clean", 1), Run("fcn-ce-swapped", 1),
+    ]  # fmt: skip
+    assert {run.seed for run in planned(asked("anchors"))} == {0, 1, 2}
+    assert {run.seed for run in planned(asked("anchors", scale="small"))} == {0}
+
+
+def test_a_pattern_that_fits_nothing_is_an_error(asked):
+    with pytest.raises(InputError, match="--only fnc-"):
+        planned(asked("fnc-*"))
+
+
+def test_what_another_starts_from_comes_first_and_once(asked, ran):
+    assert needs("relations") == ["fcn-ce-clean"]
+    assert needs("anchors-ce") == needs("zoomout-ce") == []
+    wanted = asked("relations", "anchors", seeds=(1,))
+    runs = left(wanted)
+    assert runs == [Run("fcn-ce-clean", 1), Run("anchors", 1), Run("relations", 1)]
+    assert go(wanted, runs, never) == []
+    assert left(wanted) == []
+    # Its weights are there now, so the next that needs them starts at once.
+    assert left(asked("anchors-fc", seeds=(1,))) == [Run("anchors-fc", 1)]
+
+
+def test_results_of_old_but_no_weights(asked, ran):
+    """The run that others start from is trained again, though its results are there."""
+    (train.RESULTS).mkdir()
+    (train.RESULTS / "fcn-ce-clean-torch-full-0.json").touch()
+    assert left(asked("fcn-ce-clean", seeds=(0,))) == []
+    runs = left(asked("fcn-ce-clean", "relations", seeds=(0,)))
+    assert runs == [Run("fcn-ce-clean", 0), Run("relations", 0)]
+
+
+def test_it_goes_on_where_the_minutes_ended(asked, ran, capsys):
+    wanted, calls = asked("zoomout-ce*", seeds=(0,)), iter([False, False, True])
+
+    def check() -> None:
+        if next(calls):
+            raise OutOfTime
+
+    runs = left(wanted)
+    assert len(runs) == 4
+    assert go(wanted, runs, check) == []
+    assert capsys.readouterr().out.endswith(
+        "2 done, 0 failed, 2 left\nleft: zoomout-ce-2x-background, seed 0\n"
+        "left: zoomout-ce-band, seed 0\n"
+    )
+    assert left(wanted) == runs[2:]
+    go(wanted, left(wanted), never)
+    assert ran.done == [f"{run.recipe} 0" for run in runs]
+
+
+def test_a_run_that_the_minutes_end_is_left(asked, ran, capsys):
+    ran.broken["zoomout-ce"] = OutOfTime()
+    wanted = asked("zoomout-ce", seeds=(0,))
+    assert go(wanted, left(wanted), never) == []
+    assert "0 done, 0 failed, 1 left\nleft: zoomout-ce, seed 0" in capsys.readouterr().out
+
+
+def test_a_failing_run_does_not_stop_the_others(asked, ran, capsys):
+    ran.broken |= {"fcn-ce-clean": InputError("no data"), "zoomout-ce": RuntimeError("memory")}
+    wanted = asked("fcn-ce-clean", "relations", "zoomout-ce", "zoomout-af", seeds=(0,))
+    failed = go(wanted, left(wanted), never)
+    told = capsys.readouterr()
+    assert ran.done == ["zoomout-af 0"]
+    assert [run.recipe for run in failed] == ["zoomout-ce", "fcn-ce-clean", "relations"]
+    assert "FAILED fcn-ce-clean, seed 0: no data" in told.out
+    assert "FAILED relations, seed 0: it starts from the maps of fcn-ce-clean, which" in told.out
+    assert "1 done, 3 failed, 0 left\nfailed: zoomout-ce, seed 0\n" in told.out
+    assert "RuntimeError: memory" in told.err
+
+
+def test_exit_status(asked, ran, monkeypatch):
+    monkeypatch.setattr(sweep.tyro, "cli", lambda *_, **__: asked("zoomout-ce", seeds=(0,)))
+    ran.broken["zoomout-ce"] = InputError("no data")
+    with pytest.raises(SystemExit) as ended:
+        sweep.main()
+    assert ended.value.code == 1
+    ran.broken.clear()
+    with pytest.raises(SystemExit) as ended:
+        sweep.main()
+    assert ended.value.code == 0
+
+
+def test_the_command_lists(tmp_path):
+    command = [sys.executable, "-m", "reference_models.sweep", "--list", "--only", "relations",
+               "--seeds", "0", "--out", str(tmp_path), "--results", str(tmp_path)]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert lines in ([], ["fcn-ce-clean --seed 0", "relations --seed 0"])
