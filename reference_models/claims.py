@@ -254,7 +254,7 @@ def metric_loss() -> Claim:
             for names in networks.values()
             for name in names
             for label, inner in ((name, None), (f"{name}, semantic distance", "semantic distance"))
-            if inner is None or name != "menet-ce-plain"
+            if inner is None or name not in ("menet-ce-plain", "menet-ce")  # They have no features.
         ]
         tables.append(Table(distortion_title(test), tuple(rows), folded=test != "ecssd"))
 
@@ -333,7 +333,7 @@ def promoting() -> Claim:
             row("anchors", test, "anchors, T = 5", map="T = 5"),
             *(row(f"anchors-{variant}", test, f"anchors-{variant}, T = {rounds}",
                   map=f"T = {rounds}")
-              for variant in ("no-flips", "flips-20", "fc") for rounds in (1, 5)),
+              for variant in ("no-flips", "flips-20", "flips-20-soft", "fc") for rounds in (1, 5)),
             row("anchors-ce", test.partition(",")[0], "anchors-ce, without a prior"),
         ]  # fmt: skip
         first = test in ("ecssd, drfi", "ecssd, hs", "ecssd, rc")

@@ -1,7 +1,7 @@
 """What is trained, on what, how long, and which row of which paper's table it answers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 SystemName = Literal[
@@ -274,7 +274,7 @@ def general_segmentation() -> list[Recipe]:
         Recipe(
             f"regions-{loss}-{channels}", "fully-convolutional", loss,
             f"the regions one person drew, at most 16 an image, by {about}, {channels} channels",
-            small(FOUR, rate=3e-3), full(FOUR, steps=1200),
+            small(FOUR, steps=300, rate=3e-3), full(FOUR, steps=1200, rate=3e-3),
             options={"head": "fcn", "channels": channels, "regions": 16},
             train="bsds500", tests=("bsds500",), regions=16,
         )
@@ -314,8 +314,9 @@ def menet() -> list[Recipe]:
         Recipe(
             f"menet-{name}", "menet", loss, f"the masks, from scratch, by {about}",
             Scale(size=96, steps=300, batch=16, rate=3e-3, train_images=1540, test_images=300,
-                  options={"width": 8}),
-            Scale(size=256, crop=224, steps=8000, batch=32, rate=3e-3, options={"width": 32}),
+                  options={"width": 12}),
+            Scale(size=256, crop=224, steps=8000, batch=32, rate=3e-3,
+                  options={"width": 64, "widest": 512, "blocks": 2}),
             options={"multi_scale": multi_scale}, corruptions=DISTORTED,
             paper=M_TABLE_4[name],
         )
@@ -324,7 +325,7 @@ def menet() -> list[Recipe]:
         Recipe(
             f"metric-head-{loss}", "metric-head", loss,
             f"the masks, on pretrained features, by {about}",
-            small(FOUR), full(FOUR), corruptions=DISTORTED,
+            small(FOUR, rate=3e-3), full(FOUR, rate=3e-3), corruptions=DISTORTED,
         )
         for loss, about in head.items()
     ]  # fmt: skip
@@ -339,27 +340,29 @@ L_TABLE_3 = Paper("L Table 3", "DRFI promoted", {"ecssd, drfi": {"f": 0.814, "ma
 
 def anchors() -> list[Recipe]:
     variants = {
-        "anchors": (0.05, "conv", L_TABLE_3, "5 % of the pixels flipped for the anchors"),
-        "anchors-no-flips": (0.0, "conv", None, "no pixel flipped for the anchors"),
-        "anchors-flips-20": (0.2, "conv", None, "20 % of the pixels flipped for the anchors"),
-        "anchors-fc": (0.05, "fc", None, "5 % flips, regions embedded by fully connected layers"),
+        "anchors": (0.05, "conv", "hard", "5 % of the pixels flipped for the anchors"),
+        "anchors-no-flips": (0.0, "conv", "hard", "no pixel flipped for the anchors"),
+        "anchors-flips-20": (0.2, "conv", "hard", "20 % of the pixels flipped for the anchors"),
+        "anchors-flips-20-soft": (0.2, "conv", "soft", "20 % flips, tested with soft regions"),
+        "anchors-fc": (0.05, "fc", "hard", "5 % flips, fully connected region embedding"),
     }
     priors = {"ecssd": (*WEAK, *CONTROLS), "pascal-s": ("run:fcn-ce-clean",)}
-    dilated = Backbone("mobilenet_v2", BLOCKS["mobilenet_v2"], output_stride=16)
+    dilated = Backbone("mobilenet_v2", BLOCKS["mobilenet_v2"], output_stride=8)
+    # Seven priors of each test image are promoted, so there are fewer images.
+    few = replace(small(dilated, steps=400, width=16, embedding=32), test_images=200)
     return [
         Recipe(
             name, "anchors", "anchors", f"the masks, {about}; at test from a prior map",
-            small(dilated, steps=600, width=16, embedding=32),
-            full(dilated, width=64, embedding=512),
-            options={"flip": flip, "region_embedding": embedding},
-            tests=("ecssd", "pascal-s"), test_priors=priors, paper=paper,
+            few, full(dilated, width=64, embedding=512),
+            options={"flip": flip, "region_embedding": embedding, "selection": selection},
+            tests=("ecssd", "pascal-s"), test_priors=priors,
+            paper=L_TABLE_3 if name == "anchors" else None,
         )
-        for name, (flip, embedding, paper, about) in variants.items()
+        for name, (flip, embedding, selection, about) in variants.items()
     ] + [
         Recipe(
             "anchors-ce", "anchors", "ce", "the masks, by cross-entropy on the anchors' network",
-            small(dilated, steps=600, width=16, embedding=32),
-            full(dilated, width=64, embedding=512), tests=("ecssd", "pascal-s"),
+            few, full(dilated, width=64, embedding=512), tests=("ecssd", "pascal-s"),
         )
     ]  # fmt: skip
 
@@ -374,7 +377,7 @@ def relations() -> list[Recipe]:
         Recipe(
             "relations", "relations", "js-mi",
             "a network's maps of the training images, no mask; at test from a prior map",
-            small(taps, steps=600), full(taps), train_prior="run:fcn-ce-clean",
+            small(taps, steps=400), full(taps), train_prior="run:fcn-ce-clean",
             tests=("ecssd", "pascal-s"), test_priors=priors,
         ),
         *(

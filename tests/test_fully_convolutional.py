@@ -164,7 +164,7 @@ def test_exchanged_labels_change_the_weights_of_cross_entropy():
 def test_cas_learns_the_generated_scenes_from_exchanged_labels():
     """Either channel may come to stand for the object, so the difference has either sign."""
     system = a_system("cas")
-    trained(system, 120, size=64, exchanged=True)
+    trained(system, 250, size=64, exchanged=True)
     batch = a_batch(24, 64, seed=1000)
     with torch.no_grad():
         saliency = system.maps(output_of(system, batch), batch)["map"]

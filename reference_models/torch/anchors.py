@@ -8,10 +8,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, interpolate, relu
+from torch.nn.functional import cross_entropy, relu
 
 from reference_models.options import InputError
-from reference_models.torch.system import Batch, resize
+from reference_models.torch.system import Batch, resize, shrink
 from saliency_losses.torch import (
     anchor_probabilities,
     anchor_softmax_loss,
@@ -153,8 +153,3 @@ def rescaling(channels: int, width: int, tapped: int, stride: int) -> nn.Module:
     times = tapped // stride
     convolution = nn.Conv2d(channels, width * times**2, 3, padding=1)
     return nn.Sequential(convolution, nn.PixelShuffle(times))
-
-
-def shrink(maps: Tensor, like: Tensor) -> Tensor:
-    """Float maps `(N, H, W)` averaged down to the height and width of `like`."""
-    return interpolate(maps[:, None], size=like.shape[-2:], mode="area")[:, 0]

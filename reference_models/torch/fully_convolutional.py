@@ -34,7 +34,8 @@ class FullyConvolutional(nn.Module):
         head: "fcn", a convolution and a score; "deeplab", parallel dilated convolutions and the
             average over the image (DeepLab-v3).
         channels: Of the output: the classes, or the components of the descriptor.
-        regions: The number of region labels, 2 for salient objects.
+        regions: The number of region labels, 2 for salient objects. Above 2, "cas" averages over
+            the regions and their pairs, so that images of many regions do not outweigh the rest.
         width: The hidden channels.
         rates: The dilations of "deeplab", in pixels of the deepest tap.
         alpha: The weight of the uniformer.
@@ -48,7 +49,7 @@ class FullyConvolutional(nn.Module):
         channels: int = 2,
         regions: int = 2,
         width: int = 32,
-        rates: tuple[int, ...] = (2, 4, 6),
+        rates: tuple[int, ...] = (1, 2, 3),
         alpha: float = 0.5,
     ) -> None:
         super().__init__()

@@ -72,13 +72,14 @@ class MEnet(nn.Module):
         if multi_scale:
             scales = [3, *encoded, encoded[-1], *decoded]
             self.scales = nn.ModuleList(nn.Conv2d(c, 1, 3, padding=1) for c in scales)
-            self.features = nn.Sequential(*normalised(len(scales), FEATURES), nn.Tanh())
             self.logits = nn.Sequential(*normalised(len(scales), 2))
+            if loss != "ce":
+                self.features = nn.Sequential(*normalised(len(scales), FEATURES), nn.Tanh())
         else:
             self.logits = nn.Sequential(*normalised(width, 2))
 
     def forward(self, taps: list[Tensor]) -> Tensor:
-        """Two logits and sixteen features in [−1, 1] of every pixel; `multi_scale=False`: two."""
+        """Two logits of every pixel, and but for loss="ce" sixteen features in [−1, 1]."""
         # On a CPU, torch 2.13 corrupts memory in the gradient of a 1 x 1 convolution of three
         # channels with stride 2 if they are stored last.
         image = 4 * taps[0].contiguous() - 2
@@ -94,6 +95,8 @@ class MEnet(nn.Module):
             return self.logits(below)
         singles = zip(self.scales, scales, strict=True)
         maps = torch.cat([resize(single(scale), image) for single, scale in singles], dim=1)
+        if self.name == "ce":
+            return self.logits(maps)
         return torch.cat([self.logits(maps), self.features(maps)], dim=1)
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
-from reference_models.torch.anchors import shrink
-from reference_models.torch.system import Batch, resize
+from reference_models.torch.system import Batch, resize, shrink
 from saliency_losses.torch import (
     foreground_vector,
     js_mutual_information_loss,

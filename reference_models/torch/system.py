@@ -51,3 +51,7 @@ def resize(x: Tensor, like: Tensor) -> Tensor:
     if x.shape[-2:] == size:
         return x
     return interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+def shrink(maps: Tensor, like: Tensor) -> Tensor:
+    """Float maps `(N, H, W)` averaged down to the height and width of `like`."""
+    return interpolate(maps[:, None], size=like.shape[-2:], mode="area")[:, 0]

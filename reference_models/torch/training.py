@@ -53,7 +53,8 @@ class TorchTrainer:
         self.backbone, self.crop, self.seed = plan.backbone, plan.crop, options.seed
         self.regions = options.chosen.regions
         self.frozen = plan.backbone is not None and plan.backbone_rate == 0
-        self.system = build(options.chosen, plan).to(self.device)
+        self.layout = torch.channels_last if "cuda" in self.device else torch.contiguous_format
+        self.system = build(options.chosen, plan).to(self.device, memory_format=self.layout)
         if plan.backbone is not None:
             load_backbone(self.system.backbone, options.backbone_file(plan.backbone.name))
             self.system.backbone.requires_grad_(not self.frozen)
@@ -95,7 +96,7 @@ class TorchTrainer:
             for mirrored in (False, True):
                 bar = tqdm(self.images.split(64), desc="features", disable=not self.leader)
                 for images in bar:
-                    pixels = (images.flip(-1) if mirrored else images).float() / 255
+                    pixels = self.pixels(images.flip(-1) if mirrored else images)
                     parts.append([tap.half() for tap in self.system.backbone(pixels)])
         return [torch.cat(taps) for taps in zip(*parts, strict=True)]
 
@@ -106,7 +107,7 @@ class TorchTrainer:
         indices = torch.from_numpy(draw.indices[share]).to(self.device)
         mirrored = torch.from_numpy(draw.mirrored[share]).to(self.device)
         batch = Batch(
-            images=self.chosen(self.images, draw, share, indices, mirrored).float() / 255,
+            images=self.pixels(self.chosen(self.images, draw, share, indices, mirrored)),
             labels=self.chosen(self.labels, draw, share, indices, mirrored).long(),
             prior=self.chosen(self.priors, draw, share, indices, mirrored).float() / 255,
             rng=torch.Generator(self.device).manual_seed(draw.seed + self.rank),
@@ -162,11 +163,15 @@ class TorchTrainer:
     def whole(self, images: Images) -> Batch:
         pixels = torch.from_numpy(images.images).to(self.device).permute(0, 3, 1, 2)
         return Batch(
-            images=pixels.contiguous().float() / 255,
+            images=self.pixels(pixels),
             labels=torch.from_numpy(images.labels).to(self.device).long(),
             prior=torch.from_numpy(np.array(images.priors)).to(self.device).float() / 255,
             rng=torch.Generator(self.device).manual_seed(self.seed),
         )
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """uint8 to [0, 1], in the layout that the device's convolutions want."""
+        return (images.float() / 255).contiguous(memory_format=self.layout)
 
     def weights(self) -> Arrays:
         return {
@@ -284,6 +289,7 @@ def begin(device: str) -> tuple[str, int, int]:
     # The same bits from the same command on a CPU. On a GPU several gradients (bilinear
     # upsampling, scatter) have a deterministic form only at a multiple of the time.
     torch.use_deterministic_algorithms(device == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # Costs time, and shows nothing.
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes == 1:
         return device, 0, 1
