@@ -1,4 +1,4 @@
-"""`python -m reference_models.evaluate MAPS --masks DATA`: measure any detector's saliency maps."""
+"""`python -m reference_models.evaluate MAPS --masks DATA`: measure saliency maps, or a network."""
 
 import sys
 from collections.abc import Sequence
@@ -10,24 +10,30 @@ import numpy as np
 import tyro
 
 from reference_models.data import (
+    Data,
     Folder,
+    Sources,
     binarise,
     by_stem,
     is_image,
     open_folder,
     open_image,
     read_maps,
+    read_test,
     side_by_side,
     some,
 )
 from reference_models.files import write_json
-from reference_models.measures import LABELS, Measures, measure
+from reference_models.loop import clock
+from reference_models.measures import LABELS, Measures, measure, one_line
 from reference_models.options import InputError
+from reference_models.predict import load, there
+from reference_models.scoring import described, score
 
 
 @dataclass(frozen=True)
 class Options:
-    """Measure saliency maps, of any method, against masks.
+    """Measure saliency maps, of any method, or a trained network against masks.
 
     Maps and masks belong together by their stems, so a map may be a PNG and its mask a WebP. Maps
     are read as grey, from 0 to 255, and are not stretched. A map of another size than its mask is
@@ -35,9 +41,11 @@ class Options:
     """
 
     maps: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MAPS")]
-    """A folder or zip of saliency maps."""
+    """A folder or zip of saliency maps; or a network: a run folder of `train`, or a name in
+    reference_models/weights."""
     masks: Path
-    """A folder or zip with masks/, such as ecssd.zip, or of masks alone."""
+    """A folder or zip with masks/, such as ecssd.zip, or of masks alone. A network needs images/
+    beside them, and takes priors/ where it starts from a prior map."""
     folder: str | None = None
     """The folder inside MAPS, where it holds those of several detectors; or give MAPS/FOLDER."""
     out: Path | None = None
@@ -57,11 +65,42 @@ def main() -> None:
 
 
 def run(options: Options) -> None:
+    if str(options.maps) in there() or (options.maps / "weights.safetensors").is_file():
+        run_network(options)
+    else:
+        run_maps(options)
+
+
+def run_maps(options: Options) -> None:
     masks, notes = read_masks(options.masks)
     path = options.maps / options.folder if options.folder else options.maps
     maps = read_maps(path, masks)
     row, more = evaluate_maps(list(maps.values()), list(masks.values()), exact=options.exact)
     show(row, notes + more, len(maps), maps=path, masks=options.masks, out=options.out)
+
+
+def run_network(options: Options) -> None:
+    """Every map of the network on every prior, as after training."""
+    model = load(str(options.maps), "auto")
+    sources = Sources(train="", archives=Path(), regions=model.recipe.regions)
+    test, notes = read_test(str(options.masks), sources, model.size)
+    data = Data(test.images, test.images, (test,), tuple(notes), priors="")
+    rows = score(model.trained, data, model.options, clock(), options.exact)
+    for note in notes:
+        print(f"note: {note}")
+    print(f"{len(test.truth)} images of {options.masks}, maps of {options.maps}")
+    for name, row in described(rows):
+        print(f"{name}\n  {one_line(row)}")
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(options.out, {
+            "network": str(options.maps),
+            "masks": str(options.masks),
+            "images": len(test.truth),
+            "notes": notes,
+            "measures": rows,
+        })  # fmt: skip
+        print(f"written to {options.out}")
 
 
 def evaluate_maps(

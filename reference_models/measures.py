@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from typing import TypedDict
@@ -230,7 +230,8 @@ LABELS = {
 }
 
 
-def one_line(measures: Measures) -> str:
-    return "   ".join(
-        f"{LABELS[name]} {measures[name]:.3f}" for name in ("mae", "f", "max_f", "weighted_f")
-    )
+def one_line(row: Mapping[str, float]) -> str:
+    """The measures that a reader looks at first, or all where the row has others."""
+    first = [name for name in ("mae", "f", "max_f", "weighted_f") if name in row] or list(row)
+    labels = (LABELS.get(name, name.replace("_", " ")) for name in first)
+    return "   ".join(f"{label} {row[name]:.3f}" for label, name in zip(labels, first, strict=True))

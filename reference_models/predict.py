@@ -48,10 +48,18 @@ class Predict:
 
 @dataclass(frozen=True)
 class Model:
-    recipe: Recipe
-    size: int
-    """The side of the square that photographs are resized to."""
+    options: Options
+    """Under which it was trained."""
     trained: Trained
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.options.chosen
+
+    @property
+    def size(self) -> int:
+        """The side of the square that photographs are resized to."""
+        return self.options.plan.size
 
     @property
     def promotes(self) -> bool:
@@ -82,6 +90,8 @@ def predict(options: Predict) -> list[str]:
     """Write the pictures of every photograph; returns what was wrong with those that have none."""
     files = found(options.images)
     model = load(options.model, options.device)
+    if model.recipe.regions > 2:
+        raise InputError(f"{options.model} divides images into regions; it makes no saliency maps")
     priors = Priors(model, options) if model.promotes else None
     if priors is None and options.prior is not None:
         raise InputError(f"{options.model} starts from no prior map; leave --prior out")
@@ -130,9 +140,7 @@ def weights_file(model: str) -> Path:
 def load(name: str, device: Literal["auto", "cpu", "cuda"]) -> Model:
     file = weights_file(name)
     options = options_of(file, device)
-    if options.chosen.regions > 2:
-        raise InputError(f"{name} divides images into regions; it makes no saliency maps")
-    return Model(options.chosen, options.plan.size, restored(file, options))
+    return Model(options, restored(file, options))
 
 
 def options_of(file: Path, device: Literal["auto", "cpu", "cuda"]) -> Options:

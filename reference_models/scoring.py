@@ -11,15 +11,17 @@ from reference_models.files import read_about, read_arrays
 from reference_models.loop import Clock, Trained, new_trainer
 from reference_models.measures import measure
 from reference_models.options import InputError, Options
-from reference_models.recipes import Recipe
+from reference_models.recipes import CONTROLS, Recipe
 from reference_models.segmentation import measure_segmentation
 
 Rows = dict[str, dict[str, dict[str, float]]]
 """Measures by test set (with its corruption or prior), map, and measure."""
 
 
-def score(trained: Trained, data: Data, options: Options, check: Clock) -> Rows:
-    """Measure every map; `check` is called between tests."""
+def score(
+    trained: Trained, data: Data, options: Options, check: Clock, exact: bool = False
+) -> Rows:
+    """Measure every map; `check` is called between tests. exact: also weighted F as defined."""
     recipe, rows = options.chosen, {}
     for test in data.tests:
         if recipe.regions > 2:
@@ -42,17 +44,24 @@ def score(trained: Trained, data: Data, options: Options, check: Clock) -> Rows:
                 name = f"{test.name}, {corruption}" if corruption else test.name
                 maps = trained.maps(replace(test.images, images=pixels))
                 rows[name] = {
-                    name: measure(values, test.truth, exact=recipe.exact)
+                    name: measure(values, test.truth, exact=exact)
                     for name, values in maps.items()
                 }
     return rows
+
+
+def described(rows: Rows) -> list[tuple[str, dict[str, float]]]:
+    """Each row with the name of its test set and map."""
+    return [(f"{test}: {name}", row) for test, maps in rows.items() for name, row in maps.items()]
 
 
 def starts_from(recipe: Recipe, test: TestSet) -> tuple[str, ...]:
     """The priors a test set is promoted from, by name; none where the network needs no prior."""
     if not recipe.test_priors:
         return ()
-    return recipe.test_priors.get(test.name) or tuple(test.priors) or ("centre",)
+    named = recipe.test_priors.get(test.name, ())
+    there = [p for p in named if p in test.priors or p in CONTROLS or p.startswith("run:")]
+    return tuple(there) or tuple(test.priors) or ("centre",)
 
 
 def prior_of(name: str, of: TestSet | Images, options: Options) -> np.ndarray:

@@ -24,8 +24,8 @@ from reference_models.files import (
 from reference_models.loop import Clock, OutOfTime, Trained, clock, new_trainer, train
 from reference_models.measures import one_line
 from reference_models.options import InputError, Options
-from reference_models.recipes import RECIPES
-from reference_models.scoring import Rows, prior_of, score, starts_from
+from reference_models.recipes import CONTROLS, RECIPES
+from reference_models.scoring import described, prior_of, score, starts_from
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -75,7 +75,7 @@ def run(options: Options, shared: Shared, check: Clock, results: Path = RESULTS)
              "schedule": asdict(options.plan)}  # fmt: skip
     write_arrays(folder / "weights.safetensors", trainer.weights(), about)
     begun = time.monotonic()
-    rows = score(trained, data, options, check)
+    rows = score(trained, data, options, check, recipe.exact)
     for name, row in described(rows):
         print(f"{name:44}{one_line(row)}")
 
@@ -121,7 +121,7 @@ def load_data(options: Options, shared: Shared | None = None) -> Data:
         prior
         for priors in recipe.test_priors.values()
         for prior in priors
-        if prior not in ("centre", "truth") and not prior.startswith("run:")
+        if prior not in CONTROLS and not prior.startswith("run:")
     }
     sources = Sources(
         train=given or recipe.train,
@@ -158,11 +158,6 @@ def fingerprint(arrays: Arrays) -> str:
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
         digest.update(np.ascontiguousarray(arrays[name]))
     return digest.hexdigest()
-
-
-def described(rows: Rows) -> list[tuple[str, dict[str, float]]]:
-    """Each row with the name of its test set and map."""
-    return [(f"{test}: {name}", row) for test, maps in rows.items() for name, row in maps.items()]
 
 
 def curve(losses: list[float], points: int = 200) -> list[float]:

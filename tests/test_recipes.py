@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +14,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
+from reference_models import evaluate
 from reference_models.files import read_arrays
 from reference_models.loop import clock
 from reference_models.measures import NAMES
 from reference_models.options import InputError, Options
-from reference_models.recipes import BLOCKS, RECIPES
+from reference_models.recipes import BLOCKS, RECIPES, Backbone
+from reference_models.scenes import scenes
 from reference_models.scoring import prior_of, starts_from
+from reference_models.torch.backbones import mobilenet_v2
 from reference_models.torch.training import build
 from reference_models.train import Shared, load_data, run
 
@@ -76,7 +81,7 @@ TINY = {
 
 
 def scratch(folder: Path, **changes: object) -> Options:
-    return Options(recipe="menet-metric", out=folder, **(TINY | changes))
+    return Options(**(TINY | {"recipe": "menet-metric", "out": folder} | changes))
 
 
 def test_priors_by_name(tmp_path: Path, monkeypatch):
@@ -116,6 +121,67 @@ def test_a_paper_system_runs_from_command_to_report(tmp_path: Path):
     assert report["schedule"]["size"] == 32
     with Image.open(tmp_path / "run/sheet.png") as picture:
         assert min(picture.size) > 300
+
+
+def photographs(folder: Path, count: int = 6) -> Path:
+    """Generated scenes of several sizes as files, with priors."""
+    images, masks, priors = scenes(count, 48, seed=5)
+    for name, arrays in (("images", images), ("masks", masks), ("priors", priors)):
+        (folder / name).mkdir(parents=True)
+        for i, array in enumerate(arrays):
+            values = array if array.dtype == np.uint8 else (255 * array).astype(np.uint8)
+            Image.fromarray(values[: 40 + i]).save(folder / name / f"{i}.png")
+    return folder
+
+
+@pytest.mark.parametrize("recipe", ["scenes-anchor", "menet-metric"])
+def test_a_trained_network_is_evaluated_on_other_images(recipe: str, tmp_path: Path, capsys):
+    options = scratch(tmp_path / "run", recipe=recipe)
+    run(options, Shared(), clock())
+    set_ = photographs(tmp_path / "set")
+    wanted = evaluate.Options(tmp_path / "run", set_, out=tmp_path / "row.json", exact=True)
+    evaluate.run(wanted)
+    assert "6 images" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "row.json").read_text())["measures"]
+    if recipe == "scenes-anchor":
+        assert list(rows) == ["set, priors"]
+        assert list(rows["set, priors"]) == ["prior", "prior, cut at 1/2", "map"]
+    else:
+        assert list(rows) == ["set", *(f"set, {word}" for word in options.chosen.corruptions)]
+        assert 0 < rows["set"]["saliency head"]["weighted_f_exact"] < 1
+
+
+def test_regions_run_from_command_to_report(tmp_path: Path, monkeypatch):
+    """General segmentation, measured against two annotators."""
+    (tmp_path / "sets/images").mkdir(parents=True)
+    (tmp_path / "sets/segmentations").mkdir()
+    (tmp_path / "sets/splits").mkdir()
+    images, masks, _ = scenes(12, 32, seed=0)
+    for i, (image, mask) in enumerate(zip(images, masks, strict=True)):
+        Image.fromarray(image).save(tmp_path / f"sets/images/{i}.png")
+        for person in range(2):
+            regions = mask * 1 + 2 * person * (np.arange(32) > 16)
+            file = tmp_path / f"sets/segmentations/{i}_{person}.png"
+            Image.fromarray(regions.astype(np.uint8)).save(file)
+    for name, stems in (("train", range(6)), ("val", range(6, 8)), ("test", range(8, 12))):
+        (tmp_path / f"sets/splits/{name}.txt").write_text("\n".join(map(str, stems)))
+    with zipfile.ZipFile(tmp_path / "bsds500.zip", "w") as archive:
+        for file in (tmp_path / "sets").rglob("*.*"):
+            archive.write(file, file.relative_to(tmp_path / "sets"))
+    torch.manual_seed(0)
+    save_file(mobilenet_v2((1, 3)).state_dict(), tmp_path / "mobilenet.safetensors")
+    recipe = RECIPES["regions-cas-4"]
+    small = replace(recipe.small, size=32, steps=2, backbone=Backbone("mobilenet_v2", (1, 3)))
+    monkeypatch.setitem(RECIPES, recipe.name, replace(recipe, small=small))
+    options = Options(
+        recipe=recipe.name, scale="small", archives=tmp_path, out=tmp_path / "run",
+        backbone_weights=tmp_path / "mobilenet.safetensors",
+    )  # fmt: skip
+    run(options, Shared(), clock(), results=tmp_path / "results")
+    (report,) = (tmp_path / "results").iterdir()
+    row = json.loads(report.read_text())["measures"]["bsds500"]["regions"]
+    assert 0 < row["covering"] <= 1
+    assert 1 <= row["regions"] <= 4
 
 
 @pytest.mark.slow
