@@ -11,10 +11,11 @@ import tyro
 from reference_models import figures
 from reference_models.data import Data
 from reference_models.files import Arrays, claim, commit, versions, write_json
-from reference_models.loop import clock, new_trainer, train
+from reference_models.loop import clock, train
 from reference_models.measures import Measures, measure, one_line
 from reference_models.options import InputError, Options
 from reference_models.train import load_data
+from reference_models.trainers import new_trainer
 
 RUNS: dict[str, tuple[str, float]] = {
     "cross-entropy, clean": ("scenes-cross-entropy", 0.0),

@@ -217,14 +217,3 @@ def one_cycle(step: int, steps: int, peak: float) -> float:
     else:
         low, high, share = peak, peak / 1e4, (step - rise) / (steps - rise)
     return low + (high - low) * (1 - math.cos(math.pi * share)) / 2
-
-
-def new_trainer(options: Options, features: dict | None = None) -> Trainer:
-    """Only the chosen framework is imported. `features`: see `TorchTrainer`."""
-    if options.backend == "torch":
-        from reference_models.torch.training import TorchTrainer
-
-        return TorchTrainer(options, features)
-    from reference_models.flax.training import FlaxTrainer
-
-    return FlaxTrainer(options)

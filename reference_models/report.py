@@ -222,6 +222,23 @@ def effects_text(results: Results, of: Effects) -> str:
     )
 
 
+def headline(results: Results, claim: Claim) -> str:
+    """The first difference that the paper has too, in its measures, and ours at the larger scale
+    there is."""
+    for of, minus in claim.effects.pairs:
+        printed = printed_differences(of, minus)
+        for scale in SCALES:
+            found = {name: differences(results, scale, of, minus, name) for name in printed}
+            if printed and all(found.values()):
+                ours = {name: statistics.fmean(seeds.values()) for name, seeds in found.items()}
+                changes = (
+                    f"{NAMES[name]} {signed(paper)} → {signed(ours[name])}"
+                    for name, paper in printed.items()
+                )
+                return f"{difference(of, minus)}: {', '.join(changes)} ({scale})"
+    return ""
+
+
 def difference(of: Row, minus: Row | None) -> str:
     """In words. What both labels end in, as a prior or a distortion, is said once."""
     if minus is None:
@@ -364,10 +381,15 @@ def results_text(results: Results, pictures: Iterable[str]) -> str:
         "`--recipes` lists them; all runs at once: [RUNS.md](../reference_models/RUNS.md).",
         "",
         table(
-            ("what the papers claim", *SCALES),
+            (
+                "claim",
+                "difference that the paper prints → ours",
+                *(f"what is asked for, {scale}" for scale in SCALES),
+            ),
             (
                 (
                     f"[{claim.title}](#{anchor(claim.title)})",
+                    headline(results, claim),
                     *(
                         summary(verdicts(results, claim, scale), bool(ran(results, claim, scale)))
                         for scale in SCALES

@@ -8,11 +8,12 @@ import numpy as np
 from reference_models.corruption import corrupt
 from reference_models.data import Data, Images, TestSet, centre_prior
 from reference_models.files import read_about, read_arrays
-from reference_models.loop import Clock, Trained, new_trainer
+from reference_models.loop import Clock, Trained
 from reference_models.measures import measure
 from reference_models.options import InputError, Options
 from reference_models.recipes import CONTROLS, Recipe
 from reference_models.segmentation import measure_segmentation
+from reference_models.trainers import new_trainer
 
 Rows = dict[str, dict[str, dict[str, float]]]
 """Measures by test set (with its corruption or prior), map, and measure."""

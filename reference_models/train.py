@@ -21,11 +21,12 @@ from reference_models.files import (
     write_arrays,
     write_json,
 )
-from reference_models.loop import Clock, OutOfTime, Trained, clock, new_trainer, train
+from reference_models.loop import Clock, OutOfTime, Trained, clock, train
 from reference_models.measures import one_line
 from reference_models.options import InputError, Options
 from reference_models.recipes import CONTROLS, RECIPES
 from reference_models.scoring import described, prior_of, score, starts_from
+from reference_models.trainers import new_trainer
 
 RESULTS = Path(__file__).parent / "results"
 

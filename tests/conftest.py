@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import hypothesis
 import jax
 import pytest
+import torch
 
 from tests.backends import BACKENDS, Backend
 
@@ -30,3 +31,16 @@ def _forget_what_was_compiled() -> Iterator[None]:
 @pytest.fixture(params=list(BACKENDS))
 def backend(request: pytest.FixtureRequest) -> Backend:
     return BACKENDS[request.param]
+
+
+@pytest.fixture
+def torch_settings() -> Iterator[None]:
+    """One thread, enough for small networks, deterministic algorithms, a seed; as training asks
+    for such settings itself, they are taken back."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from reference_models.options import InputError
-from reference_models.scenes import scenes
 from reference_models.torch.anchors import AnchorNetwork
 from reference_models.torch.system import Batch
+from tests.systems import a_batch, output_of
+
+pytestmark = pytest.mark.usefixtures("torch_settings")
 
 REGIONS = ("conv", "fc", "shared")
 
@@ -40,32 +42,6 @@ class Taps:
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
-
-
-@pytest.fixture(autouse=True)
-def settings_of_torch():
-    """One thread and deterministic algorithms; other tests shall not notice."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
-
-
-def a_batch(count: int = 4, size: int = 32, seed: int = 0) -> Batch:
-    images, masks, priors = scenes(count, size, seed)
-    return Batch(
-        torch.from_numpy(images).permute(0, 3, 1, 2) / 255,
-        torch.from_numpy(masks).long(),
-        torch.from_numpy(priors),
-        torch.Generator().manual_seed(seed),
-    )
-
-
-def output_of(system: nn.Module, batch: Batch) -> Tensor:
-    return system(system.backbone(batch.images))
 
 
 @pytest.mark.parametrize(

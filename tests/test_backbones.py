@@ -12,6 +12,8 @@ from reference_models.recipes import BLOCKS
 from reference_models.torch import backbones
 from reference_models.torch.backbones import Backbone, load_backbone, mobilenet_v2
 
+pytestmark = pytest.mark.usefixtures("torch_settings")
+
 # Names and shapes of every tensor: of mobilenet_v2 and squeezenet1_0 from weight files, of vgg16
 # and resnet101 from the papers' tables; their totals are torchvision's.
 PUBLISHED = json.loads((Path(__file__).parent / "backbone_parameters.json").read_text("utf-8"))
@@ -20,14 +22,6 @@ NAMES = list(BLOCKS)
 LAST = {"mobilenet_v2": 18, "squeezenet1_0": 12, "vgg16": 30, "resnet101": 7}
 # In 64 bits, where equal functions agree closely.
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-9}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def build(name: str, *taps: int, **options) -> Backbone:

@@ -4,71 +4,23 @@ from typing import get_args
 
 import pytest
 import torch
-from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from reference_models.options import InputError
-from reference_models.scenes import scenes
 from reference_models.torch.menet import Loss, MEnet, MetricHead
-from reference_models.torch.system import Batch, Pixels
+from reference_models.torch.system import Pixels
 from saliency_losses.torch import metric_loss
+from tests.systems import SmallBackbone, a_batch, output_of
+
+pytestmark = pytest.mark.usefixtures("torch_settings")
 
 LOSSES = get_args(Loss)
-
-
-class SmallBackbone(nn.Module):
-    """Two taps, at strides 2 and 4, to be trained from scratch."""
-
-    channels = (16, 24)
-    strides = (2, 4)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fine = nn.Sequential(
-            nn.Conv2d(3, 16, 5, stride=2, padding=2), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1)
-        )
-        self.coarse = nn.Sequential(
-            nn.Conv2d(16, 24, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(24, 24, 3, padding=2, dilation=2),
-        )
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight)
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        fine = self.fine(4 * images - 2).relu()
-        return [fine, self.coarse(fine).relu()]
-
-
-@pytest.fixture(autouse=True)
-def settings_of_torch():
-    """One thread, enough for networks this small; other tests shall not notice."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
-
-
-def a_batch(count: int = 4, size: int = 32, seed: int = 0) -> Batch:
-    images, masks, priors = scenes(count, size, seed)
-    return Batch(
-        torch.from_numpy(images).permute(0, 3, 1, 2) / 255,
-        torch.from_numpy(masks).long(),
-        torch.from_numpy(priors),
-        torch.Generator().manual_seed(seed),
-    )
 
 
 def a_system(kind: str, loss: Loss = "metric") -> MEnet | MetricHead:
     if kind == "menet":
         return MEnet(loss, Pixels(), width=4, widest=8)
     return MetricHead(loss, SmallBackbone(), width=8)
-
-
-def output_of(system: nn.Module, batch: Batch) -> Tensor:
-    return system(system.backbone(batch.images))
 
 
 KINDS = pytest.mark.parametrize("kind", ["menet", "head"])

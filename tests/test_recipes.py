@@ -28,6 +28,8 @@ from reference_models.torch.backbones import mobilenet_v2
 from reference_models.torch.training import build
 from reference_models.train import Shared, load_data, run
 
+pytestmark = pytest.mark.usefixtures("torch_settings")
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -220,12 +222,3 @@ def test_a_killed_run_loses_one_interval_and_leaves_whole_files(tmp_path: Path):
                     for name in ("run", "straight"))  # fmt: skip
     for name in theirs:
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
-
-
-@pytest.fixture(autouse=True)
-def settings_of_torch():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)

@@ -17,7 +17,7 @@ from reference_models import loop
 from reference_models.data import Images
 from reference_models.demo import compare, demo
 from reference_models.files import claim, read_about, read_arrays, write_json
-from reference_models.loop import Draw, OutOfTime, clock, drawn, new_trainer, one_cycle, train
+from reference_models.loop import Draw, OutOfTime, clock, drawn, one_cycle, train
 from reference_models.measures import measure
 from reference_models.options import InputError, Options
 from reference_models.recipes import CHANNELS, RECIPES, Backbone, Scale
@@ -25,6 +25,9 @@ from reference_models.scenes import scenes
 from reference_models.scoring import restored, score
 from reference_models.torch.backbones import mobilenet_v2
 from reference_models.train import Shared, load_data, run
+from reference_models.trainers import new_trainer
+
+pytestmark = pytest.mark.usefixtures("torch_settings")
 
 TINY = Options(size=16, train_images=8, steps=3, batch=4)
 BACKENDS = ("torch", "jax")
@@ -41,17 +44,6 @@ def go(options: Options, folder: Path, check: loop.Clock | None = None) -> loop.
     data = load_data(options)
     trainer = new_trainer(options)
     return train(options, trainer, data.train, data.validation, folder, check or clock())
-
-
-@pytest.fixture(autouse=True)
-def settings_of_torch():
-    """One thread, enough for networks this small. Other tests shall not notice, nor of the
-    deterministic algorithms that training asks for."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
 
 
 # Scenes ------------------------------------------------------------------------------------------

@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from reference_models.scenes import scenes
 from reference_models.torch.relations import RelationModel
 from reference_models.torch.system import Batch
 from saliency_losses.torch import merge_by_confidence
+from tests.systems import a_batch, output_of
+
+pytestmark = pytest.mark.usefixtures("torch_settings")
 
 
 class SmallBackbone(nn.Module):
@@ -26,32 +28,6 @@ class SmallBackbone(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         fine = self.fine(4 * images - 2).relu()
         return [fine, self.coarse(fine).relu()]
-
-
-@pytest.fixture(autouse=True)
-def settings_of_torch():
-    """One thread and deterministic algorithms; other tests shall not notice."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
-
-
-def a_batch(count: int = 4, size: int = 32, seed: int = 0) -> Batch:
-    images, masks, priors = scenes(count, size, seed)
-    return Batch(
-        torch.from_numpy(images).permute(0, 3, 1, 2) / 255,
-        torch.from_numpy(masks).long(),
-        torch.from_numpy(priors),
-        torch.Generator().manual_seed(seed),
-    )
-
-
-def output_of(system: nn.Module, batch: Batch) -> Tensor:
-    return system(system.backbone(batch.images))
 
 
 @pytest.mark.parametrize(("stride", "side"), [(1, 32), (2, 16), (4, 8)])

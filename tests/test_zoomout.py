@@ -13,15 +13,9 @@ from reference_models.torch.backbones import mobilenet_v2
 from reference_models.torch.system import Batch, Pixels
 from reference_models.torch.zoomout import Zoomout, ZoomoutLoss, border_band, saliency_loss
 
+pytestmark = pytest.mark.usefixtures("torch_settings")
+
 LOSSES: tuple[ZoomoutLoss, ...] = get_args(ZoomoutLoss)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class FiveTaps(torch.nn.Module):

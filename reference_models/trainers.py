@@ -1,0 +1,15 @@
+"""The trainer of a framework; the other framework is not imported."""
+
+from reference_models.loop import Trainer
+from reference_models.options import Options
+
+
+def new_trainer(options: Options, features: dict | None = None) -> Trainer:
+    """features: those of frozen backbones that other runs may have left, see `TorchTrainer`."""
+    if options.backend == "torch":
+        from reference_models.torch.training import TorchTrainer
+
+        return TorchTrainer(options, features)
+    from reference_models.flax.training import FlaxTrainer
+
+    return FlaxTrainer(options)
