@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple, TypeVar
@@ -86,17 +87,24 @@ class Data:
     tests: tuple[TestSet, ...]
     notes: tuple[str, ...]
     priors: str
+    computed_by: str = ""
+    """Where a network made the training priors, the fingerprint of its weights: a GPU does not
+    compute the same bits twice."""
 
     def counts(self) -> dict[str, int]:
         parts = {"train": self.train, "validation": self.validation}
         parts |= {test.name: test.images for test in self.tests}
         return {name: len(part) for name, part in parts.items()}
 
+    @cached_property
     def sha256(self) -> str:
         """A fingerprint of every pixel, label, true mask and prior."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(self.computed_by.encode())
         for part in (self.train, self.validation, *(test.images for test in self.tests)):
-            for array in (part.images, part.labels, part.priors):
+            arrays = [part.images, part.labels]
+            if part is not self.train or not self.computed_by:
+                arrays.append(part.priors)
+            for array in arrays:
                 for row in array:  # One at a time: a shared prior is never written out.
                     digest.update(np.ascontiguousarray(row))
         for test in self.tests:

@@ -77,7 +77,7 @@ def demo(options: Options) -> None:
     write_json(folder / "demo.json", {
         "options": options.as_json(),
         "images": data.counts(),
-        "data_sha256": data.sha256(),
+        "data_sha256": data.sha256,
         "measures": measures,
         "inverted": inverted,
         "cas_swapped_against_clean": identity,

@@ -22,7 +22,7 @@ Arrays = dict[str, np.ndarray]
 def claim(folder: Path, options: Options, data: Data) -> None:
     """Make the folder, or take up one of the same options and data. No other is overwritten."""
     as_json = json.loads(json.dumps(options.as_json()))
-    wanted, record = as_json | {"data_sha256": data.sha256()}, folder / "options.json"
+    wanted, record = as_json | {"data_sha256": data.sha256}, folder / "options.json"
     if record.is_file():
         there = json.loads(record.read_text(encoding="utf-8"))
         differing = [key for key in wanted if wanted[key] != there.get(key)]
@@ -93,12 +93,13 @@ def hardware(device: str) -> str:
 
 
 def commit() -> str | None:
-    """The commit this file belongs to, with "-dirty" after local changes; None outside git."""
+    """The commit this file belongs to, with "-dirty" after local changes; outside git what the
+    environment variable COMMIT says, or None."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(
             command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return os.environ.get("COMMIT")
     return done.stdout.strip()

@@ -38,6 +38,8 @@ class Trainer(Protocol):
     """How many numbers are learnt."""
     leader: bool
     """True where files are written: in one process of several."""
+    together: int
+    """How many images `maps` is best given at once."""
 
     def hold(self, images: Images) -> None:
         """Keep the training set where the steps can reach it."""
@@ -95,8 +97,8 @@ class Trained:
     """True where validation images chose one minus the map."""
 
     def maps(self, images: Images) -> dict[str, np.ndarray]:
-        """As the trainer's, computed some fifty images at a time."""
-        parts = np.array_split(np.arange(len(images)), -(-len(images) // 50))
+        """As the trainer's, computed some images at a time."""
+        parts = np.array_split(np.arange(len(images)), -(-len(images) // self.trainer.together))
         every = [self.trainer.maps(images.take(part)) for part in parts]
         joined = {name: np.concatenate([maps[name] for maps in every]) for name in every[0]}
         return {name: 1 - maps for name, maps in joined.items()} if self.inverted else joined

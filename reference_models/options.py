@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from reference_models.recipes import BLOCKS, RECIPES, Backbone, BackboneName, Recipe, Scale
+from reference_models.recipes import BLOCKS, RECIPES, BackboneName, Recipe, Scale
 
 
 class InputError(ValueError):
@@ -42,6 +42,9 @@ class Options:
     backbone_weights: Path | None = None
     """Its ImageNet weights, a safetensors file with torchvision's names; by default
     BACKBONE.fp16.safetensors among the archives, else the copy in reference_models/weights."""
+    padding: Literal["both", "end"] | None = None
+    """Of MobileNetV2's strided convolutions; by default as in the recipe, or on both sides, as
+    torchvision has it, with --backbone-weights."""
     out: Path | None = None
     """The run folder; by default runs/RECIPE-BACKEND-SCALE-SEED."""
     minutes: float | None = None
@@ -122,7 +125,10 @@ class Options:
         there = self.chosen.at(self.scale).backbone
         if self.backbone is not None and there is not None and self.backbone != there.name:
             taps = BLOCKS[self.backbone][-len(there.taps) :]
-            changed["backbone"] = Backbone(self.backbone, taps, there.output_stride)
+            there = replace(there, name=self.backbone, taps=taps)
+        if there is not None:
+            padding = self.padding or ("both" if self.backbone_weights else there.padding)
+            changed["backbone"] = replace(there, padding=padding)
         return replace(self.chosen.at(self.scale), **changed)
 
     @property
@@ -132,9 +138,12 @@ class Options:
     @property
     def as_published(self) -> bool:
         """True for the recipe as it stands: only such a run answers a row of a paper's table."""
-        return self.data is None and self.plan == self.chosen.at(self.scale) and (
-            self.swapped == self.chosen.swap_labels
-        )  # fmt: skip
+        return (
+            self.data is None
+            and self.backbone_weights is None
+            and self.plan == self.chosen.at(self.scale)
+            and self.swapped == self.chosen.swap_labels
+        )
 
     @property
     def folder(self) -> Path:

@@ -17,7 +17,7 @@ from reference_models.files import read_about, whole
 from reference_models.loop import Trained
 from reference_models.measures import eight_bit
 from reference_models.options import InputError, Options
-from reference_models.recipes import RECIPES, BackboneName, Recipe
+from reference_models.recipes import RECIPES, Recipe
 from reference_models.scoring import restored
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -155,11 +155,11 @@ def options_of(file: Path, device: Literal["auto", "cpu", "cuda"]) -> Options:
         ) from None
     if name not in RECIPES:
         raise InputError(f"{file} is of the recipe {name!r}, which does not exist any more")
-    backbone: BackboneName | None = (schedule["backbone"] or {}).get("name")
+    backbone = schedule["backbone"] or {}
     for scale in ("small", "full"):
         options = Options(
             recipe=name, backend=about["backend"], scale=scale, size=schedule["size"],
-            backbone=backbone, device=device,
+            backbone=backbone.get("name"), padding=backbone.get("padding"), device=device,
         )  # fmt: skip
         plan = loads(dumps(asdict(options.plan)))
         if all(plan[key] == schedule[key] for key in ("backbone", "backbone_rate", "options")):

@@ -458,7 +458,7 @@ Written by `python -m reference_models.report`, in order of importance. All that
 many as fit into nine minutes:
 
 ```bash
-python -m reference_models.sweep --scale full --minutes 9
+python -m reference_models.sweep --scale full --device cuda --minutes 9
 python -m reference_models.report
 ```
 
@@ -468,16 +468,22 @@ run that starts from the maps of another (`relations`, `anchors` on PASCAL-S) ha
 first. One that fails is reported, the others go on, and the exit status is 1.
 
 On a machine that gets its files in parcels (the data sets are 190 MB) unpack every parcel into one
-folder that stays between calls, and name it once all have come:
+folder that stays between calls, and sweep once all have come:
 
 ```bash
 mkdir -p /tmp/archives && cp PARCEL/* /tmp/archives/
-python -m reference_models.sweep --archives /tmp/archives --out /tmp/runs --results RESULTS \\
-  --minutes 9
+pip install --no-deps PARCEL/*.whl  # What is missing there; of pysodmetrics newer numpy will do.
+COMMIT=$(cat PARCEL/commit) python -m reference_models.sweep --device cuda --minutes 9 \\
+  --archives /tmp/archives --out /tmp/runs --results /tmp/results
+tar -czf BACK/results.tgz -C /tmp results
+tar -czf BACK/start.tgz -C /tmp $(cd /tmp && ls runs/fcn-ce-clean-*/weights.safetensors)
 ```
 
-with RESULTS a folder that is brought back; copy what comes into `reference_models/results`. A run
-counts as done when it has results in either folder.
+with BACK a folder that is brought back. What `results.tgz` holds goes into
+`reference_models/results`: a run counts as done when it has results there or in `--results`.
+`start.tgz` holds the networks whose maps `relations` and `anchors` start from; unpacked in `/tmp`
+of a fresh machine it spares their training. `COMMIT` says what the results shall name where the
+code comes without its repository.
 
 Needed are `duts_tr.part1of2.zip`, `duts_tr.part2of2.zip`, `duts_te.zip`, `ecssd.zip`,
 `ecssd_baselines.zip`, `pascal_s.zip`, `bsds500.zip` and `mobilenet_v2.fp16.safetensors`.

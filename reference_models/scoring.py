@@ -61,8 +61,10 @@ def starts_from(recipe: Recipe, test: TestSet) -> tuple[str, ...]:
     if not recipe.test_priors:
         return ()
     named = recipe.test_priors.get(test.name, ())
-    there = [p for p in named if p in test.priors or p in CONTROLS or p.startswith("run:")]
-    return tuple(there) or tuple(test.priors) or ("centre",)
+    there = [p for p in named if p in test.priors or p.startswith("run:")]
+    if not there:  # A set of the user's, whatever it is called.
+        return tuple(test.priors) or ("centre",)
+    return (*there, *(p for p in named if p in CONTROLS))
 
 
 def prior_of(name: str, of: TestSet | Images, options: Options) -> np.ndarray:
@@ -98,6 +100,8 @@ def finished(recipe: str, options: Options) -> Trained:
 
 def restored(file: Path, options: Options) -> Trained:
     """The network of a weights file."""
-    trainer = new_trainer(options)
-    trainer.load(read_arrays(file))
+    weights = read_arrays(file)
+    whole = any(name.startswith("backbone.") for name in weights)
+    trainer = new_trainer(options, pretrained=not whole)
+    trainer.load(weights)
     return Trained(trainer, [], 0.0, inverted=read_about(file)["inverted"])

@@ -30,7 +30,8 @@ FIRST: dict[str, tuple[str, ...]] = {
         for labels in ("clean", "swapped")
     ),
     "M, Tables 3 and 4": (
-        "menet-ce-plain", "menet-ce", "menet-metric", "metric-head-ce", "metric-head-metric",
+        "menet-ce-plain", "menet-ce", "menet-metric-hard-negatives", "metric-head-ce",
+        "metric-head-metric",
     ),
     "L, Table 3": ("anchors",),
     "R, Table 1": ("relations", "relations-self-drfi", "relations-self-hs", "relations-self-rc"),
@@ -62,6 +63,10 @@ class Sweep:
     """Stop cleanly before so many minutes are over."""
     archives: Path | None = None
     """The folder of the data sets and backbones; by default data/ or ../shared/data."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; cuda is an error where there is no GPU, auto then takes the processor."""
+    checkpoint_seconds: float = 120.0
+    """Seconds between checkpoints."""
     out: Path = Path("runs")
     """Where the run folders lie."""
     results: Path = train.RESULTS
@@ -73,7 +78,7 @@ class Sweep:
         name = Options(recipe=run.recipe, scale=self.scale, seed=run.seed).name
         return Options(
             recipe=run.recipe, scale=self.scale, seed=run.seed, archives=self.archives,
-            out=self.out / name,
+            out=self.out / name, device=self.device, checkpoint_seconds=self.checkpoint_seconds,
         )  # fmt: skip
 
     def done(self, run: Run) -> bool:

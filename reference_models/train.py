@@ -25,7 +25,7 @@ from reference_models.loop import Clock, OutOfTime, Trained, clock, train
 from reference_models.measures import one_line
 from reference_models.options import InputError, Options
 from reference_models.recipes import CONTROLS, RECIPES
-from reference_models.scoring import described, prior_of, score, starts_from
+from reference_models.scoring import described, finished, prior_of, score, starts_from
 from reference_models.trainers import new_trainer
 
 RESULTS = Path(__file__).parent / "results"
@@ -59,6 +59,8 @@ def main() -> None:
 def run(options: Options, shared: Shared, check: Clock, results: Path = RESULTS) -> None:
     """Train; leave weights, figures and run.json in the run folder, and a row for the report."""
     begun, recipe, folder = time.monotonic(), options.chosen, options.folder
+    # First of all, so that a package that is missing is missed before anything is computed.
+    made_with = {"versions": versions(options.backend), "commit": commit()}
     data = load_data(options, shared)
     trainer = new_trainer(options, shared.features)
     if trainer.leader:
@@ -85,7 +87,7 @@ def run(options: Options, shared: Shared, check: Clock, results: Path = RESULTS)
         "about": recipe.about,
         "notes": list(data.notes),
         "images": data.counts(),
-        "data_sha256": data.sha256(),
+        "data_sha256": data.sha256,
         "parameters": trainer.parameters,
         "inverted": trained.inverted,
         "measures": rows,
@@ -95,8 +97,7 @@ def run(options: Options, shared: Shared, check: Clock, results: Path = RESULTS)
             "evaluation": round(time.monotonic() - begun, 1),
         },
         "device": f"{trainer.device}: {hardware(trainer.device)}",
-        "versions": versions(options.backend),
-        "commit": commit(),
+        **made_with,
         "date": datetime.now(UTC).date().isoformat(),
         "weights_sha256": fingerprint(trainer.weights()),
         "loss_curve": curve(trained.losses),
@@ -149,7 +150,9 @@ def load_data(options: Options, shared: Shared | None = None) -> Data:
         maps = prior_of(recipe.train_prior, data.train, options)
     else:
         return data
-    return replace(data, train=replace(data.train, priors=maps))
+    other = (recipe.train_prior or "").partition("run:")[2]
+    computed_by = fingerprint(finished(other, options).trainer.weights()) if other else ""
+    return replace(data, train=replace(data.train, priors=maps), computed_by=computed_by)
 
 
 def fingerprint(arrays: Arrays) -> str:

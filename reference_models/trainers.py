@@ -4,12 +4,15 @@ from reference_models.loop import Trainer
 from reference_models.options import Options
 
 
-def new_trainer(options: Options, features: dict | None = None) -> Trainer:
-    """features: those of frozen backbones that other runs may have left, see `TorchTrainer`."""
+def new_trainer(
+    options: Options, features: dict | None = None, pretrained: bool = True
+) -> Trainer:
+    """features: those of frozen backbones that other runs may have left. pretrained: give the
+    backbone its ImageNet weights."""
     if options.backend == "torch":
         from reference_models.torch.training import TorchTrainer
 
-        return TorchTrainer(options, features)
+        return TorchTrainer(options, features, pretrained)
     from reference_models.flax.training import FlaxTrainer
 
     return FlaxTrainer(options)

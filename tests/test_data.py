@@ -114,14 +114,18 @@ def test_swapped_labels_exchange_half_of_the_images_whole():
 def test_the_fingerprint_sees_every_array():
     data = load(replace(SCENES, train_images=4, test_images=2), 16, 0)
     test = data.tests[0]
-    assert data.sha256() == load(replace(SCENES, train_images=4, test_images=2), 16, 0).sha256()
+    assert data.sha256 == load(replace(SCENES, train_images=4, test_images=2), 16, 0).sha256
     changed = [
         replace(data, train=replace(data.train, priors=255 - data.train.priors)),
         replace(data, validation=data.validation.swapped(0.5, seed=0)),
         replace(data, tests=(replace(test, truth=(test.truth[0], ~test.truth[1])),)),
         replace(data, tests=(replace(test, priors={"generated": 255 - test.images.priors}),)),
     ]
-    assert len({one.sha256() for one in (data, *changed)}) == 5
+    assert len({one.sha256 for one in (data, *changed)}) == 5
+    # Priors that a network made are known by that network.
+    computed = [replace(one, computed_by="aa") for one in (data, changed[0])]
+    assert computed[0].sha256 == computed[1].sha256
+    assert len({data.sha256, computed[0].sha256, replace(data, computed_by="bb").sha256}) == 3
 
 
 def test_even_choice_keeps_both_ends():

@@ -25,6 +25,7 @@ from reference_models.recipes import BLOCKS, RECIPES, Backbone
 from reference_models.scenes import scenes
 from reference_models.scoring import prior_of, starts_from
 from reference_models.torch.backbones import mobilenet_v2
+from reference_models.torch.system import Batch
 from reference_models.torch.training import build
 from reference_models.train import Shared, load_data, run
 
@@ -62,6 +63,20 @@ def test_any_backbone_can_carry_a_recipe(name: str):
     backbone = build(options.chosen, options.plan).backbone
     assert backbone.name == name
     assert backbone.strides[-1] == (16 if name == "squeezenet1_0" else 32)
+
+
+@pytest.mark.parametrize("recipe", ["zoomout-af", "deeplab-cas-clean", "metric-head-metric",
+                                    "anchors", "relations"])  # fmt: skip
+def test_every_system_stands_on_a_backbone_that_rounds_its_sides(recipe: str):
+    options = Options(recipe=recipe, scale="small", backbone="squeezenet1_0")
+    system = build(options.chosen, options.plan).eval()
+    images = torch.rand(2, 3, 64, 64)
+    batch = Batch(
+        images, torch.arange(64).expand(2, 64, 64) // 32, torch.rand(2, 64, 64), torch.Generator()
+    )
+    output = system(system.backbone(images))
+    assert system.loss(output, batch).isfinite()
+    assert all(one.shape == (2, 64, 64) for one in system.maps(output, batch).values())
 
 
 def test_missing_weights_of_a_backbone_are_named(tmp_path: Path):
@@ -109,6 +124,12 @@ def test_priors_by_name(tmp_path: Path, monkeypatch):
     assert starts_from(options.chosen, test) == ("generated",)
     assert starts_from(options.chosen, replace(test, name="own", priors={})) == ("centre",)
     assert starts_from(RECIPES["scenes-cas"], test) == ()
+    # A set of the user's that is called as one of ours: its own priors, no controls.
+    mine = replace(test, name="ecssd", priors={"priors": test.images.priors})
+    assert starts_from(RECIPES["anchors"], mine) == ("priors",)
+    assert starts_from(RECIPES["anchors"], replace(mine, priors={})) == ("centre",)
+    ours = replace(mine, priors={"drfi": test.images.priors})
+    assert starts_from(RECIPES["anchors"], ours) == ("drfi", "centre", "truth")
 
 
 def test_a_paper_system_runs_from_command_to_report(tmp_path: Path):
@@ -171,13 +192,12 @@ def test_regions_run_from_command_to_report(tmp_path: Path, monkeypatch):
         for file in (tmp_path / "sets").rglob("*.*"):
             archive.write(file, file.relative_to(tmp_path / "sets"))
     torch.manual_seed(0)
-    save_file(mobilenet_v2((1, 3)).state_dict(), tmp_path / "mobilenet.safetensors")
+    save_file(mobilenet_v2((1, 3)).state_dict(), tmp_path / "mobilenet_v2.fp16.safetensors")
     recipe = RECIPES["regions-cas-4"]
     small = replace(recipe.small, size=32, steps=2, backbone=Backbone("mobilenet_v2", (1, 3)))
     monkeypatch.setitem(RECIPES, recipe.name, replace(recipe, small=small))
     options = Options(
         recipe=recipe.name, scale="small", archives=tmp_path, out=tmp_path / "run",
-        backbone_weights=tmp_path / "mobilenet.safetensors",
     )  # fmt: skip
     run(options, Shared(), clock(), results=tmp_path / "results")
     (report,) = (tmp_path / "results").iterdir()

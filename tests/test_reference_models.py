@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from reference_models import loop
+from reference_models import loop, predict
 from reference_models.data import Images
 from reference_models.demo import compare, demo
 from reference_models.files import claim, read_about, read_arrays, write_json
@@ -106,8 +106,8 @@ def test_a_step_mirrors_and_crops_images_labels_and_priors_alike():
     ramp = np.arange(2 * 16 * 16, dtype=np.uint16).reshape(2, 16, 16) % 251
     ramp = ramp.astype(np.uint8)
     trainer = new_trainer(tiny())
-    trainer.objective, trainer.crop = Seen(), 4
     trainer.hold(Images(("a", "b"), np.stack([ramp] * 3, axis=-1), ramp, ramp))
+    trainer.objective, trainer.crop = Seen(), 4
     corners = np.array([[0, 0], [3, 5]])
     trainer.step(Draw(np.array([1, 0]), np.array([False, True]), corners, seed=0), 1e-3)
     batch = trainer.objective.batch
@@ -285,14 +285,14 @@ def test_a_short_run_learns(tmp_path: Path):
 
 def with_backbone(tmp_path: Path, **changes: object) -> Options:
     """A DeepLab on the first blocks of a MobileNetV2 with random weights, on generated scenes."""
-    file = tmp_path / "mobilenet.safetensors"
+    file = tmp_path / "mobilenet_v2.fp16.safetensors"
     if not file.exists():
         torch.manual_seed(0)
         backbone = mobilenet_v2((1, 3), 32)
         save_file(backbone.state_dict(), file)
     return Options(
         recipe="deeplab-cas-swapped", scale="small", data="scenes", size=32, steps=4, batch=4,
-        train_images=8, learning_rate=1e-3, backbone_weights=file, **changes,
+        train_images=8, learning_rate=1e-3, archives=tmp_path, **changes,
     )  # fmt: skip
 
 
@@ -318,6 +318,37 @@ def test_cached_features_train_as_computed_ones_do(tmp_path: Path, short_backbon
     tuned = go(options, tmp_path / "tuned")
     assert frozen.losses == pytest.approx(tuned.losses, abs=2e-3)
     assert tuned.trainer.parameters > frozen.trainer.parameters
+
+
+def test_weights_are_whole_where_the_backbone_is_not_everybodys(tmp_path: Path, short_backbone):
+    short_backbone("deeplab-cas-swapped")
+    shared = with_backbone(tmp_path)
+    there = tmp_path / "mobilenet_v2.fp16.safetensors"
+    own = replace(shared, archives=None, backbone_weights=there)
+    assert shared.plan.backbone.padding == "end"
+    assert own.plan.backbone.padding == "both"
+    assert replace(own, padding="end").plan.backbone.padding == "end"
+    run(replace(own, out=tmp_path / "own"), Shared(), clock(), tmp_path / "results")
+    there.unlink()
+    file = tmp_path / "own/weights.safetensors"
+    images = load_data(own).tests[0].images
+    model = predict.load(str(file), "cpu")
+    assert model.options.plan.backbone.padding == "both"
+    assert np.ptp(model.trained.main_map(images)) > 0
+
+
+def test_a_resumed_optimizer_keeps_the_layout_of_the_parameters(tmp_path: Path, short_backbone):
+    short_backbone("deeplab-cas-swapped")
+    trainer = new_trainer(with_backbone(tmp_path))
+    trainer.system.to(memory_format=torch.channels_last)
+    trainer.hold(load_data(with_backbone(tmp_path)).train)
+    trainer.step(Draw(np.arange(4), np.zeros(4, bool), np.zeros((4, 2), int), seed=0), 1e-3)
+    before = trainer.state()
+    trainer.restore(before)
+    for parameter, held in trainer.optimizer.state.items():
+        assert held["exp_avg"].stride() == parameter.stride()
+    for name, array in trainer.state().items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
 
 
 def test_fine_tuning_moves_the_backbone_less_than_the_head(tmp_path: Path, short_backbone):

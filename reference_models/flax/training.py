@@ -21,6 +21,7 @@ class FlaxTrainer:
     """`reference_models.loop.Trainer` for the small network."""
 
     leader = True
+    together = 50
 
     def __init__(self, options: Options) -> None:
         try:

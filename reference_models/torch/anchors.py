@@ -24,6 +24,9 @@ from saliency_losses.torch import (
 class AnchorNetwork(nn.Module):
     """Every block's features brought to one resolution, a pixel and a region embedding (L §3.3–4).
 
+    Unlike L, no layer is batch-normalised, and no ReLU follows the embeddings, which L §3.2 has
+    after every layer: so they can lie on either side of 0.
+
     Args:
         loss: "anchors", or "ce": cross-entropy of two channels made from the pixel embedding.
         backbone: Tapped after each of its blocks; best dilated to stride 8, as in L §3.3.
@@ -90,7 +93,9 @@ class AnchorNetwork(nn.Module):
         D channels, then D ("conv"), 5 C ("fc") or none ("shared"); for "ce" two logits.
         """
         blocks = zip(self.blocks, taps, strict=True)
-        joined = torch.cat([relu(block(tap)) for block, tap in blocks], dim=1)
+        brought = [relu(block(tap)) for block, tap in blocks]
+        # Equal already, unless the backbone rounds its sides, as SqueezeNet does.
+        joined = torch.cat([resize(one, brought[0]) for one in brought], dim=1)
         pixels = self.pixels(joined)
         if self.name == "ce":
             return self.classifier(pixels)

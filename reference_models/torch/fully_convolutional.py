@@ -16,8 +16,9 @@ class FullyConvolutional(nn.Module):
 
     The deepest tap gets the head's hidden layer. Finer taps, if any, are projected to as many
     channels and added on the way up, a convolution after each sum; then follow the scores. FCN-8s
-    adds scores instead: on MobileNetV2 that was .02 worse in max F. A single tap is the plain
-    network.
+    adds scores instead: on MobileNetV2 that was .02 worse in max F. DeepLab-v3 has one tap of
+    stride 8 or 16 and nothing finer: a single tap gives that, but the recipes give both heads the
+    same taps, so that they differ by the pyramid alone.
 
     With two regions and two channels, `cas` takes the same steps whether or not the labels of an
     image are exchanged: on a CPU the weights come out equal bit by bit. It leaves constant

@@ -74,7 +74,7 @@ class MEnet(nn.Module):
             self.scales = nn.ModuleList(nn.Conv2d(c, 1, 3, padding=1) for c in scales)
             self.logits = nn.Sequential(*normalised(len(scales), 2))
             if loss != "ce":
-                self.features = nn.Sequential(*normalised(len(scales), FEATURES), nn.Tanh())
+                self.features = nn.Sequential(*normalised(len(scales), FEATURES))
         else:
             self.logits = nn.Sequential(*normalised(width, 2))
 
@@ -97,7 +97,8 @@ class MEnet(nn.Module):
         maps = torch.cat([resize(single(scale), image) for single, scale in singles], dim=1)
         if self.name == "ce":
             return self.logits(maps)
-        return torch.cat([self.logits(maps), self.features(maps)], dim=1)
+        # In half precision tanh would be flat from 3.5 on.
+        return torch.cat([self.logits(maps).float(), self.features(maps).float().tanh()], dim=1)
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         return two_losses(self.name, output, batch)
@@ -107,10 +108,10 @@ class MEnet(nn.Module):
 
 
 class MetricHead(nn.Module):
-    """MEnet's two heads on a light decoder of pretrained features.
+    """MEnet's features and a saliency head on a light decoder of pretrained features.
 
     The taps are projected to equal channels and added from the deepest up, a convolution after
-    each sum.
+    each sum. The logits are read from the sixteen features; in MEnet the heads stand side by side.
 
     Args:
         loss: See `Loss`.
@@ -126,7 +127,7 @@ class MetricHead(nn.Module):
         self.decoder = nn.ModuleList(
             nn.Conv2d(width, width, 3, padding=1) for _ in backbone.channels
         )
-        self.features = nn.Sequential(nn.Conv2d(width, FEATURES, 1), nn.Tanh())
+        self.features = nn.Conv2d(width, FEATURES, 1)
         self.logits = nn.Conv2d(FEATURES, 2, 1)
 
     def forward(self, taps: list[Tensor]) -> Tensor:
@@ -136,8 +137,8 @@ class MetricHead(nn.Module):
         for tap, project, smooth in reversed(list(layers)):
             here = project(tap)
             below = relu(smooth(here if below is None else here + resize(below, here)))
-        features = self.features(below)
-        return torch.cat([self.logits(features), features], dim=1)
+        features = self.features(below).float().tanh()
+        return torch.cat([self.logits(features).float(), features], dim=1)
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         return two_losses(self.name, output, batch)
@@ -166,7 +167,10 @@ def two_losses(name: Loss, output: Tensor, batch: Batch) -> Tensor:
 
 
 def two_maps(output: Tensor, batch: Batch) -> dict[str, Tensor]:
-    """The probability of the saliency head, and the distance to the mean background (M eq. 5)."""
+    """The probability of the saliency head, and the distance to the mean background (M eq. 5).
+
+    The mean is over all pixels, each weighed by its probability of being background.
+    """
     output = output.float()
     logits, features = output[:, :2], output[:, 2:]
     maps = {"saliency head": resize(logits, batch.images).softmax(dim=1)[:, 1]}

@@ -22,6 +22,9 @@ from saliency_losses.torch import (
 class RelationModel(nn.Module):
     """Features of several layers fused by parallel dilated convolutions, and a critic (R §4).
 
+    R fuses the taps as they are and has a critic of five layers; here each tap is first projected
+    to a few channels, and the critic has as many hidden layers as `critic` names.
+
     Args:
         loss: "js-mi".
         backbone: Tapped where its features are wanted; R takes layers 0, 3, 13 and 17.

@@ -39,7 +39,7 @@ class Small(nn.Module):
         return self.net(taps[0])
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        labels = batch.labels
+        output, labels = output.float(), batch.labels
         match self.name:
             case "cross-entropy":
                 return cross_entropy(output, labels)
@@ -62,7 +62,7 @@ class Small(nn.Module):
                 return js_mutual_information_loss(scores, joint, mask=mask)
 
     def maps(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
-        prior = batch.prior
+        output, prior = output.float(), batch.prior
         match self.name:
             case "cross-entropy" | "class-agnostic-cross-entropy" | "cas" | "metric":
                 return {"map": output[:, :2].softmax(dim=1)[:, 1]}

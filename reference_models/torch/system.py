@@ -46,11 +46,12 @@ class Pixels(nn.Module):
 
 
 def resize(x: Tensor, like: Tensor) -> Tensor:
-    """`(N, C, h, w)` brought bilinearly to the height and width of `like`; half stays half."""
+    """`(N, C, h, w)` brought bilinearly to the height and width of `like`."""
     size = like.shape[-2:]
     if x.shape[-2:] == size:
         return x
     return interpolate(x, size=size, mode="bilinear", align_corners=False)
+
 
 def shrink(maps: Tensor, like: Tensor) -> Tensor:
     """Float maps `(N, H, W)` averaged down to the height and width of `like`."""

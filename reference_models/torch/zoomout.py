@@ -64,11 +64,13 @@ class SqueezeModule(nn.Module):
 class Zoomout(nn.Module):
     """A squeeze module on every tap, all brought to one resolution, and 1 x 1 layers that classify.
 
-    W concatenates the upsampled maps before the classifier. Bilinear upsampling and a 1 x 1
-    convolution commute, so the classifier's first layer is here applied to each tap at its own
-    resolution, and what comes of it is upsampled and summed: the same values at a fraction of the
-    cost. Upsampling goes from tap to finer tap and ends at the finest; from there the one logit is
-    upsampled to the image. A fully connected layer is not tapped: the backbones have none.
+    W squeezes every convolutional layer of VGG-16 and concatenates the upsampled maps before the
+    classifier. Here each block's last output is tapped. Bilinear upsampling and a 1 x 1
+    convolution commute, so the classifier's first layer is applied to each tap at its own
+    resolution, and what comes of it is upsampled and summed, at a fraction of the cost. Upsampling
+    goes from tap to finer tap, which is smoother than W's in one go, and ends at the finest; from
+    there the one logit is upsampled to the image. No fully connected layer is tapped: the
+    backbones have none.
 
     Args:
         loss: What to train with, see `saliency_loss`.
