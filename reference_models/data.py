@@ -1,29 +1,35 @@
 """The images a network is trained and measured on: generated, or read from folders and zips."""
 
 import hashlib
-import io
-import os
-import zipfile
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from scipy.ndimage import distance_transform_edt
-from tqdm import tqdm
 
-from reference_models.options import InputError
+from reference_models.options import InputError, some
+from reference_models.reading import (
+    Folder,
+    binarise,
+    by_stem,
+    centre_prior,
+    eight_bits,
+    fit_prior,
+    label_map,
+    mask_notes,
+    one_folder,
+    open_folder,
+    open_image,
+    require,
+    side_by_side,
+)
 from reference_models.scenes import scenes
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
-Folder = Path | zipfile.Path
 Made = TypeVar("Made")
-CENTRE = "a Gaussian at the centre, the same for every image"
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,6 @@ class Data:
     validation: Images
     tests: tuple[TestSet, ...]
     notes: tuple[str, ...]
-    priors: str
     computed_by: str = ""
     """Where a network made the training priors, the fingerprint of its weights: a GPU does not
     compute the same bits twice."""
@@ -122,7 +127,9 @@ class Sources:
     archives: Path
     """The folder of the named archives."""
     tests: tuple[str, ...] = ()
-    """Names in ARCHIVES, or paths. Empty: what the training source itself holds out."""
+    """Names in ARCHIVES, or paths. Empty: what scenes or a path hold out themselves."""
+    learns_on_tests: bool = False
+    """Say that training sees the test images, in place of counting how many it does."""
     train_images: int | None = None
     """At most so many, spread evenly over the sorted names; None: all, and 600 scenes."""
     validation_images: int | None = None
@@ -178,7 +185,9 @@ def load(sources: Sources, size: int, seed: int) -> Data:
     notes = [*data.notes, *(note for _, notes in others for note in notes)]
     for test, _ in others:
         shared = set(test.images.names) & {*data.train.names, *data.validation.names}
-        if test.name == sources.train and shared:
+        if test.name == sources.train and sources.learns_on_tests:
+            notes.append(f"{test.name}: trained on the test images themselves, without their masks")
+        elif test.name == sources.train and shared:
             notes.append(
                 f"{test.name}: {len(shared)} test images also serve in training or validation"
             )
@@ -192,7 +201,8 @@ def load(sources: Sources, size: int, seed: int) -> Data:
     for name, part in zip(names, parts, strict=True):
         kind = "training" if part is data.train else "held-out"
         if part is not data.validation and not part.labels.any():
-            raise InputError(f"{name}: every {kind} mask is all background at this size")
+            told = "".join(f"; {note}" for note in data.notes)
+            raise InputError(f"{name}: every {kind} mask is all background at {size} px{told}")
     return data
 
 
@@ -213,9 +223,8 @@ def generated(sources: Sources, size: int, seed: int) -> Data:
     return Data(
         train=everything.take(range(held_out + kept, count)),
         validation=everything.take(range(held_out, held_out + kept)),
-        tests=() if sources.tests else (own,),
+        tests=(own,),
         notes=(),
-        priors="the mask blurred and shifted, with clutter: a stand-in for a detector's map",
     )
 
 
@@ -234,22 +243,13 @@ def from_archive(sources: Sources, size: int) -> Data:
         stems = [stem for stem in stems if stem not in set(validation)]
     stems = evenly(stems, sources.train_images)
     parts = [decode(files, part, size, sources.regions) for part in (stems, validation)]
-    own: tuple[TestSet, ...] = ()
-    if not sources.tests:
-        if not lists.get("test"):
-            raise InputError(f"{name} holds no test images of its own; name a test set, say ecssd")
-        parts.append(
-            decode(files, evenly(lists["test"], sources.test_images), size, sources.regions, True)
-        )
-        own = (TestSet(name, parts[2].images, parts[2].truth),)
-    return Data(parts[0].images, parts[1].images, own, (*notes, *describe(files, parts)), CENTRE)
+    return Data(parts[0].images, parts[1].images, (), (*notes, *describe(files, parts)))
 
 
 def from_path(sources: Sources, size: int, seed: int) -> Data:
-    """The user's own folder or zip, split by its lists or at random. What it holds out is not used
-    where other test sets are named."""
+    """The user's own folder or zip, split by its lists or at random."""
     path = Path(sources.train)
-    files = find([path])
+    files = find([path], truth="segmentations" if sources.regions > 2 else "masks")
     if len(files.images) < 4:
         raise InputError(
             f"at least 4 images are needed to train and measure, found {len(files.images)} images "
@@ -259,23 +259,18 @@ def from_path(sources: Sources, size: int, seed: int) -> Data:
     split_stems = split(tuple(files.images), files.lists, rng, sources.validation_images or 40)
     limits = (sources.train_images, sources.validation_images, sources.test_images)
     chosen = [evenly(stems, limit) for stems, limit in zip(split_stems[:3], limits, strict=True)]
-    if sources.tests:
-        chosen.pop()
     parts = [
-        decode(files, stems, size, keep_truth=place == 2) for place, stems in enumerate(chosen)
+        decode(files, stems, size, sources.regions, keep_truth=place == 2)
+        for place, stems in enumerate(chosen)
     ]
-    own: tuple[TestSet, ...] = ()
-    if not sources.tests:
-        test = parts[2].images
-        taken = path.stem in ("train", "validation")
-        priors = {"priors": test.priors} if files.priors else {}
-        own = (TestSet("test" if taken else path.stem, test, parts[2].truth, priors),)
+    test = parts[2].images
+    taken = path.stem in ("train", "validation")
+    priors = {"priors": test.priors} if files.priors else {}
     return Data(
         train=parts[0].images,
         validation=parts[1].images,
-        tests=own,
+        tests=(TestSet("test" if taken else path.stem, test, parts[2].truth, priors),),
         notes=(*describe(files, parts), split_stems[3]),
-        priors="priors/" if files.priors else f"there is no priors/: {CENTRE}",
     )
 
 
@@ -284,7 +279,8 @@ def read_test(name: str, sources: Sources, size: int) -> tuple[TestSet, list[str
     if name in ARCHIVES:
         files, notes = find_archive(name, sources.archives)
     elif Path(name).exists():
-        files, notes = find([Path(name)]), []
+        truth = "segmentations" if sources.regions > 2 else "masks"
+        files, notes = find([Path(name)], truth=truth), []
     else:
         known = ", ".join(ARCHIVES)
         raise InputError(f"the test set {name} is neither a name ({known}) nor a path that exists")
@@ -299,7 +295,7 @@ def read_test(name: str, sources: Sources, size: int) -> tuple[TestSet, list[str
     return TestSet(title, part.images, part.truth, priors), [*notes, *describe(files, [part])]
 
 
-# Finding files -----------------------------------------------------------------------------------
+# Finding their files -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -321,7 +317,11 @@ class Files:
 
 def find(paths: Sequence[Path], left_out: Sequence[str] = (), truth: str = "masks") -> Files:
     """All pairs of `images/` and `masks/` (or `segmentations/`) of several paths as one set."""
-    roots = [open_root(path, truth) for path in paths]
+
+    def fits(folder: Folder) -> bool:
+        return (folder / "images").is_dir() and (folder / truth).is_dir()
+
+    roots = [one_folder(path, fits, f"images/ and {truth}/") for path in paths]
     images = by_stem([root / "images" for root in roots])
     annotated: dict[str, list[Folder]] = {}
     for stem, file in by_stem([root / truth for root in roots]).items():
@@ -367,59 +367,6 @@ def archive_file(archives: Path, file: str, name: str) -> Path:
         f"{name} needs {file}, which is not in {archives.resolve()}: give the folder that holds it "
         "with --archives FOLDER, or train on your own images with --data"
     )
-
-
-def open_folder(path: Path, flag: str = "--data") -> Folder:
-    """A folder, a zip, or a folder inside a zip (`maps.zip/drfi`)."""
-    if path.is_dir():
-        return path
-    for place in (path, *path.parents):
-        if place.is_file():
-            try:
-                root = zipfile.Path(zipfile.ZipFile(place))
-            except zipfile.BadZipFile:
-                raise InputError(f"{flag} {path} is neither a folder nor a readable zip") from None
-            inside = root.joinpath(*path.relative_to(place).parts) if place != path else root
-            if inside.is_dir():
-                return inside
-    raise InputError(f"{flag} {path} does not exist")
-
-
-def open_root(path: Path, truth: str = "masks") -> Folder:
-    """The folder that holds `images/` and `masks/`: the path itself, or a folder in it."""
-    root = open_folder(path)
-    inside: list[Folder] = [entry for entry in root.iterdir() if entry.is_dir()]
-    for candidate in (root, *inside):
-        if (candidate / "images").is_dir() and (candidate / truth).is_dir():
-            return candidate
-    found = some(sorted(entry.name for entry in root.iterdir())) or "nothing"
-    raise InputError(f"--data {path} must hold images/ and {truth}/, but holds {found}")
-
-
-def by_stem(folders: Sequence[Folder]) -> dict[str, Folder]:
-    """The image files of the folders by stem, sorted; other files and hidden ones are no such."""
-    files: dict[str, Folder] = {}
-    for folder in folders:
-        entries = [entry for entry in folder.iterdir() if is_image(entry)]
-        if not entries:
-            raise InputError(f"{folder} holds no image file ({', '.join(sorted(SUFFIXES))})")
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            stem = Path(entry.name).stem
-            if stem in files:
-                raise InputError(f"two files of the same stem: {files[stem]} and {entry}")
-            files[stem] = entry
-    return dict(sorted(files.items()))
-
-
-def is_image(entry: Folder) -> bool:
-    return not entry.name.startswith(".") and Path(entry.name).suffix.lower() in SUFFIXES
-
-
-def require(wanted: Iterable[str], there: Iterable[str], what: str) -> None:
-    known = set(there)
-    missing = [stem for stem in wanted if stem not in known]
-    if missing:
-        raise InputError(f"{len(missing)} images have not {what}: {some(missing)}")
 
 
 def read_splits(root: Folder, names: Iterable[str]) -> dict[str, list[str]]:
@@ -478,11 +425,6 @@ def evenly(stems: Sequence[Made], most: int | None) -> list[Made]:
     if most is None or most >= len(stems):
         return list(stems)
     return [stems[i] for i in np.unique(np.linspace(0, len(stems) - 1, most).round().astype(int))]
-
-
-def some(names: Sequence[str], most: int = 5) -> str:
-    """The first few names, for a message."""
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 # Reading them ------------------------------------------------------------------------------------
@@ -550,7 +492,11 @@ def decode(
 
 def describe(files: Files, parts: Sequence[Decoded]) -> list[str]:
     """Notes on what was found in the files."""
-    kinds = [kind for part in parts for kind in part.kinds]
+    kinds = {
+        stem: kind
+        for part in parts
+        for stem, kind in zip(part.images.names, part.kinds, strict=True)
+    }
     empty = sorted(stem for part in parts for stem in part.empty)
     notes = []
     if files.segmented:
@@ -558,10 +504,7 @@ def describe(files: Files, parts: Sequence[Decoded]) -> list[str]:
             "the labels are those of the annotator with the median number of regions, "
             "small regions joined to the nearest"
         )
-    if kinds.count("0/1"):
-        notes.append(f"{kinds.count('0/1')} masks hold 0 and 1: 1 is taken as the object")
-    if kinds.count("soft"):
-        notes.append(f"{kinds.count('soft')} masks hold values between 0 and 255: binarised at 128")
+    notes += mask_notes(kinds)
     if empty:
         notes.append(
             f"{len(empty)} masks are all background ({some(empty)}): "
@@ -571,55 +514,6 @@ def describe(files: Files, parts: Sequence[Decoded]) -> list[str]:
         count = len(files.unused)
         notes.append(f"{count} masks have no image and are not used ({some(files.unused)})")
     return [f"{files.name}: {note}" for note in notes]
-
-
-def side_by_side(work: Callable[[int], Made], count: int, what: str) -> list[Made]:
-    """`work(0)`, … in threads, their results in order: Pillow decodes without Python's lock."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        bar = tqdm(
-            pool.map(work, range(count)), desc=f"reading {what}", total=count, unit=" images"
-        )
-        return list(bar)
-
-
-READING = Lock()  # Several threads read from one open zip.
-
-
-def open_image(file: Folder) -> Image.Image:
-    try:
-        with READING:
-            content = file.read_bytes()
-        image = Image.open(io.BytesIO(content))
-        image.load()
-    except Exception as error:  # Decoders and damaged archives raise all sorts.
-        raise InputError(f"{file} cannot be read as an image: {error}") from None
-    return ImageOps.exif_transpose(image)
-
-
-def binarise(mask: Image.Image, file: Folder) -> tuple[np.ndarray, str]:
-    """The mask as bool, and what it was: "0/255", "0/1" or "soft"."""
-    values = eight_bits(mask, file, "mask")
-    if values.max() == 1:
-        return values == 1, "0/1"
-    hard = ((values == 0) | (values == 255)).all()
-    return values >= 128, "0/255" if hard else "soft"
-
-
-def eight_bits(image: Image.Image, file: Folder, what: str) -> np.ndarray:
-    """The picture as grey, uint8 `(H, W)`."""
-    if image.mode.startswith(("I", "F")):
-        raise InputError(f"{file} is a {what} of mode {image.mode}; save it with 8 bits, 0 to 255")
-    return np.asarray(image.convert("L"))
-
-
-def label_map(image: Image.Image, file: Folder) -> np.ndarray:
-    """Region numbers, int32 `(H, W)`."""
-    values = np.asarray(image)
-    if values.ndim != 2 or image.mode == "F":
-        raise InputError(
-            f"{file} is a label map of mode {image.mode}; save it with one channel of whole numbers"
-        )
-    return values.astype(np.int32)
 
 
 def largest(regions: np.ndarray, size: int, most: int) -> np.ndarray:
@@ -640,7 +534,7 @@ def largest(regions: np.ndarray, size: int, most: int) -> np.ndarray:
     return ranked.astype(np.uint8)
 
 
-# Saliency maps of others -------------------------------------------------------------------------
+# Maps of others ----------------------------------------------------------------------------------
 
 
 def detector_folder(archives: Path, detector: str) -> Folder:
@@ -663,45 +557,8 @@ def fit_priors(files: Sequence[Folder], size: int, what: str) -> np.ndarray:
     priors = np.empty((len(files), size, size), np.uint8)
 
     def one(place: int) -> None:
-        priors[place] = fit_prior(open_image(files[place]), size)
+        grey = eight_bits(open_image(files[place]), files[place], "prior")
+        priors[place] = fit_prior(Image.fromarray(grey), size)
 
     side_by_side(one, len(files), what)
     return priors
-
-
-def fit_prior(prior: Image.Image, size: int) -> np.ndarray:
-    """Resized and stretched to 0..255, as thresholds on it expect; a constant map becomes 0."""
-    values = np.asarray(prior.convert("L").resize((size, size), Image.Resampling.BILINEAR), float)
-    low, high = values.min(), values.max()
-    return np.rint(255 * (values - low) / max(high - low, 1.0)).astype(np.uint8)
-
-
-def centre_prior(size: int) -> np.ndarray:
-    """A Gaussian at the centre, its standard deviation a quarter of the side, from 0 to 255."""
-    offset = (np.arange(size) - (size - 1) / 2) / (size / 4)
-    bell = np.exp(-(offset[:, None] ** 2 + offset**2) / 2)
-    return np.rint(255 * (bell - bell.min()) / (bell.max() - bell.min())).astype(np.uint8)
-
-
-def read_maps(path: Path, stems: Iterable[str]) -> dict[str, np.ndarray]:
-    """The saliency maps of these stems at their own size, uint8 `(H, W)`, unstretched.
-
-    They lie in the folder or zip itself, or in the one folder in it that holds images; a folder
-    inside a zip is named as `maps.zip/drfi`.
-    """
-    root = open_folder(path, "--maps")
-    if not any(is_image(entry) for entry in root.iterdir()):
-        folders = [entry for entry in root.iterdir() if entry.is_dir()]
-        inside = [folder for folder in folders if any(map(is_image, folder.iterdir()))]
-        if len(inside) != 1:
-            found = some(sorted(folder.name for folder in inside)) or "no image files"
-            raise InputError(f"--maps {path} must be one folder of maps, but holds {found}")
-        root = inside[0]
-    files, wanted = by_stem([root]), list(stems)
-    require(wanted, files, f"a map in {root}")
-
-    def one(place: int) -> np.ndarray:
-        file = files[wanted[place]]
-        return eight_bits(open_image(file), file, "saliency map")
-
-    return dict(zip(wanted, side_by_side(one, len(wanted), f"maps of {root.name}"), strict=True))

@@ -10,8 +10,9 @@ import tyro
 
 from reference_models import figures
 from reference_models.data import Data
-from reference_models.files import Arrays, claim, commit, versions, write_json
+from reference_models.files import Arrays, claim, write_json
 from reference_models.loop import clock, train
+from reference_models.machine import commit, versions
 from reference_models.measures import Measures, measure, one_line
 from reference_models.options import InputError, Options
 from reference_models.train import load_data

@@ -9,26 +9,25 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from reference_models.data import (
-    Data,
+from reference_models.data import Data, Sources, read_test
+from reference_models.files import write_json
+from reference_models.loop import clock
+from reference_models.measures import LABELS, measure, one_line
+from reference_models.options import InputError
+from reference_models.predict import load, there
+from reference_models.reading import (
     Folder,
-    Sources,
     binarise,
     by_stem,
-    is_image,
+    has_images,
+    mask_notes,
+    one_folder,
     open_folder,
     open_image,
     read_maps,
-    read_test,
     side_by_side,
-    some,
 )
-from reference_models.files import write_json
-from reference_models.loop import clock
-from reference_models.measures import LABELS, Measures, measure, one_line
-from reference_models.options import InputError
-from reference_models.predict import load, there
-from reference_models.scoring import described, score
+from reference_models.scoring import WEIGHTS, described, score
 
 
 @dataclass(frozen=True)
@@ -45,13 +44,17 @@ class Options:
     reference_models/weights."""
     masks: Path
     """A folder or zip with masks/, such as ecssd.zip, or of masks alone. A network needs images/
-    beside them, and takes priors/ where it starts from a prior map."""
+    beside them, and takes priors/ where it starts from a prior map; one that divides images into
+    regions needs segmentations/ in place of masks/."""
     folder: str | None = None
     """The folder inside MAPS, where it holds those of several detectors; or give MAPS/FOLDER."""
     out: Path | None = None
     """Write the measures to this JSON file too."""
     exact: bool = False
     """Also the weighted F of the paper's equations, and the loss's own; slower."""
+    archives: Path | None = None
+    """For a network: the folder of the ImageNet weights of a frozen backbone that is not in
+    reference_models/weights; by default data/ or ../shared/data."""
 
 
 def main() -> None:
@@ -65,7 +68,7 @@ def main() -> None:
 
 
 def run(options: Options) -> None:
-    if str(options.maps) in there() or (options.maps / "weights.safetensors").is_file():
+    if str(options.maps) in there() or (options.maps / WEIGHTS).is_file():
         run_network(options)
     else:
         run_maps(options)
@@ -75,42 +78,45 @@ def run_maps(options: Options) -> None:
     masks, notes = read_masks(options.masks)
     path = options.maps / options.folder if options.folder else options.maps
     maps = read_maps(path, masks)
-    row, more = evaluate_maps(list(maps.values()), list(masks.values()), exact=options.exact)
-    show(row, notes + more, len(maps), maps=path, masks=options.masks, out=options.out)
+    notes += notes_on(list(maps.values()), list(masks.values()))
+    row = measure(list(maps.values()), list(masks.values()), exact=options.exact)
+    for note in notes:
+        print(f"note: {note}")
+    print(f"{len(maps)} images of {options.masks}, maps of {path}")
+    for name, value in row.items():
+        print(f"{LABELS[name]:27}{value:.4f}")
+    write(options.out, maps=str(path), masks=str(options.masks), images=len(maps), notes=notes,
+          measures=row)  # fmt: skip
 
 
 def run_network(options: Options) -> None:
     """Every map of the network on every prior, as after training."""
-    model = load(str(options.maps), "auto")
+    if options.folder is not None:
+        raise InputError(f"--folder is for maps, and {options.maps} is a network; leave it out")
+    model = load(str(options.maps), archives=options.archives)
     sources = Sources(train="", archives=Path(), regions=model.recipe.regions)
-    test, notes = read_test(str(options.masks), sources, model.size)
-    data = Data(test.images, test.images, (test,), tuple(notes), priors="")
+    # Resolved, so that it is a path, whatever the named sets are called.
+    test, notes = read_test(str(options.masks.resolve()), sources, model.size)
+    data = Data(test.images, test.images, (test,), tuple(notes))
     rows = score(model.trained, data, model.options, clock(), options.exact)
     for note in notes:
         print(f"note: {note}")
     print(f"{len(test.truth)} images of {options.masks}, maps of {options.maps}")
     for name, row in described(rows):
         print(f"{name}\n  {one_line(row)}")
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(options.out, {
-            "network": str(options.maps),
-            "masks": str(options.masks),
-            "images": len(test.truth),
-            "notes": notes,
-            "measures": rows,
-        })  # fmt: skip
-        print(f"written to {options.out}")
+    write(options.out, network=str(options.maps), masks=str(options.masks),
+          images=len(test.truth), notes=notes, measures=rows)  # fmt: skip
 
 
-def evaluate_maps(
-    maps: Sequence[np.ndarray],
-    masks: Sequence[np.ndarray],
-    *,
-    exact: bool = False,
-    only: Sequence[str] | None = None,
-) -> tuple[Measures, list[str]]:
-    """The measures (see `measures.measure`) and what belongs in a note beside them."""
+def write(out: Path | None, **content: object) -> None:
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(out, content)
+        print(f"written to {out}")
+
+
+def notes_on(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[str]:
+    """What belongs beside the measures."""
     notes = []
     resized = sum(one.shape != mask.shape for one, mask in zip(maps, masks, strict=True))
     if resized:
@@ -118,28 +124,7 @@ def evaluate_maps(
     empty = sum(not mask.any() for mask in masks)
     if empty:
         notes.append(f"{empty} masks are all background: they count in the MAE alone")
-    return measure(maps, masks, exact=exact, only=only), notes
-
-
-def show(
-    row: Measures, notes: list[str], images: int, *, maps: Path, masks: Path, out: Path | None
-) -> None:
-    """Print the row; write it with what it was measured on, where a file is named."""
-    for note in notes:
-        print(f"note: {note}")
-    print(f"{images} images of {masks}, maps of {maps}")
-    for name, value in row.items():
-        print(f"{LABELS[name]:27}{value:.4f}")
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(out, {
-            "maps": str(maps),
-            "masks": str(masks),
-            "images": images,
-            "notes": notes,
-            "measures": row,
-        })  # fmt: skip
-        print(f"written to {out}")
+    return notes
 
 
 # Reading -----------------------------------------------------------------------------------------
@@ -155,26 +140,16 @@ def read_masks(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         return binarise(open_image(file), file)
 
     masks, kinds = zip(*side_by_side(one, len(stems), f"masks of {path.name}"), strict=True)
-    notes = []
-    if kinds.count("0/1"):
-        notes.append(f"{kinds.count('0/1')} masks hold 0 and 1: 1 is taken as the object")
-    if kinds.count("soft"):
-        notes.append(f"{kinds.count('soft')} masks hold values between 0 and 255: binarised at 128")
+    notes = mask_notes(dict(zip(stems, kinds, strict=True)))
     return dict(zip(stems, masks, strict=True)), notes
 
 
 def mask_folder(path: Path) -> Folder:
     """The masks/ of a folder or zip, at its top or one below; else the folder of images itself."""
-    root = open_folder(path, "--masks")
-    entries = sorted(root.iterdir(), key=lambda entry: entry.name)
-    folders = [entry for entry in entries if entry.is_dir()]
-    for candidate in (root, *folders):
-        if (candidate / "masks").is_dir():
-            return candidate / "masks"
-    if any(map(is_image, entries)):
+    root = open_folder(path)
+    if has_images(root) and not (root / "masks").is_dir():
         return root
-    found = some([folder.name for folder in folders]) or "no folder"
-    raise InputError(f"--masks {path} must hold masks/ or be a folder of masks, but holds {found}")
+    return one_folder(path, lambda folder: (folder / "masks").is_dir(), "masks/") / "masks"
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def losses(plot: Plot) -> Figure:
     rows = -(-len(plot.panels) // columns)
     figure = Figure(figsize=(2.7 * columns, 2 * rows), layout="constrained", dpi=110)
     grid = figure.subplots(rows, columns, squeeze=False).flat
-    for axes, (title, lines) in zip(grid, plot.panels, strict=False):
+    for (title, lines), axes in zip(plot.panels, grid, strict=False):
         for _, points in lines:
             axes.plot(
                 [place for place, _ in points], [seeds[0] for _, seeds in points], linewidth=1

@@ -2,12 +2,9 @@
 
 import json
 import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
-from platform import python_version
 
 import numpy as np
 from safetensors import safe_open
@@ -29,11 +26,16 @@ def claim(folder: Path, options: Options, data: Data) -> None:
         if differing:
             changes = ", ".join(f"{key} {there.get(key)!r} -> {wanted[key]!r}" for key in differing)
             raise InputError(f"{folder} holds a different run ({changes}); give another --out")
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and not (folder.is_dir() and all(map(left_over, folder.iterdir()))):
         raise InputError(f"{folder} exists and is not a run folder; give another --out")
     else:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(record, wanted)
+
+
+def left_over(path: Path) -> bool:
+    """What a run that was killed in the middle of writing leaves, see `whole`."""
+    return path.name.startswith(".") and path.suffix == ".partial"
 
 
 @contextmanager
@@ -68,38 +70,3 @@ def read_about(path: Path) -> dict[str, object]:
     """What `write_arrays` was told about the arrays."""
     with safe_open(path, "np") as file:
         return json.loads(file.metadata()["about"])
-
-
-def versions(backend: str) -> dict[str, str]:
-    frameworks = {"torch": ("torch",), "jax": ("jax", "jaxlib", "flax", "optax")}[backend]
-    packages = (*frameworks, "numpy", "scipy", "pillow", "pysodmetrics", "scikit-learn")
-    return {"python": python_version()} | {name: version(name) for name in packages}
-
-
-def hardware(device: str) -> str:
-    """The name of the processor that computed."""
-    if "cuda" in device:
-        command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            return done.stdout.splitlines()[0].strip()
-        except (OSError, subprocess.CalledProcessError, IndexError):
-            return "unknown GPU"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    names = Path("/proc/cpuinfo")
-    lines = names.read_text().splitlines() if names.is_file() else []
-    model = next((line.split(":")[1].strip() for line in lines if line[:10] == "model name"), "CPU")
-    return f"{model}, {cores} cores"
-
-
-def commit() -> str | None:
-    """The commit this file belongs to, with "-dirty" after local changes; outside git what the
-    environment variable COMMIT says, or None."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("COMMIT")
-    return done.stdout.strip()

@@ -19,6 +19,7 @@ from py_sod_metrics import (
     WeightedFmeasure,
 )
 
+from reference_models.machine import cores
 from reference_models.options import InputError
 
 NAMES = ("mae", "f", "max_f", "weighted_f", "s", "e", "auroc")
@@ -27,7 +28,7 @@ WORTH_A_POOL = 200  # Images; fewer are measured before the processes have start
 
 
 class Measures(TypedDict, total=False):
-    """Means over images, all in [0, 1]; the lower the MAE and the higher the others, the better."""
+    """Means over images in [0, 1]; the lower the MAE and the higher the others, the better."""
 
     mae: float
     f: float
@@ -40,7 +41,8 @@ class Measures(TypedDict, total=False):
     """S-measure, α = 0.5."""
     e: float
     """The highest point of the mean E-measure curve over 256 thresholds. Like max F it does not
-    hang on one threshold; at 2 × the mean a map of .5 everywhere is all background."""
+    hang on one threshold; at 2 × the mean a map of .5 everywhere is all background. As the paper
+    divides by one pixel fewer, it may exceed 1 a little."""
     auroc: float
     """Area under the ROC curve of each image."""
     weighted_f_exact: float
@@ -195,12 +197,6 @@ def exact_weighted_f(
     if "weighted_f_loss" in names:
         row["weighted_f_loss"] = 1 - float(weighted_fbeta_loss(probs, target))
     return row
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    allowed = getattr(os, "sched_getaffinity", None)  # Not on every system.
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 @cache

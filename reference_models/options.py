@@ -1,7 +1,9 @@
 """What a run can be told on the command line."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +14,11 @@ from reference_models.recipes import BLOCKS, RECIPES, BackboneName, Recipe, Scal
 
 class InputError(ValueError):
     """Something the user gave cannot be used; the message says what and how to repair it."""
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first few names, for a message."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 @dataclass(frozen=True)
@@ -33,8 +40,9 @@ class Options:
     scale: Literal["small", "full"] = "full"
     """small ends within three minutes on two cores; full is what a GPU is for."""
     data: Literal["scenes"] | Path | None = None
-    """Train and test on this instead: a folder or zip with images/ and masks/ of equal stems and
-    optional priors/ and splits/, or the word scenes for generated ones."""
+    """Train and test on this instead: a folder or zip with images/ and masks/ of equal stems (or
+    segmentations/, STEM_PERSON, for the recipes regions-…) and optional priors/ and splits/; or
+    the word scenes for generated ones."""
     archives: Path | None = None
     """The folder of the named data sets and backbones; by default data/ or ../shared/data."""
     backbone: BackboneName | None = None
@@ -48,7 +56,8 @@ class Options:
     out: Path | None = None
     """The run folder; by default runs/RECIPE-BACKEND-SCALE-SEED."""
     minutes: float | None = None
-    """Stop cleanly before so many minutes are over; the same command goes on later."""
+    """Stop cleanly once so many minutes are over, after the step in hand, or after the set in hand
+    where images are read or measured; the same command goes on later."""
     resume: bool = False
     """Insist on going on: an error where there is no checkpoint."""
     seed: int = 0
@@ -84,6 +93,22 @@ class Options:
                 f"--backend jax has the scenes-… recipes so far, not {self.recipe}; "
                 "give --backend torch"
             )
+        if self.data == "scenes" and self.chosen.regions > 2:
+            raise InputError(
+                f"--data scenes has masks, and {self.recipe} learns regions; give a folder or zip "
+                "with images/ and segmentations/"
+            )
+        if self.chosen.at(self.scale).backbone is None:
+            given = {
+                "--backbone": self.backbone,
+                "--backbone-weights": self.backbone_weights,
+                "--padding": self.padding,
+            }
+            unused = [flag for flag, value in given.items() if value is not None]
+            if unused:
+                raise InputError(f"{self.recipe} has no backbone; leave {', '.join(unused)} out")
+        if self.minutes is not None and self.minutes < 0:
+            raise InputError(f"--minutes must not be negative, got {self.minutes}")
         step = 4 if self.plan.backbone is None and self.chosen.system == "small" else 32
         if self.plan.size < 16 or self.plan.size % step:
             raise InputError(
@@ -174,6 +199,10 @@ class Options:
     def as_json(self) -> dict[str, object]:
         """What decides the result, and nothing else, so that two runs can be compared."""
         data = str(self.data.resolve()) if isinstance(self.data, Path) else self.data
+        weights = {}
+        if self.backbone_weights is not None:
+            file = self.backbone_file(self.plan.backbone.name)
+            weights = {"backbone_weights": sha256(file.read_bytes()).hexdigest()}
         return {
             "recipe": self.recipe,
             "backend": self.backend,
@@ -183,6 +212,7 @@ class Options:
             "data": data,
             "swap_labels": self.swapped,
             "schedule": asdict(self.plan),
+            **weights,
         }
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import tyro
 
 from reference_models import train
+from reference_models.claims import SETS
 from reference_models.files import Arrays, read_about, read_arrays, whole, write_arrays
 from reference_models.measures import LABELS
 from reference_models.options import InputError, Options
@@ -21,10 +22,6 @@ from reference_models.recipes import BLOCKS, RECIPES
 from reference_models.segmentation import SegmentationMeasures
 
 LARGEST, ALL = 5_000_000, 12_000_000
-SETS = {
-    "duts-tr": "DUTS-TR", "ecssd": "ECSSD", "pascal-s": "PASCAL-S", "duts-te": "DUTS-TE",
-    "bsds500": "BSDS500",
-}  # fmt: skip
 SHOWN = ("mae", "max_f", "f", *SegmentationMeasures.__annotations__)
 
 HEAD = """\
@@ -74,7 +71,7 @@ def pack(run: Path) -> Path:
     known = json.loads(results.read_text(encoding="utf-8"))
     if known["weights_sha256"] != report["weights_sha256"]:
         raise InputError(f"{results} is of other weights than {run}: another run of the same name")
-    about = read_about(there) | {key: report[key] for key in ("scale", "seed", "commit")}
+    about = read_about(there) | {"commit": report["commit"]}
     arrays = half(read_arrays(there))
     WEIGHTS.mkdir(exist_ok=True)
     backbone = (about["schedule"]["backbone"] or {}).get("name")
@@ -127,7 +124,7 @@ def write_checked(path: Path, arrays: Arrays, about: dict[str, Any]) -> Path:
 
 
 def name_of(about: dict[str, Any]) -> str:
-    return "{recipe}-{backend}-{scale}-{seed}".format(**about)
+    return Options(**{key: about[key] for key in ("recipe", "backend", "scale", "seed")}).name
 
 
 def write_readme() -> None:

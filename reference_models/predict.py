@@ -2,8 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from json import dumps, loads
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,13 +11,22 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
-from reference_models.data import SUFFIXES, Images, centre_prior, fit_prior, open_image
+from reference_models.data import Images
 from reference_models.files import read_about, whole
 from reference_models.loop import Trained
 from reference_models.measures import eight_bit
 from reference_models.options import InputError, Options
+from reference_models.reading import (
+    SUFFIXES,
+    by_stem,
+    centre_prior,
+    fit_prior,
+    is_image,
+    open_image,
+)
 from reference_models.recipes import RECIPES, Recipe
-from reference_models.scoring import restored
+from reference_models.scoring import WEIGHTS as RUN_WEIGHTS
+from reference_models.scoring import as_stored, restored
 
 WEIGHTS = Path(__file__).parent / "weights"
 DEFAULT = "zoomout-exact"
@@ -44,6 +52,9 @@ class Predict:
     """Where the pictures are written."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto takes a GPU if there is one."""
+    archives: Path | None = None
+    """The folder of the ImageNet weights of a frozen backbone that is not in
+    reference_models/weights; by default data/ or ../shared/data."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,7 @@ def main() -> None:
 def predict(options: Predict) -> list[str]:
     """Write the pictures of every photograph; returns what was wrong with those that have none."""
     files = found(options.images)
-    model = load(options.model, options.device)
+    model = load(options.model, options.device, options.archives)
     if model.recipe.regions > 2:
         raise InputError(f"{options.model} divides images into regions; it makes no saliency maps")
     priors = Priors(model, options) if model.promotes else None
@@ -125,7 +136,7 @@ def weights_file(model: str) -> Path:
     if model in there():
         return WEIGHTS / f"{model}.safetensors"
     given = Path(model)
-    file = given / "weights.safetensors" if given.is_dir() else given
+    file = given / RUN_WEIGHTS if given.is_dir() else given
     if file.is_file():
         return file
     if given.is_dir():
@@ -137,17 +148,21 @@ def weights_file(model: str) -> Path:
     )
 
 
-def load(name: str, device: Literal["auto", "cpu", "cuda"]) -> Model:
+def load(
+    name: str, device: Literal["auto", "cpu", "cuda"] = "auto", archives: Path | None = None
+) -> Model:
     file = weights_file(name)
-    options = options_of(file, device)
+    options = options_of(file, device, archives)
     return Model(options, restored(file, options))
 
 
-def options_of(file: Path, device: Literal["auto", "cpu", "cuda"]) -> Options:
+def options_of(
+    file: Path, device: Literal["auto", "cpu", "cuda"], archives: Path | None = None
+) -> Options:
     """The options under which a network of the file's shape is built."""
     try:
         about: dict[str, Any] = read_about(file)
-        name, schedule = about["recipe"], about["schedule"]
+        name, scale, schedule = about["recipe"], about["scale"], about["schedule"]
     except Exception as error:  # The reader raises errors of its own.
         raise InputError(
             f"{file} does not say what it is; give a weights.safetensors that "
@@ -156,15 +171,15 @@ def options_of(file: Path, device: Literal["auto", "cpu", "cuda"]) -> Options:
     if name not in RECIPES:
         raise InputError(f"{file} is of the recipe {name!r}, which does not exist any more")
     backbone = schedule["backbone"] or {}
-    for scale in ("small", "full"):
-        options = Options(
-            recipe=name, backend=about["backend"], scale=scale, size=schedule["size"],
-            backbone=backbone.get("name"), padding=backbone.get("padding"), device=device,
-        )  # fmt: skip
-        plan = loads(dumps(asdict(options.plan)))
-        if all(plan[key] == schedule[key] for key in ("backbone", "backbone_rate", "options")):
-            return options
-    raise InputError(f"{file} was trained with sizes that the recipe {name} has no more")
+    options = Options(
+        recipe=name, backend=about["backend"], scale=scale, size=schedule["size"],
+        backbone=backbone.get("name"), padding=backbone.get("padding"), device=device,
+        archives=archives,
+    )  # fmt: skip
+    plan = as_stored(options)["schedule"]
+    if any(plan[key] != schedule[key] for key in ("backbone", "backbone_rate", "options")):
+        raise InputError(f"{file} was trained with sizes that the recipe {name} has no more")
+    return options
 
 
 # Priors ------------------------------------------------------------------------------------------
@@ -181,7 +196,7 @@ class Priors:
         if self.given is not None:
             return
         if DEFAULT in there():
-            self.first = load(DEFAULT, options.device)
+            self.first = load(DEFAULT, options.device, options.archives)
             print(f"note: starts from the maps of {DEFAULT}; --prior MAP gives your own")
         else:
             print("note: starts from a Gaussian at the centre; --prior MAP gives your own")
@@ -194,10 +209,10 @@ class Priors:
             return fit_prior(Image.fromarray(self.first.map(photo)), self.size)
         chosen = self.given
         if chosen.is_dir():
-            maps = [path for path in sorted(chosen.iterdir()) if path.stem == file.stem]
-            if not maps:
+            maps = by_stem([chosen])
+            if file.stem not in maps:
                 raise InputError(f"--prior {chosen} has no map for {file}, of the stem {file.stem}")
-            chosen = maps[0]
+            chosen = maps[file.stem]
         prior, _ = read_photo(chosen)
         return fit_prior(prior, self.size)
 
@@ -210,7 +225,7 @@ def found(images: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in images:
         if path.is_dir():
-            inside = [entry for entry in sorted(path.iterdir()) if entry.suffix.lower() in SUFFIXES]
+            inside = list(filter(is_image, sorted(path.iterdir())))
             if not inside:
                 raise InputError(f"{path} holds no image file ({', '.join(sorted(SUFFIXES))})")
             files += inside
@@ -240,7 +255,7 @@ def read_photo(file: Path) -> tuple[Image.Image, Image.Image | None]:
     """The photograph as RGB, upright, on white where it is transparent; and its alpha, if any."""
     image = open_image(file)
     if image.mode.startswith(("I", "F")):
-        image = eight_bits(image, file)
+        image = scaled_to_eight_bits(image, file)
     if "A" not in image.getbands() and "transparency" not in image.info:
         return image.convert("RGB"), None
     layered = image.convert("RGBA")
@@ -249,7 +264,7 @@ def read_photo(file: Path) -> tuple[Image.Image, Image.Image | None]:
     return Image.composite(layered.convert("RGB"), white, alpha), alpha
 
 
-def eight_bits(image: Image.Image, file: Path) -> Image.Image:
+def scaled_to_eight_bits(image: Image.Image, file: Path) -> Image.Image:
     """Grey of 16 bits, or of floats, with 8."""
     values = np.asarray(image, np.float64)
     low, high = values.min(), values.max()

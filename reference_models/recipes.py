@@ -49,6 +49,13 @@ class Paper:
     row: str
     figures: Figures = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        told = (
+            f"{test} " + ", ".join(f"{name} {value}" for name, value in values.items())
+            for test, values in self.figures.items()
+        )
+        return f"{self.table}, {self.row}: {'; '.join(told)}"
+
 
 @dataclass(frozen=True)
 class Backbone:

@@ -432,7 +432,10 @@ def environment(every: Mapping[str, list[Result]]) -> list[str]:
         versions = {f"{k} {v}" for run in runs for k, v in run["versions"].items()}
         seconds = sum(sum(run["seconds"].values()) for run in runs)
         images = {f"{n} {name}" for run in runs for name, n in run["images"].items()}
-        notes = list(dict.fromkeys(note for run in runs for note in run["notes"]))
+        notes = [
+            note if len(recipes) > 3 else f"{note} ({', '.join(recipes)})"
+            for note, recipes in noted(runs).items()
+        ]
         lines.append(
             f"{scale.capitalize()}: {count(len(runs), 'run')}, {seconds / 60:.0f} minutes in all; "
             f"{provenance(runs)}; {', '.join(sorted(versions))}. "
@@ -440,6 +443,17 @@ def environment(every: Mapping[str, list[Result]]) -> list[str]:
             + (f" Notes: {'; '.join(notes)}." if notes else "")
         )
     return [line for text in lines for line in (text, "")]
+
+
+def noted(runs: list[Result]) -> dict[str, list[str]]:
+    """The recipes whose runs made each note."""
+    notes: dict[str, list[str]] = {}
+    for run in runs:
+        for note in run["notes"]:
+            recipes = notes.setdefault(note, [])
+            if run["recipe"] not in recipes:
+                recipes.append(run["recipe"])
+    return notes
 
 
 # RUNS.md -----------------------------------------------------------------------------------------
@@ -467,14 +481,13 @@ still there. `--only 'fcn-*'` chooses recipes, `--seeds 0` seeds, `--list` shows
 run that starts from the maps of another (`relations`, `anchors` on PASCAL-S) has that one trained
 first. One that fails is reported, the others go on, and the exit status is 1.
 
-On a machine that gets its files in parcels (the data sets are 190 MB) unpack every parcel into one
-folder that stays between calls, and sweep once all have come:
+On a machine that gets its files in parcels (the data sets are 190 MB) every call is the same: it
+moves its parcel to a folder that stays between calls, and sweeps once all have come.
 
 ```bash
-mkdir -p /tmp/archives && cp PARCEL/* /tmp/archives/
-pip install --no-deps PARCEL/*.whl  # What is missing there; of pysodmetrics newer numpy will do.
-COMMIT=$(cat PARCEL/commit) python -m reference_models.sweep --device cuda --minutes 9 \\
-  --archives /tmp/archives --out /tmp/runs --results /tmp/results
+pip install --no-deps PARCEL/*.whl  # What is missing there; pysodmetrics works with newer numpy.
+COMMIT=$(cat PARCEL/commit) python -m reference_models.sweep --stage PARCEL \\
+  --archives /tmp/archives --out /tmp/runs --results /tmp/results --device cuda --minutes 9
 tar -czf BACK/results.tgz -C /tmp results
 tar -czf BACK/start.tgz -C /tmp $(cd /tmp && ls runs/fcn-ce-clean-*/weights.safetensors)
 ```
@@ -520,8 +533,9 @@ def runs_text(results: Results) -> str:
 def state_of(result: Result | None) -> str:
     if result is None:
         return "pending"
-    parts = ["done", *([result["date"]] if "date" in result else []), result["device"]]
-    return f"{', '.join(parts)}, commit {short(str(result['commit']))}"
+    return (
+        f"done, {result['date']}, {result['device']}, commit {short(str(result['commit']))}"
+    )
 
 
 # Figures -----------------------------------------------------------------------------------------

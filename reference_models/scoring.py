@@ -1,5 +1,6 @@
 """A trained network on every test of its recipe: clean and corrupted images, given priors."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from reference_models.recipes import CONTROLS, Recipe
 from reference_models.segmentation import measure_segmentation
 from reference_models.trainers import new_trainer
 
+WEIGHTS = "weights.safetensors"
 Rows = dict[str, dict[str, dict[str, float]]]
 """Measures by test set (with its corruption or prior), map, and measure."""
 
@@ -36,7 +38,8 @@ def score(
                 before = given.priors / 255
                 maps = {"prior": before, "prior, cut at 1/2": before >= 0.5, **trained.maps(given)}
                 rows[f"{test.name}, {prior}"] = {
-                    name: measure(values, test.truth) for name, values in maps.items()
+                    name: measure(values, test.truth, exact=exact)
+                    for name, values in maps.items()
                 }
         else:
             for corruption in ("", *recipe.corruptions):
@@ -82,26 +85,45 @@ def prior_of(name: str, of: TestSet | Images, options: Options) -> np.ndarray:
 
 
 def finished(recipe: str, options: Options) -> Trained:
-    """The network of another recipe, trained before at the same scale and seed."""
-    other = replace(
-        options, recipe=recipe, out=None, steps=None, batch=None, learning_rate=None,
-        swap_labels=None, minutes=None,
+    """The network of another recipe, trained before as it stands, at the same scale and seed."""
+    other = Options(
+        recipe=recipe, backend=options.backend, scale=options.scale, seed=options.seed,
+        archives=options.archives, device=options.device,
     )  # fmt: skip
-    beside = options.folder.parent / other.name / "weights.safetensors"
-    file = beside if beside.is_file() else other.folder / "weights.safetensors"
-    if not file.is_file():
+    beside = options.folder.parent / other.name / WEIGHTS
+    file = beside if beside.is_file() else other.folder / WEIGHTS
+    if not trained_as(file, other):
+        fault = "is of another run of that recipe" if file.is_file() else "does not exist"
         raise InputError(
-            f"{options.recipe} starts from the maps of {recipe}, but there is no {file}; train it "
+            f"{options.recipe} starts from the maps of {recipe}, but {file} {fault}; train it "
             f"first: python -m reference_models.train {recipe} --scale {options.scale} "
             f"--seed {options.seed}"
         )
     return restored(file, other)
 
 
+def trained_as(file: Path, options: Options) -> bool:
+    """Whether the file holds the weights that a run of these options ends with."""
+    if not file.is_file():
+        return False
+    about, wanted = read_about(file), as_stored(options)
+    keys = {*wanted, "backbone_weights"} - {"device"}
+    return all(about.get(key) == wanted.get(key) for key in keys)
+
+
+def as_stored(options: Options) -> dict[str, object]:
+    return json.loads(json.dumps(options.as_json()))
+
+
 def restored(file: Path, options: Options) -> Trained:
     """The network of a weights file."""
     weights = read_arrays(file)
     whole = any(name.startswith("backbone.") for name in weights)
-    trainer = new_trainer(options, pretrained=not whole)
-    trainer.load(weights)
+    trainer = new_trainer(options, imagenet=not whole)
+    try:
+        trainer.load(weights)
+    except (InputError, RuntimeError) as error:
+        raise InputError(
+            f"{file} does not fit {options.recipe} as it is now; train it again ({error})"
+        ) from None
     return Trained(trainer, [], 0.0, inverted=read_about(file)["inverted"])

@@ -5,8 +5,7 @@ from typing import TypedDict
 
 import numpy as np
 from PIL import Image
-from skimage.measure import label
-from skimage.metrics import variation_of_information
+from skimage.metrics import contingency_table, variation_of_information
 from sklearn.metrics import rand_score
 
 from reference_models.options import InputError
@@ -29,20 +28,15 @@ class SegmentationMeasures(TypedDict):
 def measure_segmentation(
     maps: np.ndarray | Sequence[np.ndarray],
     truths: Sequence[np.ndarray],
-    *,
-    connected: bool = False,
 ) -> SegmentationMeasures:
     """Compare label maps with the annotators' label maps of the same image.
 
     maps: N of `(H, W)`, integers; only which pixels share a label matters, not its number.
     truths: N of `(annotators, H, W)`, integers, each of its own size. A map of another size is
     resized to it (nearest).
-    connected: take the connected parts (of four neighbours) of the map's regions as its regions.
-
-    By default a region is all pixels of one label, in however many pieces. This is what the losses
-    on region numbers learn: a region is one channel, wherever it lies, so cutting it in pieces
-    would measure a step that they do not have, and speckles would count as regions. Human regions
-    are mostly of one piece, so `connected` is the fairer one to methods that make such regions.
+    A region is all pixels of one label, in however many pieces. This is what the losses on region
+    numbers learn: a region is one channel, wherever it lies, so cutting it in pieces would measure
+    a step that they do not have, and speckles would count as regions.
 
     Covering, Rand index and variation of information are those of Arbelaez, Maire, Fowlkes and
     Malik, Contour Detection and Hierarchical Image Segmentation, TPAMI 2011, 3.1. The covering is
@@ -65,7 +59,7 @@ def measure_segmentation(
                 f"truths[{index}] must be integers (annotators, height, width), "
                 f"got {truth.dtype} {np.shape(truth)}; write truth[None] for one annotator"
             )
-        rows.append(one_image(fit(regions, truth.shape[1:]), truth, connected))
+        rows.append(one_image(fit(regions, truth.shape[1:]), truth))
     means = np.mean(rows, axis=0)
     return {
         "covering": float(means[0]),
@@ -89,11 +83,7 @@ def from_zero(regions: np.ndarray) -> np.ndarray:
     return np.unique(regions, return_inverse=True)[1].reshape(regions.shape)
 
 
-def one_image(
-    regions: np.ndarray, truth: np.ndarray, connected: bool
-) -> tuple[float, float, float, int]:
-    if connected:
-        regions = label(regions, background=-1, connectivity=1) - 1
+def one_image(regions: np.ndarray, truth: np.ndarray) -> tuple[float, float, float, int]:
     per_annotator = []
     for annotated in map(from_zero, truth):
         per_annotator.append((
@@ -109,9 +99,7 @@ def covering(truth: np.ndarray, regions: np.ndarray) -> float:
 
     Both are label maps of one shape, numbered from 0.
     """
-    shape = (truth.max() + 1, regions.max() + 1)
-    pairs = truth.astype(np.int64) * shape[1] + regions
-    both = np.bincount(pairs.ravel(), minlength=shape[0] * shape[1]).reshape(shape)
+    both = contingency_table(truth, regions, normalize=False).toarray()
     size = both.sum(axis=1, keepdims=True)
     overlap = both / (size + both.sum(axis=0) - both)
     return float((size[:, 0] * overlap.max(axis=1)).sum() / truth.size)

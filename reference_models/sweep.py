@@ -1,5 +1,6 @@
 """`python -m reference_models.sweep`: every run that has no results yet, one after the other."""
 
+import shutil
 import sys
 import time
 import traceback
@@ -12,11 +13,20 @@ from typing import Literal
 import tyro
 
 from reference_models import train
+from reference_models.data import ARCHIVES, DETECTORS
+from reference_models.files import whole
 from reference_models.loop import Clock, OutOfTime, clock
 from reference_models.options import InputError, Options
 from reference_models.recipes import RECIPES
+from reference_models.scoring import WEIGHTS, trained_as
 
 SEEDS = (0, 1, 2)
+# What all runs on real data read.
+NEEDED = (
+    *(file for archive in ARCHIVES.values() for file in archive.files),
+    DETECTORS,
+    "mobilenet_v2.fp16.safetensors",
+)
 # From the most important down.
 FIRST: dict[str, tuple[str, ...]] = {
     "W, Tables 1 and 4": (
@@ -60,9 +70,12 @@ class Sweep:
     seeds: tuple[int, ...] = ()
     """By default 0, 1 and 2 at full scale, and 0 at small."""
     minutes: float | None = None
-    """Stop cleanly before so many minutes are over."""
+    """Stop cleanly once so many minutes are over, after the step or the test set in hand."""
     archives: Path | None = None
     """The folder of the data sets and backbones; by default data/ or ../shared/data."""
+    stage: tuple[Path, ...] = ()
+    """First copy the files of these folders into --archives: for a machine that gets its data in
+    parcels. While some are still missing, say which, and stop."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; cuda is an error where there is no GPU, auto then takes the processor."""
     checkpoint_seconds: float = 120.0
@@ -81,12 +94,17 @@ class Sweep:
             out=self.out / name, device=self.device, checkpoint_seconds=self.checkpoint_seconds,
         )  # fmt: skip
 
+    @property
+    def staged(self) -> Path:
+        return self.options(Run("zoomout-ce", 0)).archive_folder
+
     def done(self, run: Run) -> bool:
         file = f"{self.options(run).name}.json"
         return any((folder / file).is_file() for folder in (self.results, train.RESULTS))
 
     def trained(self, run: Run) -> bool:
-        return (self.options(run).folder / "weights.safetensors").is_file()
+        options = self.options(run)
+        return trained_as(options.folder / WEIGHTS, options)
 
 
 def blocks() -> dict[str, tuple[str, ...]]:
@@ -142,6 +160,9 @@ def main() -> None:
         sweep = tyro.cli(Sweep, prog="python -m reference_models.sweep", config=(
             tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff,
         ))  # fmt: skip
+        if sweep.stage and (missing := stage(sweep)):
+            print(f"waiting for {', '.join(missing)} in {sweep.staged}")
+            sys.exit(0)
         left = with_needs(sweep, [run for run in planned(sweep) if not sweep.done(run)])
         if sweep.list:
             for run in left:
@@ -151,6 +172,19 @@ def main() -> None:
     except InputError as error:
         sys.exit(f"error: {error}")
     sys.exit(1 if failed else 0)
+
+
+def stage(sweep: Sweep) -> list[str]:
+    """Copy what the parcels hold, whole or not at all; returns what the runs still lack."""
+    sweep.staged.mkdir(parents=True, exist_ok=True)
+    for parcel in sweep.stage:
+        if not parcel.is_dir():
+            raise InputError(f"--stage {parcel} is no folder; give those that hold the archives")
+        for file in sorted(parcel.iterdir()):
+            if file.name in NEEDED:
+                with whole(sweep.staged / file.name) as partial:
+                    shutil.copyfile(file, partial)
+    return [name for name in NEEDED if not (sweep.staged / name).is_file()]
 
 
 def go(sweep: Sweep, left: list[Run], check: Clock) -> list[Run]:

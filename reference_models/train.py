@@ -2,7 +2,7 @@
 
 import sys
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -12,20 +12,20 @@ import tyro
 
 from reference_models import figures
 from reference_models.data import Data, Sources, load
-from reference_models.files import (
-    Arrays,
-    claim,
-    commit,
-    hardware,
-    versions,
-    write_arrays,
-    write_json,
-)
+from reference_models.files import Arrays, claim, write_arrays, write_json
 from reference_models.loop import Clock, OutOfTime, Trained, clock, train
+from reference_models.machine import commit, hardware, versions
 from reference_models.measures import one_line
 from reference_models.options import InputError, Options
 from reference_models.recipes import CONTROLS, RECIPES
-from reference_models.scoring import described, finished, prior_of, score, starts_from
+from reference_models.scoring import (
+    WEIGHTS,
+    described,
+    finished,
+    prior_of,
+    score,
+    starts_from,
+)
 from reference_models.trainers import new_trainer
 
 RESULTS = Path(__file__).parent / "results"
@@ -66,6 +66,8 @@ def run(options: Options, shared: Shared, check: Clock, results: Path = RESULTS)
     if trainer.leader:
         claim(folder, options, data)
         print(f"{recipe.name}: {recipe.about}")
+        if recipe.paper is not None:
+            print(f"answers {recipe.paper}")
         for note in data.notes:
             print(f"note: {note}")
         print("images: " + ", ".join(f"{count} {name}" for name, count in data.counts().items()))
@@ -74,13 +76,14 @@ def run(options: Options, shared: Shared, check: Clock, results: Path = RESULTS)
     trained = train(options, trainer, data.train, data.validation, folder, check)
     if not trainer.leader:
         return
-    about = {"recipe": recipe.name, "backend": options.backend, "inverted": trained.inverted,
-             "schedule": asdict(options.plan)}  # fmt: skip
-    write_arrays(folder / "weights.safetensors", trainer.weights(), about)
+    about = {**options.as_json(), "inverted": trained.inverted}
+    write_arrays(folder / WEIGHTS, trainer.weights(), about)
     begun = time.monotonic()
     rows = score(trained, data, options, check, recipe.exact)
-    for name, row in described(rows):
-        print(f"{name:44}{one_line(row)}")
+    named = described(rows)
+    width = max(len(name) for name, _ in named) + 2
+    for name, row in named:
+        print(f"{name:{width}}{one_line(row)}")
 
     report = {
         **options.as_json(),
@@ -106,6 +109,7 @@ def run(options: Options, shared: Shared, check: Clock, results: Path = RESULTS)
     if options.as_published and recipe.system != "small":
         results.mkdir(parents=True, exist_ok=True)
         write_json(results / f"{options.name}.json", report)
+        print(f"a result of the recipe as it stands: {results / options.name}.json")
     title = f"{recipe.name} ({options.backend})"
     figures.loss_curve(trained.losses, title, folder / "loss.png")
     contact_sheet(options, data, trained, title, folder / "sheet.png")
@@ -128,6 +132,7 @@ def load_data(options: Options, shared: Shared | None = None) -> Data:
     sources = Sources(
         train=given or recipe.train,
         tests=recipe.tests if named else (),
+        learns_on_tests=recipe.learns_on_tests,
         archives=options.archive_folder,
         # Where the test images are learnt on, the others of the training set are not looked at.
         train_images=1 if recipe.learns_on_tests and named else plan.train_images,

@@ -13,7 +13,7 @@ from tests.systems import a_batch, output_of
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
 
-REGIONS = ("conv", "fc", "shared")
+REGIONS = ("conv", "fc")
 
 
 class SmallBackbone(nn.Module):
@@ -44,9 +44,7 @@ class Taps:
     strides: tuple[int, ...]
 
 
-@pytest.mark.parametrize(
-    ("regions", "channels"), [("conv", 12 + 12), ("fc", 12 + 3 * 6), ("shared", 12)]
-)
+@pytest.mark.parametrize(("regions", "channels"), [("conv", 12 + 12), ("fc", 12 + 3 * 6)])
 def test_the_output_holds_the_pixel_embedding_and_what_is_averaged_over_regions(regions, channels):
     batch = a_batch()
     for stride, side in ((1, 32), (2, 16), (4, 8)):

@@ -12,18 +12,18 @@ from reference_models.data import (
     Data,
     Images,
     Sources,
-    centre_prior,
     decode,
+    describe,
     detector_folder,
     evenly,
     find,
     find_archive,
     largest,
     load,
-    read_maps,
     read_priors,
 )
 from reference_models.options import InputError
+from reference_models.reading import centre_prior, read_maps
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 SCENES = Sources("scenes", archives=SHARED, train_images=8)
@@ -145,7 +145,6 @@ def test_folder_zip_and_zip_with_a_top_folder_read_alike(folder: Path):
     assert len(plain) == 10
     assert plain.masks.mean() == pytest.approx(8 * 10 / (16 * 20), abs=0.05)
     np.testing.assert_array_equal(plain.priors[0], centre_prior(16))
-    assert "a Gaussian at the centre" in split_off(folder).priors
     for inside in ("", "top/"):
         assert_same(read(zipped(folder, inside)), plain)
 
@@ -222,7 +221,6 @@ def test_priors_are_read_and_stretched(folder: Path):
     assert everything.priors.min() == 0
     assert everything.priors.max() == 255
     data = split_off(folder)
-    assert data.priors == "priors/"
     np.testing.assert_array_equal(data.tests[0].priors["priors"], data.tests[0].images.priors)
     (folder / "priors/4.png").unlink()
     with pytest.raises(InputError, match="1 images have not a prior in priors/: 4"):
@@ -237,7 +235,7 @@ def test_bad_data_is_named(folder: Path):
     fails("does not exist", folder / "nowhere")
     fails("does not exist", zipped(folder) / "nowhere")
     fails("neither a folder nor a readable zip", folder / "images/0.png")
-    fails("must hold images/ and masks/, but holds 0.png", folder / "images")
+    fails("must hold images/ and masks/, or a folder that does, but holds 0.png", folder / "images")
     (folder.parent / "empty").mkdir()
     fails("but holds nothing", folder.parent / "empty")
     fails("at least 4 images .* found 3", make_pairs(folder.parent / "few", ["a", "b", "c"]))
@@ -272,6 +270,43 @@ def test_all_background_masks_cannot_be_trained_on(folder: Path):
         split_off(folder)
 
 
+def test_masks_of_odd_values_are_said(folder: Path):
+    save_mask(folder, 2, a_mask(high=7))
+    palette = Image.fromarray(a_mask(high=1), mode="P")
+    palette.putpalette([0, 0, 0, 128, 0, 0])
+    palette.save(folder / "masks/3.png")
+    files = find([folder])
+    decoded = decode(files, list(files.images), 16)
+    assert describe(files, [decoded]) == [
+        "set: 1 masks hold 0 and 1: 1 is taken as the object",
+        "set: 1 masks (2) hold nothing above 127 and count as all background; save the object as "
+        "255",
+        "set: 1 masks are all background (2): they count in the MAE and are left out of the "
+        "F-measures",
+    ]
+    np.testing.assert_array_equal(decoded.images.labels[3], decoded.images.labels[4])
+    for i in range(10):
+        save_mask(folder, i, a_mask(high=2))
+    with pytest.raises(InputError, match=r"all background at 16 px; .* save the object as 255"):
+        split_off(folder)
+
+
+def test_priors_of_16_bits_are_refused(folder: Path):
+    for i in range(10):
+        save(folder / f"priors/{i}.png", a_mask().astype(np.uint16) * 257)
+    with pytest.raises(InputError, match=r"priors.*png is a prior of mode I.*8 bits"):
+        read(folder)
+
+
+def test_of_two_sets_in_a_folder_one_must_be_named(tmp_path: Path):
+    for name in ("one", "two"):
+        make_pairs(tmp_path / "sets" / name, list("abcd"))
+    match = r"several folders of .*sets hold images/ and masks/: one, two; name one"
+    with pytest.raises(InputError, match=match):
+        split_off(tmp_path / "sets")
+    assert split_off(tmp_path / "sets/two").tests[0].name == "two"
+
+
 def test_joined_zips_read_as_one_set(folder: Path, tmp_path: Path):
     names = [str(i) for i in range(10)]
     parts = []
@@ -302,9 +337,9 @@ def test_maps_are_read_at_their_own_size_unstretched(folder: Path, tmp_path: Pat
     with pytest.raises(InputError, match=r"1 images have not a map in .*one.*: 7"):
         read_maps(packed, ["2", "7"])
     save(tmp_path / "maps/two/0.png", a_mask())
-    with pytest.raises(InputError, match="must be one folder of maps, but holds one, two"):
+    with pytest.raises(InputError, match=r"several folders of .* hold saliency maps: one, two"):
         read_maps(tmp_path / "maps", ["0"])
-    with pytest.raises(InputError, match=r"--maps .* does not exist"):
+    with pytest.raises(InputError, match="does not exist"):
         read_maps(tmp_path / "nowhere", ["0"])
 
 
@@ -343,7 +378,9 @@ def a_segmented_archive(tmp_path: Path) -> Path:
 
 def test_label_maps_of_several_annotators(tmp_path: Path):
     archives = a_segmented_archive(tmp_path)
-    sources = Sources("bsds500", archives, validation_images=2, test_images=3, regions=16)
+    sources = Sources(
+        "bsds500", archives, ("bsds500",), validation_images=2, test_images=3, regions=16
+    )
     data = load(sources, 16, seed=0)
     assert data.counts() == {"train": 4, "validation": 2, "bsds500": 3}
     assert data.validation.names == ("val0", "val3")
@@ -353,10 +390,13 @@ def test_label_maps_of_several_annotators(tmp_path: Path):
     assert [(truth.shape, truth.dtype) for truth in test.truth] == [((3, 16, 20), np.int32)] * 3
     assert [truth.max() for truth in test.truth[0]] == [2, 1, 3]
     assert load(replace(sources, regions=2), 16, seed=0).train.labels.max() == 1
-    named = load(replace(sources, tests=("bsds500",)), 16, seed=0)
-    assert_same(named.tests[0].images, test.images)
-    assert len(named.notes) == 1
-    assert "bsds500: the labels are those of the annotator with the median" in named.notes[0]
+    assert len(data.notes) == 1
+    assert "bsds500: the labels are those of the annotator with the median" in data.notes[0]
+    # The same folder as a set of the user's.
+    path = archives / "bsds500.zip"
+    own = load(Sources(path, archives, test_images=3, regions=16), 16, seed=0)
+    assert own.tests[0].name == "bsds500"
+    assert_same(own.tests[0].images, test.images)
 
 
 # Named archives ----------------------------------------------------------------------------------
@@ -420,7 +460,6 @@ def test_missing_archives_and_detectors_are_named(archives: Path):
 
     fails("holds no maps of sr, but of drfi, hs", test_priors=("sr",))
     fails("maps of drfi are of ECSSD, which is not among", test_priors=("drfi",), tests=())
-    fails("duts-tr holds no test images of its own; name a test set", tests=())
     fails(r"ecsd is neither a name \(duts-tr, .*\) nor a path", tests=("ecsd",))
     (archives / "ecssd_baselines.zip").unlink()
     fails("the prior drfi needs ecssd_baselines.zip", test_priors=("drfi",))

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reference_models.data import read_maps
-from reference_models.evaluate import Options, evaluate_maps, read_masks, run
+from reference_models.evaluate import Options, notes_on, read_masks, run
 from reference_models.measures import NAMES, measure
 from reference_models.options import InputError
+from reference_models.reading import read_maps
 
 ARCHIVES = Path(__file__).parents[2] / "shared/data"
 with_archives = pytest.mark.skipif(
@@ -71,7 +71,7 @@ def test_values_are_taken_as_they_are(folder: Path):
     for stem, values in maps.items():
         with Image.open(folder / f"all/noise/{stem}.png") as image:
             np.testing.assert_array_equal(values, np.asarray(image))
-    row, _ = evaluate_maps(list(maps.values()), list(masks.values()), only=["mae"])
+    row = measure(list(maps.values()), list(masks.values()), only=["mae"])
     expected = [abs(maps[stem] / 255 - mask).mean() for stem, mask in masks.items()]
     assert row == {"mae": pytest.approx(np.mean(expected))}
 
@@ -85,7 +85,7 @@ def test_masks_of_other_kinds_are_noted(folder: Path):
         "1 masks hold 0 and 1: 1 is taken as the object",
         "1 masks hold values between 0 and 255: binarised at 128",
     ]
-    _, notes = evaluate_maps([mask.astype(float) for mask in masks.values()], [*masks.values()])
+    notes = notes_on([mask.astype(float) for mask in masks.values()], [*masks.values()])
     assert notes == ["1 masks are all background: they count in the MAE alone"]
 
 
@@ -95,11 +95,11 @@ def test_bad_data_is_named(folder: Path):
             run(Options(maps, masks=masks, folder=name))
 
     fails("nowhere does not exist", folder / "nowhere")
-    fails("--masks .*nowhere does not exist", folder / "all/blur", folder / "nowhere")
+    fails("nowhere does not exist", folder / "all/blur", folder / "nowhere")
     fails("neither a folder nor a readable zip", folder / "all/noise/0.png")
-    fails("one folder of maps, but holds blur, noise", folder / "all")
+    fails("several folders of .*all hold saliency maps: blur, noise; name one", folder / "all")
     fails("DRFI does not exist", folder / "all", name="DRFI")
-    fails("must hold masks/ or be a folder of masks, but holds blur, noise", folder / "all/blur",
+    fails("must hold masks/, or a folder that does, but holds blur, noise", folder / "all/blur",
           folder / "all")  # fmt: skip
     (folder / "all/blur/1.webp").unlink()
     (folder / "all/blur/3.webp").unlink()

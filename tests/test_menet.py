@@ -8,7 +8,6 @@ from torch.nn.functional import cross_entropy, normalize
 
 from reference_models.options import InputError
 from reference_models.torch.menet import Loss, MEnet, MetricHead
-from reference_models.torch.system import Pixels
 from saliency_losses.torch import metric_loss
 from tests.systems import SmallBackbone, a_batch, output_of
 
@@ -19,7 +18,7 @@ LOSSES = get_args(Loss)
 
 def a_system(kind: str, loss: Loss = "metric") -> MEnet | MetricHead:
     if kind == "menet":
-        return MEnet(loss, Pixels(), width=4, widest=8)
+        return MEnet(loss, width=4, widest=8)
     return MetricHead(loss, SmallBackbone(), width=8)
 
 

@@ -1,7 +1,6 @@
 """Prediction on photographs of all kinds, and the weights that are packed for it."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +46,7 @@ def ended(recipe: str, folder: Path, inverted: bool = False, size: int = 32) -> 
             "data/mobilenet_v2.fp16.safetensors",
         )  # fmt: skip
     folder.mkdir(parents=True)
-    about = {"recipe": recipe, "backend": "torch", "inverted": inverted,
-             "schedule": asdict(options.plan)}  # fmt: skip
+    about = {**options.as_json(), "inverted": inverted}
     write_arrays(folder / "weights.safetensors", new_trainer(options).weights(), about)
     measures = {"ecssd": {"map": {"mae": 0.1, "max_f": 0.8, "f": 0.75}}}
     report = {**options.as_json(), "commit": "0123456789abcdef", "weights_sha256": "aa",

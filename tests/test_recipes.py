@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from reference_models.torch.backbones import mobilenet_v2
 from reference_models.torch.system import Batch
 from reference_models.torch.training import build
 from reference_models.train import Shared, load_data, run
+from tests.systems import a_batch
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
 
@@ -91,6 +93,42 @@ def test_only_the_recipe_as_it_stands_answers_a_table():
         assert not Options(recipe="menet-ce", scale="small", **change).as_published
 
 
+def test_options_that_would_be_ignored_are_errors():
+    for recipe, change, match in (
+        ("menet-ce", {"backbone": "vgg16"}, "menet-ce has no backbone; leave --backbone out"),
+        ("scenes-cas", {"padding": "both"}, "no backbone; leave --padding out"),
+        ("regions-cas-4", {"data": "scenes"}, "scenes has masks, and regions-cas-4 learns regions"),
+        ("scenes-cas", {"minutes": -1.0}, "--minutes must not be negative"),
+    ):
+        with pytest.raises(InputError, match=match):
+            Options(recipe=recipe, **change)
+
+
+@pytest.mark.parametrize("name", [
+    "zoomout-ce", "zoomout-exact", "zoomout-ce-band", "fcn-cas-swapped", "deeplab-ce-clean",
+    "fcn-cace-clean", "fcn-cace-pixel-clean", "menet-ce-plain", "menet-metric",
+    "metric-head-metric", "metric-head-metric-pairwise", "metric-head-metric-hard-negatives",
+    "anchors", "anchors-fc", "anchors-ce", "relations", "scenes-metric", "scenes-js-mi",
+])  # fmt: skip
+def test_every_system_trains_in_half_precision(name: str):
+    """bfloat16 under autocast, as on a GPU: all that leaves a system is float32 and finite."""
+    options = Options(recipe=name, scale="small")
+    torch.manual_seed(0)
+    system = build(options.chosen, options.plan)
+    batch = a_batch(2, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = system(system.backbone(batch.images))
+        loss = system.loss(output, batch)
+    loss.backward()
+    assert (loss.dtype, bool(loss.isfinite())) == (torch.float32, True)
+    for parameter in system.parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = system.eval()(system.backbone(batch.images))
+    for name, maps in system.maps(output, batch).items():
+        assert maps.dtype == torch.float32, name
+
+
 TINY = {
     "scale": "small", "data": "scenes", "size": 32, "train_images": 8, "test_images": 4,
     "steps": 2, "batch": 4,
@@ -103,7 +141,10 @@ def scratch(folder: Path, **changes: object) -> Options:
 
 def test_priors_by_name(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    options = Options(recipe="scenes-anchor", size=16, train_images=8, steps=2, batch=4)
+    short = replace(RECIPES["scenes-cas"].full, size=16, train_images=8, steps=2, batch=4)
+    for name in ("scenes-cas", "scenes-anchor"):
+        monkeypatch.setitem(RECIPES, name, replace(RECIPES[name], full=short))
+    options = Options(recipe="scenes-anchor")
     (test,) = load_data(options).tests
     shape = test.images.labels.shape
     centre = prior_of("centre", test, options)
@@ -114,6 +155,10 @@ def test_priors_by_name(tmp_path: Path, monkeypatch):
     with pytest.raises(InputError, match=r"train it first: .*scenes-cas --scale full --seed 0"):
         prior_of("run:scenes-cas", test, options)
 
+    run(replace(options, recipe="scenes-cas", steps=1), Shared(), clock())
+    with pytest.raises(InputError, match=r"weights\.safetensors is of another run .* train it"):
+        prior_of("run:scenes-cas", test, options)
+    shutil.rmtree("runs")
     run(replace(options, recipe="scenes-cas"), Shared(), clock())
     options = replace(options, recipe="scenes-anchor")
     maps = prior_of("run:scenes-cas", test, options)

@@ -202,6 +202,21 @@ def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(loss, backend, tmp
     same(go(replace(options, resume=True), tmp_path / "stopped"), straight)
 
 
+def test_a_stopped_run_goes_on_with_a_tuned_backbone(tmp_path: Path, short_backbone):
+    """Two groups of parameters, at learning rates of their own."""
+    short_backbone("deeplab-cas-swapped", backbone_rate=0.1)
+    options = with_backbone(tmp_path)
+    left = iter(range(2))
+
+    def two_steps():
+        if next(left, None) is None:
+            raise OutOfTime
+
+    with pytest.raises(OutOfTime):
+        go(options, tmp_path / "stopped", two_steps)
+    same(go(options, tmp_path / "stopped"), go(options, tmp_path / "whole"))
+
+
 def same(resumed: loop.Trained, straight: loop.Trained) -> None:
     assert resumed.losses == straight.losses
     ours, theirs = resumed.trainer.state(), straight.trainer.state()
@@ -290,9 +305,10 @@ def with_backbone(tmp_path: Path, **changes: object) -> Options:
         torch.manual_seed(0)
         backbone = mobilenet_v2((1, 3), 32)
         save_file(backbone.state_dict(), file)
+    chosen = {"recipe": "deeplab-cas-swapped"} | changes
     return Options(
-        recipe="deeplab-cas-swapped", scale="small", data="scenes", size=32, steps=4, batch=4,
-        train_images=8, learning_rate=1e-3, archives=tmp_path, **changes,
+        scale="small", data="scenes", size=32, steps=4, batch=4, train_images=8,
+        learning_rate=1e-3, archives=tmp_path, **chosen,
     )  # fmt: skip
 
 
@@ -370,25 +386,43 @@ def test_cas_learns_the_same_bits_from_swapped_labels(tmp_path: Path, short_back
     same(swapped, clean)
 
 
+def test_batch_normalisation_is_not_split_on_cpus(monkeypatch):
+    options = Options(recipe="menet-ce", scale="small", data="scenes", size=32, batch=4)
+    trainer = new_trainer(options)
+    trainer.processes = 2
+    images = load_data(replace(options, train_images=8)).train
+    with pytest.raises(InputError, match="on GPUs only; train this network in one process"):
+        trainer.hold(images)
+    trainer.batch = 3
+    with pytest.raises(InputError, match="a batch of 3 cannot be shared evenly by 2 processes"):
+        trainer.hold(images)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("rate", [0.0, 0.1])
-def test_two_processes_train_as_one_does(rate, tmp_path: Path):
-    """torchrun with gloo: the same losses and weights, and one process writes."""
+@pytest.mark.parametrize(("recipe", "rate"), [
+    ("deeplab-cas-swapped", 0.0), ("deeplab-cas-swapped", 0.1), ("anchors", 0.0),
+])  # fmt: skip
+def test_two_processes_train_as_one_does(recipe, rate, tmp_path: Path):
+    """torchrun with gloo: the same losses and weights; one process writes, and alone can load."""
     program = tmp_path / "both.py"
     program.write_text(
-        "import sys\n"
+        "import os, sys\n"
         "from dataclasses import replace\n"
         "from pathlib import Path\n"
+        "from reference_models.scoring import restored\n"
         "from reference_models.recipes import RECIPES, Backbone\n"
         "from reference_models.train import Shared, run\n"
         "from reference_models.loop import clock\n"
         "from tests.test_reference_models import with_backbone\n"
-        "recipe = RECIPES['deeplab-cas-swapped']\n"
+        f"recipe = RECIPES[{recipe!r}]\n"
         "backbone = Backbone('mobilenet_v2', (1, 3))\n"
         f"small = replace(recipe.small, backbone=backbone, backbone_rate={rate})\n"
-        "RECIPES['deeplab-cas-swapped'] = replace(recipe, small=small)\n"
+        "RECIPES[recipe.name] = replace(recipe, small=small)\n"
         f"folder = Path({str(tmp_path)!r})\n"
-        "run(with_backbone(folder, out=folder / sys.argv[1]), Shared(), clock())\n"
+        "options = with_backbone(folder, recipe=recipe.name, out=folder / sys.argv[1])\n"
+        "run(options, Shared(), clock())\n"
+        "if os.environ.get('RANK', '0') == '0':\n"
+        "    restored(options.out / 'weights.safetensors', options)\n"
     )
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -491,6 +525,10 @@ def test_files_are_replaced_whole_or_not_at_all(tmp_path: Path):
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path: Path):
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    (killed / ".options.json.partial").write_text("{")
+    claim(killed, TINY, load_data(TINY))
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(InputError, match="is not a run folder"):
         claim(tmp_path, TINY, load_data(TINY))

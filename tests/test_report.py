@@ -50,6 +50,7 @@ def made(recipe: str, scale: str = "small", seed: int = 0, device: str = "cpu: X
         "recipe": recipe, "backend": "torch", "scale": scale, "seed": seed, "device": device,
         "schedule": {"steps": 30}, "images": {"train": 9, "ecssd": 3}, "notes": ["a note"],
         "versions": {"torch": "2"}, "commit": "0123456789abcdef-dirty", "weights_sha256": "aa",
+        "date": "2026-11-20",
         "seconds": {"data": 1.0, "training": 50.0, "evaluation": 9.0}, "loss_curve": [2.0, 1.0],
         "measures": {test: {name: dict(given) for name in maps} for test in tests},
     }  # fmt: skip

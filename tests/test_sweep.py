@@ -4,12 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from reference_models import sweep, train
+from reference_models.files import read_about, read_arrays, write_arrays
 from reference_models.loop import Clock, OutOfTime
 from reference_models.options import InputError, Options
 from reference_models.recipes import RECIPES
+from reference_models.scoring import WEIGHTS
 from reference_models.sweep import Run, Sweep, blocks, go, needs, planned, with_needs
 
 ROOT = Path(__file__).parent.parent
@@ -36,7 +39,7 @@ def ran(monkeypatch: pytest.MonkeyPatch):
             raise run.broken[options.recipe]
         done.append(f"{options.recipe} {options.seed}")
         options.folder.mkdir(parents=True, exist_ok=True)
-        (options.folder / "weights.safetensors").touch()
+        write_arrays(options.folder / WEIGHTS, {"x": np.zeros(1)}, options.as_json())
         results.mkdir(exist_ok=True)
         (results / f"{options.name}.json").touch()
 
@@ -84,6 +87,14 @@ def test_what_another_starts_from_comes_first_and_once(asked, ran):
     assert runs == [Run("fcn-ce-clean", 1), Run("anchors", 1), Run("relations", 1)]
     assert go(wanted, runs, never) == []
     assert left(wanted) == []
+    # Weights of another schedule do not do.
+    wanted = asked("anchors-fc", seeds=(1,))
+    weights = wanted.options(Run("fcn-ce-clean", 1)).folder / WEIGHTS
+    about = read_about(weights)
+    arrays = read_arrays(weights)
+    write_arrays(weights, arrays, about | {"schedule": about["schedule"] | {"steps": 3}})
+    assert left(wanted) == [Run("fcn-ce-clean", 1), Run("anchors-fc", 1)]
+    write_arrays(weights, arrays, about)
     # Its weights are there now, so the next that needs them starts at once.
     assert left(asked("anchors-fc", seeds=(1,))) == [Run("anchors-fc", 1)]
 
@@ -134,6 +145,32 @@ def test_a_failing_run_does_not_stop_the_others(asked, ran, capsys):
     assert "FAILED relations, seed 0: it starts from the maps of fcn-ce-clean, which" in told.out
     assert "1 done, 3 failed, 0 left\nfailed: zoomout-ce, seed 0\n" in told.out
     assert "RuntimeError: memory" in told.err
+
+
+def test_parcels_are_staged_until_all_have_come(asked, ran, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sweep, "NEEDED", ("one.zip", "two.zip"))
+    parcel, archives = tmp_path / "parcel", tmp_path / "archives"
+    parcel.mkdir()
+
+    def call() -> int:
+        wanted = asked("zoomout-ce", seeds=(0,), stage=(parcel,), archives=archives)
+        monkeypatch.setattr(sweep.tyro, "cli", lambda *_, **__: wanted)
+        with pytest.raises(SystemExit) as ended:
+            sweep.main()
+        return ended.value.code
+
+    (parcel / "two.zip").write_text("two")
+    (parcel / "code.py").write_text("no data")
+    assert call() == 0
+    assert f"waiting for one.zip in {archives}" in capsys.readouterr().out
+    assert ran.done == []
+    (parcel / "two.zip").unlink()
+    (parcel / "one.zip").write_text("one")
+    assert call() == 0
+    assert ran.done == ["zoomout-ce 0"]
+    assert {file.name for file in archives.iterdir()} == {"one.zip", "two.zip"}
+    parcel = tmp_path / "nowhere"
+    assert "--stage" in str(call())
 
 
 def test_exit_status(asked, ran, monkeypatch):

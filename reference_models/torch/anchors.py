@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
 
 from reference_models.options import InputError
-from reference_models.torch.system import Batch, resize, shrink
+from reference_models.torch.system import Batch, flipped, resize, shrink
 from saliency_losses.torch import (
     anchor_probabilities,
     anchor_softmax_loss,
-    flip_labels,
     region_anchors,
     update_prior,
 )
@@ -34,8 +33,7 @@ class AnchorNetwork(nn.Module):
         embedding: D, the channels of the pixel embedding and of the anchors.
         stride: That of the common resolution: 1 in the paper.
         region_embedding: "conv" averages convolved features over the region, "fc" has fully
-            connected layers follow the average (both L fig. 4), "shared" averages the pixel
-            embedding.
+            connected layers follow the average (both L fig. 4).
         flip: The probability that a pixel's label is exchanged before the anchors are made.
         steps: T, how often testing makes anchors from a map and a map from anchors.
         selection: "hard" takes as salient what reaches twice the map's mean, "soft" weights every
@@ -49,7 +47,7 @@ class AnchorNetwork(nn.Module):
         width: int = 16,
         embedding: int = 32,
         stride: int = 4,
-        region_embedding: Literal["conv", "fc", "shared"] = "conv",
+        region_embedding: Literal["conv", "fc"] = "conv",
         flip: float = 0.05,
         steps: int = 5,
         selection: Literal["hard", "soft"] = "hard",
@@ -82,7 +80,7 @@ class AnchorNetwork(nn.Module):
                 nn.ReLU(),
                 nn.Conv2d(embedding, embedding, 1),
             )
-        elif region_embedding == "fc":
+        else:
             self.regions = nn.Sequential(
                 nn.Linear(joined, embedding), nn.ReLU(), nn.Linear(embedding, embedding)
             )
@@ -90,7 +88,7 @@ class AnchorNetwork(nn.Module):
     def forward(self, taps: list[Tensor]) -> Tensor:
         """The pixel embedding, and behind it what is averaged over regions.
 
-        D channels, then D ("conv"), 5 C ("fc") or none ("shared"); for "ce" two logits.
+        D channels, then D ("conv") or 5 C ("fc"); for "ce" two logits.
         """
         blocks = zip(self.blocks, taps, strict=True)
         brought = [relu(block(tap)) for block, tap in blocks]
@@ -99,27 +97,21 @@ class AnchorNetwork(nn.Module):
         pixels = self.pixels(joined)
         if self.name == "ce":
             return self.classifier(pixels)
-        match self.region_embedding:
-            case "conv":
-                return torch.cat([pixels, self.regions(joined)], dim=1)
-            case "fc":
-                return torch.cat([pixels, joined], dim=1)
-            case "shared":
-                return pixels
+        averaged = self.regions(joined) if self.region_embedding == "conv" else joined
+        return torch.cat([pixels, averaged], dim=1)
 
     def anchors(self, output: Tensor, salient: Tensor) -> Tensor:
         """`(N, 2, D)`, background first. salient `(N, h, w)`: the share of each pixel, 0 to 1."""
-        averaged = output if self.region_embedding == "shared" else output[:, self.embedding :]
-        anchors = region_anchors(averaged, torch.stack([1 - salient, salient], dim=1))
-        return self.regions(anchors) if self.region_embedding == "fc" else anchors
+        regions = torch.stack([1 - salient, salient], dim=1)
+        anchors = region_anchors(output[:, self.embedding :], regions)
+        return self.regions(anchors).float() if self.region_embedding == "fc" else anchors
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         output = output.float()
         labels = (shrink(batch.labels.float(), output) >= 0.5).long()
         if self.name == "ce":
             return cross_entropy(output, labels)
-        flipped = flip_labels(labels, self.flip, batch.rng).float()
-        anchors = self.anchors(output, flipped)
+        anchors = self.anchors(output, flipped(labels, self.flip, batch).float())
         return anchor_softmax_loss(output[:, : self.embedding], anchors, labels)
 
     def maps(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:

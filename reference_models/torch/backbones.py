@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, relu
 
-from reference_models.options import InputError
+from reference_models.options import InputError, some
 from reference_models.recipes import BLOCKS, BackboneName
 
 # ImageNet's mean and standard deviation of red, green and blue.
@@ -103,10 +103,6 @@ def load_backbone(backbone: Backbone, path: Path) -> None:
     if found:
         raise InputError(f"{path} does not hold torchvision's {backbone.name}: {'; '.join(found)}")
     backbone.load_state_dict(given)
-
-
-def some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 # The four networks ------------------------------------------------------------------------------

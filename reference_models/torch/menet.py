@@ -34,7 +34,6 @@ class MEnet(nn.Module):
 
     Args:
         loss: See `Loss`.
-        backbone: `Pixels()`; it is an argument only for the likeness with the other systems.
         width: The channels at stride 2, doubled with each further step; 64 is of the paper's size.
         widest: Where the doubling ends.
         blocks: Residual blocks of two convolutions at each scale; 2 in the paper.
@@ -45,7 +44,6 @@ class MEnet(nn.Module):
     def __init__(
         self,
         loss: Loss,
-        backbone: nn.Module | None = None,
         width: int = 12,
         widest: int = 96,
         blocks: int = 1,
@@ -55,7 +53,7 @@ class MEnet(nn.Module):
         if loss != "ce" and not multi_scale:
             raise InputError(f"multi_scale=False has no features for loss={loss!r}; give 'ce'")
         self.name = loss
-        self.backbone = Pixels() if backbone is None else backbone
+        self.backbone = Pixels()
         self.multi_scale = multi_scale
         encoded = [min(width * 2**step, widest) for step in range(5)]
         self.encoder = nn.ModuleList(

@@ -54,7 +54,6 @@ class RelationModel(nn.Module):
         balance: bool = True,
     ) -> None:
         super().__init__()
-        self.name = loss
         self.backbone = backbone
         self.stride = stride
         self.certain = certain
@@ -95,7 +94,7 @@ class RelationModel(nn.Module):
         """How much each pixel is like the certain foreground of the prior: real, `(N, h, w)`."""
         foreground = foreground_vector(features, prior, threshold=self.certain)
         pairs = torch.cat([foreground[:, :, None, None].expand_as(features), features], dim=1)
-        return self.critic(pairs)[:, 0]
+        return self.critic(pairs)[:, 0].float()
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         features, prior = output.float(), shrink(batch.prior, output)

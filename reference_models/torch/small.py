@@ -6,13 +6,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, relu
 
 from reference_models.recipes import CHANNELS, SmallLoss
-from reference_models.torch.system import Batch, Pixels
+from reference_models.torch.system import Batch, Pixels, flipped
 from saliency_losses.torch import (
     anchor_probabilities,
     anchor_softmax_loss,
     cas_loss,
     class_agnostic_cross_entropy,
-    flip_labels,
     foreground_vector,
     js_mutual_information_loss,
     merge_by_confidence,
@@ -53,8 +52,8 @@ class Small(nn.Module):
             case "weighted-fbeta":
                 return weighted_fbeta_loss(output.sigmoid(), labels[:, None])
             case "anchor":
-                flipped = flip_labels(labels, 0.2, batch.rng)
-                anchors = region_anchors(output, torch.stack([1 - flipped, flipped], dim=1).float())
+                salient = flipped(labels, 0.2, batch).float()
+                anchors = region_anchors(output, torch.stack([1 - salient, salient], dim=1))
                 return anchor_softmax_loss(output, anchors, labels)
             case "js-mi":
                 joint, mask = relation_pairs(batch.prior)
@@ -114,7 +113,7 @@ class Critic(nn.Module):
     def forward(self, features: Tensor, foreground: Tensor) -> Tensor:
         spread = foreground[:, :, None, None].expand_as(features)
         pairs = torch.cat([features, spread], dim=1)
-        return self.score(relu(self.hidden(pairs)))[:, 0]
+        return self.score(relu(self.hidden(pairs)))[:, 0].float()
 
 
 def conv(fan_in: int, fan_out: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:

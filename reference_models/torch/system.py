@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from saliency_losses.torch import flip_labels
+
 
 class Batch(NamedTuple):
     """What belongs to N images, all on one device."""
@@ -17,7 +19,17 @@ class Batch(NamedTuple):
     prior: Tensor
     """float32 `(N, H, W)` in [0, 1]: a saliency map of somebody else's."""
     rng: torch.Generator
-    """The randomness of this step, on the device of the images."""
+    """The randomness of this step, on the device of the images; the same in every process."""
+    rank: int = 0
+    processes: int = 1
+    """These are the images `[rank::processes]` of the step."""
+
+
+def flipped(labels: Tensor, probability: float, batch: Batch) -> Tensor:
+    """`flip_labels`, drawn for the whole step: several processes flip the pixels that one does."""
+    every = labels.new_zeros(len(labels) * batch.processes, *labels.shape[1:])
+    flips = flip_labels(every, probability, batch.rng)
+    return labels ^ flips[batch.rank :: batch.processes]
 
 
 class System(Protocol):

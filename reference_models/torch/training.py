@@ -17,7 +17,7 @@ from tqdm import tqdm
 from reference_models.data import Images
 from reference_models.files import Arrays
 from reference_models.loop import Draw
-from reference_models.options import InputError, Options
+from reference_models.options import InputError, Options, some
 from reference_models.recipes import Backbone, Recipe, Scale
 from reference_models.torch.anchors import AnchorNetwork
 from reference_models.torch.backbones import (
@@ -42,17 +42,14 @@ class TorchTrainer:
     """`reference_models.loop.Trainer` for any system."""
 
     def __init__(
-        self, options: Options, features: Features | None = None, pretrained: bool = True
+        self, options: Options, features: Features | None = None, imagenet: bool = True
     ) -> None:
         self.device, self.rank, self.processes = begin(options.device)
         self.leader = self.rank == 0
         plan = options.plan
-        if plan.batch % self.processes:
-            raise InputError(
-                f"--batch {plan.batch} cannot be shared evenly by {self.processes} processes"
-            )
         torch.manual_seed(options.seed)
         self.backbone, self.crop, self.seed = plan.backbone, plan.crop, options.seed
+        self.batch = plan.batch
         self.regions = options.chosen.regions
         self.frozen = plan.backbone is not None and plan.backbone_rate == 0
         # A frozen backbone is left out of the weights where everybody has it.
@@ -62,15 +59,15 @@ class TorchTrainer:
         self.layout = torch.channels_last if "cuda" in self.device else torch.contiguous_format
         self.system = build(options.chosen, plan).to(self.device, memory_format=self.layout)
         if plan.backbone is not None:
-            if pretrained:
+            if imagenet:
                 load_backbone(self.system.backbone, options.backbone_file(plan.backbone.name))
             self.system.backbone.requires_grad_(not self.frozen)
         learnt = dict(self.system.named_parameters())
         own = [p for name, p in learnt.items() if not name.startswith("backbone.")]
         groups = [{"params": own, "share": 1.0}]
         if plan.backbone is not None and not self.frozen:
-            pretrained = [p for name, p in learnt.items() if name.startswith("backbone.")]
-            groups.append({"params": pretrained, "share": plan.backbone_rate})
+            tuned = [p for name, p in learnt.items() if name.startswith("backbone.")]
+            groups.append({"params": tuned, "share": plan.backbone_rate})
         self.optimizer = torch.optim.Adam(groups)
         self.parameters = sum(p.numel() for group in groups for p in group["params"])
         self.features = {} if features is None else features
@@ -79,7 +76,17 @@ class TorchTrainer:
         # Here and not before: one process alone may load a trained network.
         self.objective: nn.Module = Objective(self.system)
         if self.processes > 1:
-            if "cuda" in self.device:
+            batch = min(self.batch, len(images))
+            if batch % self.processes:
+                raise InputError(
+                    f"a batch of {batch} cannot be shared evenly by {self.processes} processes"
+                )
+            if any(isinstance(module, nn.BatchNorm2d) for module in self.system.modules()):
+                if "cuda" not in self.device:
+                    raise InputError(
+                        "batch normalisation is joined over several processes on GPUs only; train "
+                        "this network in one process"
+                    )
                 self.objective = nn.SyncBatchNorm.convert_sync_batchnorm(self.objective)
             self.objective = DistributedDataParallel(self.objective)
         self.images = torch.from_numpy(images.images).to(self.device).permute(0, 3, 1, 2)
@@ -118,7 +125,9 @@ class TorchTrainer:
             images=self.pixels(self.chosen(self.images, draw, share, indices, mirrored)),
             labels=self.chosen(self.labels, draw, share, indices, mirrored).long(),
             prior=self.chosen(self.priors, draw, share, indices, mirrored).float() / 255,
-            rng=torch.Generator(self.device).manual_seed(draw.seed + self.rank),
+            rng=torch.Generator(self.device).manual_seed(draw.seed),
+            rank=self.rank,
+            processes=self.processes,
         )
         taps = None
         if self.frozen:
@@ -194,8 +203,8 @@ class TorchTrainer:
         missing = [m for m in missing if not (self.known and m.startswith("backbone."))]
         if missing or unexpected:
             raise InputError(
-                f"the weights are of another network: missing {missing[:3]}, "
-                f"unexpected {unexpected[:3]}"
+                f"the weights are of another network: missing {some(missing)}; "
+                f"unexpected {some(unexpected)}"
             )
 
     def state(self) -> Arrays:
