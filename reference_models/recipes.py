@@ -392,7 +392,8 @@ def relations() -> list[Recipe]:
         Recipe(
             "relations", "relations", "js-mi",
             "another network's maps of images new to it, no mask; at test from a prior map",
-            small(taps, steps=400), full(taps), train="duts-te", train_prior="run:fcn-ce-clean",
+            replace(small(taps, steps=300), test_images=200), full(taps),
+            train="duts-te", train_prior="run:fcn-ce-clean",
             tests=("ecssd", "pascal-s"), test_priors=priors,
         ),
         *(
