@@ -140,7 +140,7 @@ def effects(plot: Plot) -> Figure:
     figure = Figure(figsize=(8.5, 0.26 * len(labels) + 1.1), layout="constrained", dpi=110)
     axes = figure.subplots()
     styles = {"paper": ("D", "none", "k"), "full": ("o", "C0", "C0"), "small": ("o", "none", "C1")}
-    for name, points in lines:
+    for name, points in filter(lambda line: line[1], lines):
         marker, face, edge = styles[name]
         x = [value for _, seeds in points for value in seeds]
         y = [place for place, seeds in points for _ in seeds]
@@ -148,6 +148,10 @@ def effects(plot: Plot) -> Figure:
     axes.axvline(0, color="0.6", linewidth=0.8)
     axes.set_yticks(range(len(labels)), labels, fontsize=7)
     axes.set(ylim=(len(labels) - 0.5, -0.5), xlabel="difference in the measure")
+    # Most differences are hundredths, and those of a collapse tenths.
+    axes.set_xscale("symlog", linthresh=0.05, linscale=2)
+    ticks = [-0.5, -0.1, -0.02, 0, 0.02, 0.1, 0.5]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.grid(axis="y", color="0.92")
     axes.set_axisbelow(True)
     axes.legend(frameon=False, fontsize=8)

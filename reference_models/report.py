@@ -573,7 +573,11 @@ def noise_plot(results: Results) -> figures.Plot | None:
         float(d.split()[1]): f"ecssd, {d}" for d in DISTORTED if d.startswith("noise")
     }
     for title, network in (("pretrained features", "metric-head"), ("MEnet from scratch", "menet")):
-        losses = {"cross-entropy": f"{network}-ce", "with the metric loss": f"{network}-metric"}
+        losses = {
+            "cross-entropy": f"{network}-ce",
+            "with the metric loss": f"{network}-metric",
+            "on hard negatives": f"{network}-metric-hard-negatives",
+        }
         scale = scale_of(results, losses.values())
         lines = []
         for label, recipe in losses.items():
