@@ -363,8 +363,9 @@ def find_archive(name: str, archives: Path) -> tuple[Files, list[str]]:
 def archive_file(archives: Path, file: str, name: str) -> Path:
     if (archives / file).is_file():
         return archives / file
+    there = "which is not in" if archives.is_dir() else "but there is no folder"
     raise InputError(
-        f"{name} needs {file}, which is not in {archives.resolve()}: give the folder that holds it "
+        f"{name} needs {file}, {there} {archives.resolve()}: give the folder that holds it "
         "with --archives FOLDER, or train on your own images with --data"
     )
 
@@ -372,6 +373,12 @@ def archive_file(archives: Path, file: str, name: str) -> Path:
 def read_splits(root: Folder, names: Iterable[str]) -> dict[str, list[str]]:
     """The stems of `splits/train.txt`, `val.txt` and `test.txt`, those that exist."""
     known, lists = set(names), {}
+    if (root / "splits").is_dir():
+        texts = {entry.name for entry in (root / "splits").iterdir() if entry.name[-4:] == ".txt"}
+        if odd := sorted(texts - {"train.txt", "val.txt", "test.txt"}):
+            raise InputError(
+                f"{root / 'splits'} may hold train.txt, val.txt and test.txt, but holds {some(odd)}"
+            )
     for name in ("train", "val", "test"):
         file = root / "splits" / f"{name}.txt"
         if file.is_file():

@@ -10,11 +10,11 @@ import numpy as np
 import tyro
 
 from reference_models.data import Data, Sources, read_test
-from reference_models.files import write_json
+from reference_models.files import read_about, write_json
 from reference_models.loop import clock
 from reference_models.measures import LABELS, measure, one_line
 from reference_models.options import InputError
-from reference_models.predict import load, there
+from reference_models.predict import load, there, weights_file
 from reference_models.reading import (
     Folder,
     binarise,
@@ -48,6 +48,8 @@ class Options:
     regions needs segmentations/ in place of masks/."""
     folder: str | None = None
     """The folder inside MAPS, where it holds those of several detectors; or give MAPS/FOLDER."""
+    shared: bool = False
+    """Leave out the masks that have no map, in place of an error."""
     out: Path | None = None
     """Write the measures to this JSON file too."""
     exact: bool = False
@@ -77,7 +79,15 @@ def run(options: Options) -> None:
 def run_maps(options: Options) -> None:
     masks, notes = read_masks(options.masks)
     path = options.maps / options.folder if options.folder else options.maps
-    maps = read_maps(path, masks)
+    if len(path.parts) == 1 and not path.exists():
+        raise InputError(
+            f"{path} is neither a folder or zip of maps, nor a run folder, nor in "
+            f"reference_models/weights, which holds: {', '.join(there())}"
+        )
+    maps = read_maps(path, masks, options.shared)
+    if len(maps) < len(masks):
+        notes.append(f"{len(masks) - len(maps)} masks have no map and are left out")
+        masks = {stem: masks[stem] for stem in maps}
     notes += notes_on(list(maps.values()), list(masks.values()))
     row = measure(list(maps.values()), list(masks.values()), exact=options.exact)
     for note in notes:
@@ -91,12 +101,18 @@ def run_maps(options: Options) -> None:
 
 def run_network(options: Options) -> None:
     """Every map of the network on every prior, as after training."""
-    if options.folder is not None:
-        raise InputError(f"--folder is for maps, and {options.maps} is a network; leave it out")
+    for flag, given in (("--folder", options.folder), ("--shared", options.shared)):
+        if given:
+            raise InputError(f"{flag} is for maps, and {options.maps} is a network; leave it out")
     model = load(str(options.maps), archives=options.archives)
     sources = Sources(train="", archives=Path(), regions=model.recipe.regions)
     # Resolved, so that it is a path, whatever the named sets are called.
     test, notes = read_test(str(options.masks.resolve()), sources, model.size)
+    if read_about(weights_file(str(options.maps))).get("data") == str(options.masks.resolve()):
+        notes.append(
+            "the network was trained on this very set; what it has not seen of it was measured at "
+            "the end of its training"
+        )
     data = Data(test.images, test.images, (test,), tuple(notes))
     rows = score(model.trained, data, model.options, clock(), options.exact)
     for note in notes:

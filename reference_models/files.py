@@ -19,12 +19,14 @@ Arrays = dict[str, np.ndarray]
 def claim(folder: Path, options: Options, data: Data) -> None:
     """Make the folder, or take up one of the same options and data. No other is overwritten."""
     as_json = json.loads(json.dumps(options.as_json()))
-    wanted, record = as_json | {"data_sha256": data.sha256}, folder / "options.json"
+    wanted = as_json | {"data_sha256": data.sha256, "backbone_sha256": options.backbone_sha256}
+    record = folder / "options.json"
     if record.is_file():
         there = json.loads(record.read_text(encoding="utf-8"))
-        differing = [key for key in wanted if wanted[key] != there.get(key)]
+        old, new = there | there.get("schedule", {}), wanted | wanted["schedule"]
+        differing = [key for key in new if key != "schedule" and new[key] != old.get(key)]
         if differing:
-            changes = ", ".join(f"{key} {there.get(key)!r} -> {wanted[key]!r}" for key in differing)
+            changes = ", ".join(f"{key} {old.get(key)!r} -> {new[key]!r}" for key in differing)
             raise InputError(f"{folder} holds a different run ({changes}); give another --out")
     elif folder.exists() and not (folder.is_dir() and all(map(left_over, folder.iterdir()))):
         raise InputError(f"{folder} exists and is not a run folder; give another --out")

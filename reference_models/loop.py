@@ -1,10 +1,13 @@
 """The training loop and the predictions after it, the same for both frameworks."""
 
 import math
+import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 from typing import Protocol
 
 import numpy as np
@@ -71,21 +74,38 @@ class Trainer(Protocol):
 
 
 class OutOfTime(Exception):
-    """The minutes given are over; everything is saved."""
+    """The minutes given are over, or someone asked to stop; everything is saved."""
 
 
 Clock = Callable[[], None]
 """Called between pieces of work; raises `OutOfTime` when there shall be no other."""
 
 
-def clock(minutes: float | None = None, begun: float = 0.0) -> Clock:
-    """`begun` is the `time.monotonic()` from which the minutes count; None of them: for ever."""
+def clock(
+    minutes: float | None = None, begun: float = 0.0, stop: Callable[[], bool] = bool
+) -> Clock:
+    """`begun` is the `time.monotonic()` from which the minutes count; None of them: for ever, or
+    until `stop()`."""
 
     def check() -> None:
-        if minutes is not None and time.monotonic() - begun > 60 * minutes:
+        if stop() or (minutes is not None and time.monotonic() - begun > 60 * minutes):
             raise OutOfTime
 
     return check
+
+
+def asked_to_stop() -> Callable[[], bool]:
+    """From now on the first Ctrl-C, or SIGTERM, only makes the result true: work ends at a step,
+    where it can be saved. The second one ends it at once."""
+    asked = Event()
+
+    def ask(number: int, _: object) -> None:
+        asked.set()
+        signal.signal(number, usual[number])
+        print("\nstopping after this step; once more stops at once", file=sys.stderr)
+
+    usual = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    return asked.is_set
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -209,6 +210,7 @@ def pool(workers: int) -> ProcessPoolExecutor:
 def one_thread() -> None:
     """Cores are shared out among processes; their threads would only get in each other's way."""
     os.environ["OMP_NUM_THREADS"] = "1"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits for them.
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 

@@ -55,6 +55,9 @@ class Options:
     torchvision has it, with --backbone-weights."""
     out: Path | None = None
     """The run folder; by default runs/RECIPE-BACKEND-SCALE-SEED."""
+    results: Path | None = None
+    """Where a row for the report goes, if the recipe is run as it stands; by default
+    reference_models/results."""
     minutes: float | None = None
     """Stop cleanly once so many minutes are over, after the step in hand, or after the set in hand
     where images are read or measured; the same command goes on later."""
@@ -196,13 +199,16 @@ class Options:
             )
         return file
 
+    @property
+    def backbone_sha256(self) -> str | None:
+        """Which ImageNet weights these are: the archive's and the copy differ in their digits."""
+        if self.plan.backbone is None:
+            return None
+        return sha256(self.backbone_file(self.plan.backbone.name).read_bytes()).hexdigest()
+
     def as_json(self) -> dict[str, object]:
         """What decides the result, and nothing else, so that two runs can be compared."""
         data = str(self.data.resolve()) if isinstance(self.data, Path) else self.data
-        weights = {}
-        if self.backbone_weights is not None:
-            file = self.backbone_file(self.plan.backbone.name)
-            weights = {"backbone_weights": sha256(file.read_bytes()).hexdigest()}
         return {
             "recipe": self.recipe,
             "backend": self.backend,
@@ -212,10 +218,10 @@ class Options:
             "data": data,
             "swap_labels": self.swapped,
             "schedule": asdict(self.plan),
-            **weights,
         }
 
 
 def _near(name: str) -> str:
-    close = get_close_matches(name, RECIPES, n=3, cutoff=0.5)
+    close = [known for known in RECIPES if known.startswith(name)][:3]
+    close = close or get_close_matches(name, RECIPES, n=3, cutoff=0.5)
     return f". Did you mean {' or '.join(close)}?" if close else ""

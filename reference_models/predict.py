@@ -140,7 +140,9 @@ def weights_file(model: str) -> Path:
     if file.is_file():
         return file
     if given.is_dir():
-        raise InputError(f"{given} holds no weights.safetensors: its training has not ended")
+        raise InputError(
+            f"{given} holds no {RUN_WEIGHTS}: it is no run folder, or its training has not ended"
+        )
     names = ", ".join(there()) or "none"
     raise InputError(
         f"--model {model} is neither a run folder nor in reference_models/weights, which holds: "

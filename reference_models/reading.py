@@ -9,7 +9,7 @@ from threading import Lock
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from reference_models.machine import cores
@@ -107,6 +107,8 @@ def open_image(file: Folder) -> Image.Image:
             content = file.read_bytes()
         image = Image.open(io.BytesIO(content))
         image.load()
+    except UnidentifiedImageError:
+        raise InputError(f"{file} cannot be read as an image: it is of no known format") from None
     except Exception as error:  # Decoders and damaged archives raise all sorts.
         raise InputError(f"{file} cannot be read as an image: {error}") from None
     return ImageOps.exif_transpose(image)
@@ -165,14 +167,20 @@ def label_map(image: Image.Image, file: Folder) -> np.ndarray:
 # Saliency maps of others -------------------------------------------------------------------------
 
 
-def read_maps(path: Path, stems: Iterable[str]) -> dict[str, np.ndarray]:
-    """The saliency maps of these stems at their own size, uint8 `(H, W)`, unstretched.
+def read_maps(path: Path, stems: Iterable[str], shared: bool = False) -> dict[str, np.ndarray]:
+    """The saliency maps of these stems, or of those `shared` by the folder, at their own size,
+    uint8 `(H, W)`, unstretched.
 
     They lie in the folder or zip itself, or in the one folder in it that holds images; a folder
-    inside a zip is named as `maps.zip/drfi`.
+    inside a zip is named as `maps.zip/drfi`. `predict` calls the map of photo.jpg photo-map.png.
     """
     root = one_folder(path, has_images, "saliency maps")
     files, wanted = by_stem([root]), list(stems)
+    files = {stem: files[f"{stem}-map"] for stem in wanted if f"{stem}-map" in files} | files
+    if shared:
+        wanted = [stem for stem in wanted if stem in files]
+        if not wanted:
+            raise InputError(f"no map in {root} has the stem of a mask")
     require(wanted, files, f"a map in {root}")
 
     def one(place: int) -> np.ndarray:

@@ -367,14 +367,17 @@ def results_text(results: Results, pictures: Iterable[str]) -> str:
         "`reference_models/results`; nothing in a table is typed by hand but what the papers "
         "print.",
         "",
+        "On a CPU the same seed and number of threads give the same bits; another number of "
+        "threads is as good as another seed.",
+        "",
         "Backbones, training sets and image sizes differ from the papers', so what is to be "
         "compared is the difference that a loss makes, beside the difference it makes in the "
         "paper. *full*: whole sets at 256 px, the backbone fine-tuned, mean ± standard deviation "
         "over seeds "
         + ", ".join(map(str, SEEDS))
-        + ". *small*: fewer images at 160 px (MEnet 96 px) under a frozen backbone, one seed, "
-        "minutes on two cores. F is at the threshold of 2 × the map's mean and means little for a "
-        "collapsed map, so MAE and max F stand beside it. Masks are measured at their own size. "
+        + ". *small*: fewer images at 160 px (MEnet 96 px) under a frozen backbone, "
+        "minutes on two cores, over the seeds that were run. F is at the threshold of 2 × the "
+        "map's mean and means little for a collapsed map, so MAE and max F stand beside it. Masks are measured at their own size. "
         "All but MAE and variation of information are the better the higher.",
         "",
         "To train one row: `python -m reference_models.train zoomout-af --scale small --seed 0`; "

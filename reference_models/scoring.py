@@ -107,8 +107,7 @@ def trained_as(file: Path, options: Options) -> bool:
     if not file.is_file():
         return False
     about, wanted = read_about(file), as_stored(options)
-    keys = {*wanted, "backbone_weights"} - {"device"}
-    return all(about.get(key) == wanted.get(key) for key in keys)
+    return all(about.get(key) == wanted[key] for key in wanted if key != "device")
 
 
 def as_stored(options: Options) -> dict[str, object]:

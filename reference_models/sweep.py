@@ -15,7 +15,7 @@ import tyro
 from reference_models import train
 from reference_models.data import ARCHIVES, DETECTORS
 from reference_models.files import whole
-from reference_models.loop import Clock, OutOfTime, clock
+from reference_models.loop import Clock, OutOfTime, asked_to_stop, clock
 from reference_models.options import InputError, Options
 from reference_models.recipes import RECIPES
 from reference_models.scoring import WEIGHTS, trained_as
@@ -168,7 +168,7 @@ def main() -> None:
             for run in left:
                 print(f"{run.recipe} --seed {run.seed}")
             return
-        failed = go(sweep, left, clock(sweep.minutes, begun))
+        failed = go(sweep, left, clock(sweep.minutes, begun, asked_to_stop()))
     except InputError as error:
         sys.exit(f"error: {error}")
     sys.exit(1 if failed else 0)
@@ -212,7 +212,7 @@ def go(sweep: Sweep, left: list[Run], check: Clock) -> list[Run]:
             seconds = time.monotonic() - begun
             print(f"DONE {run.recipe}, seed {run.seed}: {seconds:.0f} s", flush=True)
     except OutOfTime:
-        print("the minutes are over; the same command goes on from the last step")
+        print("stopped; the same command goes on from the last step")
     waiting = left[ended + len(failed) :]
     print(f"{ended} done, {len(failed)} failed, {len(waiting)} left")
     for run in failed:

@@ -13,7 +13,7 @@ import tyro
 from reference_models import figures
 from reference_models.data import Data, Sources, load
 from reference_models.files import Arrays, claim, write_arrays, write_json
-from reference_models.loop import Clock, OutOfTime, Trained, clock, train
+from reference_models.loop import Clock, OutOfTime, Trained, asked_to_stop, clock, train
 from reference_models.machine import commit, hardware, versions
 from reference_models.measures import one_line
 from reference_models.options import InputError, Options
@@ -49,11 +49,12 @@ def main() -> None:
             for recipe in RECIPES.values():
                 print(f"{recipe.name:44}{recipe.about}")
             return
-        run(options, Shared(), clock(options.minutes, begun))
+        check = clock(options.minutes, begun, asked_to_stop())
+        run(options, Shared(), check, options.results or RESULTS)
     except InputError as error:
         sys.exit(f"error: {error}")
     except OutOfTime:
-        print("the minutes are over; the same command goes on from the last step")
+        print("stopped; the same command goes on from the last step")
 
 
 def run(options: Options, shared: Shared, check: Clock, results: Path = RESULTS) -> None:
@@ -66,9 +67,9 @@ def run(options: Options, shared: Shared, check: Clock, results: Path = RESULTS)
     if trainer.leader:
         claim(folder, options, data)
         print(f"{recipe.name}: {recipe.about}")
-        if recipe.paper is not None:
+        if recipe.paper is not None and options.as_published:
             print(f"answers {recipe.paper}")
-        for note in data.notes:
+        for note in (*data.notes, *without_priors(options, data)):
             print(f"note: {note}")
         print("images: " + ", ".join(f"{count} {name}" for name, count in data.counts().items()))
     read = time.monotonic() - begun
@@ -91,6 +92,7 @@ def run(options: Options, shared: Shared, check: Clock, results: Path = RESULTS)
         "notes": list(data.notes),
         "images": data.counts(),
         "data_sha256": data.sha256,
+        "backbone_sha256": options.backbone_sha256,
         "parameters": trainer.parameters,
         "inverted": trained.inverted,
         "measures": rows,
@@ -158,6 +160,15 @@ def load_data(options: Options, shared: Shared | None = None) -> Data:
     other = (recipe.train_prior or "").partition("run:")[2]
     computed_by = fingerprint(finished(other, options).trainer.weights()) if other else ""
     return replace(data, train=replace(data.train, priors=maps), computed_by=computed_by)
+
+
+def without_priors(options: Options, data: Data) -> list[str]:
+    """What a network that needs priors makes do with on a set of the user's that has none."""
+    if options.data is None or not options.chosen.test_priors:
+        return []
+    if any(starts_from(options.chosen, test) != ("centre",) for test in data.tests):
+        return []
+    return [f"{options.data} has no priors/: a Gaussian at the centre stands for every prior map"]
 
 
 def fingerprint(arrays: Arrays) -> str:

@@ -263,6 +263,13 @@ def test_bad_data_is_named(folder: Path):
     fails("images holds no image file")
 
 
+def test_lists_of_other_names_are_errors(folder: Path):
+    (folder / "splits").mkdir()
+    (folder / "splits/tst.txt").write_text("1")
+    with pytest.raises(InputError, match=r"train\.txt, val\.txt and test\.txt, but holds tst\.txt"):
+        split_off(folder)
+
+
 def test_all_background_masks_cannot_be_trained_on(folder: Path):
     for i in range(10):
         save_mask(folder, i, a_mask(high=0))

@@ -1,6 +1,7 @@
 """`reference_models.evaluate`: any detector's maps from a folder or zip, against masks."""
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -62,6 +63,31 @@ def test_folders_and_zips_give_the_same_row(folder: Path, capsys):
     # A folder of masks alone, and maps that need not be resized.
     run(Options(folder / "all", masks=folder / "set/masks", folder="noise", out=folder / "2.json"))
     assert json.loads((folder / "2.json").read_text())["notes"] == []
+
+
+def test_maps_of_predict_and_maps_of_a_few(folder: Path, capsys):
+    masks, _ = read_masks(folder / "set")
+    plain = read_maps(folder / "all/noise", masks)
+    some = folder / "some"
+    some.mkdir()
+    for stem in list(plain)[:2]:
+        for kind in ("map", "overlay"):
+            shutil.copy(folder / f"all/noise/{stem}.png", some / f"{stem}-{kind}.png")
+    with pytest.raises(InputError, match=r"images have not a map in .*some"):
+        run(Options(some, masks=folder / "set"))
+    out = folder / "few.json"
+    run(Options(some, masks=folder / "set", shared=True, out=out))
+    written = json.loads(out.read_text())
+    assert written["images"] == 2
+    assert f"{len(masks) - 2} masks have no map and are left out" in written["notes"]
+    stems = list(plain)[:2]
+    assert written["measures"] == measure([plain[s] for s in stems], [masks[s] for s in stems])
+    for file in some.iterdir():
+        file.rename(some / f"x{file.name}")
+    with pytest.raises(InputError, match=r"no map in .*some has the stem of a mask"):
+        run(Options(some, masks=folder / "set", shared=True))
+    with pytest.raises(InputError, match=r"zoomout-exacct is neither .* which holds"):
+        run(Options(Path("zoomout-exacct"), masks=folder / "set"))
 
 
 def test_values_are_taken_as_they_are(folder: Path):

@@ -28,7 +28,7 @@ from reference_models.scoring import prior_of, starts_from
 from reference_models.torch.backbones import mobilenet_v2
 from reference_models.torch.system import Batch
 from reference_models.torch.training import build
-from reference_models.train import Shared, load_data, run
+from reference_models.train import Shared, load_data, run, without_priors
 from tests.systems import a_batch
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
@@ -91,6 +91,59 @@ def test_only_the_recipe_as_it_stands_answers_a_table():
     assert Options(recipe="menet-ce", scale="small", seed=2).as_published
     for change in ({"steps": 3}, {"data": "scenes"}, {"swap_labels": 0.5}, {"train_images": 9}):
         assert not Options(recipe="menet-ce", scale="small", **change).as_published
+
+
+def test_recipes_of_like_names_are_offered():
+    for given, offered in (("fcn", "fcn-ce-clean"), ("zoomout_af", "zoomout-af")):
+        with pytest.raises(InputError, match=f"Did you mean .*{offered}"):
+            Options(recipe=given)
+
+
+def test_missing_priors_are_said(tmp_path: Path):
+    root = tmp_path / "set"
+    for kind in ("images", "masks"):
+        (root / kind).mkdir(parents=True)
+        for i in range(4):
+            pixels = np.zeros((16, 16, 3), np.uint8)
+            pixels[4:9, 4:9] = 255
+            Image.fromarray(pixels).convert("RGB").save(root / kind / f"{i}.png")
+    options = Options(recipe="scenes-js-mi", data=root, size=16)
+    (note,) = without_priors(options, load_data(options))
+    assert "has no priors/: a Gaussian at the centre stands for every prior map" in note
+    assert without_priors(replace(options, recipe="scenes-cas"), load_data(options)) == []
+    shutil.copytree(root / "masks", root / "priors")
+    assert without_priors(options, load_data(options)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent in another way there")
+def test_a_run_that_is_asked_to_stop_saves_its_step(tmp_path: Path):
+    words = [
+        sys.executable, "-m", "reference_models.train", "menet-metric", "--scale", "small",
+        "--data", "scenes", "--size", "32", "--train-images", "8", "--test-images", "4",
+        "--steps", "60", "--batch", "4", "--out", str(tmp_path / "run"),
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen(
+        words, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    while not (tmp_path / "run/options.json").exists():
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=120)
+    assert child.returncode == 0, err
+    assert "stopping after this step" in err
+    assert "stopped; the same command goes on from the last step" in out
+    done = len(read_arrays(tmp_path / "run/checkpoint.safetensors")["run/losses"])
+    assert done < 60
+    again = subprocess.run(words, cwd=ROOT, env=environment, check=True, capture_output=True)
+    assert (f"resumed after step {done} of 60" in again.stdout.decode()) or done == 0
+    straight = scratch(tmp_path / "straight", steps=60)
+    run(straight, Shared(), clock())
+    ours, theirs = (read_arrays(tmp_path / name / "weights.safetensors")
+                    for name in ("run", "straight"))  # fmt: skip
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
 
 
 def test_options_that_would_be_ignored_are_errors():
