@@ -377,8 +377,9 @@ def results_text(results: Results, pictures: Iterable[str]) -> str:
         + ", ".join(map(str, SEEDS))
         + ". *small*: fewer images at 160 px (MEnet 96 px) under a frozen backbone, "
         "minutes on two cores, over the seeds that were run. F is at the threshold of 2 × the "
-        "map's mean and means little for a collapsed map, so MAE and max F stand beside it. Masks are measured at their own size. "
-        "All but MAE and variation of information are the better the higher.",
+        "map's mean and means little for a collapsed map, so MAE and max F stand beside it. Masks "
+        "are measured at their own size. All but MAE and variation of information are the better "
+        "the higher.",
         "",
         "To train one row: `python -m reference_models.train zoomout-af --scale small --seed 0`; "
         "`--recipes` lists them; all runs at once: [RUNS.md](../reference_models/RUNS.md).",
