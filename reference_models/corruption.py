@@ -1,11 +1,14 @@
 """What test images suffer to see how robust a network is (MEnet, section 3.3): noise and JPEG."""
 
 import io
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from math import isfinite, sqrt
 
 import numpy as np
 from PIL import Image
 
+from reference_models.machine import cores
 from reference_models.options import InputError
 
 
@@ -40,19 +43,30 @@ def add_noise(images: np.ndarray, variance: float, seed: int) -> np.ndarray:
     images: uint8 `(N, H, W, 3)`. The noise of an image depends on `(seed, index)` and its size
     alone; another variance scales the same noise.
     """
-    noisy = np.empty_like(images)
-    for index, image in enumerate(images):
+
+    def one(index: int) -> np.ndarray:
         rng = np.random.default_rng((seed, 5, index))
-        noise = 255 * sqrt(variance) * rng.standard_normal(image.shape, dtype=np.float32)
-        noisy[index] = np.rint(np.clip(image + noise, 0, 255))
-    return noisy
+        noise = rng.standard_normal(images.shape[1:], dtype=np.float32)
+        return np.rint(np.clip(images[index] + 255 * sqrt(variance) * noise, 0, 255))
+
+    return in_threads(one, images)
 
 
 def jpeg(images: np.ndarray, quality: int) -> np.ndarray:
     """The images, uint8 `(N, H, W, 3)`, through JPEG of this quality, 1 to 100 (4:2:0, Pillow)."""
-    squeezed = np.empty_like(images)
-    for index, image in enumerate(images):
+
+    def one(index: int) -> np.ndarray:
         packed = io.BytesIO()
-        Image.fromarray(image).save(packed, "jpeg", quality=quality, subsampling="4:2:0")
-        squeezed[index] = np.asarray(Image.open(packed))
-    return squeezed
+        Image.fromarray(images[index]).save(packed, "jpeg", quality=quality, subsampling="4:2:0")
+        return np.asarray(Image.open(packed))
+
+    return in_threads(one, images)
+
+
+def in_threads(work: Callable[[int], np.ndarray], like: np.ndarray) -> np.ndarray:
+    """`work(0)`, …, stacked: noise and JPEG are computed without Python's lock."""
+    made = np.empty_like(like)
+    with ThreadPoolExecutor(cores()) as pool:
+        for index, image in enumerate(pool.map(work, range(len(like)))):
+            made[index] = image
+    return made

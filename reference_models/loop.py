@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from reference_models.data import Images
 from reference_models.files import Arrays, read_arrays, write_arrays
+from reference_models.machine import progress
 from reference_models.options import InputError, Options
 from reference_models.recipes import Scale
 
@@ -188,7 +189,7 @@ def fit(
             return True
         return False
 
-    bar = tqdm(
+    bar = progress(
         range(len(losses), plan.steps),
         desc=f"{options.recipe} ({options.backend}, {trainer.device})",
         initial=len(losses),

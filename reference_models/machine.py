@@ -1,10 +1,20 @@
-"""What computes: its packages, its processor, the commit of the code."""
+"""What computes: its packages, its processor, the commit of the code; and how far it has come."""
 
 import os
 import subprocess
+import sys
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
+from typing import Any
+
+from tqdm import tqdm
+
+
+def progress(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm:
+    """A progress bar; where it is not looked at but kept in a log, a line now and then."""
+    return tqdm(iterable, mininterval=0.1 if sys.stderr.isatty() else 20, **options)
 
 
 def versions(backend: str) -> dict[str, str]:

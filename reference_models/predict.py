@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 from PIL import Image
-from tqdm import tqdm
 
 from reference_models.data import Images
 from reference_models.files import read_about, whole
 from reference_models.loop import Trained
+from reference_models.machine import progress
 from reference_models.measures import eight_bit
 from reference_models.options import InputError, Options
 from reference_models.reading import (
@@ -108,7 +108,7 @@ def predict(options: Predict) -> list[str]:
         raise InputError(f"{options.model} starts from no prior map; leave --prior out")
     options.out.mkdir(parents=True, exist_ok=True)
     faults = []
-    for file, name in tqdm(named(files), desc=Path(options.model).name, unit=" images"):
+    for file, name in progress(named(files), desc=Path(options.model).name, unit=" images"):
         try:
             photo, opaque = read_photo(file)
             saliency = model.map(photo, None if priors is None else priors.of(file, photo))

@@ -10,9 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from tqdm import tqdm
 
-from reference_models.machine import cores
+from reference_models.machine import cores, progress
 from reference_models.options import InputError, some
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
@@ -92,7 +91,7 @@ def require(wanted: Iterable[str], there: Iterable[str], what: str) -> None:
 def side_by_side(work: Callable[[int], Made], count: int, what: str) -> list[Made]:
     """`work(0)`, … in threads, their results in order: Pillow decodes without Python's lock."""
     with ThreadPoolExecutor(cores()) as pool:
-        bar = tqdm(
+        bar = progress(
             pool.map(work, range(count)), desc=f"reading {what}", total=count, unit=" images"
         )
         return list(bar)

@@ -12,11 +12,11 @@ import torch.distributed as distributed
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DistributedSampler
-from tqdm import tqdm
 
 from reference_models.data import Images
 from reference_models.files import Arrays
 from reference_models.loop import Draw
+from reference_models.machine import progress
 from reference_models.options import InputError, Options, some
 from reference_models.recipes import Backbone, Recipe, Scale
 from reference_models.torch.anchors import AnchorNetwork
@@ -110,7 +110,7 @@ class TorchTrainer:
         with self.computing():
             for mirrored in (False, True):
                 parted = self.images.split(self.together)
-                for images in tqdm(parted, desc="features", disable=not self.leader):
+                for images in progress(parted, desc="features", disable=not self.leader):
                     pixels = self.pixels(images.flip(-1) if mirrored else images)
                     parts.append([tap.half() for tap in self.system.backbone(pixels)])
         return [torch.cat(taps) for taps in zip(*parts, strict=True)]
