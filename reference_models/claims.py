@@ -302,7 +302,7 @@ def metric_loss() -> Claim:
         "then falls on clean images where max F does not. Its semantic distance is what it was "
         "made for; that of features learnt by cross-entropy alone is there as the control. At "
         "small scale hard negatives give pretrained features the best clean semantic distance and "
-        "take their robustness away.",
+        "take their robustness to noise away.",
     )
 
 
