@@ -395,6 +395,30 @@ def distance_weights(
     return _weights(foreground, y.shape, phi, distance).reshape(y.shape)
 
 
+def distance_transform(
+    foreground: ArrayLike, *, return_indices: bool = False
+) -> Floats | tuple[Floats, Ints]:
+    """Distance to the nearest foreground pixel, of equally near ones the first in row-major order.
+
+    d_i = min over foreground j of ‖i − j‖; ∞ and index −1 where there is no foreground.
+
+    Args:
+        foreground: bool `(*spatial)`, rank 1 to 3.
+
+    Returns:
+        `(*spatial)`; with `return_indices` also the pixel's index, `(*spatial, rank)`.
+    """
+    y = np.asarray(foreground)
+    places = np.argwhere(y)
+    distances, indices = np.full(y.shape, np.inf), np.full((*y.shape, y.ndim), -1)
+    for pixel in np.ndindex(y.shape):
+        if len(places):
+            squared = ((places - pixel) ** 2).sum(axis=1)
+            nearest = squared.argmin()
+            distances[pixel], indices[pixel] = np.sqrt(squared[nearest]), places[nearest]
+    return (distances, indices) if return_indices else distances
+
+
 def region_anchors(features: ArrayLike, weights: ArrayLike) -> Floats:
     """Weighted mean feature of each region.
 

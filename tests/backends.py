@@ -23,6 +23,7 @@ CHANNELS = {
     "weighted_fbeta_loss": ((True, True), False),
     "weighted_fbeta_score": ((True, True), False),
     "distance_weights": ((True,), True),
+    "distance_transform": ((False,), (False, True)),  # the indices
     "anchor_softmax_loss": ((True, False, False), False),  # the anchors are (N, R, C) in both
     "anchor_probabilities": ((True, False), True),
     "region_anchors": ((True, True), False),
@@ -67,8 +68,9 @@ class Backend:
         result = getattr(self.functions, function)(*prepared, **rest)
         channels = CHANNELS[function][1]
         if isinstance(result, tuple):
-            return tuple(self.numpy(x, channels) for x in result)
-        return self.numpy(result, channels)
+            each = channels if isinstance(channels, tuple) else (channels,) * len(result)
+            return tuple(self.numpy(x, c) for x, c in zip(result, each, strict=True))
+        return self.numpy(result, channels[0] if isinstance(channels, tuple) else channels)
 
     def gradient(self, function: str, *args: Any, wrt: int = 0, **options: Any) -> np.ndarray:
         """The gradient of the sum of the result in the positional argument `wrt`."""

@@ -235,6 +235,14 @@ def targets(draw: Any) -> Problem:
 
 
 @st.composite
+def foregrounds(draw: Any) -> np.ndarray:
+    """Images of any rank and of any share of foreground, none and all among them."""
+    spatial = draw(st.lists(st.integers(1, 9), min_size=1, max_size=3))
+    share = draw(st.sampled_from((0.0, 0.05, 0.3, 1.0)))
+    return draw(rngs).random((N, *spatial)) < share
+
+
+@st.composite
 def anchored(draw: Any, masked: bool = True) -> Problem:
     """Features, anchors (some of them equal to features) and labels."""
     rng, dtype = draw(rngs), draw(dtypes)

@@ -75,6 +75,18 @@ def test_distance_weights(backend: Backend, problem: Problem) -> None:
     agrees(backend, "distance_weights", problem, batched=False)
 
 
+@given(foreground=draw.foregrounds())
+def test_distance_transform(backend: Backend, foreground: np.ndarray) -> None:
+    expected = exact("distance_transform", foreground, return_indices=True)
+    got = backend.call("distance_transform", foreground, return_indices=True)
+    assert got[0].dtype == "float32"
+    np.testing.assert_array_equal(np.isinf(got[0]), np.isinf(expected[0]))
+    finite = np.isfinite(expected[0])
+    close(got[0][finite], expected[0][finite], "float32")
+    np.testing.assert_array_equal(got[1], expected[1])
+    np.testing.assert_array_equal(backend.call("distance_transform", foreground), got[0])
+
+
 @given(problem=draw.anchored())
 def test_anchor_softmax_loss(backend: Backend, problem: Problem) -> None:
     agrees(backend, "anchor_softmax_loss", problem)

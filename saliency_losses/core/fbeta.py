@@ -3,14 +3,12 @@
 from math import exp, log, pi
 
 from saliency_losses.core import checks
+from saliency_losses.core.distance import FAR, squared_distance
 from saliency_losses.core.ops import Array, Ops
 from saliency_losses.core.regions import counts
 
 # W eq. 4: the weight of a false positive rises from 1 to 1.5 over five pixels.
 ALPHA = log(0.5) / 5
-# A squared distance that stands for "no foreground": above any image's, and the sum of it and of
-# the square of an image side still fits 32 bits.
-FAR = 2**30 - 1
 
 
 def check_options(beta: float, theta: int, phi: int, distance: str, error: str,
@@ -115,7 +113,10 @@ def _target_values(xp: Ops, t: Array, counted: Array | None) -> Array:
 
 def _distance_weights(xp: Ops, foreground: Array, like: Array, phi: int, distance: str) -> Array:
     """B of W eq. 4, ``(B, *spatial)``, in the dtype of `like`."""
-    squared = _squared_distance(xp, foreground, phi if distance == "window" else None)
+    if distance == "window":
+        squared = _squared_distance_within(xp, foreground, phi)
+    else:
+        squared = squared_distance(xp, foreground)
     delta = xp.cast(squared, like)
     if distance == "window":
         # W §3: the squared distance as far as φ, and infinity beyond.
@@ -125,40 +126,21 @@ def _distance_weights(xp: Ops, foreground: Array, like: Array, phi: int, distanc
     return xp.where(foreground, 1.0, weights)
 
 
-def _squared_distance(xp: Ops, foreground: Array, reach: int | None) -> Array:
+def _squared_distance_within(xp: Ops, foreground: Array, reach: int) -> Array:
     """The squared Euclidean distance to the nearest foreground pixel, in integers.
 
-    It is the minimum over the foreground of a sum over axes, so one axis follows the other. With
-    `reach`, offsets beyond it in any axis are not looked at. `FAR` where there is no foreground.
+    It is the minimum over the foreground of a sum over axes, so one axis follows the other.
+    Offsets beyond `reach` in any axis are not looked at. `FAR` where there is no foreground.
     """
     squared = FAR * xp.int32(~foreground)
     for axis in range(1, foreground.ndim):
-        if reach is None and axis == 1:
-            squared = _squared_along(xp, foreground, axis)
-        elif reach is None:
-            squared = xp.clip(xp.parabolas(squared, axis), 0, FAR)
-        else:
-            near, length = min(reach, foreground.shape[axis] - 1), foreground.shape[axis]
-            padded = xp.pad(squared, axis, near, near, FAR)
-            for k in (k for k in range(2 * near + 1) if k != near):
-                rest = (slice(None),) * axis
-                squared = xp.minimum(squared, padded[(*rest, slice(k, k + length))]
-                                     + (k - near) ** 2)
+        near, length = min(reach, foreground.shape[axis] - 1), foreground.shape[axis]
+        padded = xp.pad(squared, axis, near, near, FAR)
+        for k in (k for k in range(2 * near + 1) if k != near):
+            rest = (slice(None),) * axis
+            squared = xp.minimum(squared, padded[(*rest, slice(k, k + length))]
+                                 + (k - near) ** 2)
     return squared
-
-
-def _squared_along(xp: Ops, foreground: Array, axis: int) -> Array:
-    """The squared distance along one axis alone, by steps of 1, 2, 4, … pixels."""
-    length, step = foreground.shape[axis], 1
-    # Twice the length stands for none: no path of steps comes back from it.
-    distance = 2 * length * xp.int32(~foreground)
-    rest = (slice(None),) * axis
-    while step < length:
-        padded = xp.pad(distance, axis, step, step, 2 * length)
-        for start in (0, 2 * step):
-            distance = xp.minimum(distance, padded[(*rest, slice(start, start + length))] + step)
-        step *= 2
-    return xp.where(distance < length, distance**2, FAR)
 
 
 def _gaussian(xp: Ops, x: Array, theta: int, normalize: bool) -> Array:

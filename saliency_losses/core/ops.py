@@ -183,6 +183,18 @@ class Ops(Protocol):
     def parabolas(self, x: Array, axis: int) -> Array:
         """min_k x_k + (i − k)² along `axis`, on integers."""
 
+    def nearest_parabola(self, x: Array, axis: int, bound: int) -> tuple[Array, Array]:
+        """`parabolas` and the first k of the minimum; from `bound` on, both may be any such."""
+
+    def positions(self, x: Array, axis: int) -> Array:
+        """0, 1, … along `axis`, integers in the shape of `x`."""
+
+    def take_along(self, x: Array, index: Array, axis: int) -> Array:
+        """x_index along `axis`, all of one shape."""
+
+    def join(self, xs: Sequence[Array]) -> Array:
+        """``(B, R, *spatial)`` from R of ``(B, *spatial)``."""
+
     # Values and chance
     def first(self, values: Array, bad: Array) -> float | None:
         """The first number (NaN passed over) of `values` where `bad`.

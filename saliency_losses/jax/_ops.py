@@ -299,14 +299,52 @@ def filter_axis(x: Array, taps: Sequence[float], axis: int) -> Array:
 
 
 def parabolas(x: Array, axis: int) -> Array:
+    return jnp.moveaxis(_lowest_parabola(jnp.moveaxis(x, axis, 1), 1), 1, axis)
+
+
+def nearest_parabola(x: Array, axis: int, bound: int) -> tuple[Array, Array]:
     x = jnp.moveaxis(x, axis, 1)
+    length = x.shape[1]
+    place = jnp.arange(length, dtype=x.dtype).reshape(1, -1, *[1] * (x.ndim - 2))
+    if (bound + (length - 1) ** 2) * length + length - 1 < 2**31:
+        # Value and place in one number, so that one minimum finds both.
+        key = _lowest_parabola(jnp.minimum(x, bound) * length + place, length)
+        value, source = key // length, key % length
+    else:
+        value = _lowest_parabola(x, 1)
+
+        def first(k: Array, source: Array) -> Array:
+            k = length - 1 - k
+            reached = lax.dynamic_index_in_dim(x, k, axis=1) + (place - k) ** 2 == value
+            return jnp.where(reached, k, source)
+
+        source = lax.fori_loop(0, length, first, jnp.zeros_like(x))
+    return jnp.moveaxis(value, 1, axis), jnp.moveaxis(source, 1, axis)
+
+
+def _lowest_parabola(x: Array, width: int) -> Array:
+    """min_k x_k + width (i − k)² along axis 1."""
     place = jnp.arange(x.shape[1], dtype=x.dtype).reshape(1, -1, *[1] * (x.ndim - 2))
 
     def nearer(k: Array, nearest: Array) -> Array:
         source = lax.dynamic_index_in_dim(x, k, axis=1)
-        return jnp.minimum(nearest, source + (place - k) ** 2)
+        return jnp.minimum(nearest, source + width * (place - k) ** 2)
 
-    return jnp.moveaxis(lax.fori_loop(0, x.shape[1], nearer, x), 1, axis)
+    lowest: Array = lax.fori_loop(0, x.shape[1], nearer, x)
+    return lowest
+
+
+def positions(x: Array, axis: int) -> Array:
+    return lax.broadcasted_iota(jnp.int32, x.shape, axis)
+
+
+def take_along(x: Array, index: Array, axis: int) -> Array:
+    taken: Array = jnp.take_along_axis(x, index, axis)
+    return taken
+
+
+def join(xs: Sequence[Array]) -> Array:
+    return jnp.stack(list(xs), 1)
 
 
 def first(values: Array, bad: Array) -> float | None:

@@ -17,7 +17,7 @@ from typing import Literal
 
 import jax
 
-from saliency_losses.core import anchor, cas, fbeta, metric, mutual_information
+from saliency_losses.core import anchor, cas, distance, fbeta, metric, mutual_information
 from saliency_losses.jax import _ops as xp
 
 Reduction = Literal["mean", "sum", "none"]
@@ -449,6 +449,45 @@ def distance_weights(
         the corners, but the definition cuts at distance φ and is followed.
     """
     return fbeta.distance_weights(xp, target, phi=phi, distance=distance, mask=mask)
+
+
+def distance_transform(
+    foreground: jax.Array, *, return_indices: bool = False
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """The Euclidean distance of each pixel to the nearest foreground pixel, exact.
+
+    One axis after the other, by static shapes alone::
+
+        d_i = min over foreground j of ‖i − j‖
+
+    Args:
+        foreground: ``(N, *spatial)``, bool, with one to three spatial axes.
+        return_indices: Also give the index of that pixel.
+
+    Returns:
+        Float32, ``(N, *spatial)``: 0 at foreground, infinite in an image without any. With
+        `return_indices` a pair of it and of integers ``(N, *spatial, rank)``, along each axis the
+        nearest pixel's index; −1 without foreground.
+
+    Raises:
+        ValueError: No or more than three spatial axes, or sides whose squares exceed 2**30.
+        TypeError: A foreground not bool, or an option not bool.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax import distance_transform
+        >>> distance_transform(jnp.array([[True, False, False]]))
+        Array([[0., 1., 2.]], dtype=float32)
+
+    References:
+        Kolkin, Shechtman and Shakhnarovich, Training Deep Networks to be Spatially Sensitive,
+        ICCV 2017, eq. 4 (Δ); Felzenszwalb and Huttenlocher, Distance Transforms of Sampled
+        Functions, Theory of Computing 2012 (the parabolas).
+
+    Convention:
+        Of equally near pixels the first in row-major order. It has no gradient.
+    """
+    return distance.distance_transform(xp, foreground, return_indices=return_indices)
 
 
 def anchor_softmax_loss(

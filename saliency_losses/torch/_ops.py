@@ -318,20 +318,50 @@ def filter_axis(x: Tensor, taps: Sequence[float], axis: int) -> Tensor:
 
 
 def parabolas(x: Tensor, axis: int) -> Tensor:
+    return _lowest_parabola(x.movedim(axis, 1), 1).movedim(1, axis)
+
+
+def nearest_parabola(x: Tensor, axis: int, bound: int) -> tuple[Tensor, Tensor]:
     x = x.movedim(axis, 1)
+    length = x.shape[1]
+    # Value and place in one number, so that one minimum finds both.
+    largest = (bound + (length - 1) ** 2) * length + length - 1
+    key = x.clamp(max=bound).to(torch.int32 if largest < 2**31 else torch.int64)
+    place = torch.arange(length, dtype=key.dtype, device=x.device).reshape(-1, *[1] * (x.ndim - 2))
+    key = _lowest_parabola(key * length + place, length)
+    value = torch.div(key, length, rounding_mode="floor")
+    source = (key - value * length).int()
+    return value.int().movedim(1, axis), source.movedim(1, axis)
+
+
+def _lowest_parabola(x: Tensor, width: int) -> Tensor:
+    """min_k x_k + width (i − k)² along axis 1."""
     place = torch.arange(x.shape[1], dtype=x.dtype, device=x.device)
     place = place.reshape(-1, *[1] * (x.ndim - 2))
     if torch.compiler.is_compiling():
         # One reduction, which the compiler fuses; a loop would be unrolled.
-        rise = (place.unsqueeze(1) - place.unsqueeze(0)) ** 2
-        nearest = (x.unsqueeze(1) + rise).amin(2)
-    else:
-        # In place: fresh memory for every row would cost more than the arithmetic.
-        nearest, candidate = x.clone(), torch.empty_like(x)
+        rise = width * (place.unsqueeze(1) - place.unsqueeze(0)) ** 2
+        return (x.unsqueeze(1) + rise).amin(2)
+    # Image by image, in place: what is read and written again and again stays in the cache.
+    nearest = x.clone()
+    for n in range(x.shape[0]):
+        source, image = x[n], nearest[n]
         for k in range(x.shape[1]):
-            candidate.copy_(x[:, k : k + 1].expand_as(x)).add_((place - k) ** 2)
-            nearest.clamp_max_(candidate)
-    return nearest.movedim(1, axis)
+            image.clamp_max_(source[k : k + 1] + width * (place - k) ** 2)
+    return nearest
+
+
+def positions(x: Tensor, axis: int) -> Tensor:
+    place = torch.arange(x.shape[axis], dtype=torch.int32, device=x.device)
+    return place.reshape(-1, *[1] * (x.ndim - 1 - axis)).expand(x.shape)
+
+
+def take_along(x: Tensor, index: Tensor, axis: int) -> Tensor:
+    return x.gather(axis, index.long())
+
+
+def join(xs: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(xs), 1)
 
 
 def first(values: Tensor, bad: Tensor) -> float | None:

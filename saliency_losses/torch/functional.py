@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from saliency_losses.core import anchor, cas, fbeta, metric, mutual_information
+from saliency_losses.core import anchor, cas, distance, fbeta, metric, mutual_information
 from saliency_losses.torch import _ops as xp
 
 Reduction = Literal["mean", "sum", "none"]
@@ -451,6 +451,45 @@ def distance_weights(
         the corners, but the definition cuts at distance φ and is followed.
     """
     return fbeta.distance_weights(xp, target, phi=phi, distance=distance, mask=mask)
+
+
+def distance_transform(
+    foreground: Tensor, *, return_indices: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The Euclidean distance of each pixel to the nearest foreground pixel, exact.
+
+    One axis after the other, by static shapes alone::
+
+        d_i = min over foreground j of ‖i − j‖
+
+    Args:
+        foreground: ``(N, *spatial)``, bool, with one to three spatial axes.
+        return_indices: Also give the index of that pixel.
+
+    Returns:
+        Float32, ``(N, *spatial)``: 0 at foreground, infinite in an image without any. With
+        `return_indices` a pair of it and of integers ``(N, rank, *spatial)``, along each axis the
+        nearest pixel's index; −1 without foreground.
+
+    Raises:
+        ValueError: No or more than three spatial axes, or sides whose squares exceed 2**30.
+        TypeError: A foreground not bool, or an option not bool.
+
+    Example:
+        >>> import torch
+        >>> from saliency_losses.torch import distance_transform
+        >>> distance_transform(torch.tensor([[True, False, False]]))
+        tensor([[0., 1., 2.]])
+
+    References:
+        Kolkin, Shechtman and Shakhnarovich, Training Deep Networks to be Spatially Sensitive,
+        ICCV 2017, eq. 4 (Δ); Felzenszwalb and Huttenlocher, Distance Transforms of Sampled
+        Functions, Theory of Computing 2012 (the parabolas).
+
+    Convention:
+        Of equally near pixels the first in row-major order. It has no gradient.
+    """
+    return distance.distance_transform(xp, foreground, return_indices=return_indices)
 
 
 def anchor_softmax_loss(
