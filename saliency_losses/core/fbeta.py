@@ -114,15 +114,13 @@ def _target_values(xp: Ops, t: Array, counted: Array | None) -> Array:
 def _distance_weights(xp: Ops, foreground: Array, like: Array, phi: int, distance: str) -> Array:
     """B of W eq. 4, ``(B, *spatial)``, in the dtype of `like`."""
     if distance == "window":
+        # W §3: the squared distance as far as φ, and infinity beyond.
         squared = _squared_distance_within(xp, foreground, phi)
+        near, delta = squared <= phi**2, xp.cast(squared, like)
     else:
         squared = squared_distance(xp, foreground)
-    delta = xp.cast(squared, like)
-    if distance == "window":
-        # W §3: the squared distance as far as φ, and infinity beyond.
-        weights = xp.where(squared <= phi**2, 2 - xp.exp(ALPHA * delta), 2.0)
-    else:
-        weights = xp.where(squared < FAR, 2 - xp.exp(ALPHA * xp.sqrt(delta)), 2.0)
+        near, delta = squared < FAR, xp.sqrt(xp.cast(squared, like))
+    weights = xp.where(near, 2 - xp.exp(ALPHA * delta), 2.0)
     return xp.where(foreground, 1.0, weights)
 
 
