@@ -333,6 +333,16 @@ PROMOTED = {
 }
 
 
+def source_of(test: str) -> str:
+    """Whose maps are promoted: a detector, a control, or a recipe."""
+    return test.partition(", ")[2].removeprefix("run:")
+
+
+def written(source: str) -> str:
+    """Detectors are abbreviations."""
+    return source.upper() if len(source) < 5 else source
+
+
 def promoting() -> Claim:
     tables, asks, pairs = [], [], []
     for test, title in PROMOTED.items():
@@ -351,8 +361,8 @@ def promoting() -> Claim:
         ]  # fmt: skip
         first = test in ("ecssd, drfi", "ecssd, hs", "ecssd, rc")
         tables.append(Table(title, tuple(rows), folded=not first))
-        source = test.partition(", ")[2].removeprefix("run:")
-        name = source.upper() if len(source) < 5 else source
+        source = source_of(test)
+        name = written(source)
         prior, cut, once, last = (replace(r, label=f"{r.label}, {name}") for r in rows[:4])
         if first:
             f, mae = (0.06, 0.05) if drfi else (0.10, 0.06)
@@ -382,7 +392,7 @@ def promoting() -> Claim:
 def refining() -> Claim:
     tables, asks, pairs = [], [], []
     for test, title in PROMOTED.items():
-        source = test.partition(", ")[2].removeprefix("run:")
+        source = source_of(test)
         if source in ("centre", "truth"):
             continue
         rows = [
@@ -391,7 +401,7 @@ def refining() -> Claim:
             row("relations", test, "relations, refined", map="refined"),
             row("relations", test, "relations, merged", map="merged"),
         ]
-        name = source.upper() if len(source) < 5 else source
+        name = written(source)
         prior, cut, _, merged = (replace(r, label=f"{r.label}, {name}") for r in rows)
         if source in ("hs", "rc"):
             asks += [at_least(merged, prior, "f", 0.06), at_most(merged, cut, "mae", -0.02)]

@@ -141,6 +141,11 @@ class Sources:
     regions: int = 2
     """How many regions of an image keep a label of their own (label maps only)."""
 
+    @property
+    def truth(self) -> str:
+        """The folder of a path's labels."""
+        return "segmentations" if self.regions > 2 else "masks"
+
 
 class Archive(NamedTuple):
     """A named data set: its zips, and the stems that are not used, with the reason."""
@@ -249,7 +254,7 @@ def from_archive(sources: Sources, size: int) -> Data:
 def from_path(sources: Sources, size: int, seed: int) -> Data:
     """The user's own folder or zip, split by its lists or at random."""
     path = Path(sources.train)
-    files = find([path], truth="segmentations" if sources.regions > 2 else "masks")
+    files = find([path], truth=sources.truth)
     if len(files.images) < 4:
         raise InputError(
             f"at least 4 images are needed to train and measure, found {len(files.images)} images "
@@ -279,8 +284,7 @@ def read_test(name: str, sources: Sources, size: int) -> tuple[TestSet, list[str
     if name in ARCHIVES:
         files, notes = find_archive(name, sources.archives)
     elif Path(name).exists():
-        truth = "segmentations" if sources.regions > 2 else "masks"
-        files, notes = find([Path(name)], truth=truth), []
+        files, notes = find([Path(name)], truth=sources.truth), []
     else:
         known = ", ".join(ARCHIVES)
         raise InputError(f"the test set {name} is neither a name ({known}) nor a path that exists")

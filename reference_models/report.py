@@ -334,12 +334,10 @@ def verdict_text(results: Results, claim: Claim, scale: str) -> str:
 
 
 def provenance(runs: list[Result]) -> str:
-    """Devices, commits, versions, images."""
-    parts = []
-    for title, key in (("device", "device"), ("commit", "commit")):
-        seen = sorted({short(str(run[key])) if key == "commit" else run[key] for run in runs})
-        parts.append(f"{title} {', '.join(seen)}")
-    return "; ".join(parts)
+    """Devices and commits."""
+    devices = sorted({run["device"] for run in runs})
+    commits = sorted({short(str(run["commit"])) for run in runs})
+    return f"device {', '.join(devices)}; commit {', '.join(commits)}"
 
 
 def short(commit: str) -> str:

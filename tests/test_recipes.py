@@ -115,14 +115,27 @@ def test_missing_priors_are_said(tmp_path: Path):
     assert without_priors(options, load_data(options)) == []
 
 
+def command(folder: Path, steps: int) -> list[str]:
+    """`scratch(folder / "run")` as a user types it."""
+    return [
+        sys.executable, "-m", "reference_models.train", "menet-metric", "--scale", "small",
+        "--data", "scenes", "--size", "32", "--train-images", "8", "--test-images", "4",
+        "--steps", str(steps), "--batch", "4", "--out", str(folder / "run"),
+    ]  # fmt: skip
+
+
+def ends_like_one_without_a_stop(folder: Path, steps: int) -> None:
+    run(scratch(folder / "straight", steps=steps), Shared(), clock())
+    ours, theirs = (read_arrays(folder / name / "weights.safetensors")
+                    for name in ("run", "straight"))  # fmt: skip
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent in another way there")
 def test_a_run_that_is_asked_to_stop_saves_its_step(tmp_path: Path):
-    words = [
-        sys.executable, "-m", "reference_models.train", "menet-metric", "--scale", "small",
-        "--data", "scenes", "--size", "32", "--train-images", "8", "--test-images", "4",
-        "--steps", "60", "--batch", "4", "--out", str(tmp_path / "run"),
-    ]  # fmt: skip
+    words = command(tmp_path, steps=60)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     child = subprocess.Popen(
         words, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -138,12 +151,7 @@ def test_a_run_that_is_asked_to_stop_saves_its_step(tmp_path: Path):
     assert done < 60
     again = subprocess.run(words, cwd=ROOT, env=environment, check=True, capture_output=True)
     assert (f"resumed after step {done} of 60" in again.stdout.decode()) or done == 0
-    straight = scratch(tmp_path / "straight", steps=60)
-    run(straight, Shared(), clock())
-    ours, theirs = (read_arrays(tmp_path / name / "weights.safetensors")
-                    for name in ("run", "straight"))  # fmt: skip
-    for name in theirs:
-        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    ends_like_one_without_a_stop(tmp_path, steps=60)
 
 
 def test_options_that_would_be_ignored_are_errors():
@@ -306,12 +314,7 @@ def test_regions_run_from_command_to_report(tmp_path: Path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_killed_run_loses_one_interval_and_leaves_whole_files(tmp_path: Path):
-    words = [
-        sys.executable, "-m", "reference_models.train", "menet-metric", "--scale", "small",
-        "--data", "scenes", "--size", "32", "--train-images", "8", "--test-images", "4",
-        "--steps", "40", "--batch", "4", "--checkpoint-seconds", "0",
-        "--out", str(tmp_path / "run"),
-    ]  # fmt: skip
+    words = [*command(tmp_path, steps=40), "--checkpoint-seconds", "0"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     checkpoint = tmp_path / "run/checkpoint.safetensors"
     killed = 0
@@ -334,9 +337,4 @@ def test_a_killed_run_loses_one_interval_and_leaves_whole_files(tmp_path: Path):
             subprocess.run(words, cwd=ROOT, env=environment, check=True, capture_output=True)
             break
     assert killed
-    straight = scratch(tmp_path / "straight", steps=40)
-    run(straight, Shared(), clock())
-    ours, theirs = (read_arrays(tmp_path / name / "weights.safetensors")
-                    for name in ("run", "straight"))  # fmt: skip
-    for name in theirs:
-        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    ends_like_one_without_a_stop(tmp_path, steps=40)
