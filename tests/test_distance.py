@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
 
+from saliency_losses.jax import _ops as jax_ops
 from saliency_losses.jax import distance_transform as jax_transform
 from saliency_losses.torch import distance_transform as torch_transform
 from tests.backends import Backend
@@ -38,6 +39,32 @@ def test_the_far_corner_of_a_large_image(backend: Backend) -> None:
     agrees_with_scipy(backend, foreground)
 
 
+def test_a_side_beyond_32_bits(backend: Backend) -> None:
+    """JAX finds values and places apart here, PyTorch takes 64 bits."""
+    foreground = np.random.default_rng(0).random((1, 2100, 12)) < 0.0003
+    foreground[0, 2099, 11] = foreground[0, 5, 0] = True
+    agrees_with_scipy(backend, foreground)
+
+
+def test_large_images_alone_and_together(backend: Backend) -> None:
+    """PyTorch takes large ones one by one."""
+    foreground = np.random.default_rng(0).random((3, 128, 128)) < 0.001
+    foreground[1] = False
+    whole = backend.call("distance_transform", foreground, return_indices=True)
+    for n in range(3):
+        alone = backend.call("distance_transform", foreground[n : n + 1], return_indices=True)
+        for all_images, one in zip(whole, alone, strict=True):
+            np.testing.assert_array_equal(all_images[n : n + 1], one)
+
+
+def test_jax_without_a_loop_over_columns() -> None:
+    """What runs on other devices than a CPU."""
+    x = jnp.asarray(np.random.default_rng(0).random((2, 5, 30)) < 0.1)
+    for one, other in zip(jax_ops.last_and_next(x, 40), jax_ops.loop_to_last_and_next(x, 40),
+                          strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_a_long_signal(backend: Backend) -> None:
     """Squares of these distances would exceed 32 bits."""
     foreground = np.zeros((1, 100_000), dtype=bool)
@@ -54,6 +81,12 @@ def test_of_equally_near_pixels_it_is_the_first(backend: Backend) -> None:
     assert indices[0, 1, 1].tolist() == [0, 1]
     assert indices[0, 0, 0].tolist() == [0, 1]
     assert indices[0, 2, 2].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("shape", [(1, 0), (1, 0, 5), (1, 5, 0)])
+def test_images_without_pixels_are_refused(backend: Backend, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="foreground must have at least one pixel, got shape"):
+        backend.call("distance_transform", np.zeros(shape, dtype=bool))
 
 
 def test_images_without_foreground_and_no_images(backend: Backend) -> None:

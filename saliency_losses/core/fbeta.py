@@ -94,6 +94,7 @@ def distance_weights(xp: Ops, target: Array, *, phi: int, distance: str, mask: A
     if not 4 <= target.ndim <= 5:
         raise ValueError(f"target must have shape {checks.public_layout(xp, 'K')} with 2 or 3 "
                          f"spatial axes, got {tuple(target.shape)}")
+    checks.pixels("target", target)
     counted = checks.mask(xp, mask, xp.map_shape(target.shape), "target")
     t = xp.images(target)
     if counted is not None:

@@ -11,7 +11,7 @@ Four kinds of arrays pass between them, always with the images on the first axis
 Arithmetic, comparison, ``&``, ``|``, ``~``, ``.shape`` and ``.ndim`` are the arrays' own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 Array = Any
@@ -180,11 +180,15 @@ class Ops(Protocol):
     def filter_axis(self, x: Array, taps: Sequence[float], axis: int) -> Array:
         """Correlation with an odd number of `taps` along `axis`, zeros outside."""
 
-    def parabolas(self, x: Array, axis: int) -> Array:
-        """min_k x_k + (i − k)² along `axis`, on integers."""
+    def nearest_true(self, x: Array, far: int) -> Array:
+        """The index along the last axis of the nearest True, the lower of two; where there is none,
+        one at least `far` away, and `far` is at least the length."""
 
     def nearest_parabola(self, x: Array, axis: int, bound: int) -> tuple[Array, Array]:
-        """`parabolas` and the first k of the minimum; from `bound` on, both may be any such."""
+        """min_k x_k + (i − k)² along `axis` and its first k, on integers from 0.
+
+        From `bound` on, both may be any such; below, x + the square of the axis fits 32 bits.
+        """
 
     def positions(self, x: Array, axis: int) -> Array:
         """0, 1, … along `axis`, integers in the shape of `x`."""
@@ -194,6 +198,10 @@ class Ops(Protocol):
 
     def join(self, xs: Sequence[Array]) -> Array:
         """``(B, R, *spatial)`` from R of ``(B, *spatial)``."""
+
+    def image_by_image(self, function: Callable[[Array], Sequence[Array]],
+                       x: Array) -> Sequence[Array]:
+        """function(x), which treats images alike; one at a time where that is faster."""
 
     # Values and chance
     def first(self, values: Array, bad: Array) -> float | None:

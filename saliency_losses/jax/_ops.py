@@ -1,6 +1,6 @@
 """The primitives of `core.ops.Ops` in JAX."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -298,18 +298,49 @@ def filter_axis(x: Array, taps: Sequence[float], axis: int) -> Array:
     return total
 
 
-def parabolas(x: Array, axis: int) -> Array:
-    return jnp.moveaxis(_lowest_parabola(jnp.moveaxis(x, axis, 1), 1), 1, axis)
+def image_by_image(function: Callable[[Array], Sequence[Array]], x: Array) -> Sequence[Array]:
+    return function(x)
+
+
+def nearest_true(x: Array, far: int) -> Array:
+    place = positions(x, x.ndim - 1)
+    # The loop is two to ten times faster on a CPU.
+    before, after = lax.platform_dependent(
+        x, cpu=lambda x: loop_to_last_and_next(x, far), default=lambda x: last_and_next(x, far))
+    return jnp.where(place - before <= after - place, before, after)
+
+
+def last_and_next(x: Array, far: int) -> tuple[Array, Array]:
+    """Along the last axis the index of the last True up to each pixel, and of the next one."""
+    axis, place = x.ndim - 1, positions(x, x.ndim - 1)
+    return (lax.cummax(jnp.where(x, place, -far), axis=axis),
+            lax.cummin(jnp.where(x, place, x.shape[-1] - 1 + far), axis=axis, reverse=True))
+
+
+def loop_to_last_and_next(x: Array, far: int) -> tuple[Array, Array]:
+    length, columns = x.shape[-1], jnp.moveaxis(x, -1, 0)
+
+    def step(place: Array, column: tuple[Array, Array]) -> tuple[Array, Array]:
+        place = jnp.where(column[1], column[0], place)
+        return place, place
+
+    def found(none: int, reverse: bool) -> Array:
+        start = jnp.full_like(columns[0], none, jnp.int32)
+        steps = jnp.arange(length, dtype=jnp.int32), columns
+        return jnp.moveaxis(lax.scan(step, start, steps, reverse=reverse)[1], 0, -1)
+
+    return found(-far, False), found(length - 1 + far, True)
 
 
 def nearest_parabola(x: Array, axis: int, bound: int) -> tuple[Array, Array]:
-    x = jnp.moveaxis(x, axis, 1)
+    x = jnp.minimum(jnp.moveaxis(x, axis, 1), bound)
     length = x.shape[1]
     place = jnp.arange(length, dtype=x.dtype).reshape(1, -1, *[1] * (x.ndim - 2))
-    if (bound + (length - 1) ** 2) * length + length - 1 < 2**31:
+    if (bound + (length - 1) ** 2) * length + length - 1 < 2**32:
         # Value and place in one number, so that one minimum finds both.
-        key = _lowest_parabola(jnp.minimum(x, bound) * length + place, length)
-        value, source = key // length, key % length
+        key = x.astype(jnp.uint32) * length + place.astype(jnp.uint32)
+        key = _lowest_parabola(key, length)
+        value, source = (key // length).astype(x.dtype), (key % length).astype(x.dtype)
     else:
         value = _lowest_parabola(x, 1)
 
@@ -318,20 +349,20 @@ def nearest_parabola(x: Array, axis: int, bound: int) -> tuple[Array, Array]:
             reached = lax.dynamic_index_in_dim(x, k, axis=1) + (place - k) ** 2 == value
             return jnp.where(reached, k, source)
 
-        source = lax.fori_loop(0, length, first, jnp.zeros_like(x))
+        source = lax.fori_loop(0, length, first, jnp.zeros_like(x), unroll=16)
     return jnp.moveaxis(value, 1, axis), jnp.moveaxis(source, 1, axis)
 
 
 def _lowest_parabola(x: Array, width: int) -> Array:
     """min_k x_k + width (i − k)² along axis 1."""
-    place = jnp.arange(x.shape[1], dtype=x.dtype).reshape(1, -1, *[1] * (x.ndim - 2))
+    place = jnp.arange(x.shape[1]).reshape(1, -1, *[1] * (x.ndim - 2))
 
     def nearer(k: Array, nearest: Array) -> Array:
         source = lax.dynamic_index_in_dim(x, k, axis=1)
-        return jnp.minimum(nearest, source + width * (place - k) ** 2)
+        return jnp.minimum(nearest, source + (width * (place - k) ** 2).astype(x.dtype))
 
     # Unrolled, a result stays in registers over several rows: two to four times faster.
-    lowest: Array = lax.fori_loop(0, x.shape[1], nearer, x, unroll=8)
+    lowest: Array = lax.fori_loop(0, x.shape[1], nearer, x, unroll=16)
     return lowest
 
 

@@ -1,6 +1,6 @@
 """The primitives of `core.ops.Ops` in PyTorch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from math import prod
 from typing import Any
@@ -317,38 +317,97 @@ def filter_axis(x: Tensor, taps: Sequence[float], axis: int) -> Tensor:
     return total
 
 
-def parabolas(x: Tensor, axis: int) -> Tensor:
-    return _lowest_parabola(x.movedim(axis, 1), 1).movedim(1, axis)
+def image_by_image(function: Callable[[Tensor], Sequence[Tensor]], x: Tensor) -> Sequence[Tensor]:
+    if (x.device.type != "cpu" or torch.compiler.is_compiling()
+            or x.shape[0] < 2 or prod(x.shape[1:]) < 2**14):
+        return function(x)
+    # Of a large image what is read and written again and again then stays in the cache.
+    images = (x[n : n + 1] for n in range(x.shape[0]))
+    return [torch.cat(parts) for parts in zip(*map(function, images), strict=True)]
+
+
+def nearest_true(x: Tensor, far: int) -> Tensor:
+    last = x.shape[-1] - 1
+    place = torch.arange(last + 1, dtype=torch.int32, device=x.device)
+    # Products, since `where` is slower on a CPU than all of this.
+    before = (x * (place + far)).cummax(-1).values - far
+    after = last + far - (x.flip(-1) * (place + far)).cummax(-1).values.flip(-1)
+    nearer = (place - before <= after - place)
+    return after + nearer * (before - after)
 
 
 def nearest_parabola(x: Tensor, axis: int, bound: int) -> tuple[Tensor, Tensor]:
-    x = x.movedim(axis, 1)
+    x = x.clamp(max=bound).movedim(axis, 1)
+    lanes = x.flatten(2) if x.ndim > 2 else x.unsqueeze(2)
+    value, source = _lower_envelope(lanes, bound)
+    return value.reshape(x.shape).movedim(1, axis), source.reshape(x.shape).movedim(1, axis)
+
+
+def _lower_envelope(x: Tensor, bound: int) -> tuple[Tensor, Tensor]:
+    """min_k x_k + (i − k)² and its first k along axis 1 of three, for 0 ≤ x ≤ `bound`.
+
+    Two of these parabolas cross once, so the k of the minimum never goes back as i goes on. Every
+    eighth place is solved by all sources; then the place halfway between two solved ones by the
+    sources from the one's to the other's, and so on. All places of such a level share one running
+    minimum over the sources: an offset puts those of each place below those of the place before.
+    """
     length = x.shape[1]
+    reach = 1 << (length - 1).bit_length()
+    beyond = bound + reach**2  # any x_k + (i − k)²
+    # Backwards, since a running minimum keeps the later of equals.
+    x = x.flip(1)
+    # In 64 bits the first step would cost more than all others: then only the first place.
+    short = beyond * reach < 2**31
+    stride = min(8, reach) if short else reach
+    value, source = _every(stride, x if short else x.long(), reach)
+    dtype = torch.int32 if beyond * reach < 2**32 else torch.int64  # half of them get an offset
+    x, value, source = (part.mT.contiguous().to(dtype) for part in (x, value, source))
+    k = torch.arange(reach, dtype=dtype, device=x.device)
+
+    # By source: how many of the solved places, but the first, have theirs before it.
+    after = source[..., 1:] + 1
+    count = torch.zeros(*x.shape[:2], length + 1, dtype=dtype, device=x.device)
+    place = count.scatter_add(2, after.long(), torch.ones_like(after))[..., :length]
+    place = place.cumsum(2, dtype=dtype)
+    source = torch.cat([source, torch.full_like(source[..., :1], length - 1)], 2)
+    while stride > 1:
+        half, n, first = stride // 2, k[: value.shape[2]], source[..., :-1]
+        offset = torch.add(half - k[:length], place, alpha=stride)
+        lowest, at = torch.addcmul(x, offset, offset).sub_(place, alpha=beyond).cummin(2)
+        last = source[..., 1:].long()
+        lowest = lowest.gather(2, last) + beyond * n
+        # The first of a place's sources counts there for the place before.
+        by_first = value + half * (half + 2 * (stride * n - first))
+        middle = torch.where(lowest <= by_first, at.gather(2, last).to(dtype), first)
+        if half > 1:
+            passed = (k[:length] - middle.gather(2, place.long())).clamp(0, 1)
+            place = passed.add_(place, alpha=2)
+        value = _in_turn(value, torch.minimum(lowest, by_first))
+        source, stride = _in_turn(source, middle), half
+    return (value[..., :length].int().mT.flip(1),
+            (length - 1 - source[..., :length].int()).mT.flip(1))
+
+
+def _every(stride: int, x: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+    """min_k x_k + (i − k)² and its last k along axis 1, for every stride-th i."""
+    k = torch.arange(x.shape[1], dtype=x.dtype, device=x.device)
     # Value and place in one number, so that one minimum finds both.
-    largest = (bound + (length - 1) ** 2) * length + length - 1
-    key = x.clamp(max=bound).to(torch.int32 if largest < 2**31 else torch.int64)
-    place = torch.arange(length, dtype=key.dtype, device=x.device).reshape(-1, *[1] * (x.ndim - 2))
-    key = _lowest_parabola(key * length + place, length)
-    value = torch.div(key, length, rounding_mode="floor")
-    source = (key - value * length).int()
-    return value.int().movedim(1, axis), source.movedim(1, axis)
-
-
-def _lowest_parabola(x: Tensor, width: int) -> Tensor:
-    """min_k x_k + width (i − k)² along axis 1."""
-    place = torch.arange(x.shape[1], dtype=x.dtype, device=x.device)
-    place = place.reshape(-1, *[1] * (x.ndim - 2))
+    key = x * reach + (reach - 1 - k).unsqueeze(1)
+    rise = (reach * (k[::stride].unsqueeze(1) - k) ** 2).unsqueeze(2)
     if torch.compiler.is_compiling():
-        # One reduction, which the compiler fuses; a loop would be unrolled.
-        rise = width * (place.unsqueeze(1) - place.unsqueeze(0)) ** 2
-        return (x.unsqueeze(1) + rise).amin(2)
-    # Image by image, in place: what is read and written again and again stays in the cache.
-    nearest = x.clone()
-    for n in range(x.shape[0]):
-        source, image = x[n], nearest[n]
-        for k in range(x.shape[1]):
-            image.clamp_max_(source[k : k + 1] + width * (place - k) ** 2)
-    return nearest
+        lowest = (key.unsqueeze(1) + rise).amin(2)  # the compiler does not write the sum out
+    else:
+        # In place: fresh memory would cost more than the additions.
+        changes = rise.diff(dim=0, prepend=torch.zeros_like(rise[:1]))
+        lowest = torch.stack([key.add_(change).amin(1) for change in changes], 1)
+    return lowest // reach, reach - 1 - lowest % reach
+
+
+def _in_turn(x: Tensor, y: Tensor) -> Tensor:
+    """x_0, y_0, x_1, y_1, … along the last axis."""
+    both = x.new_empty(*x.shape[:-1], x.shape[-1] + y.shape[-1])
+    both[..., ::2], both[..., 1::2] = x, y
+    return both
 
 
 def positions(x: Tensor, axis: int) -> Tensor:
