@@ -85,7 +85,7 @@ def test_of_equally_near_pixels_it_is_the_first(backend: Backend) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 0), (1, 0, 5), (1, 5, 0)])
 def test_images_without_pixels_are_refused(backend: Backend, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="foreground must have at least one pixel, got shape"):
+    with pytest.raises(ValueError, match="foreground must have at least one pixel"):
         backend.call("distance_transform", np.zeros(shape, dtype=bool))
 
 

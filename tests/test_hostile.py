@@ -159,6 +159,9 @@ def test_no_images_and_no_pixels_are_zero(backend: Backend) -> None:
     assert backend.call("cas_loss", S[:, :0], Y[:, :0]) == 0
     assert backend.call("metric_loss", F[:, :0], Y[:, :0]) == 0
     assert backend.call("js_mutual_information_loss", P[:, :0], T[:, :0] > 0) == 0
+    for distance in ("window", "euclidean"):
+        for none in (P[:0], T[:0]), (P[:, :0], T[:, :0]), (P[:, :, :0], T[:, :, :0]):
+            assert backend.call("weighted_fbeta_loss", *none, distance=distance) == 0
 
 
 KINDS: tuple[Any, ...] = (np.float16, np.float32, np.float64, np.int64, np.uint8, bool)

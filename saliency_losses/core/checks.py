@@ -86,13 +86,7 @@ def features(xp: Ops, name: str, x: object, *, low_rank: int = 1) -> Array:
         layout = public_layout(xp, "C")
         raise ValueError(f"{name} must have shape {layout} with C >= 1 and {low_rank} to 3 "
                          f"spatial axes, got {tuple(array.shape)}")
-    pixels(name, array)
     return array
-
-
-def pixels(name: str, x: Array) -> None:
-    if 0 in x.shape[1:]:
-        raise ValueError(f"{name} must have at least one pixel, got shape {tuple(x.shape)}")
 
 
 def maps(name: str, x: Array) -> None:
@@ -100,7 +94,6 @@ def maps(name: str, x: Array) -> None:
     if not 2 <= x.ndim <= 4:
         raise ValueError(f"{name} must have shape (N, *spatial) with 1 to 3 spatial axes, "
                          f"got {tuple(x.shape)}")
-    pixels(name, x)
 
 
 def public_layout(xp: Ops, channels: str) -> str:

@@ -14,6 +14,9 @@ def distance_transform(xp: Ops, foreground: Array, *, return_indices: bool) -> A
     checks.flag("return_indices", return_indices)
     given = checks.boolean(xp, "foreground", foreground)
     checks.maps("foreground", given)
+    if 0 in given.shape[1:]:
+        raise ValueError("foreground must have at least one pixel an image, "
+                         f"got shape {tuple(given.shape)}")
     if given.ndim > 2 and _bound(given) > FAR:
         raise ValueError("foreground must have sides whose squares sum to at most 2**30, "
                          f"got {tuple(given.shape)}; cut it into parts")

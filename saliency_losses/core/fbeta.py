@@ -94,7 +94,6 @@ def distance_weights(xp: Ops, target: Array, *, phi: int, distance: str, mask: A
     if not 4 <= target.ndim <= 5:
         raise ValueError(f"target must have shape {checks.public_layout(xp, 'K')} with 2 or 3 "
                          f"spatial axes, got {tuple(target.shape)}")
-    checks.pixels("target", target)
     counted = checks.mask(xp, mask, xp.map_shape(target.shape), "target")
     t = xp.images(target)
     if counted is not None:
@@ -114,6 +113,8 @@ def _target_values(xp: Ops, t: Array, counted: Array | None) -> Array:
 
 def _distance_weights(xp: Ops, foreground: Array, like: Array, phi: int, distance: str) -> Array:
     """B of W eq. 4, ``(B, *spatial)``, in the dtype of `like`."""
+    if 0 in foreground.shape:
+        return xp.cast(foreground, like)
     if distance == "window":
         # W §3: the squared distance as far as φ, and infinity beyond.
         squared = _squared_distance_within(xp, foreground, phi)
