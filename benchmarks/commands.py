@@ -1,34 +1,40 @@
-"""What `python -m benchmarks` measures: `compare` and `speed`."""
+"""What `python -m benchmarks` measures: `compare`, `speed` and `peers`."""
 
 from __future__ import annotations
 
 import math
+import time
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks import sides
-from benchmarks.cases import CASES, Case, papers_images
-from benchmarks.measure import Recorder, Row, measure
+from benchmarks import robustness, sides
+from benchmarks.cases import CASES, Case, generated_masks, papers_images
+from benchmarks.measure import Recorder, Row, measure, versions
 from benchmarks.options import Options
+from benchmarks.peers import DISTANCES, PACKAGES, Loss, Peer, contained, load
+from benchmarks.report import COPIES, ERROR
 from benchmarks.sides import EXACT, OURS, Side
+from saliency_losses import reference
 
 DIRECTIONS = ("forward", "forward + backward")
 GIB = 2**30
+ERROR_SHAPES = ((64, 64), (48, 96), (96, 48))  # of the masks that distances are held against
 
 
 def _chosen(options: Options) -> list[Case]:
     return [c for c in CASES if not options.cases or any(part in c.name for part in options.cases)]
 
 
-def _recorder(options: Options, out: Path, name: str) -> Recorder:
+def _recorder(options: Options, out: Path, name: str, **more: Any) -> Recorder:
     torch.set_num_threads(options.threads)
-    return Recorder(out, name, threads=options.threads, seed=options.seed)
+    return Recorder(out, name, threads=options.threads, seed=options.seed, **more)
 
 
 def _seconds(options: Options) -> float:
@@ -127,7 +133,11 @@ def _time(row: Row, call: Any, options: Options, unit: Any = None, share: float 
     try:
         measure(row, call, seconds=share * _seconds(options), repeats=options.repeats, unit=unit)
     except Exception as error:
-        row.note = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        row.note = _failed(error)
+
+
+def _failed(error: Exception) -> str:
+    return f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def paper(options: Options, out: Path) -> None:
@@ -203,3 +213,120 @@ def speed(options: Options, out: Path) -> None:
                         row.input_bytes = sum(inputs[name].nbytes for name in case.gradients)
                     recorder.add(row)
                 bar.update()
+
+
+def peers(options: Options, out: Path) -> None:
+    """Other libraries' losses beside ours: first how long they take, then what breaks them."""
+    there, absent = load(options.cases)
+    packages = {"versions": versions(*PACKAGES)}
+    with _recorder(options, out, "peers", **packages) as recorder, tqdm(total=len(there)) as bar:
+        for k, (peer, loss) in enumerate(there):
+            bar.set_description(f"{peer.label}, {peer.framework}")
+            for size in options.sizes or ((64,) if options.quick else (256, 512)):
+                for row in _peer_rows(peer, loss, size, options, first=k == 0):
+                    recorder.add(row)
+            if peer.group == DISTANCES:
+                for row in _distance_errors(peer, loss, options.seed):
+                    recorder.add(row)
+            bar.update()
+        for peer, why in absent:
+            recorder.add(Row(peer.label, peer.framework, item=peer.group, note=why))
+    losses = [(peer, loss) for peer, loss in there if peer.leaves]
+    if not losses:
+        return
+    packages["fields"] = robustness.FIELDS
+    with (
+        _recorder(options, out, "robustness", **packages) as recorder,
+        tqdm(total=len(losses)) as bar,
+    ):
+        for peer, loss in losses:
+            bar.set_description(f"robustness, {peer.label}, {peer.framework}")
+            for finding in robustness.findings(peer, loss, options.seed, options.quick):
+                recorder.add(finding)
+            bar.update()
+        for peer, why in absent:
+            if peer.leaves:
+                recorder.add(robustness.Finding(peer.label, peer.framework, note=why))
+
+
+def _peer_rows(
+    peer: Peer, loss: Loss, size: int, options: Options, first: bool
+) -> Iterator[Row]:
+    """A copy of the input, then the peer on each of its sides, in turns with BCE.
+
+    What runs forward alone runs in NumPy too, so PyTorch's BCE is the unit of all of it.
+    """
+    batch = 8 if peer.leaves else 1
+    inputs = _peer_inputs(peer, batch, size, options.seed)
+    array = inputs[peer.wants[0]]
+    channels = array.shape[-1] if array.ndim == 4 else 1
+    direction = DIRECTIONS[1 if peer.leaves else 0]
+    in_jax = peer.backend == "jax"
+    row = Row(peer.label, COPIES[in_jax], "", size, batch, channels, peer.group)
+    _time(row, sides.copy("jax" if in_jax else "torch", array), options)
+    yield row
+    unit = "jax" if in_jax and peer.leaves else "torch"
+    for side in peer.sides:
+        if options.quick and side.mode == "compile" and not first:
+            continue
+        row = Row(peer.label, side.name, direction, size, batch, channels, peer.group)
+        row.unit = f"{unit} BCE"
+        with contained():
+            expected = _expected(peer, loss, side, size, options)
+            if expected > options.peer_seconds:
+                row.note = (
+                    f"not run: about {expected:.3g} s an image expected, bound "
+                    f"{options.peer_seconds:g} s"
+                )
+            else:
+                call = _peer_call(peer, loss, side, inputs)
+                _time(row, call, options, sides.bce(unit, batch, size))
+        yield row
+
+
+def _peer_inputs(peer: Peer, batch: int, size: int, seed: int) -> dict[str, Any]:
+    return peer.inputs(seed, generated_masks(np.random.default_rng(seed), batch, size))
+
+
+def _peer_call(peer: Peer, loss: Loss, side: Side, inputs: dict[str, Any]) -> sides.Call:
+    """The loss or the measure as a number; a distance transform gives none."""
+    step, placed = side.step(loss, peer.gradients), side.place(inputs)
+
+    def call() -> Any:
+        value = step(placed)[0]
+        return None if peer.group == DISTANCES else value
+
+    return call
+
+
+def _expected(peer: Peer, loss: Loss, side: Side, size: int, options: Options) -> float:
+    """Seconds of one image, from small sizes; 0 for what is compiled and for small sizes."""
+    history: list[tuple[int, float]] = []
+    for probe in (32, 64):
+        if side.mode in ("compile", "jit") or size <= 64:
+            return 0.0
+        call = _peer_call(peer, loss, side, _peer_inputs(peer, 1, probe, options.seed))
+        call()
+        started = time.perf_counter()
+        call()
+        history.append((probe**2, time.perf_counter() - started))
+    return _predict(history, size**2)
+
+
+def _distance_errors(peer: Peer, loss: Loss, seed: int) -> Iterator[Row]:
+    """The largest error against the exact distances of few foreground pixels."""
+    side = peer.sides[0]
+    for shape in ERROR_SHAPES:
+        foreground = np.random.default_rng(seed).random(shape) < 0.005
+        exact = reference.distance_transform(foreground)
+        row = Row(peer.label, side.name, f"{ERROR}{shape[0]} × {shape[1]}", item=peer.group)
+        try:
+            with contained():
+                inputs = side.place(peer.inputs(seed, foreground[None]))
+                found, _ = side.step(loss, ())(inputs)
+            distances = found[0] if isinstance(found, tuple | list) else found
+            difference = np.abs(np.asarray(distances, np.float64).reshape(shape) - exact)
+            row.difference = float(difference.max())
+        except Exception as error:
+            row.note = _failed(error)
+        yield row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import gc
@@ -10,10 +11,10 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ class Row:
     size: int | None = None  # side of the square image, pixels
     batch: int | None = None
     channels: int | None = None
-    item: str = ""  # the image, in the paper's job
+    item: str = ""  # the image, in the paper's job; the group, of peers
     median_s: float | None = None
     min_s: float | None = None
     max_s: float | None = None
@@ -43,7 +44,7 @@ class Row:
     memory_bytes: int | None = None  # exact: peak; torch eager: kept for backward, inputs included
     input_bytes: int | None = None  # of the inputs that get gradients
     value: float | None = None
-    difference: float | None = None  # |ours - exact| / max(1, |exact|)
+    difference: float | None = None  # |ours - exact| / max(1, |exact|); of distances, absolute
     note: str = ""
     threads: int | None = None
     seed: int | None = None
@@ -54,6 +55,7 @@ class Row:
 
 
 FIELDS = tuple(f.name for f in dataclasses.fields(Row))
+STAMPS = ("threads", "seed", "device", "versions", "commit", "date")  # filled by the recorder
 
 
 def measure(
@@ -71,7 +73,7 @@ def measure(
     takes longer than `seconds` is the measurement.
     """
     row.first_s, value = _timed(call)
-    row.value = float(value)
+    row.value = None if value is None else float(value)
     times, units = [], []
     if not warm_up and row.first_s > seconds:
         times, repeats = [row.first_s], 1
@@ -104,19 +106,22 @@ def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
 class Recorder:
     """Writes rows as they come to `<name>.partial.csv`, which becomes `<name>.csv` at the end."""
 
-    def __init__(self, folder: Path, name: str, **common: Any) -> None:
+    def __init__(
+        self, folder: Path, name: str, fields: Sequence[str] = FIELDS, **common: Any
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{name}.csv"
         self.partial = folder / f"{name}.partial.csv"
+        self.fields = fields
         self.common = {"versions": versions(), "commit": commit(), **common}
 
     def __enter__(self) -> Recorder:
         self.file = self.partial.open("w", newline="", encoding="utf-8")
-        self.writer = csv.DictWriter(self.file, FIELDS, lineterminator="\n")
+        self.writer = csv.DictWriter(self.file, self.fields, lineterminator="\n")
         self.writer.writeheader()
         return self
 
-    def add(self, row: Row, device: str = "cpu") -> None:
+    def add(self, row: Any, device: str = "cpu") -> None:
         values = dataclasses.asdict(row) | self.common
         values |= {"device": device_name(device), "date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
         self.writer.writerow({k: _text(v) for k, v in values.items()})
@@ -149,8 +154,12 @@ def device_name(device: str) -> str:
 
 
 @cache
-def versions() -> str:
+def versions(*more: str) -> str:
+    """Of ours and of what it is measured with, and of those of `more` that are installed."""
     installed = [f"{p} {version(p)}" for p in ("torch", "jax", "jaxlib", "numpy", "scipy")]
+    for package in more:
+        with contextlib.suppress(PackageNotFoundError):
+            installed.append(f"{package} {version(package)}")
     ours = f"saliency-losses {saliency_losses.__version__}"
     return ", ".join([ours, f"python {platform.python_version()}", *installed])
 

@@ -15,10 +15,11 @@ class Options:
     """Exact definitions against saliency_losses.
 
     `compare`: time against size, and the paper's job; `speed`: multiples of BCE beside their goals;
-    `report`: tables and plot again from the CSV files.
+    `peers`: other libraries' losses beside ours, their speed and what breaks them; `report`: tables
+    and plots again from the CSV files.
     """
 
-    command: Positional[Literal["compare", "speed", "report"]] = "compare"
+    command: Positional[Literal["compare", "speed", "peers", "report"]] = "compare"
     quick: bool = False
     """Small sizes and few repeats, under a minute on two cores; writes to a temporary folder."""
     out: Path | None = None
@@ -26,7 +27,8 @@ class Options:
     data: Path | None = None
     """ECSSD's archive for the paper's job (masks/*.png inside); generated masks without it."""
     sizes: tuple[int, ...] = ()
-    """Sides of the square images; by default 16 to 1024 (compare), 256 (speed)."""
+    """Sides of the square images; by default 16 to 1024 (compare), 256 (speed), both 256 and 512
+    (peers)."""
     cases: tuple[str, ...] = ()
     """Only cases whose name contains one of these; "paper" is the paper's job."""
     seed: int = 0
@@ -40,6 +42,8 @@ class Options:
     """The exact side is left out where one call would take longer, judged from smaller sizes."""
     exact_memory: float = 4.0
     """Likewise, GiB at the peak."""
+    peer_seconds: float = 2.0
+    """A peer is left out where one image would take longer, judged from smaller sizes."""
     paper_seconds: float = 900.0
     """Time for the exact side in the paper's job; images beyond it are left out, and said so."""
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from benchmarks.cases import CASES
 
 Rows = list[dict[str, str]]
 EXACT = "exact"
 FORWARD = "forward"
+ERROR = "largest error, "  # a direction of the peers' rows, with the image's sides
+COPIES = ("x.clone()", "x + 1")  # of its own input, in torch and in JAX
+OURS = "ours: "  # how the labels of ours begin among the peers
 FITTED = 3  # sizes, the largest, that a growth exponent is fitted to
 CHECKS = 4  # BCE units that value checks may add to torch's goals
 
@@ -133,9 +137,9 @@ def notes(rows: Rows) -> str:
     for row in rows:
         if row["note"]:
             key = (row["case"], row["side"], row["note"])
-            sizes.setdefault(key, []).append(f"{row['size']}²")
+            sizes.setdefault(key, []).append(f"{row['size']}²" if row["size"] else row["direction"])
     return "".join(
-        f"- {case}, {side}, {', '.join(_unique(at))}: {note}.\n"
+        f"- {', '.join(filter(None, (case, side, *_unique(at))))}: {note}.\n"
         for (case, side, note), at in sizes.items()
     )
 
@@ -223,6 +227,105 @@ def _units(rows: Rows) -> str:
     return f"Units, medians beside each case: {'; '.join(parts)}.\n"
 
 
+def _panels(rows: Rows) -> Iterator[tuple[str, str, Rows]]:
+    """The peers' rows with a time by group and unit, which alone compare with each other."""
+    timed = [r for r in rows if r["unit_median_s"]]
+    for group in _unique(r["item"] for r in rows):
+        units = _unique(r["unit"] for r in _select(timed, item=group))
+        for unit in units:
+            yield group, unit, _select(rows, item=group, unit=unit)
+
+
+def _multiple(row: dict[str, str]) -> float:
+    return float(row["median_s"]) / float(row["unit_median_s"])
+
+
+def peers_tables(rows: Rows) -> str:
+    """A table for each job: multiples of BCE and of a copy of the input; distances' errors."""
+    parts = []
+    sizes = _unique(r["size"] for r in rows if r["size"])
+    for group, unit, panel in _panels(rows):
+        shapes = [d for d in _unique(r["direction"] for r in _select(rows, item=group))
+                  if d.startswith(ERROR)]
+        body = []
+        for case, side in dict.fromkeys((r["case"], r["side"]) for r in panel):
+            line = [case, side]
+            for size in sizes:
+                (row, *_) = [*_select(panel, case=case, side=side, size=size), {"median_s": ""}]
+                line.append(_peer_cell(row, rows) if row["median_s"] else "–")
+            for shape in shapes:
+                (row, *_) = [*_select(rows, case=case, direction=shape), {"difference": ""}]
+                line.append(f"{float(row['difference']):.2g}" if row["difference"] else "failed")
+            body.append(line)
+        header = ["", "side", *(f"{s}²: × {unit} (ms; × copy of its input)" for s in sizes),
+                  *shapes]
+        parts.append(f"### {group[0].upper()}{group[1:]}, in {unit}\n\n{_markdown(header, body)}")
+    return "\n".join(parts)
+
+
+def _peer_cell(row: dict[str, str], rows: Rows) -> str:
+    same = {k: row[k] for k in ("case", "item", "size")}
+    copies = [r for r in _select(rows, side=COPIES["jax" in row["side"]], **same) if r["median_s"]]
+    seconds = float(row["median_s"])
+    copy = f"; {_number(seconds / float(copies[0]['median_s']))}" if copies else ""
+    return f"{_number(_multiple(row))} ({_number(1e3 * seconds)}{copy})"
+
+
+def robustness_table(rows: Rows) -> str:
+    """A line for each loss, a column for each check; what is not well is bold."""
+    checks = list(dict.fromkeys((r["check"], r["size"]) for r in rows if r["check"]))
+    body = []
+    for case, side in dict.fromkeys((r["case"], r["side"]) for r in rows if r["check"]):
+        line = [f"{case}, {side}"]
+        for check, size in checks:
+            (row,) = _select(rows, case=case, side=side, check=check, size=size) or [{}]
+            verdict = row.get("verdict", "")
+            line.append(verdict if verdict in ("", "ok", "–") else f"**{verdict}**")
+        body.append(line)
+    return _markdown(["", *(f"{check}, {size}²" for check, size in checks)], body)
+
+
+def robustness_notes(rows: Rows) -> str:
+    """What stands behind the words of the table."""
+    return "".join(
+        f"- {r['case']}, {r['side']}{', ' * bool(r['check'])}{r['check']}: {r['note']}\n"
+        for r in rows if r["note"] and r["verdict"] != "ok"
+    )
+
+
+def plot_peers(rows: Rows, path: Path) -> None:
+    """Multiples of BCE as bars, one panel for each job, ours in colour, large images darker."""
+    panels = [(group, unit, [r for r in panel if r["unit_median_s"]])
+              for group, unit, panel in _panels(rows)]
+    sizes = _unique(r["size"] for r in rows if r["size"])
+    names = [list(dict.fromkeys((r["case"], r["side"]) for r in panel)) for *_, panel in panels]
+    heights = [len(n) + 1.5 for n in names]
+    figure = Figure(figsize=(9, 0.3 * sum(heights) + 0.6), layout="constrained")
+    axes = figure.subplots(
+        len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for axis, (group, unit, panel), labels in zip(axes, panels, names, strict=True):
+        for row in panel:
+            k, place = sizes.index(row["size"]), labels.index((row["case"], row["side"]))
+            thickness = 0.8 / len(sizes)
+            colour = "C3" if row["case"].startswith(OURS) else "C0"
+            axis.barh(place - 0.4 + (k + 0.5) * thickness, _multiple(row), thickness,
+                      color=colour, alpha=0.5 + 0.5 * (k + 1) / len(sizes))
+        axis.set_yticks(range(len(labels)), [f"{case}, {side}" for case, side in labels])
+        axis.invert_yaxis()
+        axis.tick_params(axis="x", labelbottom=True)
+        axis.set_title(f"{group}, × {unit}", fontsize=10)
+        axis.grid(axis="x", alpha=0.3)
+        axis.set_axisbelow(True)
+    least = min(_multiple(row) for *_, panel in panels for row in panel)
+    axes[0].set_xscale("log")
+    axes[0].set_xlim(left=10 ** math.floor(math.log10(least)))
+    handles = [Patch(color="C3", label="ours"), Patch(color="C0", label="others")]
+    shades = [Patch(color="grey", alpha=0.5 + 0.5 * (k + 1) / len(sizes), label=f"{s}²")
+              for k, s in enumerate(sizes)]
+    figure.legend(handles=handles + shades, loc="outside lower center", ncols=4, fontsize=8)
+    _save(figure, path)
+
+
 def plot(rows: Rows, path: Path) -> None:
     """Seconds over pixels, both logarithmic, one panel per loss."""
     cases = _unique(r["case"] for r in rows)
@@ -255,6 +358,10 @@ def plot(rows: Rows, path: Path) -> None:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
     figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4, fontsize=8)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
     partial = path.with_suffix(".partial.png")
     figure.savefig(partial, dpi=120)
     os.replace(partial, path)
@@ -276,6 +383,24 @@ def _text(name: str, rows: Rows) -> str:
             "measure, 8.7 s (CPU) and 0.33 s (GPU) for its approximation. Predictions here are the "
             f"masks, blurred and noisy. Masks: {rows[0]['note']}.\n\n{paper_table(rows)}"
         )
+    if name == "peers":
+        return (
+            "# Other libraries' losses beside ours\n\n"
+            "Forward + backward of a batch of 8, float32, from logits, as their users call them; "
+            "measures and distance transforms forward, one image. BCE: BCEWithLogits forward + "
+            "backward on as many maps of that size in the same framework, measured in turns with "
+            "each; beside what runs in NumPy, that of torch. Distances are held against the exact "
+            "ones of a few pixels. For embeddings and unlabelled regions none of the libraries "
+            f"has a loss.\n\n{peers_tables(rows)}\n{notes(rows)}"
+        )
+    if name == "robustness":
+        return (
+            "# What breaks them\n\n"
+            "Each loss called, the prediction another object than the mask. ok: value and gradient "
+            "finite, or right; gradient 0: finite, but nothing is learnt; error: it raises, be it "
+            f"in refusal; –: it takes no soft target.\n\n{robustness_table(rows)}\n"
+            f"{robustness_notes(rows)}"
+        )
     batch, size = rows[0]["batch"], rows[0]["size"]
     return (
         f"# Forward + backward, {batch} × C × {size}², float32, as multiples of BCE\n\n"
@@ -288,9 +413,10 @@ def _text(name: str, rows: Rows) -> str:
 
 
 def write(folder: Path) -> str:
-    """Write `<name>.md` for every `<name>.csv` in the folder, and the plot; return the Markdown."""
+    """Write `<name>.md` for every `<name>.csv` in the folder, and plots; return the Markdown."""
     texts: list[str] = []
-    for name in ("compare", "paper", "speed"):
+    plots = {"compare": plot, "peers": plot_peers}
+    for name in ("compare", "paper", "speed", "peers", "robustness"):
         path = folder / f"{name}.csv"
         rows = read_rows(path) if path.exists() else []
         if not rows:
@@ -299,7 +425,7 @@ def write(folder: Path) -> str:
         partial = folder / f"{name}.partial.md"
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, path.with_suffix(".md"))
-        if name == "compare":
-            plot(rows, path.with_suffix(".png"))
+        if name in plots:
+            plots[name](rows, path.with_suffix(".png"))
         texts.append(text)
     return "\n".join([*texts, f"Written to {folder}"])

@@ -17,25 +17,36 @@ from benchmarks.cases import Array, Case, Inputs
 from saliency_losses import reference
 
 Call = Callable[[], Any]
+Step = Callable[[Any], tuple[Any, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
 class Side:
-    library: str  # exact, torch, jax
+    library: str  # exact, numpy, torch, jax
     mode: str  # numpy, eager, compile, jit
     device: str = "cpu"  # cpu, cuda
 
     @property
     def name(self) -> str:
         joint = " " if self.mode == "eager" else "."
-        name = "exact" if self.library == "exact" else f"{self.library}{joint}{self.mode}"
+        name = self.library if self.mode == "numpy" else f"{self.library}{joint}{self.mode}"
         return name if self.device == "cpu" else f"{name}, {self.device}"
 
     def function(self, case: Case, backward: bool) -> Callable[[Any], Any]:
         """From placed inputs to the loss, returned when all work, gradients included, is done."""
         if self.library == "exact":
             return _exact(case)
-        return (_torch if self.library == "torch" else _jax)(self, case, backward)
+        library = saliency_losses.torch if self.library == "torch" else saliency_losses.jax
+        loss = getattr(library, case.loss)
+        step = self.step(lambda inputs: loss(**inputs, **case.options),
+                         case.gradients if backward else ())
+        return lambda placed: step(placed)[0]
+
+    def step(self, loss: Callable[[Any], Any], gradients: tuple[str, ...]) -> Step:
+        """From placed inputs to the loss and its gradients, when all work is done."""
+        if self.library == "numpy":
+            return lambda arrays: (loss(arrays), {})
+        return (_torch if self.library == "torch" else _jax)(self, loss, gradients)
 
     def place(self, inputs: Inputs) -> Any:
         """The inputs as `function` takes them, on the side's device."""
@@ -44,6 +55,8 @@ class Side:
         if self.library == "jax":
             device = jax.devices("gpu" if self.device == "cuda" else "cpu")[0]
             return {k: jax.device_put(v, device) for k, v in inputs.items()}
+        if self.library == "numpy":
+            return inputs
         # the references take one image, and of W's maps one without a channel axis
         images = range(len(next(iter(inputs.values()))))
         squeezed = {k: v[..., 0] if v.shape[-1] == 1 else v for k, v in inputs.items()}
@@ -75,43 +88,37 @@ def as_torch(array: Array, device: str = "cpu") -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(moved)).to(device)
 
 
-def _torch(side: Side, case: Case, backward: bool) -> Callable[[Any], Any]:
-    loss = getattr(saliency_losses.torch, case.loss)
-
-    def forward(tensors: dict[str, torch.Tensor]) -> Any:
-        return loss(**tensors, **case.options)
-
+def _torch(side: Side, loss: Callable[[Any], Any], gradients: tuple[str, ...]) -> Step:
     if side.mode == "compile":
         torch.compiler.reset()
-        forward = torch.compile(forward, dynamic=False, fullgraph=True)
+        loss = torch.compile(loss, dynamic=False, fullgraph=True)
 
-    def call(tensors: dict[str, torch.Tensor]) -> Any:
-        leaves = [tensors[name].requires_grad_(backward) for name in case.gradients]
-        value = forward(tensors)
-        if backward:
-            torch.autograd.grad(value, leaves)
+    def step(tensors: dict[str, torch.Tensor]) -> tuple[Any, dict[str, Any]]:
+        leaves = [tensors[name].requires_grad_() for name in gradients]
+        value = loss(tensors)
+        found = torch.autograd.grad(value, leaves) if leaves else ()
         if side.device == "cuda":
             torch.cuda.synchronize()
-        return value.detach()
+        return value.detach() if leaves else value, dict(zip(gradients, found, strict=True))
 
-    return call
+    return step
 
 
-def _jax(side: Side, case: Case, backward: bool) -> Callable[[Any], Any]:
-    loss = getattr(saliency_losses.jax, case.loss)
+def _jax(side: Side, loss: Callable[[Any], Any], gradients: tuple[str, ...]) -> Step:
+    def split(leaves: dict[str, jax.Array], fixed: dict[str, jax.Array]) -> Any:
+        return loss({**leaves, **fixed})
 
-    def forward(leaves: dict[str, jax.Array], fixed: dict[str, jax.Array]) -> Any:
-        return loss(**leaves, **fixed, **case.options)
+    whole = jax.value_and_grad(split) if gradients else lambda *given: (split(*given), {})
+    if side.mode == "jit":
+        whole = jax.jit(whole)
 
-    jitted = jax.jit(jax.value_and_grad(forward) if backward else forward)
+    def step(arrays: dict[str, jax.Array]) -> tuple[Any, dict[str, Any]]:
+        leaves = {k: v for k, v in arrays.items() if k in gradients}
+        fixed = {k: v for k, v in arrays.items() if k not in gradients}
+        result: tuple[Any, dict[str, Any]] = jax.block_until_ready(whole(leaves, fixed))
+        return result
 
-    def call(arrays: dict[str, jax.Array]) -> Any:
-        leaves = {k: v for k, v in arrays.items() if k in case.gradients}
-        fixed = {k: v for k, v in arrays.items() if k not in case.gradients}
-        result = jax.block_until_ready(jitted(leaves, fixed))
-        return result[0] if backward else result
-
-    return call
+    return step
 
 
 def bce(library: str, batch: int, size: int) -> Call:

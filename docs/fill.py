@@ -1,4 +1,4 @@
-"""Puts the tables of committed results into README.md and docs/losses.md, between their markers.
+"""Puts the tables of committed results into README.md and docs, between their markers.
 
 Run as ``python docs/fill.py`` after ``python -m benchmarks report``; a test runs it with --check.
 """
@@ -11,7 +11,8 @@ from benchmarks import report
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/losses.md")
+NOT_YET = "Not measured yet: `python -m benchmarks peers`.\n"
+PAGES = ("README.md", "docs/losses.md", "docs/benchmarks.md")
 
 
 def tables() -> dict[str, str]:
@@ -25,7 +26,28 @@ def tables() -> dict[str, str]:
         "paper": report.paper_table(paper) + "\n" + report.environment(paper),
         "speed": report.speed_table(speed) + "\n" + report.environment(speed),
         "fbeta": measures_table(measures),
+        "peers": peers(),
+        "robustness": robustness(),
     }
+
+
+def peers() -> str:
+    path = RESULTS / "peers.csv"
+    if not path.exists():
+        return NOT_YET
+    rows = report.read_rows(path)
+    return "\n".join([
+        "![Multiples of BCE, ours and the others](../benchmarks/results/peers.png)\n",
+        report.peers_tables(rows), report.notes(rows), report.environment(rows)])
+
+
+def robustness() -> str:
+    path = RESULTS / "robustness.csv"
+    if not path.exists():
+        return NOT_YET
+    rows = report.read_rows(path)
+    return "\n".join([report.robustness_table(rows), report.robustness_notes(rows),
+                      report.environment(rows)])
 
 
 def measures_table(rows: report.Rows) -> str:
