@@ -301,10 +301,10 @@ def _peer_call(peer: Peer, loss: Loss, side: Side, inputs: dict[str, Any]) -> si
 
 def _expected(peer: Peer, loss: Loss, side: Side, size: int, options: Options) -> float:
     """Seconds of one image, from small sizes; 0 for what is compiled and for small sizes."""
+    if side.mode in ("compile", "jit") or size <= 64:
+        return 0.0
     history: list[tuple[int, float]] = []
     for probe in (32, 64):
-        if side.mode in ("compile", "jit") or size <= 64:
-            return 0.0
         call = _peer_call(peer, loss, side, _peer_inputs(peer, 1, probe, options.seed))
         call()
         started = time.perf_counter()

@@ -101,6 +101,11 @@ def in_float32(logits, target):
     return torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), target.float())
 
 
+def half_gradient(logits, target):
+    p = logits.sigmoid()
+    return ((p - target) * (p - target).detach()).mean()
+
+
 def branching(logits, target):
     difference = (logits.sigmoid() - target).abs().mean()
     return difference if difference > 0 else 0 * difference
@@ -130,6 +135,7 @@ def test_cross_entropy_passes_every_check(backend: str, path: str) -> None:
     ("overlap", "empty mask", "gradient 0"),
     ("batch_dice", "float16", "no"),
     ("in_float32", "float64, finite differences", "no"),
+    ("half_gradient", "float64, finite differences", "no"),
     ("batch_dice", "batch = mean of images", "no"),
     ("branching", "vmap", "error"),
     ("batch_dice", "p = t is a minimum", "no"),
