@@ -1,4 +1,4 @@
-"""What `python -m benchmarks` measures: `compare`, `speed` and `peers`."""
+"""What `python -m benchmarks` measures, a function for each command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import robustness, sides
-from benchmarks.cases import CASES, Case, generated_masks, papers_images
+from benchmarks.cases import CASES, DIRECTIONS, Case, generated_masks, papers_images
 from benchmarks.measure import Recorder, Row, measure, versions
 from benchmarks.options import Options
 from benchmarks.peers import DISTANCES, PACKAGES, Loss, Peer, contained, load
@@ -23,7 +23,6 @@ from benchmarks.report import COPIES, ERROR
 from benchmarks.sides import EXACT, OURS, Side
 from saliency_losses import reference
 
-DIRECTIONS = ("forward", "forward + backward")
 GIB = 2**30
 ERROR_SHAPES = ((64, 64), (48, 96), (96, 48))  # of the masks that distances are held against
 
@@ -58,12 +57,14 @@ def compare(options: Options, out: Path) -> None:
     sizes = options.sizes or ((16, 32, 64) if options.quick else tuple(2**k for k in range(4, 11)))
     cases = [c for c in _chosen(options) if c.exact]
     if cases:
-        growth(cases, sizes, options, out)
+        _compare_sizes(cases, sizes, options, out)
     if not options.cases or "paper" in options.cases:
         paper(options, out)
 
 
-def growth(cases: Sequence[Case], sizes: Sequence[int], options: Options, out: Path) -> None:
+def _compare_sizes(
+    cases: Sequence[Case], sizes: Sequence[int], options: Options, out: Path
+) -> None:
     """Every side at every size, one image."""
     with _recorder(options, out, "compare") as recorder, tqdm(total=len(cases) * len(sizes)) as bar:
         for case in cases:
@@ -187,32 +188,88 @@ def paper(options: Options, out: Path) -> None:
 
 
 def speed(options: Options, out: Path) -> None:
-    """Forward and backward of a batch of 8 on the CPU, in turns with BCE in the same framework."""
-    (size,) = options.sizes or ((64,) if options.quick else (256,))
-    batch = 8
-    cases = _chosen(options)
-    with _recorder(options, out, "speed") as recorder, tqdm(total=len(cases) * len(OURS)) as bar:
-        for library in ("torch", "jax"):
+    """Forward and backward of a batch of 8 on the CPU, in turns with BCE in the same framework.
+
+    Runs on one thread and on several go to different files.
+    """
+    sizes = options.sizes or ((64,) if options.quick else (256, 512))
+    cases, batch = _chosen(options), 8
+    name = "speed" if options.threads == 1 else "speed_threads"
+    with (
+        _recorder(options, out, name) as recorder,
+        tqdm(total=len(cases) * len(OURS) * len(sizes)) as bar,
+    ):
+        for size in sizes:
+            units = {library: sides.bce(library, batch, size) for library in ("torch", "jax")}
             array = CASES[0].inputs(options.seed, batch, size)["features"]
-            what = {"torch": "x.clone(), 16 channels", "jax": "x + 1, 16 channels"}[library]
-            row = Row(what, library, "", size, batch, 16, unit=f"{library} BCE")
-            unit = sides.bce(library, batch, size)
-            _time(row, sides.copy(library, array), options, unit)
-            recorder.add(row)
-        for case in cases:
-            inputs = case.inputs(options.seed, batch, size)
-            for side in OURS:
-                bar.set_description(f"{case.name}, {side.name}")
-                row = Row(case.name, side.name, DIRECTIONS[1], size, batch, case.channels)
-                row.unit = f"{side.library} BCE"
-                call = partial(side.function(case, backward=True), side.place(inputs))
-                if side.mode != "compile" or case is cases[0] or not options.quick:
-                    _time(row, call, options, sides.bce(side.library, batch, size))
-                    if side.mode == "eager":
-                        row.memory_bytes = sides.saved_bytes(case, inputs)
-                        row.input_bytes = sum(inputs[name].nbytes for name in case.gradients)
+            for library, unit in units.items():
+                for what, copy in (("fresh", sides.copy), ("kept", sides.copy_in_place)):
+                    row = Row(f"a copy of 16 channels, {what}", library, "", size, batch, 16)
+                    row.unit, row.input_bytes = f"{library} BCE", array.nbytes
+                    _time(row, copy(library, array), options, unit)
                     recorder.add(row)
-                bar.update()
+            for case in cases:
+                inputs = case.inputs(options.seed, batch, size)
+                for side in OURS:
+                    bar.set_description(f"{case.name}, {side.name}, {size}²")
+                    row = Row(case.name, side.name, case.direction, size, batch, case.channels)
+                    row.unit = f"{side.library} BCE"
+                    call = partial(side.function(case, bool(case.gradients)), side.place(inputs))
+                    if side.mode != "compile" or case is cases[0] or not options.quick:
+                        _time(row, call, options, units[side.library])
+                        if side.mode == "eager" and case.gradients:
+                            row.memory_bytes = sides.saved_bytes(case, inputs)
+                            row.input_bytes = sum(inputs[name].nbytes for name in case.gradients)
+                        recorder.add(row)
+                    bar.update()
+
+
+def growth(options: Options, out: Path) -> None:
+    """Forward and backward from images that no core's cache holds to sixteen times as large ones.
+
+    A batch of 8, or of 2 where there are many channels, so that the largest fit the memory.
+    """
+    sizes = sorted(options.sizes or ((16, 32, 64) if options.quick else (512, 1024, 2048)))
+    cases = _chosen(options)
+    with (
+        _recorder(options, out, "growth") as recorder,
+        tqdm(total=len(cases) * len(OURS) * len(sizes)) as bar,
+    ):
+        for case in cases:
+            batch = 2 if case.channels > 2 else 8
+            for size in sizes:
+                inputs = case.inputs(options.seed, batch, size)
+                for side in OURS:
+                    bar.set_description(f"{case.name}, {side.name}, {size}²")
+                    row = Row(case.name, side.name, case.direction, size, batch, case.channels)
+                    if side.mode != "compile" or not options.quick:
+                        call = side.function(case, bool(case.gradients))
+                        _time(row, partial(call, side.place(inputs)), options)
+                        recorder.add(row)
+                    bar.update()
+
+
+def bandwidth(options: Options, out: Path) -> None:
+    """On CUDA: each input read once and each gradient written once, over the time of a copy."""
+    if not torch.cuda.is_available():
+        raise SystemExit("bandwidth: expected a GPU that torch sees, found none")
+    batch, on_gpu = 32, [side for side in sides.available() if side.device == "cuda"]
+    with _recorder(options, out, "bandwidth") as recorder:
+        for size in options.sizes or (512,):
+            copied = CASES[0].inputs(options.seed, batch, size)["features"]
+            unit = sides.copy_in_place("torch", copied, "cuda")
+            for case in _chosen(options):
+                inputs = case.inputs(options.seed, batch, size)
+                for side in on_gpu:
+                    row = Row(case.name, side.name, case.direction, size, batch, case.channels)
+                    row.unit = f"copy of {copied.nbytes} bytes"
+                    row.input_bytes = sum(array.nbytes for array in inputs.values())
+                    row.memory_bytes = row.input_bytes + sum(
+                        inputs[name].nbytes for name in case.gradients)
+                    call = partial(side.function(case, bool(case.gradients)), side.place(inputs))
+                    _time(row, call, options, unit)
+                    recorder.add(row, "cuda")
+                    print(f"{row.case}, {row.side}: {row.median_s}")
 
 
 def peers(options: Options, out: Path) -> None:

@@ -15,11 +15,14 @@ class Options:
     """Exact definitions against saliency_losses.
 
     `compare`: time against size, and the paper's job; `speed`: multiples of BCE beside their goals;
+    `growth`: from large images to larger ones; `bandwidth`: shares of a GPU's copy bandwidth;
     `peers`: other libraries' losses beside ours, their speed and what breaks them; `report`: tables
     and plots again from the CSV files.
     """
 
-    command: Positional[Literal["compare", "speed", "peers", "report"]] = "compare"
+    command: Positional[
+        Literal["compare", "speed", "growth", "bandwidth", "peers", "report"]
+    ] = "compare"
     quick: bool = False
     """Small sizes and few repeats, under a minute on two cores; writes to a temporary folder."""
     out: Path | None = None
@@ -27,8 +30,8 @@ class Options:
     data: Path | None = None
     """ECSSD's archive for the paper's job (masks/*.png inside); generated masks without it."""
     sizes: tuple[int, ...] = ()
-    """Sides of the square images; by default 16 to 1024 (compare), 256 (speed), both 256 and 512
-    (peers)."""
+    """Sides of the square images; by default 16 to 1024 (compare), 256 and 512 (speed, peers), 512
+    to 2048 (growth), 512 (bandwidth)."""
     cases: tuple[str, ...] = ()
     """Only cases whose name contains one of these; "paper" is the paper's job."""
     seed: int = 0

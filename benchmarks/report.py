@@ -15,12 +15,15 @@ from matplotlib.patches import Patch
 from benchmarks.cases import CASES
 
 Rows = list[dict[str, str]]
+NAMES = ("compare", "paper", "speed", "speed_threads", "growth", "bandwidth", "peers",
+         "robustness")
 EXACT = "exact"
 FORWARD = "forward"
 ERROR = "largest error, "  # a direction of the peers' rows, with the image's sides
 COPIES = ("x.clone()", "x + 1")  # of its own input, in torch and in JAX
 OURS = "ours: "  # how the labels of ours begin among the peers
 FITTED = 3  # sizes, the largest, that a growth exponent is fitted to
+SIDES = ("torch eager", "torch.compile", "jax.jit")
 CHECKS = 4  # BCE units that value checks may add to torch's goals
 
 
@@ -180,30 +183,37 @@ def paper_table(rows: Rows) -> str:
 
 
 def speed_table(rows: Rows) -> str:
-    """Multiples of BCE beside the goals; what lies over a goal is bold, with the factor."""
-    goals = {case.name: case.goals for case in CASES}
-    columns = ("torch eager", "torch.compile", "jax.jit")
+    """A table for each size: multiples of BCE, at 256² and on one thread beside the goals."""
+    return "\n".join(
+        _speed_table(_select(rows, size=size)) for size in _unique(r["size"] for r in rows)
+    )
+
+
+def _speed_table(rows: Rows) -> str:
+    """What lies over a goal is bold, with the factor."""
+    with_goals = rows[0]["size"] == "256" and rows[0]["threads"] == "1"
+    goals = {case.name: case.goals for case in CASES if with_goals}
     body = []
     for case in _unique(r["case"] for r in rows if r["direction"]):
         line = [case]
-        for k, side in enumerate(columns):
+        for k, side in enumerate(SIDES):
             found = _select(rows, case=case, side=side)
             goal = goals.get(case)
             if found and found[0]["median_s"]:
-                seconds = float(found[0]["median_s"])
-                multiple = seconds / float(found[0]["unit_median_s"])
-                cell = f"{_number(multiple)} ({_number(1e3 * seconds)} ms)"
+                multiple = _multiple(found[0])
+                cell = f"{_number(multiple)} ({_number(1e3 * float(found[0]['median_s']))} ms)"
                 line.append(cell + (_verdict(multiple, goal[k], side) if goal else ""))
             else:
                 line.append("failed" if found else "")
-            line.append(f"{goal[k]:g}" if goal else "")
+            if with_goals:
+                line.append(f"{goal[k]:g}" if goal else "")
         eager = _select(rows, case=case, side="torch eager")
         kept = [int(r["memory_bytes"]) / int(r["input_bytes"]) for r in eager if r["input_bytes"]]
         body.append([*line, _number(kept[0]) if kept else ""])
-    header = ["loss"]
-    for side, unit in zip(columns, ("BCE", "BCE", "JAX's own BCE"), strict=True):
-        header += [f"{side}, × {unit}", "goal"]
-    return _markdown([*header, "kept for backward, × input"], body)
+    header = [f"{rows[0]['batch']} × C × {rows[0]['size']}²"]
+    for side, unit in zip(SIDES, ("BCE", "BCE", "JAX's own BCE"), strict=True):
+        header += [f"{side}, × {unit}", *(["goal"] if with_goals else [])]
+    return f"{_markdown([*header, 'kept for backward, × input'], body)}\n{_units(rows)}"
 
 
 def _verdict(multiple: float, goal: float, side: str) -> str:
@@ -215,16 +225,57 @@ def _verdict(multiple: float, goal: float, side: str) -> str:
 
 
 def _units(rows: Rows) -> str:
-    """What the units were, in milliseconds, over the whole run."""
+    """What the units were, in milliseconds, and what part of them memory pages are."""
     parts = []
     for unit in _unique(r["unit"] for r in rows if r["unit_median_s"]):
-        times = [
-            1e3 * float(r["unit_median_s"]) for r in _select(rows, unit=unit) if r["unit_median_s"]
-        ]
-        parts.append(f"{unit} {_number(min(times))}–{_number(max(times))} ms")
-    copies = [r for r in rows if not r["direction"] and r["median_s"]]
-    parts += [f"{r['case']} {_number(1e3 * float(r['median_s']))} ms" for r in copies]
-    return f"Units, medians beside each case: {'; '.join(parts)}.\n"
+        of_unit = [r for r in rows if r["unit"] == unit and r["unit_median_s"]]
+        times = [1e3 * float(r["unit_median_s"]) for r in of_unit]
+        text = f"{unit} took {_number(min(times))} to {_number(max(times))} ms"
+        copies = [r for r in of_unit if not r["direction"]]
+        if copies:
+            fresh, kept = (_number(_multiple(r)) for r in copies)
+            size = _number(int(copies[0]["input_bytes"]) / 2**20)
+            text += (f"; a copy of the {size} MiB of 16 channels {fresh} of it into fresh memory, "
+                     f"{kept} into memory that is there")
+        parts.append(text)
+    return f"{'. '.join(parts)}.\n"
+
+
+def growth_table(rows: Rows) -> str:
+    """Milliseconds and the slope of log time over log pixels, beside what it may be."""
+    body = []
+    for case in _unique(r["case"] for r in rows):
+        most = 1.6 if "exact" in case or "published" in case else 1.1
+        line = [case, f"{most}"]
+        for side in SIDES:
+            times = _times(_select(rows, case=case, side=side))
+            if len(times) < 2:
+                line.append("failed" if _select(rows, case=case, side=side) else "")
+                continue
+            slope = growth_exponent([size**2 for size in times], list(times.values()))
+            milliseconds = " / ".join(_number(1e3 * seconds) for seconds in times.values())
+            line.append(f"{slope:.2f} ({milliseconds})" if slope <= most
+                        else f"**{slope:.2f}** ({milliseconds})")
+        body.append(line)
+    sizes = " / ".join(f"{size}²" for size in _unique(r["size"] for r in rows))
+    return _markdown(["", "at most", *(f"{side} ({sizes}, ms)" for side in SIDES)], body)
+
+
+def bandwidth_table(rows: Rows) -> str:
+    """Bytes that must move, by the time taken, as a share of what a copy moves in that time."""
+    body = []
+    for case in _unique(r["case"] for r in rows):
+        line = [case]
+        for side in _unique(r["side"] for r in rows):
+            (row, *_) = [*_select(rows, case=case, side=side), {"median_s": ""}]
+            if not row["median_s"]:
+                line.append(row.get("note", ""))
+                continue
+            copied = 2 * int(row["unit"].split()[2]) / float(row["unit_median_s"])
+            share = int(row["memory_bytes"]) / float(row["median_s"]) / copied
+            line.append(f"{share:.0%} ({_number(1e3 * float(row['median_s']))} ms)")
+        body.append(line)
+    return _markdown(["", *_unique(r["side"] for r in rows)], body)
 
 
 def _panels(rows: Rows) -> Iterator[tuple[str, str, Rows]]:
@@ -401,14 +452,28 @@ def _text(name: str, rows: Rows) -> str:
             f"in refusal; –: it takes no soft target.\n\n{robustness_table(rows)}\n"
             f"{robustness_notes(rows)}"
         )
-    batch, size = rows[0]["batch"], rows[0]["size"]
+    if name == "growth":
+        return (
+            "# From large images to larger ones\n\n"
+            "Forward + backward, float32; a batch of 2 of 16 channels, else of 8, so that no "
+            "input fits a core's own cache. Slope of log time over log pixels, and what it may be; "
+            f"what is beyond is bold.\n\n{growth_table(rows)}\n{notes(rows)}"
+        )
+    if name == "bandwidth":
+        return (
+            "# Shares of the GPU's copy bandwidth\n\n"
+            f"Forward + backward, {rows[0]['batch']} × C × {rows[0]['size']}², float32: the bytes "
+            "of each input, read once, and of each gradient, written once, over the time taken, "
+            "beside what a copy of 16 channels moves in its time (read and written).\n\n"
+            f"{bandwidth_table(rows)}\n{notes(rows)}"
+        )
     return (
-        f"# Forward + backward, {batch} × C × {size}², float32, as multiples of BCE\n\n"
-        f"BCE: BCEWithLogits forward + backward on {batch} × 1 × {size}² in the same framework "
-        "and run, measured in turns with each case; the goals were set for 256² and one "
-        f"thread, and value checks may add {CHECKS} to those of torch. Kept for backward: what "
-        "torch's graph holds, inputs included, over the inputs that get gradients.\n\n"
-        f"{speed_table(rows)}\n{_units(rows)}\n{notes(rows)}"
+        f"# Forward + backward, {rows[0]['threads']} thread(s), as multiples of BCE\n\n"
+        "BCE: BCEWithLogits forward + backward on as many maps of that size in the same framework "
+        "and run, measured in turns with each case; float32; the published measure goes forward "
+        f"only. The goals are for 256² and one thread; value checks may add {CHECKS} to those of "
+        "torch. Kept for backward: what torch's graph holds, inputs included, over the inputs that "
+        f"get gradients.\n\n{speed_table(rows)}\n{notes(rows)}"
     )
 
 
@@ -416,7 +481,7 @@ def write(folder: Path) -> str:
     """Write `<name>.md` for every `<name>.csv` in the folder, and plots; return the Markdown."""
     texts: list[str] = []
     plots = {"compare": plot, "peers": plot_peers}
-    for name in ("compare", "paper", "speed", "peers", "robustness"):
+    for name in NAMES:
         path = folder / f"{name}.csv"
         rows = read_rows(path) if path.exists() else []
         if not rows:

@@ -142,14 +142,37 @@ def bce(library: str, batch: int, size: int) -> Call:
     return lambda: jax.block_until_ready(unit(a, b))[0]
 
 
-def copy(library: str, array: Array) -> Call:
-    """A fresh array the size of `array`: what new memory pages cost in this run."""
+def copy(library: str, array: Array, device: str = "cpu") -> Call:
+    """A fresh array the size of `array`."""
     if library == "torch":
-        x = as_torch(array)
+        x = as_torch(array, device)
         return lambda: x.clone().flatten()[0]
     a = jax.device_put(array)
     add = jax.jit(lambda a: a + 1)
     return lambda: jax.block_until_ready(add(a)).ravel()[0]
+
+
+def copy_in_place(library: str, array: Array, device: str = "cpu") -> Call:
+    """The same into memory that is there: what `copy` takes longer, new memory pages cost."""
+    if library == "torch":
+        x = as_torch(array, device)
+        kept = torch.empty_like(x)
+
+        def torch_call() -> torch.Tensor:
+            kept.copy_(x)
+            if device == "cuda":
+                torch.cuda.synchronize()
+            return kept.flatten()[0]
+
+        return torch_call
+    holder = [jax.device_put(array)]
+    add = jax.jit(lambda a: a + 1, donate_argnums=0)
+
+    def jax_call() -> jax.Array:
+        holder[0] = jax.block_until_ready(add(holder[0]))
+        return holder[0].ravel()[0]
+
+    return jax_call
 
 
 def saved_bytes(case: Case, inputs: Inputs) -> int:

@@ -506,6 +506,26 @@ Minutes are an estimate for an H100, per seed, until a run has been timed.
 """
 
 
+# The losses themselves on a GPU: what it tells, the command, the file that it leaves.
+LOSSES = (
+    ("the CPU's numbers, compiled too, and no waiting for the device",
+     "python -m pytest -q tests/test_cuda.py --junitxml benchmarks/results/cuda.xml",
+     "benchmarks/results/cuda.xml"),
+    ("shares of the copy bandwidth",
+     "python -m benchmarks bandwidth --threads 16", "benchmarks/results/bandwidth.csv"),
+    ("everything, JAX on the GPU",
+     "python -m pytest -q -n 4 tests --junitxml benchmarks/results/all.xml",
+     "benchmarks/results/all.xml"),
+)
+
+
+def losses_text() -> str:
+    lines = [(what, f"`{command}`", "done" if (ROOT / file).exists() else "pending")
+             for what, command, file in LOSSES]
+    head = ("of the losses", "command", "state")
+    return f"## The losses\n\n{table(head, lines)}\n"
+
+
 def expected_minutes(recipe: Recipe) -> float:
     plan = recipe.full
     pixels = ((plan.crop or plan.size) / 224) ** 2
@@ -513,7 +533,7 @@ def expected_minutes(recipe: Recipe) -> float:
 
 
 def runs_text(results: Results) -> str:
-    parts = [RUNS_HEAD]
+    parts = [RUNS_HEAD, losses_text()]
     for block, names in blocks().items():
         lines = []
         for name in names:

@@ -22,6 +22,7 @@ CHANNELS = {
     "class_agnostic_cross_entropy": ((True, False), False),
     "weighted_fbeta_loss": ((True, True), False),
     "weighted_fbeta_score": ((True, True), False),
+    "weighted_fmeasure": ((True, True), False),
     "distance_weights": ((True,), True),
     "distance_transform": ((False,), (False, True)),  # the indices
     "anchor_softmax_loss": ((True, False, False), False),  # the anchors are (N, R, C) in both

@@ -223,6 +223,17 @@ def maps(draw: Any, shapes: tuple[tuple[int, ...], ...] = tuple(MAPS_OF)) -> Pro
 
 
 @st.composite
+def evaluated(draw: Any) -> Problem:
+    """For the measure, which has no mask."""
+    rng, dtype, spatial = draw(rngs), draw(dtypes), draw(st.sampled_from(list(MAPS_OF)))
+    y = over(draw, _target, rng, TARGET_KINDS, (*spatial, MAPS_OF[spatial]))
+    p = np.stack([_prediction(rng, draw(st.sampled_from(PREDICTION_KINDS)), y[i])
+                  for i in range(N)]).clip(0, 1).astype(dtype)
+    target = y.astype(draw(st.sampled_from(("bool", "uint8", "int64", dtype))))
+    return Problem((p, target), {"beta": draw(st.sampled_from((0.5, 1.0, 2.0)))}, dtype)
+
+
+@st.composite
 def targets(draw: Any) -> Problem:
     rng, spatial = draw(rngs), draw(st.sampled_from(list(MAPS_OF)))
     y = over(draw, _target, rng, TARGET_KINDS, (*spatial, MAPS_OF[spatial]))
@@ -312,11 +323,12 @@ def exact(function: str, *args: Any, **options: Any) -> Any:
         if function == "distance_weights":
             return np.stack([of_one(own[0][..., k], **rest)
                              for k in range(own[0].shape[-1])], axis=-1)
-        if not function.startswith("weighted_fbeta"):
+        if not function.startswith("weighted_f"):
             return of_one(*own, **rest)
-        given = rest.pop("distance_weights", None)
-        return np.mean([of_one(own[0][..., k], own[1][..., k], **rest,
-                               distance_weights=None if given is None else given[..., k])
+        weights = rest.pop("distance_weights", None)
+        given = [{} if weights is None else {"distance_weights": weights[..., k]}
+                 for k in range(own[0].shape[-1])]
+        return np.mean([of_one(own[0][..., k], own[1][..., k], **rest, **given[k])
                         for k in range(own[0].shape[-1])])
 
     results = [of_image(i) for i in range(len(args[0]))]

@@ -91,15 +91,34 @@ def test_paper_table_marks_what_was_extrapolated() -> None:
 
 
 def test_speed_table_sets_multiples_beside_goals() -> None:
-    case = next(c for c in CASES if c.name.startswith("CAS"))  # goals 14, 8, 1.2
+    case = next(c for c in CASES if c.name.startswith("CAS"))
+    eager, compiled, jitted = case.goals or (0, 0, 0)
+    times = {"torch eager": eager, "torch.compile": compiled + 1, "jax.jit": 1.5 * jitted}
     rows = [
-        Row(case.name, side, "forward + backward", 256, 8, median_s=seconds, unit_median_s=1.0)
-        for side, seconds in (("torch eager", 13.0), ("torch.compile", 9.0), ("jax.jit", 1.8))
+        Row(case.name, side, "forward + backward", size, 8, median_s=seconds, unit="BCE",
+            unit_median_s=1.0, threads=1)
+        for size in (256, 512) for side, seconds in times.items()
+    ]  # fmt: skip
+    goals, without = report.speed_table(rows_of(*rows)).split("| 8 × C × 512² |")
+    assert f"| {eager:.2f} ({eager},000 ms) | {eager} |" in goals
+    assert f", within the 4 for value checks | {compiled} |" in goals
+    assert f", **1.50 × the goal** | {jitted} |" in goals
+    assert "goal" not in without
+
+
+def test_growth_and_bandwidth_tables() -> None:
+    rows = [
+        Row("F", side, "forward + backward", size, median_s=1e-9 * size ** (2 * power))
+        for side, power in (("torch eager", 1.0), ("torch.compile", 1.5))
+        for size in (512, 1024, 2048)
     ]
-    line = report.speed_table(rows_of(*rows)).splitlines()[-1]
-    assert "| 13.0 (13,000 ms) | 14 |" in line
-    assert "| 9.00 (9,000 ms), within the 4 for value checks | 8 |" in line
-    assert "| 1.80 (1,800 ms), **1.50 × the goal** | 1.2 |" in line
+    line = report.growth_table(rows_of(*rows)).splitlines()[-1]
+    assert line.startswith("| F | 1.1 | 1.00 (")
+    assert "| **1.50** (" in line
+    # 100 bytes copied are 200 moved in a second; 300 moved in three seconds are half of that
+    row = Row("F", "torch.compile, cuda", median_s=3.0, unit="copy of 100 bytes",
+              unit_median_s=1.0, memory_bytes=300)
+    assert "| F | 50% (3,000 ms) |" in report.bandwidth_table(rows_of(row))
 
 
 def test_inputs_are_seeded_and_in_their_domain() -> None:

@@ -66,7 +66,7 @@ BAD: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], tuple[str
     ("distance_transform", (np.ones(3, bool),), {}, ValueError,
      ("foreground", "1 to 3 spatial axes", "(3,)")),
     ("distance_transform", (np.broadcast_to(np.ones((1, 1, 1), bool), (1, 40000, 2)),), {},
-     ValueError, ("foreground", "2**30", "cut it into parts")),
+     ValueError, ("foreground", "2**29", "cut it into parts")),
     ("distance_weights", (2 * T,), {}, ValueError, ("target", "0 or 1", "got 2")),
     ("anchor_softmax_loss", (F, A[..., :2], Y), {}, ValueError, ("anchors", "(2, R, 3)")),
     ("anchor_softmax_loss", (F, A, 2 * Y), {}, ValueError, ("labels", "0..1", "got 2")),

@@ -70,6 +70,11 @@ def test_weighted_fbeta_defaults(backend: Backend, problem: Problem, phi: int) -
     np.testing.assert_array_equal(passed, direct)
 
 
+@given(problem=draw.evaluated())
+def test_weighted_fmeasure(backend: Backend, problem: Problem) -> None:
+    agrees(backend, "weighted_fmeasure", problem)
+
+
 @given(problem=draw.targets())
 def test_distance_weights(backend: Backend, problem: Problem) -> None:
     agrees(backend, "distance_weights", problem, batched=False)

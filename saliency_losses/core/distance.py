@@ -1,13 +1,11 @@
 """The exact Euclidean distance transform, one axis after the other."""
 
-from math import isqrt
-
 from saliency_losses.core import checks
 from saliency_losses.core.ops import Array, Ops
 
-# A squared distance that stands for "no foreground": above any image's, and the sum of it and of
-# the square of an image side still fits 32 bits.
-FAR = 2**30 - 1
+# A squared distance that stands for "no foreground": above any image's, and its sum with the
+# square of an image's side, and the square of the sum of all sides, fit 32 bits.
+FAR = 2**29 - 1
 
 
 def distance_transform(xp: Ops, foreground: Array, *, return_indices: bool) -> Array:
@@ -18,7 +16,7 @@ def distance_transform(xp: Ops, foreground: Array, *, return_indices: bool) -> A
         raise ValueError("foreground must have at least one pixel an image, "
                          f"got shape {tuple(given.shape)}")
     if given.ndim > 2 and _bound(given) > FAR:
-        raise ValueError("foreground must have sides whose squares sum to at most 2**30, "
+        raise ValueError("foreground must have sides whose squares sum to at most 2**29, "
                          f"got {tuple(given.shape)}; cut it into parts")
     found = xp.image_by_image(lambda image: _transform(xp, image, return_indices), given)
     return (found[0], xp.public_stack(found[1], given.shape)) if return_indices else found[0]
@@ -45,6 +43,16 @@ def squared_distance(xp: Ops, foreground: Array) -> Array:
     return xp.where(squared < _bound(foreground), squared, FAR)
 
 
+def nearest_pixel(xp: Ops, foreground: Array) -> tuple[Array, Array]:
+    """`squared_distance`, and the nearest pixel's row-major place among the image's; 0 where there
+    is none."""
+    squared, *places = xp.image_by_image(lambda image: _nearest(xp, image), foreground)
+    near, place = squared < _bound(foreground), places[0]
+    for along, side in zip(places[1:], foreground.shape[2:], strict=True):
+        place = place * side + along
+    return xp.where(near, squared, FAR), xp.where(near, place, 0)
+
+
 def _nearest(xp: Ops, foreground: Array) -> list[Array]:
     """The squared distance to the nearest pixel, or `_bound` and more; its index along each axis.
 
@@ -53,7 +61,7 @@ def _nearest(xp: Ops, foreground: Array) -> list[Array]:
     """
     place, along = _nearest_in_row(xp, foreground)
     bound = _bound(foreground)
-    along = xp.clip(along, 0, isqrt(bound) + 1)  # farther is as far, and its square fits 32 bits
+    along = xp.clip(along, 0, _far(foreground))  # farther is as far, and its square fits 32 bits
     squared, places = along * along, [place]
     for axis in range(foreground.ndim - 2, 0, -1):
         squared, source = xp.nearest_parabola(squared, axis, bound)
@@ -64,11 +72,15 @@ def _nearest(xp: Ops, foreground: Array) -> list[Array]:
 def _nearest_in_row(xp: Ops, foreground: Array) -> tuple[Array, Array]:
     """The nearest pixel's index along the last axis and the distance, more than any in the image
     where there is none."""
-    far = isqrt(_bound(foreground)) + 1
-    place = xp.nearest_true(foreground, far)
+    place = xp.nearest_true(foreground, _far(foreground))
     return place, abs(place - xp.positions(foreground, foreground.ndim - 1))
 
 
 def _bound(foreground: Array) -> int:
     """More than any squared distance in an image of these sides."""
     return 1 + sum((side - 1) ** 2 for side in foreground.shape[1:])
+
+
+def _far(foreground: Array) -> int:
+    """Farther than any distance in an image of these sides."""
+    return sum(foreground.shape[1:])

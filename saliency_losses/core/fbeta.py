@@ -39,7 +39,7 @@ def weighted_fbeta_loss(xp: Ops, probs: Array, target: Array, *, beta: float, th
     if xp.kind(t) == "float":
         p, t = xp.promote(p, t)
     bad = (checks.probability_values(xp, "probs", p, counted)
-           | _target_values(xp, t, counted))
+           | target_values(xp, t, counted))
     foreground = t == 1
     background = ~foreground
     if counted is not None:
@@ -98,7 +98,7 @@ def distance_weights(xp: Ops, target: Array, *, phi: int, distance: str, mask: A
     t = xp.images(target)
     if counted is not None:
         counted = xp.reshape(counted, (t.shape[0], 1, *t.shape[2:]))
-    bad = _target_values(xp, t, counted)
+    bad = target_values(xp, t, counted)
     foreground = t == 1 if counted is None else (t == 1) & counted
     maps = (t.shape[0] * t.shape[1], *t.shape[2:])
     weights = _distance_weights(xp, xp.reshape(foreground, maps), xp.floats(target),
@@ -106,7 +106,7 @@ def distance_weights(xp: Ops, target: Array, *, phi: int, distance: str, mask: A
     return xp.public_images(checks.poison(xp, xp.reshape(weights, t.shape), bad))
 
 
-def _target_values(xp: Ops, t: Array, counted: Array | None) -> Array:
+def target_values(xp: Ops, t: Array, counted: Array | None) -> Array:
     return checks.values(xp, "target", t, (t == 0) | (t == 1), counted, "0 or 1",
                          "a 0/255 mask: divide by 255; a soft mask: target > 0.5")
 

@@ -19,6 +19,7 @@ from saliency_losses.jax.functional import (
     update_prior,
     weighted_fbeta_loss,
     weighted_fbeta_score,
+    weighted_fmeasure,
 )
 
 __all__ = [
@@ -40,4 +41,5 @@ __all__ = [
     "update_prior",
     "weighted_fbeta_loss",
     "weighted_fbeta_score",
+    "weighted_fmeasure",
 ]

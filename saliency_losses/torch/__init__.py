@@ -19,6 +19,7 @@ from saliency_losses.torch.functional import (
     update_prior,
     weighted_fbeta_loss,
     weighted_fbeta_score,
+    weighted_fmeasure,
 )
 from saliency_losses.torch.modules import (
     AnchorSoftmaxLoss,
@@ -54,4 +55,5 @@ __all__ = [
     "update_prior",
     "weighted_fbeta_loss",
     "weighted_fbeta_score",
+    "weighted_fmeasure",
 ]

@@ -11,6 +11,13 @@ from torch import Tensor
 
 from saliency_losses.core.regions import blocks
 
+try:
+    from torch.fx.experimental.symbolic_shapes import has_static_value
+except ImportError:  # an older torch
+
+    def has_static_value(size: Any) -> bool:  # type: ignore[misc]
+        return False
+
 
 def array(name: str, x: Any) -> Tensor:
     if not isinstance(x, Tensor):
@@ -339,7 +346,9 @@ def nearest_true(x: Tensor, far: int) -> Tensor:
 def nearest_parabola(x: Tensor, axis: int, bound: int) -> tuple[Tensor, Tensor]:
     x = x.clamp(max=bound).movedim(axis, 1)
     lanes = x.flatten(2) if x.ndim > 2 else x.unsqueeze(2)
-    value, source = _lower_envelope(lanes, bound)
+    # With sizes left open the compiler could not unroll the levels.
+    fixed = not torch.compiler.is_compiling() or has_static_value(bound)
+    value, source = (_lower_envelope if fixed else _lowest)(lanes, bound)
     return value.reshape(x.shape).movedim(1, axis), source.reshape(x.shape).movedim(1, axis)
 
 
@@ -386,6 +395,19 @@ def _lower_envelope(x: Tensor, bound: int) -> tuple[Tensor, Tensor]:
         source, stride = _in_turn(source, middle), half
     return (value[..., :length].int().mT.flip(1),
             (length - 1 - source[..., :length].int()).mT.flip(1))
+
+
+def _lowest(x: Tensor, bound: int) -> tuple[Tensor, Tensor]:
+    """The same as one reduction, which a compiler fuses, for images of any size."""
+    length = x.shape[1]
+    largest = (bound + length**2) * length
+    dtype = torch.int32 if largest < 2**31 else torch.int64
+    k = torch.arange(length, dtype=dtype, device=x.device)
+    key = x.to(dtype) * length + k.unsqueeze(1)
+    rise = length * (k.unsqueeze(1) - k) ** 2
+    key = (key.unsqueeze(1) + rise.unsqueeze(2)).amin(2)
+    value = torch.div(key, length, rounding_mode="floor")
+    return value.int(), (key - value * length).int()
 
 
 def _every(stride: int, x: Tensor, reach: int) -> tuple[Tensor, Tensor]:
