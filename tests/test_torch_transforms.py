@@ -13,7 +13,10 @@ from tests.backends import BACKENDS, CHANNELS
 from tests.cases import BAD_VALUES, BY_NAME, CASES, Case, bind
 
 # torch 2.13's own forward mode and compiler still use what it deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+]
 
 TORCH = BACKENDS["torch"]
 # With stop_gradient the gradient is meant to be another than the function's own.

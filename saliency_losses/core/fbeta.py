@@ -3,7 +3,7 @@
 from math import exp, log, pi
 
 from saliency_losses.core import checks
-from saliency_losses.core.distance import FAR, squared_distance
+from saliency_losses.core.distance import squared_distance
 from saliency_losses.core.ops import Array, Ops
 from saliency_losses.core.regions import counts
 
@@ -116,28 +116,27 @@ def _distance_weights(xp: Ops, foreground: Array, like: Array, phi: int, distanc
     if distance == "window":
         # W §3: the squared distance as far as φ, and infinity beyond.
         squared = _squared_distance_within(xp, foreground, phi)
-        near, delta = squared <= phi**2, xp.cast(squared, like)
-    else:
-        squared = squared_distance(xp, foreground)
-        near, delta = squared < FAR, xp.sqrt(xp.cast(squared, like))
-    weights = xp.where(near, 2 - xp.exp(ALPHA * delta), 2.0)
-    return xp.where(foreground, 1.0, weights)
+        weights = 2 - xp.exp(ALPHA * xp.cast(squared, like))
+        return xp.where(squared <= phi**2, weights, 2.0)
+    # From a distance of 512 the weight is 2 to the last digit.
+    squared = xp.clip(squared_distance(xp, foreground), 0, 512**2)
+    return 2 - xp.exp(ALPHA * xp.sqrt(xp.cast(squared, like)))
 
 
 def _squared_distance_within(xp: Ops, foreground: Array, reach: int) -> Array:
     """The squared Euclidean distance to the nearest foreground pixel, in integers.
 
     It is the minimum over the foreground of a sum over axes, so one axis follows the other.
-    Offsets beyond `reach` in any axis are not looked at. `FAR` where there is no foreground.
+    `reach`² + 1 stands for all that is farther.
     """
-    squared = FAR * xp.int32(~foreground)
+    far = reach**2 + 1
+    squared = xp.integers_to(~foreground, far + reach**2) * far
     for axis in range(1, foreground.ndim):
-        near, length = min(reach, foreground.shape[axis] - 1), foreground.shape[axis]
-        padded = xp.pad(squared, axis, near, near, FAR)
-        for k in (k for k in range(2 * near + 1) if k != near):
-            rest = (slice(None),) * axis
-            squared = xp.minimum(squared, padded[(*rest, slice(k, k + length))]
-                                 + (k - near) ** 2)
+        near = min(reach, foreground.shape[axis] - 1)
+        shifted = xp.shifts(squared, axis, near, far)
+        for k in range(1, near + 1):
+            either = xp.minimum(shifted[near - k], shifted[near + k])
+            squared = xp.minimum(squared, either + k**2)
     return squared
 
 

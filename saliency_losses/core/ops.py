@@ -90,6 +90,9 @@ class Ops(Protocol):
         """Bools and integers as float32; floats unchanged."""
 
     def int32(self, x: Array) -> Array: ...
+    def integers_to(self, x: Array, most: int) -> Array:
+        """Bools as integers that hold 0 to `most`, as narrow as is fast."""
+
     def integers(self, x: Array) -> Array:
         """Bools and integers as integers that can index."""
 
@@ -177,6 +180,9 @@ class Ops(Protocol):
 
     # Space, on ``(B, *spatial)``
     def pad(self, x: Array, axis: int, before: int, after: int, value: float) -> Array: ...
+    def shifts(self, x: Array, axis: int, reach: int, value: float) -> Sequence[Array]:
+        """`x` moved by −reach..reach along `axis`, `value` outside: each x_{i+k}."""
+
     def filter_axis(self, x: Array, taps: Sequence[float], axis: int) -> Array:
         """Correlation with an odd number of `taps` along `axis`, zeros outside."""
 

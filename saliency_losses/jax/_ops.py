@@ -129,6 +129,10 @@ def int32(x: Array) -> Array:
     return x.astype(jnp.int32)
 
 
+def integers_to(x: Array, most: int) -> Array:
+    return x.astype(jnp.int32)
+
+
 def integers(x: Array) -> Array:
     return x if x.dtype.itemsize > 2 else x.astype(jnp.int32)
 
@@ -289,12 +293,15 @@ def pad(x: Array, axis: int, before: int, after: int, value: float) -> Array:
     return jnp.pad(x, width, constant_values=value)
 
 
+def shifts(x: Array, axis: int, reach: int, value: float) -> list[Array]:
+    padded, length = pad(x, axis, reach, reach, value), x.shape[axis]
+    return [lax.slice_in_dim(padded, k, k + length, axis=axis) for k in range(2 * reach + 1)]
+
+
 def filter_axis(x: Array, taps: Sequence[float], axis: int) -> Array:
-    length, halo = x.shape[axis], len(taps) // 2
-    padded = pad(x, axis, halo, halo, 0.0)
     total = jnp.zeros_like(x)
-    for k, tap in enumerate(taps):
-        total = total + tap * lax.slice_in_dim(padded, k, k + length, axis=axis)
+    for tap, shifted in zip(taps, shifts(x, axis, len(taps) // 2, 0.0), strict=True):
+        total = total + tap * shifted
     return total
 
 

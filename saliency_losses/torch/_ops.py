@@ -124,6 +124,12 @@ def int32(x: Tensor) -> Tensor:
     return x.int()
 
 
+def integers_to(x: Tensor, most: int) -> Tensor:
+    # Narrow integers are faster in proportion; the compiler handles those of 16 bits one by one.
+    narrow = torch.uint8 if most < 2**8 and not torch.compiler.is_compiling() else torch.int32
+    return x.to(narrow)
+
+
 def integers(x: Tensor) -> Tensor:
     return x.long()
 
@@ -165,8 +171,8 @@ def isnan(x: Tensor) -> Tensor:
 
 
 def softplus(x: Tensor) -> Tensor:
-    # F.softplus drops the logarithm above its threshold of 20.
-    return -F.logsigmoid(-x)
+    # Above the threshold x is returned: at 40 that is exact to rounding, at the default 20 not.
+    return F.softplus(x, threshold=40)
 
 
 def sum_pixels(x: Tensor) -> Tensor:
@@ -306,14 +312,81 @@ def pad(x: Tensor, axis: int, before: int, after: int, value: float) -> Tensor:
     return F.pad(x, [0, 0] * (x.ndim - 1 - axis) + [before, after], value=value)
 
 
+def _compiling_plainly() -> bool:
+    # Under `torch.func` torch 2.13 compiles the gradient's gradient of a function with its own
+    # backward wrongly, and cannot map it.
+    return torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+
+
+def shifts(x: Tensor, axis: int, reach: int, value: float) -> list[Tensor]:
+    padded, length = pad(x, axis, reach, reach, value), x.shape[axis]
+    if not _compiling_plainly():
+        return [padded.narrow(axis, k, length) for k in range(2 * reach + 1)]
+    # Such views make the compiler write the padded map out, and not look at every pixel of every
+    # shift whether it lies inside.
+    padded = padded.contiguous()
+    step = padded.stride(axis)
+    return [padded.as_strided(x.shape, padded.stride(), k * step) for k in range(2 * reach + 1)]
+
+
 def filter_axis(x: Tensor, taps: Sequence[float], axis: int) -> Tensor:
-    # Shifted sums: a matrix product would be faster, but its gradient, if taken under autocast,
-    # would be in half precision.
-    length, halo = x.shape[axis], len(taps) // 2
-    padded = pad(x, axis, halo, halo, 0.0)
-    total = taps[0] * padded.narrow(axis, 0, length)
-    for k in range(1, len(taps)):
-        total = total.add(padded.narrow(axis, k, length), alpha=taps[k])
+    result: Tensor
+    if _compiling_plainly():
+        result = _CompiledFilter.apply(x, axis, tuple(taps))  # type: ignore[no-untyped-call]
+    elif torch.compiler.is_compiling():
+        result = _filtered(x, axis, taps)
+    else:
+        result = _Filter.apply(x, axis, *taps)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Filter(torch.autograd.Function):
+    """Backward is one filter more; autograd would go back through every shift."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, axis: int, *taps: float) -> Tensor:
+        if x.device.type != "cpu":
+            return _filtered(x, axis, taps)
+        # Image by image: what is read and written again and again stays in the cache.
+        return torch.cat([_filtered(image, axis, taps) for image in x.split(1)])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.axis, *ctx.taps = inputs
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return filter_axis(grad, ctx.taps[::-1], ctx.axis), None, *(None for _ in ctx.taps)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        return filter_axis(tangent, ctx.taps, ctx.axis)
+
+
+class _CompiledFilter(torch.autograd.Function):
+    """The same in the only form that the compiler takes: taps in one argument, and no `jvp`."""
+
+    @staticmethod
+    def forward(x: Tensor, axis: int, taps: tuple[float, ...]) -> Tensor:
+        return _filtered(x, axis, taps)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.axis, ctx.taps = inputs
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return filter_axis(grad, ctx.taps[::-1], ctx.axis), None, None
+
+
+def _filtered(x: Tensor, axis: int, taps: Sequence[float]) -> Tensor:
+    # Shifted sums: a matrix product would be in half precision under autocast.
+    first, *rest = shifts(x, axis, len(taps) // 2, 0.0)
+    total = taps[0] * first
+    for tap, shifted in zip(taps[1:], rest, strict=True):
+        total.add_(shifted, alpha=tap)
     return total
 
 
