@@ -54,18 +54,20 @@ def weighted_fbeta_loss(xp: Ops, probs: Array, target: Array, *, beta: float, th
         checks.alike("distance_weights", given, "probs", probs)
         p, b = xp.promote(p, xp.reshape(xp.images(given), maps))
 
-    residual = p - xp.cast(foreground, p)
-    e = residual * residual if error == "squared" else xp.abs(residual)
-    # W eq. 3: at foreground pixels the Gaussian sum of the foreground errors around
-    spread = _gaussian(xp, xp.where(foreground, e, 0.0), theta, normalize_kernel)
-    # W eq. 5
-    weighted = xp.where(foreground & (spread < e), spread, e) * b
-    missed = xp.where(foreground, weighted, 0.0)
-    spurious = xp.where(background, weighted, 0.0)
+    def errors(residual: Array, b: Array) -> Array:
+        # Below 0 are the misses, which are at foreground pixels, above 0 the false alarms.
+        e, miss = residual * residual if error == "squared" else xp.abs(residual), residual < 0
+        # W eq. 3: at foreground pixels the Gaussian sum of the foreground errors around
+        spread = _gaussian(xp, xp.where(miss, e, 0.0), theta, normalize_kernel)
+        # W eq. 5
+        weighted = xp.where(miss & (spread < e), spread, e) * b
+        return xp.join([xp.sum_pixels(xp.flat(xp.where(miss, weighted, 0.0))),
+                        xp.sum_pixels(xp.flat(xp.where(miss, 0.0, weighted)))])
 
+    # The signed errors and their weights are all that the gradient needs.
+    sums = xp.recomputed(errors, p - xp.cast(foreground, p), b)
+    false_negative, false_positive = sums[:, 0], sums[:, 1]
     size, others = counts(xp, xp.flat(foreground), p), counts(xp, xp.flat(background), p)
-    false_negative = xp.sum_pixels(xp.flat(missed))
-    false_positive = xp.sum_pixels(xp.flat(spurious))
     # W eq. 6 as 1 − F = (β² FN + FP) / ((1 + β²) TP + β² FN + FP), with TP = |Y| − FN
     some = size > 0
     wrong = beta**2 * false_negative + false_positive

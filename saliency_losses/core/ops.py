@@ -11,7 +11,7 @@ Four kinds of arrays pass between them, always with the images on the first axis
 Arithmetic, comparison, ``&``, ``|``, ``~``, ``.shape`` and ``.ndim`` are the arrays' own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 Array = Any
@@ -159,8 +159,23 @@ class Ops(Protocol):
     def region_take(self, x: Array, index: Array) -> Array:
         """Each pixel's own region's value: ``(N, R)`` to a map, regions to features."""
 
+    def own_gradient(self, function: Callable[..., tuple[Array, ...]],
+                     pull: Callable[..., Array], x: Array,
+                     *constants: Array) -> tuple[Array, ...]:
+        """function(x, *constants), whose gradient in `x` is pull(grads, outputs, x, *constants).
+
+        A backend may use that, or its own differentiation of `function`. Neither may refer to
+        other arrays than its arguments.
+        """
+
     def weighted_sums(self, x: Array, weights: Array) -> Array:
         """Regions Σ_i w_ri x_i, from features `x` and a stack of weights."""
+
+    def recomputed(self, function: Callable[..., Array], *inputs: Array) -> Array:
+        """function(*inputs), of which only `inputs` may be kept for the gradient.
+
+        The function may not refer to other arrays than its arguments.
+        """
 
     def squared_distances(self, x: Array, centers: Array) -> Array:
         """A stack ‖x_i − c_r‖², from features `x` and regions `centers`.

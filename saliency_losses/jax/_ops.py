@@ -1,6 +1,6 @@
 """The primitives of `core.ops.Ops` in JAX."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -252,6 +252,11 @@ def region_take(x: Array, index: Array) -> Array:
     return jnp.take_along_axis(jnp.tile(x, (1, runs, 1)), index[..., None], axis=1)
 
 
+def own_gradient(function: Callable[..., tuple[Array, ...]], pull: Callable[..., Array], x: Array,
+                 *constants: Array) -> tuple[Array, ...]:
+    return function(x, *constants)
+
+
 def weighted_sums(x: Array, weights: Array) -> Array:
     # In runs: one product over all pixels is added up one by one on a CPU, 1 % off at a million.
     rest = -x.shape[1] % _RUN
@@ -264,6 +269,10 @@ def weighted_sums(x: Array, weights: Array) -> Array:
         precision=lax.Precision.HIGHEST,  # no TF32
     )
     return sums.sum(1)
+
+
+def recomputed(function: Callable[..., Array], *inputs: Array) -> Array:
+    return function(*inputs)  # XLA keeps less of it by itself than a checkpoint would cost
 
 
 def squared_distances(x: Array, centers: Array) -> Array:

@@ -1,6 +1,6 @@
 """The primitives of `core.ops.Ops` in PyTorch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from math import prod
 from typing import Any
@@ -218,12 +218,13 @@ def sum_images(x: Tensor) -> Tensor:
 def region_index(labels: Tensor, num_regions: int) -> Tensor:
     pixels = labels.shape[1]
     runs = blocks(pixels, num_regions)
-    run = torch.arange(pixels, device=labels.device) // -(-max(pixels, 1) // runs)
-    return labels.clamp(0, num_regions - 1) + num_regions * run
+    first = num_regions * torch.arange(runs, device=labels.device).unsqueeze(1)
+    first = first.expand(-1, -(-pixels // runs)).reshape(-1)[:pixels]
+    return labels.clamp(0, num_regions - 1) + first
 
 
 def region_count(index: Tensor, counted: Tensor | None, num_regions: int) -> Tensor:
-    ones = torch.ones_like(index) if counted is None else counted.to(index.dtype)
+    ones = index.new_ones(()).expand(index.shape) if counted is None else counted.long()
     return region_sum(ones.unsqueeze(1), index, num_regions).squeeze(1)
 
 
@@ -241,10 +242,104 @@ def region_take(x: Tensor, index: Tensor) -> Tensor:
     return x.repeat(1, 1, runs).gather(2, index.unsqueeze(1).expand(-1, x.shape[1], -1))
 
 
+def own_gradient(function: Callable[..., tuple[Tensor, ...]], pull: Callable[..., Tensor],
+                 x: Tensor, *constants: Tensor) -> tuple[Tensor, ...]:
+    if torch.compiler.is_compiling():
+        return function(x, *constants)
+    results: tuple[Tensor, ...] = _OwnGradient.apply(  # type: ignore[no-untyped-call]
+        function, pull, x, *constants)
+    return results
+
+
+class _OwnGradient(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(function: Callable[..., tuple[Tensor, ...]], pull: Callable[..., Tensor],
+                x: Tensor, *constants: Tensor) -> tuple[Tensor, ...]:
+        return function(x, *constants)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.function, ctx.pull, x, *constants = inputs
+        # PyTorch takes indices of 64 bits only, but half of that holds them.
+        narrow = [c.int() if c.dtype == torch.int64 else c for c in constants]
+        ctx.save_for_backward(x, *narrow, *output)
+        ctx.save_for_forward(x, *constants)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, *rest = (t.long() if t.dtype == torch.int32 else t for t in ctx.saved_tensors)
+        constants, outputs = rest[: -len(grads)], rest[-len(grads) :]
+        pulled = ctx.pull(grads, outputs, x, *constants)
+        return None, None, pulled, *(None for _ in constants)
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, __: None, tangent: Tensor, *___: None) -> tuple[Tensor, ...]:
+        x, *constants = ctx.saved_tensors
+        outputs = ctx.function(x, *constants)
+        # The pull is linear in the gradients, and the transpose of the wanted push.
+        push = torch.func.vjp(lambda grads: ctx.pull(grads, outputs, x, *constants),
+                              tuple(torch.zeros_like(y) for y in outputs))[1]
+        moved: tuple[Tensor, ...]
+        (moved,) = push(tangent)
+        return moved
+
+
 def weighted_sums(x: Tensor, weights: Tensor) -> Tensor:
     # One region after the other, as a sum and not a matrix product: exact in float32 at any size,
     # and TF32 and autocast leave it alone.
     return torch.stack([(x * weights[:, r : r + 1]).sum(2) for r in range(weights.shape[1])], 2)
+
+
+def recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():
+        # The compiler decides by itself what to keep.
+        return function(*inputs)
+    result: Tensor = _Recomputed.apply(function, *inputs)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Recomputed(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        return function(*inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.function, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        function, floats, inputs = _of_floats(ctx.function, ctx.saved_tensors)
+        slopes = iter(torch.func.vjp(function, *floats)[1](grad))
+        return None, *(next(slopes) if x.is_floating_point() else None for x in inputs)
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Tensor:
+        # The pull is linear in its argument, and the transpose of the wanted push: its own pull.
+        function, floats, inputs = _of_floats(ctx.function, ctx.saved_tensors)
+        output, pull = torch.func.vjp(function, *floats)
+        push = torch.func.vjp(pull, torch.zeros_like(output))[1]
+        given = [t for t, x in zip(tangents, inputs, strict=True) if x.is_floating_point()]
+        moved: Tensor
+        (moved,) = push(tuple(torch.zeros_like(x) if t is None else t
+                              for t, x in zip(given, floats, strict=True)))
+        return moved
+
+
+def _of_floats(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]
+               ) -> tuple[Callable[..., Tensor], list[Tensor], tuple[Tensor, ...]]:
+    """The function of its floating-point inputs alone, and those."""
+    def of(*floats: Tensor) -> Tensor:
+        rest = iter(floats)
+        return function(*(next(rest) if x.is_floating_point() else x for x in inputs))
+
+    return of, [x for x in inputs if x.is_floating_point()], inputs
 
 
 def squared_distances(x: Tensor, centers: Tensor) -> Tensor:
@@ -260,6 +355,13 @@ def _squared_distances(x: Tensor, centers: Tensor) -> Tensor:
                         for r in range(centers.shape[2])], 1)
 
 
+def _image_by_image(*xs: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    # On a CPU temporaries of one image stay in the cache, and those of a batch ask for new pages.
+    if xs[0].device.type != "cpu":
+        return [xs]
+    return zip(*(torch.split(x, 1) for x in xs), strict=True)
+
+
 class _SquaredDistances(torch.autograd.Function):
     """Autograd would keep every difference, (pixels x R x C); they are cheaper to take again."""
 
@@ -267,7 +369,7 @@ class _SquaredDistances(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, centers: Tensor) -> Tensor:
-        return _squared_distances(x, centers)
+        return torch.cat([_squared_distances(*image) for image in _image_by_image(x, centers)])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -276,13 +378,9 @@ class _SquaredDistances(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        x, centers = ctx.saved_tensors
-        of_x, of_centers = torch.zeros_like(x), []
-        for r in range(centers.shape[2]):
-            pull = (x - centers[:, :, r : r + 1]) * (2 * grad[:, r : r + 1])
-            of_x = of_x + pull
-            of_centers.append(-pull.sum(2))
-        return of_x, torch.stack(of_centers, 2)
+        pulls = [_pulls(*image) for image in _image_by_image(*ctx.saved_tensors, grad)]
+        return (torch.cat([of_x for of_x, _ in pulls]),
+                torch.cat([of_centers for _, of_centers in pulls]))
 
     @staticmethod
     def jvp(ctx: Any, x_tangent: Tensor | None, centers_tangent: Tensor | None) -> Tensor:
@@ -294,6 +392,17 @@ class _SquaredDistances(torch.autograd.Function):
                 change = change - centers_tangent[:, :, r : r + 1]
             tangents.append(2 * ((x - centers[:, :, r : r + 1]) * change).sum(1))
         return torch.stack(tangents, 1)
+
+
+def _pulls(x: Tensor, centers: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of squared distances."""
+    of_x, of_centers = None, []
+    for r in range(centers.shape[2]):
+        pull = (x - centers[:, :, r : r + 1]) * (2 * grad[:, r : r + 1])
+        of_x = pull if of_x is None else of_x + pull
+        of_centers.append(-pull.sum(2))
+    assert of_x is not None
+    return of_x, torch.stack(of_centers, 2)
 
 
 def sort_descending(x: Tensor) -> Tensor:
@@ -347,14 +456,11 @@ class _Filter(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, axis: int, *taps: float) -> Tensor:
-        if x.device.type != "cpu":
-            return _filtered(x, axis, taps)
-        # Image by image: what is read and written again and again stays in the cache.
-        return torch.cat([_filtered(image, axis, taps) for image in x.split(1)])
+        return torch.cat([_filtered(image, axis, taps) for image, in _image_by_image(x)])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, ctx.axis, *ctx.taps = inputs
+        ctx.axis, *ctx.taps = inputs[1:]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
