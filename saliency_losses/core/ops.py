@@ -116,6 +116,8 @@ class Ops(Protocol):
     def softplus(self, x: Array) -> Array:
         """log(1 + exp(x)), exact to rounding for any x."""
 
+    def sigmoid(self, x: Array) -> Array: ...
+
     # Reductions
     def sum_pixels(self, x: Array) -> Array:
         """A map to ``(N,)``, features to ``(N, C)``; the error does not grow with the pixels."""
@@ -217,6 +219,12 @@ class Ops(Protocol):
         """``(B, R, *spatial)`` from R of ``(B, *spatial)``."""
 
     # Values and chance
+    def known_within(self, x: Array, low: float, high: float) -> Array | None:
+        """False for each image, ``(N,)``, if it costs little to see that all lie in low..high.
+
+        None if some do not, or if values cannot be read here without cost or at all.
+        """
+
     def first(self, values: Array, bad: Array) -> float | None:
         """The first number (NaN passed over) of `values` where `bad`.
 

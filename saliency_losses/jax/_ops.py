@@ -177,6 +177,10 @@ def softplus(x: Array) -> Array:
     return jax.nn.softplus(x)
 
 
+def sigmoid(x: Array) -> Array:
+    return jax.nn.sigmoid(x)
+
+
 def sum_pixels(x: Array) -> Array:
     # In runs, and then the runs: fused with a product, XLA adds a million pixels up less exactly.
     # The barrier keeps it from joining the two sums.
@@ -362,6 +366,10 @@ def take_along(x: Array, index: Array, axis: int) -> Array:
 
 def join(xs: Sequence[Array]) -> Array:
     return jnp.stack(list(xs), 1)
+
+
+def known_within(x: Array, low: float, high: float) -> None:
+    return None
 
 
 def first(values: Array, bad: Array) -> float | None:

@@ -175,6 +175,10 @@ def softplus(x: Tensor) -> Tensor:
     return F.softplus(x, threshold=40)
 
 
+def sigmoid(x: Tensor) -> Tensor:
+    return x.sigmoid()
+
+
 def sum_pixels(x: Tensor) -> Tensor:
     return x.sum(-1)
 
@@ -200,7 +204,8 @@ def logsumexp_stack(x: Tensor) -> Tensor:
 
 
 def count(x: Tensor) -> Tensor:
-    return x.sum(1)
+    # PyTorch copies the map to the dtype of the sum, and 32 bits are half of 64.
+    return x.sum(1, dtype=torch.int32).long()
 
 
 def max_pixels(x: Tensor) -> Tensor:
@@ -323,8 +328,8 @@ class _Recomputed(torch.autograd.Function):
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Tensor:
         # The pull is linear in its argument, and the transpose of the wanted push: its own pull.
         function, floats, inputs = _of_floats(ctx.function, ctx.saved_tensors)
-        output, pull = torch.func.vjp(function, *floats)
-        push = torch.func.vjp(pull, torch.zeros_like(output))[1]
+        linearized = torch.func.vjp(function, *floats)
+        push = torch.func.vjp(linearized[1], torch.zeros_like(linearized[0]))[1]
         given = [t for t, x in zip(tangents, inputs, strict=True) if x.is_floating_point()]
         moved: Tensor
         (moved,) = push(tuple(torch.zeros_like(x) if t is None else t
@@ -541,6 +546,17 @@ def take_along(x: Tensor, index: Tensor, axis: int) -> Tensor:
 
 def join(xs: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(xs), 1)
+
+
+def known_within(x: Tensor, low: float, high: float) -> Tensor | None:
+    if torch.compiler.is_compiling() or x.device.type != "cpu":
+        return None
+    try:
+        least, most = x.detach().aminmax()
+        within = bool(least >= low) and bool(most <= high)
+    except RuntimeError:
+        return None  # no values: vmap, tracers, or no pixels
+    return x.new_zeros(x.shape[0], dtype=torch.bool) if within else None
 
 
 def first(values: Tensor, bad: Tensor) -> float | None:
