@@ -223,6 +223,17 @@ def test_compiled_equals_eager_for_some(name: str) -> None:
     check_compiled(BY_NAME[name], 1e-9)
 
 
+@pytest.mark.usefixtures("fresh_compiler")
+def test_compiled_sums_by_region_hold_where_the_last_run_is_shorter() -> None:
+    labels = torch.arange(2 * 10_000).reshape(2, 100, 100) // 7 % 2
+    probs = torch.rand(2, 2, 100, 100, generator=torch.Generator().manual_seed(0),
+                       dtype=torch.float64, requires_grad=True)
+    of = lambda x: TORCH.functions.cas_loss(x, labels, reduction="none")  # noqa: E731
+    compiled = torch.compile(of, fullgraph=True, dynamic=False)
+    same(compiled(probs), of(probs))
+    same(gradients(compiled, [probs]), gradients(of, [probs]))
+
+
 def larger(case: Case) -> Case:
     """The case at other sizes: three images, and the last spatial axis doubled."""
     def grow(x: Any, channels: bool, spatial: bool) -> Any:

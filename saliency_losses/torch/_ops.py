@@ -223,9 +223,12 @@ def sum_images(x: Tensor) -> Tensor:
 def region_index(labels: Tensor, num_regions: int) -> Tensor:
     pixels = labels.shape[1]
     runs = blocks(pixels, num_regions)
-    first = num_regions * torch.arange(runs, device=labels.device).unsqueeze(1)
-    first = first.expand(-1, -(-pixels // runs)).reshape(-1)[:pixels]
-    return labels.clamp(0, num_regions - 1) + first
+    length = -(-max(pixels, 1) // runs)
+    # Not by division: torch 2.13 compiles that wrongly on a CPU if the last run is shorter.
+    run = torch.bucketize(torch.arange(pixels, device=labels.device),
+                          torch.arange(length, max(pixels, length), length, device=labels.device),
+                          right=True)
+    return labels.clamp(0, num_regions - 1) + num_regions * run
 
 
 def region_count(index: Tensor, counted: Tensor | None, num_regions: int) -> Tensor:
