@@ -13,7 +13,10 @@ from tests.backends import BACKENDS, CHANNELS
 from tests.cases import BAD_VALUES, BY_NAME, CASES, Case, bind
 
 # torch 2.13's own forward mode and compiler still use what it deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+]
 
 TORCH = BACKENDS["torch"]
 # With stop_gradient the gradient is meant to be another than the function's own.
@@ -218,6 +221,17 @@ def test_compiled_equals_eager_in_float32(name: str) -> None:
 @pytest.mark.usefixtures("fresh_compiler")
 def test_compiled_equals_eager_for_some(name: str) -> None:
     check_compiled(BY_NAME[name], 1e-9)
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+def test_compiled_sums_by_region_hold_where_the_last_run_is_shorter() -> None:
+    labels = torch.arange(2 * 10_000).reshape(2, 100, 100) // 7 % 2
+    probs = torch.rand(2, 2, 100, 100, generator=torch.Generator().manual_seed(0),
+                       dtype=torch.float64, requires_grad=True)
+    of = lambda x: TORCH.functions.cas_loss(x, labels, reduction="none")  # noqa: E731
+    compiled = torch.compile(of, fullgraph=True, dynamic=False)
+    same(compiled(probs), of(probs))
+    same(gradients(compiled, [probs]), gradients(of, [probs]))
 
 
 def larger(case: Case) -> Case:

@@ -34,12 +34,24 @@ def cas_loss(xp: Ops, probs: Array, labels: Array, *, num_regions: int, alpha: f
     area = xp.cast(xp.region_count(index, counted, num_regions), s)
     present = area > 0
     share = 1.0 / xp.maximum(area, 1.0)
-    region_mean = xp.region_sum(s, index, num_regions) * xp.over_channels(share)
 
-    # C eq. 1, uniformer: Σ_r mean_{i in r} ‖s_i − ŝ_r‖²
-    residual = s - xp.region_take(region_mean, index)
-    weight = keep(xp, xp.region_take(share, index), counted)
-    uniformer = xp.sum_pixels(xp.sum_channels(residual * residual) * weight)
+    def moments(s: Array, index: Array, share: Array, *counted: Array) -> tuple[Array, Array]:
+        means = xp.region_sum(s, index, num_regions) * xp.over_channels(share)
+        # C eq. 1, uniformer: Σ_r mean_{i in r} ‖s_i − ŝ_r‖²
+        residual = s - xp.region_take(means, index)
+        weight = keep(xp, xp.region_take(share, index), counted[0] if counted else None)
+        return means, xp.sum_pixels(xp.sum_channels(residual * residual) * weight)
+
+    def pull(grads: tuple[Array, Array], outputs: tuple[Array, Array], s: Array, index: Array,
+             share: Array, *_: Array) -> Array:
+        # Moving a mean does not change the uniformer; pixels that do not count are constant.
+        slope = 2 * xp.over_pixels(grads[1]) * share
+        shift = xp.over_channels(share) * grads[0] - xp.over_channels(slope) * outputs[0]
+        return (s * xp.over_channels(xp.region_take(slope, index))
+                + xp.region_take(shift, index))
+
+    constants = (index, share) if counted is None else (index, share, counted)
+    region_mean, uniformer = xp.own_gradient(moments, pull, s, *constants)
 
     # C eq. 1, discriminator: Σ_{r≠q} ‖ŝ_r − ŝ_q‖² = 2R Σ_r ‖ŝ_r − m‖², accurate for near means
     regions = xp.sum_pixels(xp.cast(present, s))

@@ -153,13 +153,20 @@ def label_values(xp: Ops, name: str, x: Array, num_regions: int, counted: Array 
     repair = ("a 0/255 mask: divide by 255; pixels to ignore: pass mask="
               f"{name} != 255" if num_regions <= 2 else
               "raise num_regions, or pass mask= to ignore pixels")
-    return values(xp, name, x, (x >= 0) & (x < num_regions), counted,
-                  f"in 0..{num_regions - 1}", repair)
+    return _within(xp, name, x, 0, num_regions - 1, counted, f"in 0..{num_regions - 1}", repair)
 
 
 def probability_values(xp: Ops, name: str, x: Array, counted: Array | None) -> Array:
-    return values(xp, name, x, ~((x < 0) | (x > 1)), counted, "in [0, 1]",
-                  "logits: apply sigmoid or softmax first; a 0/255 map: divide by 255")
+    return _within(xp, name, x, 0, 1, counted, "in [0, 1]",
+                   "logits: apply sigmoid or softmax first; a 0/255 map: divide by 255")
+
+
+def _within(xp: Ops, name: str, x: Array, low: float, high: float, counted: Array | None,
+            expected: str, repair: str) -> Array:
+    none = xp.known_within(x, low, high)
+    if none is not None:
+        return none
+    return values(xp, name, x, ~((x < low) | (x > high)), counted, expected, repair)
 
 
 def weight_values(xp: Ops, name: str, x: Array) -> Array:

@@ -3,7 +3,7 @@
 from math import exp, log, pi
 
 from saliency_losses.core import checks
-from saliency_losses.core.distance import FAR, squared_distance
+from saliency_losses.core.distance import squared_distance
 from saliency_losses.core.ops import Array, Ops
 from saliency_losses.core.regions import counts
 
@@ -54,18 +54,20 @@ def weighted_fbeta_loss(xp: Ops, probs: Array, target: Array, *, beta: float, th
         checks.alike("distance_weights", given, "probs", probs)
         p, b = xp.promote(p, xp.reshape(xp.images(given), maps))
 
-    residual = p - xp.cast(foreground, p)
-    e = residual * residual if error == "squared" else xp.abs(residual)
-    # W eq. 3: at foreground pixels the Gaussian sum of the foreground errors around
-    spread = _gaussian(xp, xp.where(foreground, e, 0.0), theta, normalize_kernel)
-    # W eq. 5
-    weighted = xp.where(foreground & (spread < e), spread, e) * b
-    missed = xp.where(foreground, weighted, 0.0)
-    spurious = xp.where(background, weighted, 0.0)
+    def errors(residual: Array, b: Array) -> Array:
+        # Below 0 are the misses, which are at foreground pixels, above 0 the false alarms.
+        e, miss = residual * residual if error == "squared" else xp.abs(residual), residual < 0
+        # W eq. 3: at foreground pixels the Gaussian sum of the foreground errors around
+        spread = _gaussian(xp, xp.where(miss, e, 0.0), theta, normalize_kernel)
+        # W eq. 5
+        weighted = xp.where(miss & (spread < e), spread, e) * b
+        return xp.join([xp.sum_pixels(xp.flat(xp.where(miss, weighted, 0.0))),
+                        xp.sum_pixels(xp.flat(xp.where(miss, 0.0, weighted)))])
 
+    # The signed errors and their weights are all that the gradient needs.
+    sums = xp.recomputed(errors, p - xp.cast(foreground, p), b)
+    false_negative, false_positive = sums[:, 0], sums[:, 1]
     size, others = counts(xp, xp.flat(foreground), p), counts(xp, xp.flat(background), p)
-    false_negative = xp.sum_pixels(xp.flat(missed))
-    false_positive = xp.sum_pixels(xp.flat(spurious))
     # W eq. 6 as 1 − F = (β² FN + FP) / ((1 + β²) TP + β² FN + FP), with TP = |Y| − FN
     some = size > 0
     wrong = beta**2 * false_negative + false_positive
@@ -118,28 +120,32 @@ def _distance_weights(xp: Ops, foreground: Array, like: Array, phi: int, distanc
     if distance == "window":
         # W §3: the squared distance as far as φ, and infinity beyond.
         squared = _squared_distance_within(xp, foreground, phi)
-        near, delta = squared <= phi**2, xp.cast(squared, like)
-    else:
-        squared = squared_distance(xp, foreground)
-        near, delta = squared < FAR, xp.sqrt(xp.cast(squared, like))
-    weights = xp.where(near, 2 - xp.exp(ALPHA * delta), 2.0)
-    return xp.where(foreground, 1.0, weights)
+        weights = 2 - xp.exp(ALPHA * xp.cast(squared, like))
+        return xp.where(squared <= phi**2, weights, 2.0)
+    return importance(xp, squared_distance(xp, foreground), like)
+
+
+def importance(xp: Ops, squared: Array, like: Array) -> Array:
+    """B of W eq. 4 from the exact squared distance, which is 0 at foreground."""
+    # From a distance of 512 it is 2 to the last digit, and numbers that underflow are slow.
+    distance = xp.sqrt(xp.cast(xp.clip(squared, 0, 512**2), like))
+    return 2 - xp.exp(ALPHA * distance)
 
 
 def _squared_distance_within(xp: Ops, foreground: Array, reach: int) -> Array:
     """The squared Euclidean distance to the nearest foreground pixel, in integers.
 
     It is the minimum over the foreground of a sum over axes, so one axis follows the other.
-    Offsets beyond `reach` in any axis are not looked at. `FAR` where there is no foreground.
+    `reach`² + 1 stands for all that is farther.
     """
-    squared = FAR * xp.int32(~foreground)
+    far = reach**2 + 1
+    squared = xp.integers_to(~foreground, far + reach**2) * far
     for axis in range(1, foreground.ndim):
-        near, length = min(reach, foreground.shape[axis] - 1), foreground.shape[axis]
-        padded = xp.pad(squared, axis, near, near, FAR)
-        for k in (k for k in range(2 * near + 1) if k != near):
-            rest = (slice(None),) * axis
-            squared = xp.minimum(squared, padded[(*rest, slice(k, k + length))]
-                                 + (k - near) ** 2)
+        near = min(reach, foreground.shape[axis] - 1)
+        shifted = xp.shifts(squared, axis, near, far)
+        for k in range(1, near + 1):
+            either = xp.minimum(shifted[near - k], shifted[near + k])
+            squared = xp.minimum(squared, either + k**2)
     return squared
 
 

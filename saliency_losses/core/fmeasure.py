@@ -4,7 +4,7 @@ from math import exp
 
 from saliency_losses.core import checks
 from saliency_losses.core.distance import nearest_pixel
-from saliency_losses.core.fbeta import ALPHA, target_values
+from saliency_losses.core.fbeta import importance, target_values
 from saliency_losses.core.ops import Array, Ops
 from saliency_losses.core.regions import counts
 
@@ -42,9 +42,8 @@ def _of_maps(xp: Ops, p: Array, foreground: Array, beta: float) -> Array:
     spread = xp.reshape(xp.take_along(xp.flat(error), xp.flat(nearest), 1), p.shape)
     for axis in range(1, p.ndim):
         spread = xp.filter_axis(spread, GAUSSIAN, axis)
-    distance = xp.sqrt(xp.cast(squared, p))
-    weighted = xp.where(foreground & (spread < error), spread, error) * (
-        2 - xp.exp(ALPHA * distance))
+    weighted = (xp.where(foreground & (spread < error), spread, error)
+                * importance(xp, squared, p))
 
     size = counts(xp, xp.flat(foreground), p)
     missed = xp.sum_pixels(xp.flat(xp.where(foreground, weighted, 0.0)))

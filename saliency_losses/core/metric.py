@@ -47,17 +47,21 @@ def metric_loss(xp: Ops, features: Array, labels: Array, *, form: str, normalize
         gap = xp.sum_pixels(x * xp.over_channels(weights))
         loss = -xp.sum_vector(gap * gap)
     else:
-        if normalize:
-            x = x * xp.over_channels(unit_scale(xp, x))
-        gap = xp.sum_pixels(x * xp.over_channels(difference))
-        mean_salient = xp.sum_pixels(x * xp.over_channels(in_salient))
-        if form == "pairwise":
-            loss = _pairwise(xp, x, salient, difference, gap, mean_salient,
-                             (num_salient - num_background) / xp.maximum(
-                                 num_salient + num_background, 1.0))
-        else:
-            loss = _per_pixel(xp, x, salient, background, gap, mean_salient,
+        def of(x: Array, salient: Array, background: Array, difference: Array, in_salient: Array,
+               imbalance: Array) -> Array:
+            if normalize:
+                x = x * xp.over_channels(unit_scale(xp, x))
+            gap = xp.sum_pixels(x * xp.over_channels(difference))
+            mean_salient = xp.sum_pixels(x * xp.over_channels(in_salient))
+            if form == "pairwise":
+                return _pairwise(xp, x, salient, difference, gap, mean_salient, imbalance)
+            return _per_pixel(xp, x, salient, background, gap, mean_salient,
                               stop_gradient, hard_negatives)
+
+        imbalance = (num_salient - num_background) / xp.maximum(num_salient + num_background, 1.0)
+        inputs = x, salient, background, difference, in_salient, imbalance
+        # The unit vectors and their differences would be kept besides the features.
+        loss = xp.recomputed(of, *inputs) if normalize else of(*inputs)
     # An image without both regions has loss 0, but NaN features never pass for a 0.
     both = (num_salient > 0) & (num_background > 0)
     loss = xp.where(both | xp.isnan(loss), loss, 0.0)

@@ -1,10 +1,11 @@
 """The Jensen–Shannon mutual-information estimator (Chen et al., AAAI 2020; "R")."""
 
 from math import log
+from typing import Any
 
 from saliency_losses.core import checks
 from saliency_losses.core.ops import Array, Ops
-from saliency_losses.core.regions import keep, mean
+from saliency_losses.core.regions import counts, keep
 
 
 def check_options(balance: bool, reduction: str) -> None:
@@ -26,15 +27,27 @@ def js_mutual_information_loss(xp: Ops, scores: Array, joint: Array, *, balance:
     if counted is not None:
         counted = xp.flat(counted)
     t = keep(xp, xp.flat(scores), counted)
-    # R eq. 5: −log σ(T) = softplus(−T) for joint pairs, −log(1 − σ(T)) = softplus(T) for others
-    surprise = xp.softplus(xp.where(joint, -t, t))
+    apart = ~joint
+    if counted is not None:
+        joint, apart = joint & counted, apart & counted
+
+    def surprises(t: Array, joint: Array, apart: Array) -> tuple[Array, Array]:
+        # R eq. 5: −log σ(T) = softplus(−T) for joint pairs, −log(1 − σ(T)) = softplus(T) for others
+        surprise = xp.softplus(xp.where(joint, -t, t))
+        return tuple(xp.sum_pixels(keep(xp, surprise, pairs)) for pairs in (joint, apart))
+
+    def pull(grads: tuple[Array, Array], _: Any, t: Array, joint: Array, apart: Array) -> Array:
+        # Scores that do not count are constant, so theirs may be anything.
+        of_joint, of_apart = grads
+        slope = xp.where(joint, -xp.over_pixels(of_joint), xp.over_pixels(of_apart))
+        return slope * xp.sigmoid(xp.where(joint, -t, t))
+
+    of_joint, of_apart = xp.own_gradient(surprises, pull, t, joint, apart)
+    num_joint, num_apart = counts(xp, joint, t), counts(xp, apart, t)
     if balance:
-        apart = ~joint
-        if counted is not None:
-            joint, apart = joint & counted, apart & counted
-        loss = mean(xp, surprise, joint) + mean(xp, surprise, apart)
+        loss = of_joint / xp.maximum(num_joint, 1.0) + of_apart / xp.maximum(num_apart, 1.0)
     else:
-        loss = 2 * mean(xp, surprise, counted)
+        loss = 2 * (of_joint + of_apart) / xp.maximum(num_joint + num_apart, 1.0)
     return checks.reduce(xp, loss, reduction)
 
 

@@ -90,6 +90,9 @@ class Ops(Protocol):
         """Bools and integers as float32; floats unchanged."""
 
     def int32(self, x: Array) -> Array: ...
+    def integers_to(self, x: Array, most: int) -> Array:
+        """Bools as integers that hold 0 to `most`, as narrow as is fast."""
+
     def integers(self, x: Array) -> Array:
         """Bools and integers as integers that can index."""
 
@@ -112,6 +115,8 @@ class Ops(Protocol):
     def isnan(self, x: Array) -> Array: ...
     def softplus(self, x: Array) -> Array:
         """log(1 + exp(x)), exact to rounding for any x."""
+
+    def sigmoid(self, x: Array) -> Array: ...
 
     # Reductions
     def sum_pixels(self, x: Array) -> Array:
@@ -156,8 +161,23 @@ class Ops(Protocol):
     def region_take(self, x: Array, index: Array) -> Array:
         """Each pixel's own region's value: ``(N, R)`` to a map, regions to features."""
 
+    def own_gradient(self, function: Callable[..., tuple[Array, ...]],
+                     pull: Callable[..., Array], x: Array,
+                     *constants: Array) -> tuple[Array, ...]:
+        """function(x, *constants), whose gradient in `x` is pull(grads, outputs, x, *constants).
+
+        A backend may use that, or its own differentiation of `function`. Neither may refer to
+        other arrays than its arguments.
+        """
+
     def weighted_sums(self, x: Array, weights: Array) -> Array:
         """Regions Σ_i w_ri x_i, from features `x` and a stack of weights."""
+
+    def recomputed(self, function: Callable[..., Array], *inputs: Array) -> Array:
+        """function(*inputs), of which only `inputs` may be kept for the gradient.
+
+        The function may not refer to other arrays than its arguments.
+        """
 
     def squared_distances(self, x: Array, centers: Array) -> Array:
         """A stack ‖x_i − c_r‖², from features `x` and regions `centers`.
@@ -177,6 +197,9 @@ class Ops(Protocol):
 
     # Space, on ``(B, *spatial)``
     def pad(self, x: Array, axis: int, before: int, after: int, value: float) -> Array: ...
+    def shifts(self, x: Array, axis: int, reach: int, value: float) -> Sequence[Array]:
+        """`x` moved by −reach..reach along `axis`, `value` outside: each x_{i+k}."""
+
     def filter_axis(self, x: Array, taps: Sequence[float], axis: int) -> Array:
         """Correlation with an odd number of `taps` along `axis`, zeros outside."""
 
@@ -199,11 +222,17 @@ class Ops(Protocol):
     def join(self, xs: Sequence[Array]) -> Array:
         """``(B, R, *spatial)`` from R of ``(B, *spatial)``."""
 
-    def image_by_image(self, function: Callable[[Array], Sequence[Array]],
-                       x: Array) -> Sequence[Array]:
-        """function(x), which treats images alike; one at a time where that is faster."""
+    def image_by_image(self, function: Callable[..., Sequence[Array]],
+                       *xs: Array) -> Sequence[Array]:
+        """function(*xs), which treats images alike; one at a time where that is faster."""
 
     # Values and chance
+    def known_within(self, x: Array, low: float, high: float) -> Array | None:
+        """False for each image, ``(N,)``, if it costs little to see that all lie in low..high.
+
+        None if some do not, or if values cannot be read here without cost or at all.
+        """
+
     def first(self, values: Array, bad: Array) -> float | None:
         """The first number (NaN passed over) of `values` where `bad`.
 

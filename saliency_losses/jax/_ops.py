@@ -129,6 +129,10 @@ def int32(x: Array) -> Array:
     return x.astype(jnp.int32)
 
 
+def integers_to(x: Array, most: int) -> Array:
+    return x.astype(jnp.int32)
+
+
 def integers(x: Array) -> Array:
     return x if x.dtype.itemsize > 2 else x.astype(jnp.int32)
 
@@ -171,6 +175,10 @@ def isnan(x: Array) -> Array:
 
 def softplus(x: Array) -> Array:
     return jax.nn.softplus(x)
+
+
+def sigmoid(x: Array) -> Array:
+    return jax.nn.sigmoid(x)
 
 
 def sum_pixels(x: Array) -> Array:
@@ -248,6 +256,11 @@ def region_take(x: Array, index: Array) -> Array:
     return jnp.take_along_axis(jnp.tile(x, (1, runs, 1)), index[..., None], axis=1)
 
 
+def own_gradient(function: Callable[..., tuple[Array, ...]], pull: Callable[..., Array], x: Array,
+                 *constants: Array) -> tuple[Array, ...]:
+    return function(x, *constants)
+
+
 def weighted_sums(x: Array, weights: Array) -> Array:
     # In runs: one product over all pixels is added up one by one on a CPU, 1 % off at a million.
     rest = -x.shape[1] % _RUN
@@ -260,6 +273,10 @@ def weighted_sums(x: Array, weights: Array) -> Array:
         precision=lax.Precision.HIGHEST,  # no TF32
     )
     return sums.sum(1)
+
+
+def recomputed(function: Callable[..., Array], *inputs: Array) -> Array:
+    return function(*inputs)  # XLA keeps less of it by itself than a checkpoint would cost
 
 
 def squared_distances(x: Array, centers: Array) -> Array:
@@ -289,17 +306,20 @@ def pad(x: Array, axis: int, before: int, after: int, value: float) -> Array:
     return jnp.pad(x, width, constant_values=value)
 
 
+def shifts(x: Array, axis: int, reach: int, value: float) -> list[Array]:
+    padded, length = pad(x, axis, reach, reach, value), x.shape[axis]
+    return [lax.slice_in_dim(padded, k, k + length, axis=axis) for k in range(2 * reach + 1)]
+
+
 def filter_axis(x: Array, taps: Sequence[float], axis: int) -> Array:
-    length, halo = x.shape[axis], len(taps) // 2
-    padded = pad(x, axis, halo, halo, 0.0)
     total = jnp.zeros_like(x)
-    for k, tap in enumerate(taps):
-        total = total + tap * lax.slice_in_dim(padded, k, k + length, axis=axis)
+    for tap, shifted in zip(taps, shifts(x, axis, len(taps) // 2, 0.0), strict=True):
+        total = total + tap * shifted
     return total
 
 
-def image_by_image(function: Callable[[Array], Sequence[Array]], x: Array) -> Sequence[Array]:
-    return function(x)
+def image_by_image(function: Callable[..., Sequence[Array]], *xs: Array) -> Sequence[Array]:
+    return function(*xs)
 
 
 def nearest_true(x: Array, far: int) -> Array:
@@ -377,6 +397,10 @@ def take_along(x: Array, index: Array, axis: int) -> Array:
 
 def join(xs: Sequence[Array]) -> Array:
     return jnp.stack(list(xs), 1)
+
+
+def known_within(x: Array, low: float, high: float) -> None:
+    return None
 
 
 def first(values: Array, bad: Array) -> float | None:

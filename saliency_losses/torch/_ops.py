@@ -131,6 +131,12 @@ def int32(x: Tensor) -> Tensor:
     return x.int()
 
 
+def integers_to(x: Tensor, most: int) -> Tensor:
+    # Narrow integers are faster in proportion; the compiler handles those of 16 bits one by one.
+    narrow = torch.uint8 if most < 2**8 and not torch.compiler.is_compiling() else torch.int32
+    return x.to(narrow)
+
+
 def integers(x: Tensor) -> Tensor:
     return x.long()
 
@@ -172,8 +178,12 @@ def isnan(x: Tensor) -> Tensor:
 
 
 def softplus(x: Tensor) -> Tensor:
-    # F.softplus drops the logarithm above its threshold of 20.
-    return -F.logsigmoid(-x)
+    # Above the threshold x is returned: at 40 that is exact to rounding, at the default 20 not.
+    return F.softplus(x, threshold=40)
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    return x.sigmoid()
 
 
 def sum_pixels(x: Tensor) -> Tensor:
@@ -201,7 +211,8 @@ def logsumexp_stack(x: Tensor) -> Tensor:
 
 
 def count(x: Tensor) -> Tensor:
-    return x.sum(1)
+    # PyTorch copies the map to the dtype of the sum, and 32 bits are half of 64.
+    return x.sum(1, dtype=torch.int32).long()
 
 
 def max_pixels(x: Tensor) -> Tensor:
@@ -219,12 +230,16 @@ def sum_images(x: Tensor) -> Tensor:
 def region_index(labels: Tensor, num_regions: int) -> Tensor:
     pixels = labels.shape[1]
     runs = blocks(pixels, num_regions)
-    run = torch.arange(pixels, device=labels.device) // -(-max(pixels, 1) // runs)
+    length = -(-max(pixels, 1) // runs)
+    # Not by division: torch 2.13 compiles that wrongly on a CPU if the last run is shorter.
+    run = torch.bucketize(torch.arange(pixels, device=labels.device),
+                          torch.arange(length, max(pixels, length), length, device=labels.device),
+                          right=True)
     return labels.clamp(0, num_regions - 1) + num_regions * run
 
 
 def region_count(index: Tensor, counted: Tensor | None, num_regions: int) -> Tensor:
-    ones = torch.ones_like(index) if counted is None else counted.to(index.dtype)
+    ones = index.new_ones(()).expand(index.shape) if counted is None else counted.long()
     return region_sum(ones.unsqueeze(1), index, num_regions).squeeze(1)
 
 
@@ -242,10 +257,104 @@ def region_take(x: Tensor, index: Tensor) -> Tensor:
     return x.repeat(1, 1, runs).gather(2, index.unsqueeze(1).expand(-1, x.shape[1], -1))
 
 
+def own_gradient(function: Callable[..., tuple[Tensor, ...]], pull: Callable[..., Tensor],
+                 x: Tensor, *constants: Tensor) -> tuple[Tensor, ...]:
+    if torch.compiler.is_compiling():
+        return function(x, *constants)
+    results: tuple[Tensor, ...] = _OwnGradient.apply(  # type: ignore[no-untyped-call]
+        function, pull, x, *constants)
+    return results
+
+
+class _OwnGradient(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(function: Callable[..., tuple[Tensor, ...]], pull: Callable[..., Tensor],
+                x: Tensor, *constants: Tensor) -> tuple[Tensor, ...]:
+        return function(x, *constants)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.function, ctx.pull, x, *constants = inputs
+        # PyTorch takes indices of 64 bits only, but half of that holds them.
+        narrow = [c.int() if c.dtype == torch.int64 else c for c in constants]
+        ctx.save_for_backward(x, *narrow, *output)
+        ctx.save_for_forward(x, *constants)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, *rest = (t.long() if t.dtype == torch.int32 else t for t in ctx.saved_tensors)
+        constants, outputs = rest[: -len(grads)], rest[-len(grads) :]
+        pulled = ctx.pull(grads, outputs, x, *constants)
+        return None, None, pulled, *(None for _ in constants)
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, __: None, tangent: Tensor, *___: None) -> tuple[Tensor, ...]:
+        x, *constants = ctx.saved_tensors
+        outputs = ctx.function(x, *constants)
+        # The pull is linear in the gradients, and the transpose of the wanted push.
+        push = torch.func.vjp(lambda grads: ctx.pull(grads, outputs, x, *constants),
+                              tuple(torch.zeros_like(y) for y in outputs))[1]
+        moved: tuple[Tensor, ...]
+        (moved,) = push(tangent)
+        return moved
+
+
 def weighted_sums(x: Tensor, weights: Tensor) -> Tensor:
     # One region after the other, as a sum and not a matrix product: exact in float32 at any size,
     # and TF32 and autocast leave it alone.
     return torch.stack([(x * weights[:, r : r + 1]).sum(2) for r in range(weights.shape[1])], 2)
+
+
+def recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():
+        # The compiler decides by itself what to keep.
+        return function(*inputs)
+    result: Tensor = _Recomputed.apply(function, *inputs)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Recomputed(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        return function(*inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.function, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        function, floats, inputs = _of_floats(ctx.function, ctx.saved_tensors)
+        slopes = iter(torch.func.vjp(function, *floats)[1](grad))
+        return None, *(next(slopes) if x.is_floating_point() else None for x in inputs)
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Tensor:
+        # The pull is linear in its argument, and the transpose of the wanted push: its own pull.
+        function, floats, inputs = _of_floats(ctx.function, ctx.saved_tensors)
+        linearized = torch.func.vjp(function, *floats)
+        push = torch.func.vjp(linearized[1], torch.zeros_like(linearized[0]))[1]
+        given = [t for t, x in zip(tangents, inputs, strict=True) if x.is_floating_point()]
+        moved: Tensor
+        (moved,) = push(tuple(torch.zeros_like(x) if t is None else t
+                              for t, x in zip(given, floats, strict=True)))
+        return moved
+
+
+def _of_floats(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]
+               ) -> tuple[Callable[..., Tensor], list[Tensor], tuple[Tensor, ...]]:
+    """The function of its floating-point inputs alone, and those."""
+    def of(*floats: Tensor) -> Tensor:
+        rest = iter(floats)
+        return function(*(next(rest) if x.is_floating_point() else x for x in inputs))
+
+    return of, [x for x in inputs if x.is_floating_point()], inputs
 
 
 def squared_distances(x: Tensor, centers: Tensor) -> Tensor:
@@ -261,6 +370,15 @@ def _squared_distances(x: Tensor, centers: Tensor) -> Tensor:
                         for r in range(centers.shape[2])], 1)
 
 
+def image_by_image(function: Callable[..., Sequence[Tensor]], *xs: Tensor) -> Sequence[Tensor]:
+    if (xs[0].device.type != "cpu" or torch.compiler.is_compiling()
+            or xs[0].shape[0] < 2 or prod(xs[0].shape[1:]) < 2**14):
+        return function(*xs)
+    # Temporaries of one large image stay in the cache, and those of a batch ask for new pages.
+    images = ([x[n : n + 1] for x in xs] for n in range(xs[0].shape[0]))
+    return [torch.cat(parts) for parts in zip(*(function(*image) for image in images), strict=True)]
+
+
 class _SquaredDistances(torch.autograd.Function):
     """Autograd would keep every difference, (pixels x R x C); they are cheaper to take again."""
 
@@ -268,7 +386,7 @@ class _SquaredDistances(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, centers: Tensor) -> Tensor:
-        return _squared_distances(x, centers)
+        return image_by_image(lambda *image: [_squared_distances(*image)], x, centers)[0]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -277,13 +395,8 @@ class _SquaredDistances(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        x, centers = ctx.saved_tensors
-        of_x, of_centers = torch.zeros_like(x), []
-        for r in range(centers.shape[2]):
-            pull = (x - centers[:, :, r : r + 1]) * (2 * grad[:, r : r + 1])
-            of_x = of_x + pull
-            of_centers.append(-pull.sum(2))
-        return of_x, torch.stack(of_centers, 2)
+        of_x, of_centers = image_by_image(_pulls, *ctx.saved_tensors, grad)
+        return of_x, of_centers
 
     @staticmethod
     def jvp(ctx: Any, x_tangent: Tensor | None, centers_tangent: Tensor | None) -> Tensor:
@@ -295,6 +408,17 @@ class _SquaredDistances(torch.autograd.Function):
                 change = change - centers_tangent[:, :, r : r + 1]
             tangents.append(2 * ((x - centers[:, :, r : r + 1]) * change).sum(1))
         return torch.stack(tangents, 1)
+
+
+def _pulls(x: Tensor, centers: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of squared distances."""
+    of_x, of_centers = None, []
+    for r in range(centers.shape[2]):
+        pull = (x - centers[:, :, r : r + 1]) * (2 * grad[:, r : r + 1])
+        of_x = pull if of_x is None else of_x + pull
+        of_centers.append(-pull.sum(2))
+    assert of_x is not None
+    return of_x, torch.stack(of_centers, 2)
 
 
 def sort_descending(x: Tensor) -> Tensor:
@@ -313,24 +437,79 @@ def pad(x: Tensor, axis: int, before: int, after: int, value: float) -> Tensor:
     return F.pad(x, [0, 0] * (x.ndim - 1 - axis) + [before, after], value=value)
 
 
+def _compiling_plainly() -> bool:
+    # Under `torch.func` torch 2.13 compiles the gradient's gradient of a function with its own
+    # backward wrongly, and cannot map it.
+    return torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+
+
+def shifts(x: Tensor, axis: int, reach: int, value: float) -> list[Tensor]:
+    padded, length = pad(x, axis, reach, reach, value), x.shape[axis]
+    if not _compiling_plainly():
+        return [padded.narrow(axis, k, length) for k in range(2 * reach + 1)]
+    # Such views make the compiler write the padded map out, and not look at every pixel of every
+    # shift whether it lies inside.
+    padded = padded.contiguous()
+    step = padded.stride(axis)
+    return [padded.as_strided(x.shape, padded.stride(), k * step) for k in range(2 * reach + 1)]
+
+
 def filter_axis(x: Tensor, taps: Sequence[float], axis: int) -> Tensor:
-    # Shifted sums: a matrix product would be faster, but its gradient, if taken under autocast,
-    # would be in half precision.
-    length, halo = x.shape[axis], len(taps) // 2
-    padded = pad(x, axis, halo, halo, 0.0)
-    total = taps[0] * padded.narrow(axis, 0, length)
-    for k in range(1, len(taps)):
-        total = total.add(padded.narrow(axis, k, length), alpha=taps[k])
+    result: Tensor
+    if _compiling_plainly():
+        result = _CompiledFilter.apply(x, axis, tuple(taps))  # type: ignore[no-untyped-call]
+    elif torch.compiler.is_compiling():
+        result = _filtered(x, axis, taps)
+    else:
+        result = _Filter.apply(x, axis, *taps)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Filter(torch.autograd.Function):
+    """Backward is one filter more; autograd would go back through every shift."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, axis: int, *taps: float) -> Tensor:
+        return image_by_image(lambda image: [_filtered(image, axis, taps)], x)[0]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.axis, *ctx.taps = inputs[1:]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return filter_axis(grad, ctx.taps[::-1], ctx.axis), None, *(None for _ in ctx.taps)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        return filter_axis(tangent, ctx.taps, ctx.axis)
+
+
+class _CompiledFilter(torch.autograd.Function):
+    """The same in the only form that the compiler takes: taps in one argument, and no `jvp`."""
+
+    @staticmethod
+    def forward(x: Tensor, axis: int, taps: tuple[float, ...]) -> Tensor:
+        return _filtered(x, axis, taps)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.axis, ctx.taps = inputs
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return filter_axis(grad, ctx.taps[::-1], ctx.axis), None, None
+
+
+def _filtered(x: Tensor, axis: int, taps: Sequence[float]) -> Tensor:
+    # Shifted sums: a matrix product would be in half precision under autocast.
+    first, *rest = shifts(x, axis, len(taps) // 2, 0.0)
+    total = taps[0] * first
+    for tap, shifted in zip(taps[1:], rest, strict=True):
+        total.add_(shifted, alpha=tap)
     return total
-
-
-def image_by_image(function: Callable[[Tensor], Sequence[Tensor]], x: Tensor) -> Sequence[Tensor]:
-    if (x.device.type != "cpu" or torch.compiler.is_compiling()
-            or x.shape[0] < 2 or prod(x.shape[1:]) < 2**14):
-        return function(x)
-    # Of a large image what is read and written again and again then stays in the cache.
-    images = (x[n : n + 1] for n in range(x.shape[0]))
-    return [torch.cat(parts) for parts in zip(*map(function, images), strict=True)]
 
 
 def nearest_true(x: Tensor, far: int) -> Tensor:
@@ -443,6 +622,17 @@ def take_along(x: Tensor, index: Tensor, axis: int) -> Tensor:
 
 def join(xs: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(xs), 1)
+
+
+def known_within(x: Tensor, low: float, high: float) -> Tensor | None:
+    if torch.compiler.is_compiling() or x.device.type != "cpu":
+        return None
+    try:
+        least, most = x.detach().aminmax()
+        within = bool(least >= low) and bool(most <= high)
+    except RuntimeError:
+        return None  # no values: vmap, tracers, or no pixels
+    return x.new_zeros(x.shape[0], dtype=torch.bool) if within else None
 
 
 def first(values: Tensor, bad: Tensor) -> float | None:
