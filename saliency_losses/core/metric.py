@@ -44,15 +44,15 @@ def metric_loss(xp: Ops, features: Array, labels: Array, *, form: str, normalize
         # M eq. 3: the spreads around the own and the other mean cancel, −‖μ_S − μ_B‖² remains. The
         # scale to unit length joins the weights, which spares the unit vectors.
         weights = difference * unit_scale(xp, x) if normalize else difference
-        gap = xp.sum_pixels(x * xp.over_channels(weights))
+        gap = xp.weighted_sum(x, weights)
         loss = -xp.sum_vector(gap * gap)
     else:
         if normalize:
             x = x * xp.over_channels(unit_scale(xp, x))
-        gap = xp.sum_pixels(x * xp.over_channels(difference))
-        mean_salient = xp.sum_pixels(x * xp.over_channels(in_salient))
+        gap = xp.weighted_sum(x, difference)
+        mean_salient = xp.weighted_sum(x, in_salient)
         if form == "pairwise":
-            loss = _pairwise(xp, x, salient, difference, gap, mean_salient,
+            loss = _pairwise(xp, x, difference, gap, mean_salient,
                              (num_salient - num_background) / xp.maximum(
                                  num_salient + num_background, 1.0))
         else:
@@ -64,13 +64,12 @@ def metric_loss(xp: Ops, features: Array, labels: Array, *, form: str, normalize
     return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
 
 
-def _pairwise(xp: Ops, x: Array, salient: Array, difference: Array, gap: Array,
-              mean_salient: Array, imbalance: Array) -> Array:
+def _pairwise(xp: Ops, x: Array, difference: Array, gap: Array, mean_salient: Array,
+              imbalance: Array) -> Array:
     """M eq. 2 as eq. 3 + (|S| − |B|)(V_S − V_B)/n."""
-    own = xp.where(xp.over_channels(salient), xp.over_pixels(mean_salient),
-                   xp.over_pixels(mean_salient - gap))
-    residual = x - own
-    spread_gap = xp.sum_pixels(xp.sum_channels(residual * residual) * difference)
+    # V_S − V_B, of V = mean of ‖f‖² − ‖μ‖²; what cancels is no larger than the other term.
+    spread_gap = xp.sum_vector(xp.weighted_sum(x * x, difference)
+                               - gap * (2 * mean_salient - gap))
     return imbalance * spread_gap - xp.sum_vector(gap * gap)
 
 
@@ -93,7 +92,7 @@ def _per_pixel(xp: Ops, x: Array, salient: Array, background: Array, gap: Array,
     weights = 2 * sign * xp.cast(chosen, x) / size
     # The mean over the chosen pixels, summed before the product with μ_S − μ_B.
     total = xp.over_pixels(xp.sum_pixels(weights))
-    pull = xp.sum_pixels(x * xp.over_channels(weights)) - total * middle
+    pull = xp.weighted_sum(x, weights) - total * middle
     return xp.sum_vector(pull * gap)
 
 
@@ -123,7 +122,7 @@ def semantic_distance(xp: Ops, features: Array, background: Array) -> Array:
     weights = xp.flat(weights)
     total = xp.reshape(xp.sum_pixels(weights), (weights.shape[0], 1))
     some = total != 0
-    mean = xp.sum_pixels(x * xp.over_channels(weights)) / xp.where(some, total, 1.0)
+    mean = xp.weighted_sum(x, weights) / xp.where(some, total, 1.0)
     # Without any weight the zero vector stands for the background.
     mean = xp.where(some, mean, -middle)
     residual = x - xp.over_pixels(mean)

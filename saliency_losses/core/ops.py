@@ -82,6 +82,9 @@ class Ops(Protocol):
     def take_stack(self, x: Array, index: Array) -> Array:
         """From a stack the map that a map of integers names, pixel by pixel."""
 
+    def unstack(self, x: Array) -> Sequence[Array]:
+        """The maps of a stack."""
+
     # Precision
     def widen(self, x: Array) -> Array:
         """Half precision to float32; wider floats unchanged."""
@@ -155,6 +158,9 @@ class Ops(Protocol):
 
     def region_take(self, x: Array, index: Array) -> Array:
         """Each pixel's own region's value: ``(N, R)`` to a map, regions to features."""
+
+    def weighted_sum(self, x: Array, weights: Array) -> Array:
+        """Σ_i w_i x_i ``(N, C)``, from features `x` and a map of weights; exact as `sum_pixels`."""
 
     def weighted_sums(self, x: Array, weights: Array) -> Array:
         """Regions Σ_i w_ri x_i, from features `x` and a stack of weights."""
