@@ -1,6 +1,7 @@
 """Memory grows with the pixels, and never with pixels x regions x channels."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -107,6 +108,18 @@ def temporaries(loss: Callable[..., jax.Array], *args: jax.Array) -> int:
     analysis = compiled.memory_analysis()
     assert analysis is not None
     return int(analysis.temp_size_in_bytes)
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"normalize": True}, {"form": "pairwise"}, {"anchors": True}], ids=str)
+def test_jax_writes_no_features_out(options: dict[str, Any]) -> None:
+    """Weights and centres are not spread over the channels or pixels in memory."""
+    x, y = jnp.ones((2, 128, 128, 16), jnp.float32), jnp.zeros((2, 128, 128), int)
+    if "anchors" in options:
+        bytes_ = temporaries(J.anchor_softmax_loss, x, jnp.ones((2, 2, 16), jnp.float32), y)
+    else:
+        bytes_ = temporaries(lambda x, y: J.metric_loss(x, y, **options), x, y)
+    assert bytes_ < 0.5 * x.nbytes
 
 
 def test_jax_temporaries_are_linear_in_pixels_and_free_of_regions() -> None:

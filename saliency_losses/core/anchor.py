@@ -22,7 +22,12 @@ def anchor_softmax_loss(xp: Ops, features: Array, anchors: Array, labels: Array,
 
     def surprise(x: Array, anchors: Array, labels: Array) -> Array:
         # L eq. 3–4: −log softmax(−d)[label] = d_label + log Σ_r exp(−d_r)
-        distances = _excess_distances(xp, x, anchors)
+        squared = xp.squared_distances(x, xp.regions(anchors))
+        if num_regions == 2:
+            # softplus of the own distance less the other
+            first, second = (root(xp, one) for one in xp.unstack(squared))
+            return xp.softplus(xp.where(labels == 1, second - first, first - second))
+        distances = _excess(xp, root(xp, squared))
         return xp.take_stack(distances, labels) + xp.logsumexp_stack(-distances)
 
     loss = xp.recomputed(surprise, x, anchors, labels)
@@ -31,17 +36,17 @@ def anchor_softmax_loss(xp: Ops, features: Array, anchors: Array, labels: Array,
 
 def anchor_probabilities(xp: Ops, features: Array, anchors: Array) -> Array:
     features, anchors = _checked(xp, features, anchors)
-    scores = -_excess_distances(xp, xp.features(features), anchors)
+    squared = xp.squared_distances(xp.features(features), xp.regions(anchors))
+    scores = -_excess(xp, root(xp, squared))
     probabilities = xp.exp(scores - xp.over_stack(xp.logsumexp_stack(scores)))
     return xp.public_stack(probabilities, xp.map_shape(features.shape))
 
 
-def _excess_distances(xp: Ops, x: Array, anchors: Array) -> Array:
-    """The distances to the anchors less the smallest, a stack.
+def _excess(xp: Ops, distances: Array) -> Array:
+    """A stack of distances less the smallest.
 
     The softmax does not change by a constant, and far from all anchors it keeps its digits.
     """
-    distances = root(xp, xp.squared_distances(x, xp.regions(anchors)))
     return distances - xp.over_stack(xp.stop_gradient(xp.min_stack(distances)))
 
 

@@ -44,37 +44,35 @@ def metric_loss(xp: Ops, features: Array, labels: Array, *, form: str, normalize
         # M eq. 3: the spreads around the own and the other mean cancel, −‖μ_S − μ_B‖² remains. The
         # scale to unit length joins the weights, which spares the unit vectors.
         weights = difference * unit_scale(xp, x) if normalize else difference
-        gap = xp.sum_pixels(x * xp.over_channels(weights))
+        gap = xp.weighted_sum(x, weights)
         loss = -xp.sum_vector(gap * gap)
     else:
-        def of(x: Array, salient: Array, background: Array, difference: Array, in_salient: Array,
-               imbalance: Array) -> Array:
-            if normalize:
-                x = x * xp.over_channels(unit_scale(xp, x))
-            gap = xp.sum_pixels(x * xp.over_channels(difference))
-            mean_salient = xp.sum_pixels(x * xp.over_channels(in_salient))
-            if form == "pairwise":
-                return _pairwise(xp, x, salient, difference, gap, mean_salient, imbalance)
-            return _per_pixel(xp, x, salient, background, gap, mean_salient,
+        if normalize:
+            scale = unit_scale(xp, x)
+            x = x * xp.over_channels(scale)
+        gap = xp.weighted_sum(x, difference)
+        mean_salient = xp.weighted_sum(x, in_salient)
+        if form == "pairwise":
+            # Of unit vectors the squared length is 1, without a gradient.
+            length_gap = (xp.sum_pixels(xp.cast(scale != 0, x) * difference) if normalize else
+                          xp.sum_vector(xp.weighted_sum(x * x, difference)))
+            imbalance = (num_salient - num_background) / xp.maximum(
+                num_salient + num_background, 1.0)
+            loss = _pairwise(xp, length_gap, gap, mean_salient, imbalance)
+        else:
+            loss = _per_pixel(xp, x, salient, background, gap, mean_salient,
                               stop_gradient, hard_negatives)
-
-        imbalance = (num_salient - num_background) / xp.maximum(num_salient + num_background, 1.0)
-        inputs = x, salient, background, difference, in_salient, imbalance
-        # The unit vectors and their differences would be kept besides the features.
-        loss = xp.recomputed(of, *inputs) if normalize else of(*inputs)
     # An image without both regions has loss 0, but NaN features never pass for a 0.
     both = (num_salient > 0) & (num_background > 0)
     loss = xp.where(both | xp.isnan(loss), loss, 0.0)
     return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
 
 
-def _pairwise(xp: Ops, x: Array, salient: Array, difference: Array, gap: Array,
-              mean_salient: Array, imbalance: Array) -> Array:
+def _pairwise(xp: Ops, length_gap: Array, gap: Array, mean_salient: Array,
+              imbalance: Array) -> Array:
     """M eq. 2 as eq. 3 + (|S| − |B|)(V_S − V_B)/n."""
-    own = xp.where(xp.over_channels(salient), xp.over_pixels(mean_salient),
-                   xp.over_pixels(mean_salient - gap))
-    residual = x - own
-    spread_gap = xp.sum_pixels(xp.sum_channels(residual * residual) * difference)
+    # V_S − V_B, of V = mean of ‖f‖² − ‖μ‖²; what cancels is no larger than the other term.
+    spread_gap = length_gap - xp.sum_vector(gap * (2 * mean_salient - gap))
     return imbalance * spread_gap - xp.sum_vector(gap * gap)
 
 
@@ -97,7 +95,7 @@ def _per_pixel(xp: Ops, x: Array, salient: Array, background: Array, gap: Array,
     weights = 2 * sign * xp.cast(chosen, x) / size
     # The mean over the chosen pixels, summed before the product with μ_S − μ_B.
     total = xp.over_pixels(xp.sum_pixels(weights))
-    pull = xp.sum_pixels(x * xp.over_channels(weights)) - total * middle
+    pull = xp.weighted_sum(x, weights) - total * middle
     return xp.sum_vector(pull * gap)
 
 
@@ -127,7 +125,7 @@ def semantic_distance(xp: Ops, features: Array, background: Array) -> Array:
     weights = xp.flat(weights)
     total = xp.reshape(xp.sum_pixels(weights), (weights.shape[0], 1))
     some = total != 0
-    mean = xp.sum_pixels(x * xp.over_channels(weights)) / xp.where(some, total, 1.0)
+    mean = xp.weighted_sum(x, weights) / xp.where(some, total, 1.0)
     # Without any weight the zero vector stands for the background.
     mean = xp.where(some, mean, -middle)
     residual = x - xp.over_pixels(mean)

@@ -75,7 +75,7 @@ def foreground_vector(xp: Ops, features: Array, prior: Array, *, threshold: floa
     # R eq. 7
     share = weights / xp.over_pixels(xp.sum_pixels(weights))
     x = xp.features(features)
-    return checks.poison(xp, xp.sum_pixels(x * xp.over_channels(share)), bad)
+    return checks.poison(xp, xp.weighted_sum(x, share), bad)
 
 
 def relation_pairs(xp: Ops, prior: Array, *, foreground: float,

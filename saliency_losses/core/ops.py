@@ -82,6 +82,9 @@ class Ops(Protocol):
     def take_stack(self, x: Array, index: Array) -> Array:
         """From a stack the map that a map of integers names, pixel by pixel."""
 
+    def unstack(self, x: Array) -> Sequence[Array]:
+        """The maps of a stack."""
+
     # Precision
     def widen(self, x: Array) -> Array:
         """Half precision to float32; wider floats unchanged."""
@@ -169,6 +172,9 @@ class Ops(Protocol):
         A backend may use that, or its own differentiation of `function`. Neither may refer to
         other arrays than its arguments.
         """
+
+    def weighted_sum(self, x: Array, weights: Array) -> Array:
+        """Σ_i w_i x_i ``(N, C)``, from features `x` and a map of weights; exact as `sum_pixels`."""
 
     def weighted_sums(self, x: Array, weights: Array) -> Array:
         """Regions Σ_i w_ri x_i, from features `x` and a stack of weights."""

@@ -13,6 +13,8 @@ from saliency_losses.core.regions import blocks
 
 # Pixels that one matrix product adds up.
 _RUN = 256
+# Up to so many regions one after the other; a scatter takes pixel by pixel.
+_FEW = 8
 
 
 def array(name: str, x: Any) -> Array:
@@ -108,6 +110,10 @@ def take_stack(x: Array, index: Array) -> Array:
     return jnp.where(own, x, 0.0).sum(1)
 
 
+def unstack(x: Array) -> list[Array]:
+    return [one[:, 0] for one in _split(x)]
+
+
 def widen(x: Array) -> Array:
     return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
 
@@ -181,14 +187,61 @@ def sigmoid(x: Array) -> Array:
     return jax.nn.sigmoid(x)
 
 
+@jax.custom_jvp
 def sum_pixels(x: Array) -> Array:
-    # In runs, and then the runs: fused with a product, XLA adds a million pixels up less exactly.
-    # The barrier keeps it from joining the two sums.
-    rest = -x.shape[1] % _RUN
-    x = jnp.pad(x, ((0, 0), (0, rest), *[(0, 0)] * (x.ndim - 2)))
-    runs = x.reshape(x.shape[0], x.shape[1] // _RUN, _RUN, *x.shape[2:]).sum(2)
-    joined: Array = lax.optimization_barrier(runs)  # type: ignore[no-untyped-call]
-    return joined.sum(1)
+    return _total(x)
+
+
+@sum_pixels.defjvp
+def _sum_pixels_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return sum_pixels(primals[0]), _linear_total(tangents[0])
+
+
+def _total(x: Array) -> Array:
+    """The sum over axis 1, in runs of 16, then of 16 of those, and so on."""
+    if x.ndim == 2:
+        # So many pixels of a map side by side as the channels of features are.
+        return _total(_runs(x, 16)).sum(1)
+    while x.shape[1] > 1:
+        # As two sums at once, which XLA's CPU back end fuses with what makes the terms. A single
+        # one it hands to a library, and writes the terms' broadcasts out: up to ten times slower.
+        x = _runs(x, 16)
+        x = jnp.add(*_totals([x[:, :, :8], x[:, :, 8:]], 2))
+    return x.sum(1)
+
+
+def _linear_total(x: Array) -> Array:
+    """`_total` as JAX can transpose it."""
+    # The barrier keeps XLA from joining the two sums to one.
+    return _barrier(_runs(x, _RUN).sum(2)).sum(1)
+
+
+def _barrier(x: Array) -> Array:
+    behind: Array = lax.optimization_barrier(x)  # type: ignore[no-untyped-call]
+    return behind
+
+
+def _over_pixels(x: Array, pixels: int) -> Array:
+    """``(N, 1, C)`` over pixels; transposed, a sum in runs."""
+    # As complex numbers, whose sum too XLA keeps to itself.
+    over = jnp.broadcast_to(lax.complex(x, jnp.zeros_like(x)),
+                            (x.shape[0], -(-pixels // 16), x.shape[2]))
+    over = jnp.broadcast_to(_barrier(over)[:, :, None], (*over.shape[:2], 16, x.shape[2]))
+    return over.reshape(x.shape[0], -1, x.shape[2])[:, :pixels].real
+
+
+def _totals(xs: Sequence[Array], axis: int) -> Sequence[Array]:
+    """The sums over an axis, of all in one pass."""
+    zeros = tuple(np.zeros((), x.dtype) for x in xs)
+    totals: tuple[Array, ...] = lax.reduce(
+        tuple(xs), zeros, lambda x, y: tuple(map(lax.add, x, y)), (axis,))
+    return totals
+
+
+def _runs(x: Array, length: int) -> Array:
+    """``(N, P, ...)`` as ``(N, runs, length, ...)``, filled up with zeros."""
+    x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % length), *[(0, 0)] * (x.ndim - 2)))
+    return x.reshape(x.shape[0], x.shape[1] // length, length, *x.shape[2:])
 
 
 def sum_channels(x: Array) -> Array:
@@ -212,7 +265,7 @@ def logsumexp_stack(x: Array) -> Array:
 
 
 def count(x: Array) -> Array:
-    return x.sum(1)
+    return _total(int32(x))
 
 
 def max_pixels(x: Array) -> Array:
@@ -220,7 +273,7 @@ def max_pixels(x: Array) -> Array:
 
 
 def any_per_image(x: Array) -> Array:
-    return flat(x).any(1)
+    return count(flat(x)) > 0
 
 
 def sum_images(x: Array) -> Array:
@@ -228,18 +281,27 @@ def sum_images(x: Array) -> Array:
 
 
 def region_index(labels: Array, num_regions: int) -> Array:
+    index = jnp.clip(labels, 0, num_regions - 1)
+    if num_regions <= _FEW:
+        return index
     pixels = labels.shape[1]
     runs = blocks(pixels, num_regions)
     run = jnp.arange(pixels, dtype=labels.dtype) // -(-max(pixels, 1) // runs)
-    return jnp.clip(labels, 0, num_regions - 1) + num_regions * run[None]
+    return index + num_regions * run[None]
 
 
 def region_count(index: Array, counted: Array | None, num_regions: int) -> Array:
+    if num_regions <= _FEW:
+        regions = [index == r for r in range(num_regions)]
+        return jnp.stack([count(own if counted is None else own & counted) for own in regions], 1)
     ones = jnp.ones_like(index) if counted is None else counted.astype(index.dtype)
     return region_sum(ones[..., None], index, num_regions)[..., 0]
 
 
 def region_sum(x: Array, index: Array, num_regions: int) -> Array:
+    if num_regions <= _FEW:
+        return jnp.stack([sum_pixels(jnp.where((index == r)[..., None], x, 0.0))
+                          for r in range(num_regions)], 1)
     runs = blocks(index.shape[1], num_regions)
 
     def of_image(x: Array, index: Array) -> Array:
@@ -252,6 +314,11 @@ def region_sum(x: Array, index: Array, num_regions: int) -> Array:
 def region_take(x: Array, index: Array) -> Array:
     if x.ndim == 2:
         return region_take(x[..., None], index)[..., 0]
+    if x.shape[1] <= _FEW:
+        own, *others = (_over_pixels(one, index.shape[1]) for one in _split(x))
+        for r, other in enumerate(others, 1):
+            own = jnp.where((index == r)[..., None], other, own)
+        return own
     runs = blocks(index.shape[1], x.shape[1])
     return jnp.take_along_axis(jnp.tile(x, (1, runs, 1)), index[..., None], axis=1)
 
@@ -261,31 +328,62 @@ def own_gradient(function: Callable[..., tuple[Array, ...]], pull: Callable[...,
     return function(x, *constants)
 
 
-def weighted_sums(x: Array, weights: Array) -> Array:
+@jax.custom_jvp
+def weighted_sum(x: Array, weights: Array) -> Array:
+    # Behind the barrier a weight is computed once per pixel, not once per channel.
+    return _total(x * _barrier(weights)[..., None])
+
+
+@weighted_sum.defjvp
+def _weighted_sum_jvp(primals: tuple[Array, Array],
+                      tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (x, weights), (x_tangent, weights_tangent) = primals, tangents
+    of_x = _linear_total(x_tangent * weights[..., None])
     # In runs: one product over all pixels is added up one by one on a CPU, 1 % off at a million.
-    rest = -x.shape[1] % _RUN
-    x = jnp.pad(x, ((0, 0), (0, rest), (0, 0)))
-    weights = jnp.pad(weights, ((0, 0), (0, 0), (0, rest)))
-    sums = jnp.einsum(
-        "nkpc,nrkp->nkrc",
-        x.reshape(x.shape[0], -1, _RUN, x.shape[2]),
-        weights.reshape(*weights.shape[:2], -1, _RUN),
-        precision=lax.Precision.HIGHEST,  # no TF32
-    )
-    return sums.sum(1)
+    of_weights = jnp.einsum("nkpc,nkp->nkc", _runs(x, _RUN), _runs(weights_tangent, _RUN),
+                            precision=lax.Precision.HIGHEST).sum(1)  # no TF32
+    return weighted_sum(x, weights), of_x + of_weights
 
 
 def recomputed(function: Callable[..., Array], *inputs: Array) -> Array:
     return function(*inputs)  # XLA keeps less of it by itself than a checkpoint would cost
 
 
-def squared_distances(x: Array, centers: Array) -> Array:
-    @jax.checkpoint
-    def to_one(center: Array) -> Array:
-        difference = x - center[:, None]
-        return (difference * difference).sum(-1)
+def weighted_sums(x: Array, weights: Array) -> Array:
+    return jnp.stack([weighted_sum(x, weights[:, r]) for r in range(weights.shape[1])], 1)
 
-    return jnp.moveaxis(lax.map(to_one, jnp.moveaxis(centers, 1, 0)), 0, 1)
+
+def squared_distances(x: Array, centers: Array) -> Array:
+    if centers.shape[1] <= _FEW:
+        return _squared_distances(x, centers)
+    # One after the other in a loop: unrolled, many take long to compile.
+    each = jnp.moveaxis(centers, 1, 0)[:, :, None]
+    return jnp.moveaxis(lax.map(lambda center: _squared_distances(x, center), each), 0, 1)[:, :, 0]
+
+
+@jax.custom_jvp
+def _squared_distances(x: Array, centers: Array) -> Array:
+    return jnp.stack(_totals([jnp.square(x - center) for center in _split(centers)], 2), 1)
+
+
+@_squared_distances.defjvp
+def _squared_distances_jvp(primals: tuple[Array, Array],
+                           tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (x, centers), (x_tangent, centers_tangent) = primals, tangents
+
+    @jax.checkpoint
+    def along(center: Array, change: Array) -> Array:
+        # Two products, so that neither's transpose is written out for the other's sake.
+        return (((x - center) * x_tangent).sum(2)
+                - ((x - center) * _over_pixels(change, x.shape[1])).sum(2))
+
+    of_each = map(along, _split(centers), _split(centers_tangent))
+    return _squared_distances(x, centers), 2 * jnp.stack(list(of_each), 1)
+
+
+def _split(x: Array) -> Sequence[Array]:
+    """One array of length 1 on axis 1 each; transposed, one concatenation."""
+    return lax.split(x, (1,) * x.shape[1], axis=1)
 
 
 def sort_descending(x: Array) -> Array:
@@ -312,6 +410,16 @@ def shifts(x: Array, axis: int, reach: int, value: float) -> list[Array]:
 
 
 def filter_axis(x: Array, taps: Sequence[float], axis: int) -> Array:
+    # Posed as the solution of a linear system (that is never looked at), since JAX lets one say
+    # what the transpose of that is: of shifted sums it makes sums of padded arrays, four times
+    # slower.
+    filtered: Array = lax.custom_linear_solve(
+        lambda x: x, x, lambda _, x: _correlate(x, taps, axis),
+        lambda _, x: _correlate(x, taps[::-1], axis))
+    return filtered
+
+
+def _correlate(x: Array, taps: Sequence[float], axis: int) -> Array:
     total = jnp.zeros_like(x)
     for tap, shifted in zip(taps, shifts(x, axis, len(taps) // 2, 0.0), strict=True):
         total = total + tap * shifted

@@ -110,6 +110,10 @@ def take_stack(x: Tensor, index: Tensor) -> Tensor:
     return x.gather(1, index.unsqueeze(1)).squeeze(1)
 
 
+def unstack(x: Tensor) -> list[Tensor]:
+    return list(x.unbind(1))
+
+
 def widen(x: Tensor) -> Tensor:
     return x.float() if x.dtype.itemsize < 4 else x
 
@@ -301,10 +305,14 @@ class _OwnGradient(torch.autograd.Function):
         return moved
 
 
+def weighted_sum(x: Tensor, weights: Tensor) -> Tensor:
+    # A sum and not a matrix product: exact in float32 at any size, and TF32 and autocast leave it
+    # alone.
+    return (x * weights.unsqueeze(1)).sum(2)
+
+
 def weighted_sums(x: Tensor, weights: Tensor) -> Tensor:
-    # One region after the other, as a sum and not a matrix product: exact in float32 at any size,
-    # and TF32 and autocast leave it alone.
-    return torch.stack([(x * weights[:, r : r + 1]).sum(2) for r in range(weights.shape[1])], 2)
+    return torch.stack([weighted_sum(x, weights[:, r]) for r in range(weights.shape[1])], 2)
 
 
 def recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
