@@ -1,5 +1,7 @@
 """MEnet's metric loss and semantic distance (Cai et al., IJCAI 2018; "M")."""
 
+from typing import Any
+
 from saliency_losses.core import checks
 from saliency_losses.core.ops import Array, Ops
 from saliency_losses.core.regions import center, counts, keep, root, unit_scale
@@ -33,18 +35,21 @@ def metric_loss(xp: Ops, features: Array, labels: Array, *, form: str, normalize
         counted = xp.flat(counted)
         salient, background = salient & counted, background & counted
     x = xp.features(features)
-    x = keep(xp, x, counted) if normalize else center(xp, x, counted)[0]
+    plain = form == "centroid" and not (stop_gradient or hard_negatives)
+    if normalize:
+        x = keep(xp, x, counted)
+    elif not plain:
+        x = center(xp, x, counted)[0]
 
     num_salient, num_background = counts(xp, salient, x), counts(xp, background, x)
     in_salient = xp.cast(salient, x) / xp.over_pixels(xp.maximum(num_salient, 1.0))
     in_background = xp.cast(background, x) / xp.over_pixels(xp.maximum(num_background, 1.0))
     difference = in_salient - in_background
-    plain = form == "centroid" and not (stop_gradient or hard_negatives)
     if plain:
         # M eq. 3: the spreads around the own and the other mean cancel, −‖μ_S − μ_B‖² remains. The
         # scale to unit length joins the weights, which spares the unit vectors.
-        weights = difference * unit_scale(xp, x) if normalize else difference
-        gap = xp.weighted_sum(x, weights)
+        gap = (xp.weighted_sum(x, difference * unit_scale(xp, x)) if normalize else
+               _gap(xp, x, difference, counted))
         loss = -xp.sum_vector(gap * gap)
     else:
         if normalize:
@@ -66,6 +71,19 @@ def metric_loss(xp: Ops, features: Array, labels: Array, *, form: str, normalize
     both = (num_salient > 0) & (num_background > 0)
     loss = xp.where(both | xp.isnan(loss), loss, 0.0)
     return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
+
+
+def _gap(xp: Ops, x: Array, difference: Array, counted: Array | None) -> Array:
+    """μ_S − μ_B."""
+    def of(x: Array, difference: Array, *counted: Array) -> list[Array]:
+        return [xp.weighted_sum(center(xp, x, *counted or [None])[0], difference)]
+
+    def pull(grads: list[Array], _: Any, x: Array, difference: Array, *__: Array) -> Array:
+        return xp.over_channels(difference) * xp.over_pixels(grads[0])
+
+    constants = [difference] if counted is None else [difference, counted]
+    gap, = xp.own_gradient(lambda *own: tuple(xp.image_by_image(of, *own)), pull, x, *constants)
+    return gap
 
 
 def _pairwise(xp: Ops, length_gap: Array, gap: Array, mean_salient: Array,

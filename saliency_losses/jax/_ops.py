@@ -227,7 +227,7 @@ def _over_pixels(x: Array, pixels: int) -> Array:
     over = jnp.broadcast_to(lax.complex(x, jnp.zeros_like(x)),
                             (x.shape[0], -(-pixels // 16), x.shape[2]))
     over = jnp.broadcast_to(_barrier(over)[:, :, None], (*over.shape[:2], 16, x.shape[2]))
-    return over.reshape(x.shape[0], -1, x.shape[2])[:, :pixels].real
+    return over.reshape(x.shape[0], 16 * over.shape[1], x.shape[2])[:, :pixels].real
 
 
 def _totals(xs: Sequence[Array], axis: int) -> Sequence[Array]:
