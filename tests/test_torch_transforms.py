@@ -76,6 +76,28 @@ def test_gradients_are_those_of_finite_differences(case: Case) -> None:
                      check_batched_forward_grad=True)
 
 
+@pytest.mark.usefixtures("torch_settings")  # with one thread large images go one by one
+@pytest.mark.parametrize("function", ["metric_loss", "anchor_softmax_loss", "weighted_fbeta_loss"])
+def test_large_images_give_together_what_they_give_alone(function: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = (torch.rand(3, 256, 257, generator=generator) < 0.5).long()
+    maps = torch.rand(3, 1, 256, 257, generator=generator)
+    features = torch.randn(3, 2, 256, 257, generator=generator)
+    anchors = torch.randn(3, 2, 2, generator=generator)
+    args = {"metric_loss": [features, labels], "weighted_fbeta_loss": [maps, labels[:, None]],
+            "anchor_softmax_loss": [features, anchors, labels]}[function]
+
+    def of(args: list[Tensor]) -> tuple[Tensor, Tensor]:
+        leaf = args[0].clone().requires_grad_()
+        losses = getattr(TORCH.functions, function)(leaf, *args[1:], reduction="none")
+        return losses.detach(), torch.autograd.grad(losses.sum(), leaf)[0]
+
+    together = of(args)
+    alone = [of([x[n : n + 1] for x in args]) for n in range(3)]
+    for whole, parts in zip(together, zip(*alone, strict=True), strict=True):
+        torch.testing.assert_close(whole, torch.cat(parts), rtol=1e-6, atol=1e-9)
+
+
 @own_gradient
 def test_second_gradients_are_those_of_finite_differences(case: Case) -> None:
     of, inputs = bound(case)

@@ -379,10 +379,11 @@ def _squared_distances(x: Tensor, centers: Tensor) -> Tensor:
 
 
 def image_by_image(function: Callable[..., Sequence[Tensor]], *xs: Tensor) -> Sequence[Tensor]:
-    if (xs[0].device.type != "cpu" or torch.compiler.is_compiling()
-            or xs[0].shape[0] < 2 or prod(xs[0].shape[1:]) < 2**14):
+    if (xs[0].device.type != "cpu" or torch.compiler.is_compiling() or xs[0].shape[0] < 2
+            or prod(xs[0].shape[1:]) < 2**16 * torch.get_num_threads()):
         return function(*xs)
-    # Temporaries of one large image stay in the cache, and those of a batch ask for new pages.
+    # Temporaries of one large image stay in the cache, and those of a batch ask for new pages; but
+    # a small one does not keep all threads busy.
     images = ([x[n : n + 1] for x in xs] for n in range(xs[0].shape[0]))
     return [torch.cat(parts) for parts in zip(*(function(*image) for image in images), strict=True)]
 
