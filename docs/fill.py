@@ -5,6 +5,7 @@ Run as ``python docs/fill.py`` after ``python -m benchmarks report``; a test run
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import report
@@ -12,43 +13,31 @@ from benchmarks.measures import DIFFERENCE
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-NOT_YET = "Not measured yet: `python -m benchmarks peers`.\n"
 PAGES = ("README.md", "docs/losses.md", "docs/benchmarks.md")
 
 
 def tables() -> dict[str, str]:
     """The text for each marker."""
-    compare = report.read_rows(RESULTS / "compare.csv")
-    paper = report.read_rows(RESULTS / "paper.csv")
-    speed = report.read_rows(RESULTS / "speed.csv")
-    measures = report.read_rows(RESULTS / "measures.csv")
     return {
-        "compare": report.compare_summary(compare) + "\n" + report.environment(compare),
-        "paper": report.paper_table(paper) + "\n" + report.environment(paper),
-        "speed": report.speed_table(speed) + "\n" + report.environment(speed),
-        "fbeta": measures_table(measures),
-        "peers": peers(),
-        "robustness": robustness(),
+        "compare": table("compare", report.compare_summary),
+        "paper": table("paper", report.paper_table),
+        "speed": table("speed", report.speed_table),
+        "speed_threads": table("speed_threads", report.speed_table),
+        "growth": table("growth", lambda rows: report.growth_table(rows) + report.notes(rows)),
+        "bandwidth": table("bandwidth", report.bandwidth_table),
+        "peers": table("peers", lambda rows: report.peers_tables(rows) + "\n" + report.notes(rows)),
+        "robustness": table("robustness", lambda rows: (
+            report.robustness_table(rows) + "\n" + report.robustness_notes(rows))),
+        "fbeta": measures_table(report.read_rows(RESULTS / "measures.csv")),
     }
 
 
-def peers() -> str:
-    path = RESULTS / "peers.csv"
+def table(name: str, text: Callable[[report.Rows], str]) -> str:
+    path = RESULTS / f"{name}.csv"
     if not path.exists():
-        return NOT_YET
+        return f"Not measured yet: `python -m benchmarks {name}`.\n"
     rows = report.read_rows(path)
-    return "\n".join([
-        "![Multiples of BCE, ours and the others](../benchmarks/results/peers.png)\n",
-        report.peers_tables(rows), report.notes(rows), report.environment(rows)])
-
-
-def robustness() -> str:
-    path = RESULTS / "robustness.csv"
-    if not path.exists():
-        return NOT_YET
-    rows = report.read_rows(path)
-    return "\n".join([report.robustness_table(rows), report.robustness_notes(rows),
-                      report.environment(rows)])
+    return f"{text(rows)}\n{report.environment(rows)}"
 
 
 def measures_table(rows: report.Rows) -> str:
