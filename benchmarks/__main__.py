@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -10,9 +11,15 @@ import tyro
 
 from benchmarks.options import Options, limit_threads
 
+# glibc maps buffers from 32 MiB on anew at every call, so that time would jump at that size.
+KEEP_PAGES = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=1099511627776"
+
 
 def main() -> None:
     options = tyro.cli(Options, description=Options.__doc__)
+    if options.command == "growth" and "GLIBC_TUNABLES" not in os.environ:
+        os.environ["GLIBC_TUNABLES"] = KEEP_PAGES
+        os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]])
     limit_threads(options.threads)
     # the frameworks read the limits when they are imported
     from benchmarks import commands, report

@@ -456,8 +456,9 @@ def _text(name: str, rows: Rows) -> str:
         return (
             "# From large images to larger ones\n\n"
             "Forward + backward, float32; a batch of 2 of 16 channels, else of 8, so that no "
-            "input fits a core's own cache. Slope of log time over log pixels, and what it may be; "
-            f"what is beyond is bold.\n\n{growth_table(rows)}\n{notes(rows)}"
+            "input fits a core's own cache; memory pages are kept between calls. Slope of log time "
+            "over log pixels, and what it may be; what is beyond is bold.\n\n"
+            f"{growth_table(rows)}\n{notes(rows)}"
         )
     if name == "bandwidth":
         return (
