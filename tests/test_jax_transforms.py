@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
+from jax import lax, monitoring
 
 from tests.backends import BACKENDS, close
 from tests.cases import BAD_VALUES, BY_NAME, CASES, Case, bind
@@ -316,3 +316,17 @@ def test_works_without_x64() -> None:
                 close(slope, BACKENDS["torch"].gradient(
                     case.function, *case.args, wrt=place, **case.options), "float32")
         """)
+
+
+@every
+def test_called_again_without_jit_nothing_is_compiled_again(case: Case) -> None:
+    of, inputs = bind(JAX, case)
+    of(*inputs)
+    compiled: list[str] = []
+    monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None)
+    try:
+        of(*inputs)
+    finally:
+        monitoring.clear_event_listeners()
+    assert not compiled

@@ -1,8 +1,9 @@
 """The primitives of `core.ops.Ops` in JAX."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,18 @@ from jax import Array, lax
 
 from saliency_losses.core.regions import blocks
 
+_F = TypeVar("_F", bound=Callable[..., Any])
+
 # Pixels that one matrix product adds up.
 _RUN = 256
 # Up to so many regions one after the other; a scatter takes pixel by pixel.
 _FEW = 8
+
+
+def _compiled(*static: int) -> Callable[[_F], _F]:
+    """For what JAX would compile again at every call outside of `jax.jit`: loops, and functions
+    made on the spot. Within it nothing changes."""
+    return partial(jax.jit, static_argnums=static, inline=True)  # type: ignore[return-value]
 
 
 def array(name: str, x: Any) -> Array:
@@ -197,6 +206,7 @@ def _sum_pixels_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Arra
     return sum_pixels(primals[0]), _linear_total(tangents[0])
 
 
+@_compiled()
 def _total(x: Array) -> Array:
     """The sum over axis 1, in runs of 16, then of 16 of those, and so on."""
     if x.ndim == 2:
@@ -233,9 +243,12 @@ def _over_pixels(x: Array, pixels: int) -> Array:
 def _totals(xs: Sequence[Array], axis: int) -> Sequence[Array]:
     """The sums over an axis, of all in one pass."""
     zeros = tuple(np.zeros((), x.dtype) for x in xs)
-    totals: tuple[Array, ...] = lax.reduce(
-        tuple(xs), zeros, lambda x, y: tuple(map(lax.add, x, y)), (axis,))
+    totals: tuple[Array, ...] = lax.reduce(tuple(xs), zeros, _add_each, (axis,))
     return totals
+
+
+def _add_each(xs: Sequence[Array], ys: Sequence[Array]) -> tuple[Array, ...]:
+    return tuple(map(lax.add, xs, ys))
 
 
 def _runs(x: Array, length: int) -> Array:
@@ -356,6 +369,11 @@ def weighted_sums(x: Array, weights: Array) -> Array:
 def squared_distances(x: Array, centers: Array) -> Array:
     if centers.shape[1] <= _FEW:
         return _squared_distances(x, centers)
+    return _many_squared_distances(x, centers)
+
+
+@_compiled()
+def _many_squared_distances(x: Array, centers: Array) -> Array:
     # One after the other in a loop: unrolled, many take long to compile.
     each = jnp.moveaxis(centers, 1, 0)[:, :, None]
     return jnp.moveaxis(lax.map(lambda center: _squared_distances(x, center), each), 0, 1)[:, :, 0]
@@ -410,6 +428,11 @@ def shifts(x: Array, axis: int, reach: int, value: float) -> list[Array]:
 
 
 def filter_axis(x: Array, taps: Sequence[float], axis: int) -> Array:
+    return _filtered(x, tuple(taps), axis)
+
+
+@_compiled(1, 2)
+def _filtered(x: Array, taps: tuple[float, ...], axis: int) -> Array:
     # Posed as the solution of a linear system (that is never looked at), since JAX lets one say
     # what the transpose of that is: of shifted sums it makes sums of padded arrays, four times
     # slower.
@@ -430,6 +453,7 @@ def image_by_image(function: Callable[..., Sequence[Array]], *xs: Array) -> Sequ
     return function(*xs)
 
 
+@_compiled(1)
 def nearest_true(x: Array, far: int) -> Array:
     place = positions(x, x.ndim - 1)
     # The loop is two to ten times faster on a CPU.
@@ -460,6 +484,7 @@ def loop_to_last_and_next(x: Array, far: int) -> tuple[Array, Array]:
     return found(-far, False), found(length - 1 + far, True)
 
 
+@_compiled(1, 2)
 def nearest_parabola(x: Array, axis: int, bound: int) -> tuple[Array, Array]:
     x = jnp.minimum(jnp.moveaxis(x, axis, 1), bound)
     length = x.shape[1]
