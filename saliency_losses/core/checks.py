@@ -41,7 +41,8 @@ def floating(xp: Ops, name: str, x: object) -> Array:
     """A floating-point argument, at least float32."""
     array = xp.array(name, x)
     if xp.kind(array) != "float":
-        raise TypeError(f"{name} must be floating point, got {xp.dtype_name(array)}")
+        raise TypeError(f"{name} must be floating point, got {xp.dtype_name(array)}; "
+                        "a 0/255 map: divide by 255, other integers: convert to float32")
     return xp.widen(array)
 
 
