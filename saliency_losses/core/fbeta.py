@@ -26,20 +26,9 @@ def weighted_fbeta_loss(xp: Ops, probs: Array, target: Array, *, beta: float, th
                         phi: int, distance: str, error: str, normalize_kernel: bool,
                         distance_weights: Array, mask: Array, reduction: str) -> Array:
     check_options(beta, theta, phi, distance, error, normalize_kernel, reduction)
-    probs = checks.features(xp, "probs", probs, low_rank=2)
-    target = checks.real(xp, "target", target)
-    checks.alike("target", target, "probs", probs)
-    counted = checks.mask(xp, mask, xp.map_shape(probs.shape), "probs")
-
-    shape = xp.images(probs).shape
+    p, t, counted, bad = checked_maps(xp, probs, target, mask)
+    shape = p.shape
     maps = (shape[0] * shape[1], *shape[2:])
-    if counted is not None:
-        counted = xp.reshape(counted, (shape[0], 1, *shape[2:]))
-    p, t = xp.images(probs), xp.images(target)
-    if xp.kind(t) == "float":
-        p, t = xp.promote(p, t)
-    bad = (checks.probability_values(xp, "probs", p, counted)
-           | target_values(xp, t, counted))
     foreground = t == 1
     background = ~foreground
     if counted is not None:
@@ -78,6 +67,23 @@ def weighted_fbeta_loss(xp: Ops, probs: Array, target: Array, *, beta: float, th
     return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
 
 
+def checked_maps(xp: Ops, probs: Array, target: Array, mask: Array
+                 ) -> tuple[Array, Array, Array | None, Array]:
+    """Probabilities and targets ``(N, K, *spatial)``, the counted pixels ``(N, 1, *spatial)`` or
+    None for all, and the images with a value out of range."""
+    probs = checks.features(xp, "probs", probs, low_rank=2)
+    target = checks.real(xp, "target", target)
+    checks.alike("target", target, "probs", probs)
+    counted = checks.mask(xp, mask, xp.map_shape(probs.shape), "probs")
+    p, t = xp.images(probs), xp.images(target)
+    if counted is not None:
+        counted = xp.reshape(counted, (p.shape[0], 1, *p.shape[2:]))
+    if xp.kind(t) == "float":
+        p, t = xp.promote(p, t)
+    bad = checks.probability_values(xp, "probs", p, counted) | _target_values(xp, t, counted)
+    return p, t, counted, bad
+
+
 def weighted_fbeta_score(xp: Ops, probs: Array, target: Array, *, beta: float, theta: int,
                          phi: int, distance: str, error: str, normalize_kernel: bool,
                          distance_weights: Array, mask: Array, reduction: str) -> Array:
@@ -100,7 +106,7 @@ def distance_weights(xp: Ops, target: Array, *, phi: int, distance: str, mask: A
     t = xp.images(target)
     if counted is not None:
         counted = xp.reshape(counted, (t.shape[0], 1, *t.shape[2:]))
-    bad = target_values(xp, t, counted)
+    bad = _target_values(xp, t, counted)
     foreground = t == 1 if counted is None else (t == 1) & counted
     maps = (t.shape[0] * t.shape[1], *t.shape[2:])
     weights = _distance_weights(xp, xp.reshape(foreground, maps), xp.floats(target),
@@ -108,7 +114,7 @@ def distance_weights(xp: Ops, target: Array, *, phi: int, distance: str, mask: A
     return xp.public_images(checks.poison(xp, xp.reshape(weights, t.shape), bad))
 
 
-def target_values(xp: Ops, t: Array, counted: Array | None) -> Array:
+def _target_values(xp: Ops, t: Array, counted: Array | None) -> Array:
     return checks.values(xp, "target", t, (t == 0) | (t == 1), counted, "0 or 1",
                          "a 0/255 mask: divide by 255; a soft mask: target > 0.5")
 

@@ -4,7 +4,7 @@ from math import exp
 
 from saliency_losses.core import checks
 from saliency_losses.core.distance import nearest_pixel
-from saliency_losses.core.fbeta import importance, target_values
+from saliency_losses.core.fbeta import checked_maps, importance
 from saliency_losses.core.ops import Array, Ops
 from saliency_losses.core.regions import counts
 
@@ -17,16 +17,9 @@ def weighted_fmeasure(xp: Ops, probs: Array, target: Array, *, beta: float,
                       reduction: str) -> Array:
     checks.number("beta", beta, 0, float("inf"), open_low=True)
     checks.reduction(reduction)
-    probs = checks.features(xp, "probs", probs, low_rank=2)
-    target = checks.real(xp, "target", target)
-    checks.alike("target", target, "probs", probs)
-
-    p, t = xp.images(probs), xp.images(target)
+    p, t, _, bad = checked_maps(xp, probs, target, None)
     images, channels = p.shape[:2]
     maps = (images * channels, *p.shape[2:])
-    if xp.kind(t) == "float":
-        p, t = xp.promote(p, t)
-    bad = checks.probability_values(xp, "probs", p, None) | target_values(xp, t, None)
     measure = _of_maps(xp, xp.reshape(p, maps), xp.reshape(t == 1, maps), beta)
     measure = xp.sum_vector(xp.reshape(measure, (images, channels))) / channels
     return checks.reduce(xp, checks.poison(xp, measure, bad), reduction)

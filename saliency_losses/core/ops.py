@@ -92,7 +92,6 @@ class Ops(Protocol):
     def floats(self, x: Array) -> Array:
         """Bools and integers as float32; floats unchanged."""
 
-    def int32(self, x: Array) -> Array: ...
     def integers_to(self, x: Array, most: int) -> Array:
         """Bools as integers that hold 0 to `most`, as narrow as is fast."""
 
@@ -202,7 +201,6 @@ class Ops(Protocol):
         """The number of True pixels of a boolean map up to and with each pixel."""
 
     # Space, on ``(B, *spatial)``
-    def pad(self, x: Array, axis: int, before: int, after: int, value: float) -> Array: ...
     def shifts(self, x: Array, axis: int, reach: int, value: float) -> Sequence[Array]:
         """`x` moved by −reach..reach along `axis`, `value` outside: each x_{i+k}."""
 

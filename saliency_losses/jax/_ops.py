@@ -140,10 +140,6 @@ def floats(x: Array) -> Array:
     return x if kind(x) == "float" else x.astype(jnp.float32)
 
 
-def int32(x: Array) -> Array:
-    return x.astype(jnp.int32)
-
-
 def integers_to(x: Array, most: int) -> Array:
     return x.astype(jnp.int32)
 
@@ -278,7 +274,7 @@ def logsumexp_stack(x: Array) -> Array:
 
 
 def count(x: Array) -> Array:
-    return _total(int32(x))
+    return _total(x.astype(jnp.int32))
 
 
 def max_pixels(x: Array) -> Array:
@@ -416,14 +412,10 @@ def cumulative_count(x: Array) -> Array:
     return jnp.cumsum(x, axis=1)
 
 
-def pad(x: Array, axis: int, before: int, after: int, value: float) -> Array:
-    width = [(0, 0)] * x.ndim
-    width[axis] = (before, after)
-    return jnp.pad(x, width, constant_values=value)
-
-
 def shifts(x: Array, axis: int, reach: int, value: float) -> list[Array]:
-    padded, length = pad(x, axis, reach, reach, value), x.shape[axis]
+    width = [(0, 0)] * x.ndim
+    width[axis] = (reach, reach)
+    padded, length = jnp.pad(x, width, constant_values=value), x.shape[axis]
     return [lax.slice_in_dim(padded, k, k + length, axis=axis) for k in range(2 * reach + 1)]
 
 

@@ -131,10 +131,6 @@ def floats(x: Tensor) -> Tensor:
     return x if x.is_floating_point() else x.float()
 
 
-def int32(x: Tensor) -> Tensor:
-    return x.int()
-
-
 def integers_to(x: Tensor, most: int) -> Tensor:
     # Narrow integers are faster in proportion; the compiler handles those of 16 bits one by one.
     narrow = torch.uint8 if most < 2**8 and not torch.compiler.is_compiling() else torch.int32
@@ -442,10 +438,6 @@ def cumulative_count(x: Tensor) -> Tensor:
     return x.cumsum(1)
 
 
-def pad(x: Tensor, axis: int, before: int, after: int, value: float) -> Tensor:
-    return F.pad(x, [0, 0] * (x.ndim - 1 - axis) + [before, after], value=value)
-
-
 def _compiling_plainly() -> bool:
     # Under `torch.func` torch 2.13 compiles the gradient's gradient of a function with its own
     # backward wrongly, and cannot map it.
@@ -453,7 +445,8 @@ def _compiling_plainly() -> bool:
 
 
 def shifts(x: Tensor, axis: int, reach: int, value: float) -> list[Tensor]:
-    padded, length = pad(x, axis, reach, reach, value), x.shape[axis]
+    padded = F.pad(x, [0, 0] * (x.ndim - 1 - axis) + [reach, reach], value=value)
+    length = x.shape[axis]
     if not _compiling_plainly():
         return [padded.narrow(axis, k, length) for k in range(2 * reach + 1)]
     # Such views make the compiler write the padded map out, and not look at every pixel of every
@@ -527,7 +520,7 @@ def nearest_true(x: Tensor, far: int) -> Tensor:
     # Products, since `where` is slower on a CPU than all of this.
     before = (x * (place + far)).cummax(-1).values - far
     after = last + far - (x.flip(-1) * (place + far)).cummax(-1).values.flip(-1)
-    nearer = (place - before <= after - place)
+    nearer = place - before <= after - place
     return after + nearer * (before - after)
 
 
