@@ -1,5 +1,4 @@
-"""The small encoder–decoder, with each loss, in Flax. `reference_models.torch.small` is the same.
-"""
+"""The small encoder–decoder, with each loss, in Flax. `reference_models.torch.small` is the same."""
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +78,7 @@ class Small(nnx.Module):
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
 
 class SaliencyNet(nnx.Module):
     """Encoder to a quarter of the side, decoder back with one skip; about 94,000 weights.

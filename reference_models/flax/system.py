@@ -1,0 +1,135 @@
+"""What every system is to the trainer, as in `reference_models.torch.system`; channels stand last.
+
+Attributes carry the names of the PyTorch modules, so that weights are known by the same names in
+both frameworks (`reference_models.flax.weights`).
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+Initial = Callable[[Array, tuple[int, ...], Any], Array]
+
+
+class Batch(NamedTuple):
+    """What belongs to N images."""
+
+    images: Array
+    """float32 `(N, H, W, 3)` in [0, 1]."""
+    labels: Array
+    """int32 `(N, H, W)`: 1 on the salient object and 0 elsewhere, or the number of the region."""
+    prior: Array
+    """float32 `(N, H, W)` in [0, 1]: a saliency map of somebody else's."""
+    key: Array
+    """The randomness of this step."""
+
+
+class System(nnx.Module):
+    """The five papers' systems and the small network of the README."""
+
+    backbone: nnx.Module
+    """Images in [0, 1] to a list of feature maps: frozen or fine-tuned, as the recipe says."""
+
+    def __call__(self, taps: list[Array]) -> Array:
+        """The backbone's maps to `(N, h, w, C)`: all that the loss and the maps are made from."""
+        raise NotImplementedError
+
+    def loss(self, output: Array, batch: Batch) -> Array:
+        raise NotImplementedError
+
+    def maps(self, output: Array, batch: Batch) -> dict[str, Array]:
+        """Saliency by name, the main one first: `(N, H, W)` in [0, 1]; labels are not looked at."""
+        raise NotImplementedError
+
+
+class Pixels(nnx.Module):
+    """The backbone of a network that has none: the images themselves."""
+
+    channels = (3,)
+    strides = (1,)
+
+    def __call__(self, images: Array) -> list[Array]:
+        return [images]
+
+
+class Conv(nnx.Conv):
+    """Computes in the type of its weights, so that who makes these bfloat16 gets that throughout."""
+
+    def __call__(self, x: Array) -> Array:
+        return super().__call__(x.astype(self.kernel[...].dtype))
+
+
+class Linear(nnx.Linear):
+    """Computes in the type of its weights."""
+
+    def __call__(self, x: Array) -> Array:
+        return super().__call__(x.astype(self.kernel[...].dtype))
+
+
+def conv(
+    fan_in: int, fan_out: int, kernel: int = 1, *, rngs: nnx.Rngs, stride: int = 1,
+    dilation: int = 1, padding: int | None = None, bias: bool = True,
+    kernel_init: Initial | None = None,
+) -> Conv:  # fmt: skip
+    """A square convolution, padded to keep the size, or to divide it. Initial weights are as in
+    PyTorch; with a `kernel_init` of one's own the biases begin at 0."""
+    initial = like_torch(fan_in * kernel**2)
+    return Conv(
+        fan_in,
+        fan_out,
+        kernel_size=(kernel, kernel),
+        strides=stride,
+        padding=dilation * (kernel // 2) if padding is None else padding,
+        kernel_dilation=dilation,
+        use_bias=bias,
+        kernel_init=kernel_init or initial,
+        bias_init=nnx.initializers.zeros if kernel_init else initial,
+        rngs=rngs,
+    )
+
+
+def linear(fan_in: int, fan_out: int, rngs: nnx.Rngs) -> Linear:
+    """A fully connected layer with the initial weights of PyTorch's."""
+    initial = like_torch(fan_in)
+    return Linear(fan_in, fan_out, kernel_init=initial, bias_init=initial, rngs=rngs)
+
+
+def like_torch(fan_in: int) -> Initial:
+    """Uniform within ± 1/√fan_in, weights and biases alike."""
+    bound = 1 / math.sqrt(fan_in)
+
+    def initial(key: Array, shape: tuple[int, ...], dtype: Any, *_: Any) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return initial
+
+
+def resize(x: Array, like: Array) -> Array:
+    """`(N, h, w, C)` brought bilinearly to the height and width of `like`."""
+    size = like.shape[1:3]
+    if x.shape[1:3] == size:
+        return x
+    # PyTorch does not smooth where it makes smaller.
+    return jax.image.resize(x, (len(x), *size, x.shape[-1]), "bilinear", antialias=False)
+
+
+def shrink(maps: Array, like: Array) -> Array:
+    """Float maps `(N, H, W)` averaged down to the height and width of `like`."""
+    rows, columns = (
+        averages(before, after)
+        for before, after in zip(maps.shape[1:], like.shape[1:3], strict=True)
+    )
+    return jnp.einsum("ih,nhw,jw->nij", rows, maps, columns, precision="highest")
+
+
+def averages(before: int, after: int) -> np.ndarray:
+    """`(after, before)`: the weights with which each output averages the inputs it touches."""
+    places, outputs = np.arange(before), np.arange(after)[:, None]
+    touched = (places >= outputs * before // after) & (places < -(-(outputs + 1) * before // after))
+    return (touched / touched.sum(axis=1, keepdims=True)).astype(np.float32)
