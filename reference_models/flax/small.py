@@ -1,11 +1,12 @@
-"""The small encoder–decoder, with each loss, in Flax. `reference_models.torch.small` is the same."""
+"""The small encoder–decoder, with each loss, in Flax; as `reference_models.torch.small`."""
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from jax import Array
 
+from reference_models.flax.system import Batch, Conv, Pixels, System, cross_entropy
+from reference_models.flax.system import conv as convolution
 from reference_models.recipes import CHANNELS, SmallLoss
 from saliency_losses.jax import (
     anchor_probabilities,
@@ -24,20 +25,21 @@ from saliency_losses.jax import (
 )
 
 
-class Small(nnx.Module):
+class Small(System):
     """What each loss asks of one small network: a training loss and a saliency map."""
 
     def __init__(self, loss: SmallLoss, rngs: nnx.Rngs) -> None:
         self.name = loss
+        self.backbone = Pixels()
         self.net = SaliencyNet(CHANNELS[loss], rngs)
         if loss == "js-mi":
             self.critic = Critic(CHANNELS[loss], rngs)
 
-    def __call__(self, images: Array) -> Array:
-        return self.net(images)
+    def __call__(self, taps: list[Array]) -> Array:
+        return self.net(taps[0])
 
-    def loss(self, output: Array, labels: Array, prior: Array, seed: Array) -> Array:
-        """output `(N, H, W, C)`; labels 0/1 and prior in [0, 1], `(N, H, W)`."""
+    def loss(self, output: Array, batch: Batch) -> Array:
+        output, labels = output.astype(jnp.float32), batch.labels
         match self.name:
             case "cross-entropy":
                 return cross_entropy(output, labels)
@@ -51,33 +53,29 @@ class Small(nnx.Module):
             case "weighted-fbeta":
                 return weighted_fbeta_loss(jax.nn.sigmoid(output), labels[..., None])
             case "anchor":
-                flipped = flip_labels(labels, 0.2, jax.random.key(seed))
+                flipped = flip_labels(labels, 0.2, batch.key)
                 weights = jnp.stack([1 - flipped, flipped], axis=-1).astype(output.dtype)
                 return anchor_softmax_loss(output, region_anchors(output, weights), labels)
             case "js-mi":
-                joint, mask = relation_pairs(prior)
-                scores = self.critic(output, foreground_vector(output, prior))
+                joint, mask = relation_pairs(batch.prior)
+                scores = self.critic(output, foreground_vector(output, batch.prior))
                 return js_mutual_information_loss(scores, joint, mask=mask)
 
-    def map(self, output: Array, prior: Array) -> Array:
-        """Saliency, `(N, H, W)` in [0, 1]."""
+    def maps(self, output: Array, batch: Batch) -> dict[str, Array]:
+        output, prior = output.astype(jnp.float32), batch.prior
         match self.name:
             case "cross-entropy" | "class-agnostic-cross-entropy" | "cas" | "metric":
-                return jax.nn.softmax(output[..., :2])[..., 1]
+                return {"map": jax.nn.softmax(output[..., :2])[..., 1]}
             case "weighted-fbeta":
-                return jax.nn.sigmoid(output)[..., 0]
+                return {"map": jax.nn.sigmoid(output)[..., 0]}
             case "anchor":
                 for step in range(1, 6):
                     anchors = region_anchors(output, jnp.stack([1 - prior, prior], axis=-1))
                     prior = update_prior(prior, anchor_probabilities(output, anchors)[..., 1], step)
-                return prior
+                return {"map": prior}
             case "js-mi":
                 scores = self.critic(output, foreground_vector(output, prior))
-                return merge_by_confidence(prior, jax.nn.sigmoid(scores))
-
-
-def cross_entropy(logits: Array, labels: Array) -> Array:
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+                return {"map": merge_by_confidence(prior, jax.nn.sigmoid(scores))}
 
 
 class SaliencyNet(nnx.Module):
@@ -94,7 +92,7 @@ class SaliencyNet(nnx.Module):
         self.far = conv(48, 48, rngs, dilation=2)
         self.farther = conv(48, 48, rngs, dilation=4)
         self.decoder = conv(48 + 24, 24, rngs)
-        self.head = nnx.Linear(24, channels, rngs=rngs)
+        self.head = convolution(24, channels, rngs=rngs)
 
     def __call__(self, images: Array) -> Array:
         relu = jax.nn.relu
@@ -109,26 +107,20 @@ class Critic(nnx.Module):
     """Scores pairs of a pixel's feature and a foreground vector; `(N, H, W)`, any real number."""
 
     def __init__(self, channels: int, rngs: nnx.Rngs) -> None:
-        self.hidden = nnx.Linear(2 * channels, 32, rngs=rngs)
-        self.score = nnx.Linear(32, 1, rngs=rngs)
+        self.hidden = convolution(2 * channels, 32, rngs=rngs)
+        self.score = convolution(32, 1, rngs=rngs)
 
     def __call__(self, features: Array, foreground: Array) -> Array:
         spread = jnp.broadcast_to(foreground[:, None, None, :], features.shape)
         pairs = jnp.concatenate([features, spread], axis=-1)
-        return self.score(jax.nn.relu(self.hidden(pairs)))[..., 0]
+        return self.score(jax.nn.relu(self.hidden(pairs)))[..., 0].astype(jnp.float32)
 
 
-def conv(fan_in: int, fan_out: int, rngs: nnx.Rngs, stride: int = 1, dilation: int = 1) -> nnx.Conv:
+def conv(fan_in: int, fan_out: int, rngs: nnx.Rngs, stride: int = 1, dilation: int = 1) -> Conv:
     """A 3 x 3 convolution, padded to keep (or halve) the size, with He's initial weights."""
-    return nnx.Conv(
-        fan_in,
-        fan_out,
-        kernel_size=(3, 3),
-        strides=stride,
-        padding=dilation,
-        kernel_dilation=dilation,
-        kernel_init=nnx.initializers.he_normal(),
-        rngs=rngs,
+    he = nnx.initializers.he_normal()
+    return convolution(
+        fan_in, fan_out, 3, rngs=rngs, stride=stride, dilation=dilation, kernel_init=he
     )
 
 

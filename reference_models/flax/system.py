@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from jax import Array
 
@@ -59,7 +60,7 @@ class Pixels(nnx.Module):
 
 
 class Conv(nnx.Conv):
-    """Computes in the type of its weights, so that who makes these bfloat16 gets that throughout."""
+    """Computes in the type of its weights: where they are made bfloat16, that is bfloat16."""
 
     def __call__(self, x: Array) -> Array:
         return super().__call__(x.astype(self.kernel[...].dtype))
@@ -133,3 +134,8 @@ def averages(before: int, after: int) -> np.ndarray:
     places, outputs = np.arange(before), np.arange(after)[:, None]
     touched = (places >= outputs * before // after) & (places < -(-(outputs + 1) * before // after))
     return (touched / touched.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def cross_entropy(logits: Array, labels: Array) -> Array:
+    """The mean over all pixels; logits `(N, H, W, C)`."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
