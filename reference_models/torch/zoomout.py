@@ -1,52 +1,12 @@
 """The squeezed zoomout network of Kolkin, Shechtman and Shakhnarovich, ICCV 2017 ("W"), §4."""
 
-from typing import Literal, NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, max_pool2d, relu
 
+from reference_models.recipes import FBETA, ZoomoutLoss
 from reference_models.torch.system import Batch, resize
 from saliency_losses.torch import weighted_fbeta_loss
-
-ZoomoutLoss = Literal[
-    "ce",
-    "ce-2x-foreground",
-    "ce-2x-background",
-    "ce-band",
-    "dice",
-    "af",
-    "af-no-a",
-    "af-no-b",
-    "af-unit-kernel",
-    "af-absolute",
-    "af-euclidean",
-    "exact",
-    "exact-unit-kernel",
-]
-
-
-class FBeta(NamedTuple):
-    """What a weighted F-beta loss consists of; as it stands, W's AF of §3."""
-
-    error: Literal["squared", "absolute"] = "squared"
-    a: Literal["printed", "unit", "off"] = "printed"
-    """The kernel of eq. 3: with the constant as printed, with unit sum, or none."""
-    b: Literal["window", "euclidean", "off"] = "window"
-    """The distance of eq. 4: within 5 pixels as in §3, exact, or none."""
-
-
-FBETA: dict[ZoomoutLoss, FBeta] = {
-    "dice": FBeta("absolute", a="off", b="off"),
-    "af": FBeta(),
-    "af-no-a": FBeta(a="off"),
-    "af-no-b": FBeta(b="off"),
-    "af-unit-kernel": FBeta(a="unit"),
-    "af-absolute": FBeta("absolute"),
-    "af-euclidean": FBeta(b="euclidean"),
-    "exact": FBeta("absolute", b="euclidean"),
-    "exact-unit-kernel": FBeta("absolute", a="unit", b="euclidean"),
-}
 
 
 class SqueezeModule(nn.Module):
