@@ -24,6 +24,8 @@ from reference_models.recipes import Scale
 class Draw:
     """The images of one step, and what is done to them before they are used."""
 
+    step: int
+    """Counted from 0."""
     indices: np.ndarray
     """int `(B,)`, into the training set."""
     mirrored: np.ndarray
@@ -48,8 +50,8 @@ class Trainer(Protocol):
     def hold(self, images: Images) -> None:
         """Keep the training set where the steps can reach it."""
 
-    def step(self, draw: Draw, rate: float) -> float:
-        """One update at learning rate `rate`; returns the loss before it."""
+    def step(self, draw: Draw) -> float:
+        """One update at the rate of `one_cycle`; returns the loss before it."""
 
     def maps(self, images: Images) -> dict[str, np.ndarray]:
         """Saliency by name, the main map first, float32 `(N, S, S)` in [0, 1]; for general
@@ -202,7 +204,7 @@ def fit(
             save()
             raise OutOfTime
         draw = drawn(len(images), images.images.shape[1], plan, options.seed, step)
-        loss = trainer.step(draw, one_cycle(step, plan.steps, plan.rate))
+        loss = trainer.step(draw)
         if not math.isfinite(loss):
             raise InputError(f"the loss is {loss} at step {step}: try a lower --learning-rate")
         losses.append(loss)
@@ -225,6 +227,7 @@ def drawn(count: int, size: int, plan: Scale, seed: int, step: int) -> Draw:
     order = np.random.default_rng((seed, 3, epoch)).permutation(count)
     rng = np.random.default_rng((seed, 4, step))
     return Draw(
+        step=step,
         indices=order[place * batch : (place + 1) * batch],
         mirrored=rng.random(batch) < 0.5,
         seed=int(rng.integers(2**31)),

@@ -36,7 +36,7 @@ class Options:
     recipes: bool = False
     """List the recipes and stop."""
     backend: Literal["torch", "jax"] = "torch"
-    """The framework to train in; JAX has the scenes-… recipes."""
+    """The framework to train in."""
     scale: Literal["small", "full"] = "full"
     """small ends within three minutes on two cores; full is what a GPU is for."""
     data: Literal["scenes"] | Path | None = None
@@ -90,11 +90,6 @@ class Options:
             raise InputError(
                 f"there is no recipe {self.recipe!r}; `python -m reference_models.train --recipes` "
                 "lists them" + _near(self.recipe)
-            )
-        if self.backend == "jax" and self.chosen.system != "small":
-            raise InputError(
-                f"--backend jax has the scenes-… recipes so far, not {self.recipe}; "
-                "give --backend torch"
             )
         if self.data == "scenes" and self.chosen.regions > 2:
             raise InputError(

@@ -5,7 +5,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
@@ -65,6 +65,8 @@ class Sweep:
 
     only: tuple[str, ...] = ()
     """Recipes by name or pattern, such as "fcn-*"; none given: all."""
+    backend: Literal["torch", "jax"] = "torch"
+    """The framework to train in."""
     scale: Literal["small", "full"] = "full"
     """small ends within three minutes a run on two cores; full is what a GPU is for."""
     seeds: tuple[int, ...] = ()
@@ -88,11 +90,12 @@ class Sweep:
     """Print what would run, and stop."""
 
     def options(self, run: Run) -> Options:
-        name = Options(recipe=run.recipe, scale=self.scale, seed=run.seed).name
-        return Options(
-            recipe=run.recipe, scale=self.scale, seed=run.seed, archives=self.archives,
-            out=self.out / name, device=self.device, checkpoint_seconds=self.checkpoint_seconds,
+        chosen = Options(
+            recipe=run.recipe, backend=self.backend, scale=self.scale, seed=run.seed,
+            archives=self.archives, device=self.device,
+            checkpoint_seconds=self.checkpoint_seconds,
         )  # fmt: skip
+        return replace(chosen, out=self.out / chosen.name)
 
     @property
     def staged(self) -> Path:

@@ -15,4 +15,4 @@ def new_trainer(
         return TorchTrainer(options, features, imagenet)
     from reference_models.flax.training import FlaxTrainer
 
-    return FlaxTrainer(options)
+    return FlaxTrainer(options, features, imagenet)

@@ -121,12 +121,13 @@ def resize(x: Array, like: Array) -> Array:
 
 
 def shrink(maps: Array, like: Array) -> Array:
-    """Float maps `(N, H, W)` averaged down to the height and width of `like`."""
+    """Float maps `(N, H, W)` in [0, 1] averaged down to the height and width of `like`."""
     rows, columns = (
         averages(before, after)
         for before, after in zip(maps.shape[1:], like.shape[1:3], strict=True)
     )
-    return jnp.einsum("ih,nhw,jw->nij", rows, maps, columns, precision="highest")
+    # Rounding can leave [0, 1], which the losses do not take.
+    return jnp.einsum("ih,nhw,jw->nij", rows, maps, columns, precision="highest").clip(0, 1)
 
 
 def averages(before: int, after: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from torch.utils.data import DistributedSampler
 
 from reference_models.data import Images
 from reference_models.files import Arrays
-from reference_models.loop import Draw
+from reference_models.loop import Draw, one_cycle
 from reference_models.machine import progress
 from reference_models.options import InputError, Options, some
 from reference_models.recipes import Backbone, Recipe, Scale
@@ -46,10 +46,9 @@ class TorchTrainer:
     ) -> None:
         self.device, self.rank, self.processes = begin(options.device)
         self.leader = self.rank == 0
-        plan = options.plan
+        self.plan = plan = options.plan
         torch.manual_seed(options.seed)
-        self.backbone, self.crop, self.seed = plan.backbone, plan.crop, options.seed
-        self.batch = plan.batch
+        self.seed = options.seed
         self.regions = options.chosen.regions
         self.frozen = plan.backbone is not None and plan.backbone_rate == 0
         # A frozen backbone is left out of the weights where everybody has it.
@@ -76,7 +75,7 @@ class TorchTrainer:
         # Here and not before: one process alone may load a trained network.
         self.objective: nn.Module = Objective(self.system)
         if self.processes > 1:
-            batch = min(self.batch, len(images))
+            batch = min(self.plan.batch, len(images))
             if batch % self.processes:
                 raise InputError(
                     f"a batch of {batch} cannot be shared evenly by {self.processes} processes"
@@ -97,7 +96,7 @@ class TorchTrainer:
         self.priors = priors.to(self.device).expand(len(images), -1, -1)
         if self.frozen:
             digest = hashlib.sha256(np.ascontiguousarray(images.images)).hexdigest()
-            key = f"{self.backbone} {digest}"
+            key = f"{self.plan.backbone} {digest}"
             if key not in self.features:
                 self.features.clear()  # One set at a time: they take gigabytes.
                 self.features[key] = self.all_taps()
@@ -115,7 +114,7 @@ class TorchTrainer:
                     parts.append([tap.half() for tap in self.system.backbone(pixels)])
         return [torch.cat(taps) for taps in zip(*parts, strict=True)]
 
-    def step(self, draw: Draw, rate: float) -> float:
+    def step(self, draw: Draw) -> float:
         share = list(DistributedSampler(
             range(len(draw.indices)), self.processes, self.rank, shuffle=False  # type: ignore[arg-type]
         ))  # fmt: skip
@@ -133,6 +132,7 @@ class TorchTrainer:
         if self.frozen:
             rows = indices + len(self.images) * mirrored
             taps = [tap[rows].float() for tap in self.taps]
+        rate = one_cycle(draw.step, self.plan.steps, self.plan.rate)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["share"]
         self.optimizer.zero_grad()
@@ -149,10 +149,10 @@ class TorchTrainer:
         """The step's share of `held`, mirrored along the last axis, cropped."""
         x = held[indices]
         x = torch.where(mirrored.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
-        if self.crop is None:
+        if self.plan.crop is None:
             return x
         corners = draw.corners[share].tolist()
-        side = self.crop
+        side = self.plan.crop
         return torch.stack(
             [one[..., r : r + side, c : c + side] for one, (r, c) in zip(x, corners, strict=True)]
         )

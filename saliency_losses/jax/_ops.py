@@ -540,7 +540,7 @@ def first(values: Array, bad: Array) -> float | None:
 
 def random(rng: Any, shape: Sequence[int], like: Array) -> Array:
     try:
-        return jax.random.uniform(rng, tuple(shape))
+        return jax.random.uniform(rng, tuple(shape), jnp.float32)
     except (TypeError, ValueError) as error:
         raise TypeError(f"rng must be a JAX key, got {type(rng).__name__}; "
                         "for example jax.random.key(0)") from error

@@ -1,0 +1,190 @@
+"""The systems in Flax against those in PyTorch, on the same weights and features.
+
+The backbones are compared in test_flax_backbones.py; here their features are given.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from torch import Tensor
+
+from reference_models.files import Arrays
+from reference_models.flax.system import Batch, System, resize, shrink
+from reference_models.flax.training import build as build_flax
+from reference_models.flax.weights import from_torch, to_torch
+from reference_models.options import InputError
+from reference_models.recipes import RECIPES, Recipe
+from reference_models.scenes import scenes
+from reference_models.torch import system as torch_system
+from reference_models.torch.training import build as build_torch
+
+pytestmark = pytest.mark.usefixtures("torch_settings")
+
+# Which labels are swapped, and which maps are started from, is none of the network's business.
+NETWORKS = {
+    (r.system, r.loss, *sorted(r.options.items()), *sorted(r.small.options.items())): name
+    for name, r in RECIPES.items()
+}
+SIDE = 64
+
+
+def twins(recipe: Recipe) -> tuple[torch.nn.Module, System]:
+    """Both with the same new weights."""
+    torch.manual_seed(0)
+    theirs = build_torch(recipe, recipe.small)
+    ours = build_flax(recipe, recipe.small, nnx.Rngs(0))
+    nnx.update(ours, from_torch(nnx.state(ours), arrays(theirs.state_dict())))
+    return theirs, ours
+
+
+def arrays(tensors: dict[str, Tensor]) -> Arrays:
+    return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+
+
+def batches(recipe: Recipe) -> tuple[torch_system.Batch, Batch]:
+    images, labels, prior = scenes(4, SIDE, seed=0)
+    if recipe.regions > 2:
+        rows, columns = np.indices((SIDE, SIDE)) // 20
+        labels = np.stack([rows + 4 * columns, columns, rows, 0 * rows])
+    pixels = (images / 255).astype(np.float32)
+    theirs = torch_system.Batch(
+        torch.from_numpy(pixels).permute(0, 3, 1, 2),
+        torch.from_numpy(labels).long(),
+        torch.from_numpy(prior).float(),
+        torch.Generator(),
+    )
+    ours = Batch(
+        jnp.asarray(pixels),
+        jnp.asarray(labels, jnp.int32),
+        jnp.asarray(prior, jnp.float32),
+        jax.random.key(0),
+    )
+    return theirs, ours
+
+
+def some_taps(system: torch.nn.Module, batch: torch_system.Batch) -> list[Tensor]:
+    if isinstance(system.backbone, torch_system.Pixels):
+        return [batch.images]
+    rng = torch.Generator().manual_seed(1)
+    sizes = zip(system.backbone.channels, system.backbone.strides, strict=True)
+    return [torch.rand(4, c, SIDE // s, SIDE // s, generator=rng) for c, s in sizes]
+
+
+def last(x: Tensor) -> jax.Array:
+    return jnp.asarray(x.detach().permute(0, 2, 3, 1).numpy())
+
+
+def close(ours: jax.Array, theirs: Tensor, share: float, least: float = 1e-6) -> None:
+    """Apart by at most a share of the greatest value, or of `least` where all values are less."""
+    theirs = theirs.detach().numpy()
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=share * max(np.abs(theirs).max(), least))
+
+
+@pytest.mark.parametrize("name", NETWORKS.values())
+def test_the_same_outputs_losses_gradients_and_maps(name: str, monkeypatch):
+    # The frameworks draw different noise.
+    for place in ("torch.system", "flax.small", "flax.anchors"):
+        monkeypatch.setattr(f"reference_models.{place}.flip_labels", lambda labels, *_: labels)
+    recipe = RECIPES[name]
+    theirs, ours = twins(recipe)
+    batch, ours_batch = batches(recipe)
+    taps = some_taps(theirs, batch)
+    theirs.train()
+    output = theirs(taps)
+    loss = theirs.loss(output, batch)
+    loss.backward()
+
+    graph, learnt, rest = nnx.split(ours, nnx.Param, ...)
+
+    @jax.jit
+    def step(learnt: nnx.State, taps: list[jax.Array]):
+        def objective(learnt: nnx.State):
+            system = nnx.merge(graph, learnt, rest, copy=True)
+            system.train()
+            output = system(taps)
+            return system.loss(output, ours_batch), (output, nnx.state(system))
+
+        return jax.value_and_grad(objective, has_aux=True)(learnt)
+
+    (our_loss, (our_output, after)), gradient = step(learnt, [last(tap) for tap in taps])
+    close(our_output, output.permute(0, 2, 3, 1), 1e-4)
+    assert our_output.dtype == jnp.float32
+    assert float(our_loss) == pytest.approx(loss.item(), rel=1e-4)
+    gradients = to_torch(gradient)
+    greatest = max(np.abs(one).max() for one in gradients.values())
+    compared = 0
+    for key, parameter in theirs.named_parameters():
+        if parameter.grad is None:
+            assert not gradients[key].any(), key
+        else:
+            close(gradients[key], parameter.grad, 1e-3, least=1e-3 * float(greatest))
+            compared += bool(parameter.grad.any())
+    assert compared >= 4
+
+    left = to_torch(nnx.state(nnx.merge(graph, after), nnx.BatchStat))
+    for key, buffer in theirs.named_buffers():
+        if key.endswith("running_mean") and not key.startswith("backbone."):
+            close(left[key], buffer, 1e-4)
+        if key.endswith("running_var") and not key.startswith("backbone."):
+            # Flax keeps the biased variance: of 16 values a map at the coarsest, here.
+            np.testing.assert_allclose(left[key], buffer.numpy(), rtol=0.1 / 16 + 1e-4)
+
+    # In testing, with the statistics that training left behind.
+    nnx.update(ours, from_torch(nnx.state(ours), arrays(theirs.state_dict())))
+    theirs.eval()
+    ours.eval()
+    with torch.no_grad():
+        output = theirs(taps)
+        expected = (
+            {"regions": theirs.regions(output, batch)}
+            if recipe.regions > 2
+            else theirs.maps(output, batch)
+        )
+    our_output = ours([last(tap) for tap in taps])
+    if recipe.regions > 2:
+        regions = np.asarray(ours.regions(our_output, ours_batch))
+        assert (regions == expected["regions"].numpy()).mean() > 0.999
+    else:
+        maps = ours.maps(our_output, ours_batch)
+        assert list(maps) == list(expected)
+        for one, other in zip(maps.values(), expected.values(), strict=True):
+            close(one, other, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [((32, 32), (8, 8)), ((19, 15), (7, 4)), ((9, 8), (9, 8))]
+)
+def test_maps_are_averaged_down_as_in_torch(before, after):
+    maps = torch.rand(2, *before)
+    expected = torch_system.shrink(maps, torch.empty(2, 1, *after))
+    ours = shrink(jnp.asarray(maps.numpy()), jnp.empty((2, *after, 1)))
+    np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [((4, 5), (8, 10)), ((9, 9), (19, 19)), ((1, 1), (4, 7)), ((6, 6), (6, 6)), ((12, 9), (5, 4))],
+)
+def test_features_are_resized_as_in_torch(before, after):
+    x = torch.randn(2, 3, *before)
+    expected = torch_system.resize(x, torch.empty(2, 1, *after))
+    ours = resize(last(x), jnp.empty((2, *after, 1)))
+    np.testing.assert_allclose(ours, last(expected), atol=1e-5)
+
+
+def test_weights_of_another_network_are_refused():
+    _, ours = twins(RECIPES["zoomout-ce"])
+    state = nnx.state(ours)
+    good = to_torch(state)
+    name, *_ = good
+    for change, fault in (
+        ({}, "missing"),
+        ({name: good[name], "extra.weight": np.zeros(3)}, "unexpected: extra.weight"),
+        ({name: np.zeros(5)}, "of another shape"),
+    ):
+        bad = {n: a for n, a in good.items() if n != name} | change
+        with pytest.raises(InputError, match=fault):
+            from_torch(state, bad)
