@@ -2,16 +2,17 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from reference_models.data import Data
-from reference_models.options import InputError, Options
+from reference_models.options import InputError, Options, some
 
 Arrays = dict[str, np.ndarray]
 
@@ -72,3 +73,19 @@ def read_about(path: Path) -> dict[str, object]:
     """What `write_arrays` was told about the arrays."""
     with safe_open(path, "np") as file:
         return json.loads(file.metadata()["about"])
+
+
+def misfits(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """How two sets of arrays differ in names and shapes, in words; empty if they do not."""
+    faults = {
+        "missing": [name for name in wanted if name not in given],
+        "unexpected": [name for name in given if name not in wanted],
+        "of another shape": [
+            f"{name} {tuple(given[name].shape)} instead of {tuple(wanted[name].shape)}"
+            for name in wanted
+            if name in given and given[name].shape != wanted[name].shape
+        ],
+    }
+    return "; ".join(
+        f"{len(names)} {fault}: {some(names)}" for fault, names in faults.items() if names
+    )

@@ -5,7 +5,7 @@ both frameworks (`reference_models.flax.weights`).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -75,7 +75,7 @@ class Linear(nnx.Linear):
 
 def conv(
     fan_in: int, fan_out: int, kernel: int = 1, *, rngs: nnx.Rngs, stride: int = 1,
-    dilation: int = 1, padding: int | None = None, bias: bool = True,
+    dilation: int = 1, padding: int | Sequence[tuple[int, int]] | None = None, bias: bool = True,
     kernel_init: Initial | None = None,
 ) -> Conv:  # fmt: skip
     """A square convolution, padded to keep the size, or to divide it. Initial weights are as in

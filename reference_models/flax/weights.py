@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from reference_models.files import Arrays
-from reference_models.options import InputError, some
+from reference_models.files import Arrays, misfits
+from reference_models.options import InputError
 
 # The lists of layers that PyTorch numbers without a name of their own.
 UNNAMED = ("layers",)
@@ -34,29 +34,12 @@ def from_torch(state: nnx.State, arrays: Arrays, of: str = "the weights") -> nnx
     names and shapes. PyTorch's `num_batches_tracked` is passed over. of: what `arrays` are, for
     the message."""
     given = {k: v for k, v in arrays.items() if not k.endswith("num_batches_tracked")}
-    flat = nnx.to_flat_state(state)
-    wanted = {torch_name(path): (path, variable) for path, variable in flat}
-    turned = {
-        name: _turned(given[name], path[-1], to_torch=False)
-        for name, (path, _) in wanted.items()
-        if name in given
-    }
-    faults = {
-        "missing": [name for name in wanted if name not in given],
-        "unexpected": [name for name in given if name not in wanted],
-        "of another shape": [
-            f"{name} {given[name].shape}"
-            for name, array in turned.items()
-            if array.shape != wanted[name][1].shape
-        ],
-    }
-    found = [f"{len(names)} {fault}: {some(names)}" for fault, names in faults.items() if names]
-    if found:
-        raise InputError(f"{of} do not fit: {'; '.join(found)}")
-    filled = [
-        (path, variable.replace(jnp.asarray(turned[name], variable.dtype)))
-        for name, (path, variable) in wanted.items()
-    ]
+    if found := misfits(given, to_torch(state)):
+        raise InputError(f"{of} do not fit: {found}")
+    filled = []
+    for path, variable in nnx.to_flat_state(state):
+        turned = _turned(given[torch_name(path)], path[-1], to_torch=False)
+        filled.append((path, variable.replace(jnp.array(turned, variable.dtype))))
     return nnx.from_flat_state(filled)
 
 

@@ -11,16 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, relu
 
-from reference_models.options import InputError, some
+from reference_models.backbones import MEAN, STD, Layers, read_weights
 from reference_models.recipes import BLOCKS, BackboneName
-
-# ImageNet's mean and standard deviation of red, green and blue.
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Backbone(nn.Module):
@@ -29,28 +25,17 @@ class Backbone(nn.Module):
     Initial weights are He's, and good for tests only: load a file with `load_backbone`.
     """
 
-    def __init__(self, name: BackboneName, layers: "Layers", taps: tuple[int, ...]) -> None:
+    def __init__(self, name: BackboneName, layers: Layers, taps: tuple[int, ...]) -> None:
         super().__init__()
-        count = len(layers.modules)
-        if not taps or list(taps) != sorted(set(taps)) or not 0 <= taps[0] <= taps[-1] < count:
-            raise InputError(
-                f"taps of {name} must be layers from 0 to {count - 1} in rising order, got {taps}; "
-                f"its blocks end at {BLOCKS[name]}"
-            )
+        kept, self.unused = layers.until_last(taps, name)
         self.name, self.taps = name, tuple(taps)
         self.channels = tuple(layers.channels[tap] for tap in taps)
         self.strides = tuple(layers.strides[tap] for tap in taps)
-        names = list(layers.modules)
-        kept = {layer: layers.modules[layer] for layer in names[: taps[-1] + 1]}
         if name == "resnet101":
             for layer, module in kept.items():
                 self.add_module(layer, module)
-            beyond = names[taps[-1] + 1 :]
         else:
             self.features = nn.ModuleDict(kept)
-            beyond = [f"features.{layer}" for layer in names[taps[-1] + 1 :]]
-        # What a file may hold beside the parameters of this module.
-        self.unused = (*(f"{layer}." for layer in beyond), "classifier.", "fc.")
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
         for module in self.modules():
@@ -71,72 +56,11 @@ class Backbone(nn.Module):
 
 
 def load_backbone(backbone: Backbone, path: Path) -> None:
-    """Load a safetensors file with torchvision's names; half precision becomes single.
-
-    Classifier, layers beyond the last tap and `num_batches_tracked` are passed over. All else must
-    agree in name and shape, or an `InputError` lists what does not.
-    """
-    try:
-        file = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{path} cannot be read as safetensors ({error}); of a .pth file, save the state_dict "
-            "with safetensors.torch.save_file"
-        ) from None
-    given = {
-        name: tensor.float()
-        for name, tensor in file.items()
-        if not name.startswith(backbone.unused) and not name.endswith(".num_batches_tracked")
-    }
-    wanted = backbone.state_dict()
-    both = [name for name in wanted if name in given]
-    faults = {
-        "missing": [name for name in wanted if name not in given],
-        "unexpected": [name for name in given if name not in wanted],
-        "of another shape": [
-            f"{name} {tuple(given[name].shape)} instead of {tuple(wanted[name].shape)}"
-            for name in both
-            if given[name].shape != wanted[name].shape
-        ],
-    }
-    found = [f"{len(names)} {fault}: {some(names)}" for fault, names in faults.items() if names]
-    if found:
-        raise InputError(f"{path} does not hold torchvision's {backbone.name}: {'; '.join(found)}")
-    backbone.load_state_dict(given)
+    """Load a safetensors file with torchvision's names; half precision becomes single."""
+    backbone.load_state_dict(read_weights(path, load_file, backbone, backbone.state_dict()))
 
 
 # The four networks ------------------------------------------------------------------------------
-
-
-class Layers:
-    """The layers of a network under construction, with the channels and the stride of each.
-
-    Once the stride would exceed `output_stride`, a layer that strides keeps its own dilation and
-    the layers after it are dilated instead: their outputs at every other pixel are those of the
-    network that strides.
-    """
-
-    def __init__(self, output_stride: int = 32) -> None:
-        if output_stride not in (8, 16, 32):
-            raise InputError(f"output_stride must be 8, 16 or 32, got {output_stride}")
-        self.limit, self.stride, self.dilation = output_stride, 1, 1
-        self.modules: dict[str, nn.Module] = {}
-        self.channels: list[int] = []
-        self.strides: list[int] = []
-
-    def add(self, module: nn.Module, channels: int, name: str | None = None) -> None:
-        self.modules[name or str(len(self.modules))] = module
-        self.channels.append(channels)
-        self.strides.append(self.stride)
-
-    def step(self, stride: int) -> tuple[int, int]:
-        """Stride and dilation for a layer that strides, and what holds after it."""
-        dilation = self.dilation
-        if self.stride * stride > self.limit:
-            self.dilation *= stride
-            return 1, dilation
-        self.stride *= stride
-        return stride, dilation
 
 
 def mobilenet_v2(
