@@ -556,7 +556,6 @@ def test_a_gpu_that_is_not_there_is_named(backend):
         ({"learning_rate": float("nan")}, "--learning-rate must be positive"),
         ({"seed": -1}, "--seed must not be negative"),
         ({"recipe": "fcn-cas-clean", "size": 80}, "--size must be a multiple of 32"),
-        ({"recipe": "fcn-cas-clean", "size": 64, "backend": "jax"}, "--backend torch"),
         ({"recipe": "nothing"}, "there is no recipe 'nothing'"),
     ],
 )

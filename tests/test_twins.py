@@ -45,7 +45,8 @@ def arrays(tensors: dict[str, Tensor]) -> Arrays:
 
 
 def batches(recipe: Recipe) -> tuple[torch_system.Batch, Batch]:
-    images, labels, prior = scenes(4, SIDE, seed=0)
+    # The coarsest maps that MEnet normalises have four pixels of an image.
+    images, labels, prior = scenes(16 if recipe.system == "menet" else 4, SIDE, seed=0)
     if recipe.regions > 2:
         rows, columns = np.indices((SIDE, SIDE)) // 20
         labels = np.stack([rows + 4 * columns, columns, rows, 0 * rows])
@@ -70,7 +71,7 @@ def some_taps(system: torch.nn.Module, batch: torch_system.Batch) -> list[Tensor
         return [batch.images]
     rng = torch.Generator().manual_seed(1)
     sizes = zip(system.backbone.channels, system.backbone.strides, strict=True)
-    return [torch.rand(4, c, SIDE // s, SIDE // s, generator=rng) for c, s in sizes]
+    return [torch.rand(len(batch.images), c, SIDE // s, SIDE // s, generator=rng) for c, s in sizes]
 
 
 def last(x: Tensor) -> jax.Array:
@@ -129,8 +130,8 @@ def test_the_same_outputs_losses_gradients_and_maps(name: str, monkeypatch):
         if key.endswith("running_mean") and not key.startswith("backbone."):
             close(left[key], buffer, 1e-4)
         if key.endswith("running_var") and not key.startswith("backbone."):
-            # Flax keeps the biased variance: of 16 values a map at the coarsest, here.
-            np.testing.assert_allclose(left[key], buffer.numpy(), rtol=0.1 / 16 + 1e-4)
+            # Flax keeps the biased variance: of 64 values of a channel at the coarsest, here.
+            np.testing.assert_allclose(left[key], buffer.numpy(), rtol=1 / 64)
 
     # In testing, with the statistics that training left behind.
     nnx.update(ours, from_torch(nnx.state(ours), arrays(theirs.state_dict())))

@@ -39,6 +39,7 @@ def from_torch(state: nnx.State, arrays: Arrays, of: str = "the weights") -> nnx
     filled = []
     for path, variable in nnx.to_flat_state(state):
         turned = _turned(given[torch_name(path)], path[-1], to_torch=False)
+        # A copy: `asarray` would share the memory, which may be that of a network in training.
         filled.append((path, variable.replace(jnp.array(turned, variable.dtype))))
     return nnx.from_flat_state(filled)
 
