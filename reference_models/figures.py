@@ -68,7 +68,7 @@ Points = tuple[tuple[float, tuple[float, ...]], ...]
 class Plot:
     """All that a picture of the report shows."""
 
-    kind: Literal["noise", "losses", "effects"]
+    kind: Literal["noise", "losses", "frameworks", "effects"]
     panels: tuple[tuple[str, tuple[tuple[str, Points], ...]], ...]
     """Per panel its title (of "effects": the labels of the places) and lines by label."""
 
@@ -78,7 +78,8 @@ class Plot:
 
 def draw(plot: Plot, path: Path) -> None:
     """Draw the plot; the file remembers the digest of what it shows."""
-    figure = {"noise": noise, "losses": losses, "effects": effects}[plot.kind](plot)
+    drawn = {"noise": noise, "losses": losses, "frameworks": losses, "effects": effects}
+    figure = drawn[plot.kind](plot)
     with whole(path) as partial:
         figure.savefig(
             partial, format="png", metadata={"Software": None, "Description": plot.digest()}
@@ -113,21 +114,23 @@ def noise(plot: Plot) -> Figure:
 
 
 def losses(plot: Plot) -> Figure:
-    """A panel per recipe, a line per seed."""
+    """A panel per recipe, a line per seed or framework."""
+    styles = {"torch": {"linewidth": 3.5, "color": "0.75"}, "jax": {"color": "C0"}}
     columns = min(4, len(plot.panels))
     rows = -(-len(plot.panels) // columns)
     figure = Figure(figsize=(2.7 * columns, 2 * rows), layout="constrained", dpi=110)
     grid = figure.subplots(rows, columns, squeeze=False).flat
     for (title, lines), axes in zip(plot.panels, grid, strict=False):
-        for _, points in lines:
-            axes.plot(
-                [place for place, _ in points], [seeds[0] for _, seeds in points], linewidth=1
-            )
+        for label, points in lines:
+            x, y = [place for place, _ in points], [seeds[0] for _, seeds in points]
+            axes.plot(x, y, label=label, **{"linewidth": 1} | styles.get(label, {}))
         axes.set_title(title, fontsize=8)
         axes.tick_params(labelsize=7)
         axes.grid(color="0.92")
     for axes in grid:
         axes.set_axis_off()
+    if plot.kind == "frameworks":
+        figure.axes[0].legend(frameon=False, fontsize=7)
     figure.supxlabel("step", fontsize=8)
     figure.supylabel("training loss", fontsize=8)
     return figure

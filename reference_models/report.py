@@ -1,22 +1,23 @@
-"""`python -m reference_models.report`: docs/results.md, its figures and RUNS.md from the results.
+"""`python -m reference_models.report`: docs/results.md, its figures, and RUNS.md from the results.
 
 Every number in a table comes from a file in results/ or from what a paper printed; every verdict is
 computed from them.
 """
 
-import json
 import math
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from reference_models import figures
+from reference_models import agreement, figures
+from reference_models.agreement import Steps, apart
 from reference_models.claims import (
     PRIORS,
+    SEGMENTATION,
     Ask,
     Claim,
     Effects,
@@ -29,17 +30,15 @@ from reference_models.claims import (
     row,
 )
 from reference_models.files import whole
+from reference_models.markdown import anchor, folded, short, table
 from reference_models.measures import LABELS
 from reference_models.options import InputError
-from reference_models.recipes import DISTORTED, RECIPES, Recipe
-from reference_models.sweep import SEEDS, blocks
+from reference_models.recipes import DISTORTED, RECIPES
+from reference_models.runs import ROOT, Result, Results, read, runs_text
+from reference_models.sweep import SEEDS
 
-ROOT = Path(__file__).parents[1]
 SCALES: tuple["ScaleName", ...] = ("full", "small")
 ScaleName = Literal["full", "small"]
-Result = dict[str, Any]
-Results = dict[tuple[str, str], dict[int, Result]]
-"""By recipe and scale, then by seed."""
 
 NAMES = LABELS | {
     "weighted_f_exact": "F^w exact",
@@ -53,24 +52,6 @@ NAMES = LABELS | {
 
 
 # Values ------------------------------------------------------------------------------------------
-
-
-def read(folder: Path) -> Results:
-    """The results of PyTorch runs, by recipe, scale and seed."""
-    found: Results = {}
-    for file in sorted(folder.glob("*.json")):
-        try:
-            one = json.loads(file.read_text(encoding="utf-8"))
-            key, seed, backend = (one["recipe"], one["scale"]), one["seed"], one["backend"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{file} is no results file of `python -m reference_models.train` ({error!r})"
-            ) from None
-        if key[0] not in RECIPES:
-            raise InputError(f"{file} is of the recipe {key[0]!r}, which does not exist any more")
-        if backend == "torch":
-            found.setdefault(key, {})[seed] = one
-    return {key: dict(sorted(seeds.items())) for key, seeds in found.items()}
 
 
 def values(results: Results, scale: str, of: Row, measure: str) -> dict[int, float]:
@@ -150,13 +131,6 @@ def bounds(ask: Ask) -> str:
     return text if math.isinf(ask.each) else f"{text}, no seed below {show(ask.each)}"
 
 
-def table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
-    heads = tuple(head)
-    rows = ["| " + " | ".join(cells) + " |" for cells in (heads, *lines)]
-    rows.insert(1, "|---|" + "---|" * (len(heads) - 1))
-    return "\n".join(rows)
-
-
 def beside(
     title: str,
     measures: tuple[str, ...],
@@ -205,10 +179,6 @@ def table_text(results: Results, of: Table) -> str:
         sign=False,
     )
     return folded(of.title, text) if of.folded else text
-
-
-def folded(title: str, text: str) -> str:
-    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
 
 
 def effects_text(results: Results, of: Effects) -> str:
@@ -333,30 +303,18 @@ def verdict_text(results: Results, claim: Claim, scale: str) -> str:
     return text
 
 
-def provenance(runs: list[Result]) -> str:
+def provenance(runs: Sequence[Result]) -> str:
     """Devices and commits."""
     devices = sorted({run["device"] for run in runs})
     commits = sorted({short(str(run["commit"])) for run in runs})
     return f"device {', '.join(devices)}; commit {', '.join(commits)}"
 
 
-def short(commit: str) -> str:
-    """Ten digits, and whether there were local changes."""
-    return commit[:10] + "-dirty" * commit.endswith("-dirty")
-
-
-def anchor(title: str) -> str:
-    """The heading's anchor, as GitHub makes it."""
-    kept = "".join(c for c in title.lower() if c.isalnum() or c in " -_")
-    return kept.replace(" ", "-")
-
-
-def results_text(results: Results, pictures: Iterable[str]) -> str:
+def results_text(
+    results: Results, in_jax: Results, first_steps: Sequence[Steps], pictures: Iterable[str]
+) -> str:
     told = claims()
-    every = {
-        scale: [run for (_, s), seeds in results.items() if s == scale for run in seeds.values()]
-        for scale in SCALES
-    }
+    every = {scale: of_scale(results, scale) for scale in SCALES}
     lines = [
         "# Results",
         "",
@@ -402,7 +360,7 @@ def results_text(results: Results, pictures: Iterable[str]) -> str:
         ),
         "",
         *environment(every),
-        *(f"![{PICTURES[name]}](figures/{name}.png)\n" for name in pictures),
+        *(picture(name) for name in pictures if name != "results-frameworks"),
     ]
     for claim in told:
         lines += [f"## {claim.title}", "", claim.paper, ""]
@@ -418,7 +376,16 @@ def results_text(results: Results, pictures: Iterable[str]) -> str:
         for scale in SCALES:
             if runs := ran(results, claim, scale):
                 lines += [f"{scale.capitalize()}: {provenance(runs)}.", ""]
+    lines += frameworks_text(results, in_jax, first_steps)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def of_scale(results: Results, scale: str) -> list[Result]:
+    return [run for (_, s), seeds in results.items() if s == scale for run in seeds.values()]
+
+
+def picture(name: str) -> str:
+    return f"![{PICTURES[name]}](figures/{name}.png)\n"
 
 
 def count(many: int, what: str) -> str:
@@ -458,106 +425,79 @@ def noted(runs: list[Result]) -> dict[str, list[str]]:
     return notes
 
 
-# RUNS.md -----------------------------------------------------------------------------------------
-
-# Images of 224 px a second that an H100 is expected to train on, and minutes to read and measure.
-IMAGES_PER_SECOND = {
-    "zoomout": 1500, "fully-convolutional": 2000, "menet": 900, "metric-head": 2000,
-    "anchors": 1000, "relations": 1500,
-}  # fmt: skip
-BESIDES = 1.5
-
-RUNS_HEAD = """\
-# Runs on a GPU
-
-Written by `python -m reference_models.report`, in order of importance. All that are pending, as
-many as fit into nine minutes:
-
-```bash
-python -m reference_models.sweep --scale full --device cuda --minutes 9
-python -m reference_models.report
-```
-
-The same command goes on where it stopped, in the middle of a run if its folder in `runs/` is
-still there. `--only 'fcn-*'` chooses recipes, `--seeds 0` seeds, `--list` shows what would run. A
-run that starts from the maps of another (`relations`, `anchors` on PASCAL-S) has that one trained
-first. One that fails is reported, the others go on, and the exit status is 1.
-
-On a machine that gets its files in parcels (the data sets are 190 MB) every call is the same: it
-moves its parcel to a folder that stays between calls, and sweeps once all have come.
-
-```bash
-pip install --no-deps PARCEL/*.whl  # What is missing there; pysodmetrics works with newer numpy.
-COMMIT=$(cat PARCEL/commit) python -m reference_models.sweep --stage PARCEL \\
-  --archives /tmp/archives --out /tmp/runs --results /tmp/results --device cuda --minutes 9
-tar -czf BACK/results.tgz -C /tmp results
-tar -czf BACK/start.tgz -C /tmp $(cd /tmp && ls runs/fcn-ce-clean-*/weights.safetensors)
-```
-
-with BACK a folder that is brought back. What `results.tgz` holds goes into
-`reference_models/results`: a run counts as done when it has results there or in `--results`.
-`start.tgz` holds the networks whose maps `relations` and `anchors` start from; unpacked in `/tmp`
-of a fresh machine it spares their training. `COMMIT` says what the results shall name where the
-code comes without its repository.
-
-Needed are `duts_tr.part1of2.zip`, `duts_tr.part2of2.zip`, `duts_te.zip`, `ecssd.zip`,
-`ecssd_baselines.zip`, `pascal_s.zip`, `bsds500.zip` and `mobilenet_v2.fp16.safetensors`.
-Minutes are an estimate for an H100, per seed, until a run has been timed.
-"""
+# Both frameworks ---------------------------------------------------------------------------------
 
 
-# The losses themselves on a GPU: what it tells, the command, the file that it leaves.
-LOSSES = (
-    ("the CPU's numbers, compiled too, and no waiting for the device",
-     "python -m pytest -q tests/test_cuda.py --junitxml benchmarks/results/cuda.xml",
-     "benchmarks/results/cuda.xml"),
-    ("shares of the copy bandwidth",
-     "python -m benchmarks bandwidth --threads 16", "benchmarks/results/bandwidth.csv"),
-    ("everything, JAX on the GPU",
-     "python -m pytest -q -n 4 tests --junitxml benchmarks/results/all.xml",
-     "benchmarks/results/all.xml"),
-)
+def frameworks_text(
+    results: Results, in_jax: Results, first_steps: Sequence[Steps]
+) -> list[str]:
+    """PyTorch's measures beside JAX's, and how far apart their first steps are."""
+    lines = [
+        "## Both frameworks",
+        "",
+        "Every recipe again in Flax: the same network, data, order of the images, schedule and "
+        "evaluation. Initial weights and the noise of flipped labels are drawn by each framework "
+        "itself, so a run in JAX is as good as another seed. The main map on the first test set:",
+        "",
+    ]
+    for scale in SCALES:
+        rows, gaps = [], []
+        for name in RECIPES:
+            theirs, ours = (every.get((name, scale), {}) for every in (results, in_jax))
+            if not theirs or not ours:
+                continue
+            test = next(iter(next(iter(ours.values()))["measures"]))
+            of = row(name, test)
+            pair = SEGMENTATION[:1] if RECIPES[name].regions > 2 else ("mae", "max_f")
+            for measure in pair:
+                torch, jax = (values(every, scale, of, measure) for every in (results, in_jax))
+                gap = statistics.fmean(jax.values()) - statistics.fmean(torch.values())
+                gaps.append((abs(gap), f"{NAMES[measure]} of {name}"))
+                rows.append([
+                    name, test, NAMES[measure], spread(torch, scale), spread(jax, scale),
+                    signed(gap),
+                ])  # fmt: skip
+        if rows:
+            head = ("recipe", "test", "measure", "PyTorch", "JAX", "difference")
+            largest, where = max(gaps)
+            runs = of_scale(in_jax, scale)
+            lines += [
+                f"At {scale} scale the two are {number(statistics.fmean(g for g, _ in gaps))} "
+                f"apart on average, at most {number(largest)} ({where}).",
+                "",
+                folded(f"All recipes, {scale}", table(head, rows)),
+                "",
+                f"JAX, {scale}: {count(len(runs), 'run')}, {provenance(runs)}.",
+                "",
+            ]
+    if not in_jax:
+        lines += ["No run in JAX has ended yet.", ""]
+    if first_steps:
+        lines += first_steps_text(first_steps)
+    return lines
 
 
-def losses_text() -> str:
-    lines = [(what, f"`{command}`", "done" if (ROOT / file).exists() else "pending")
-             for what, command, file in LOSSES]
-    head = ("of the losses", "command", "state")
-    return f"## The losses\n\n{table(head, lines)}\n"
-
-
-def expected_minutes(recipe: Recipe) -> float:
-    plan = recipe.full
-    pixels = ((plan.crop or plan.size) / 224) ** 2
-    return plan.steps * plan.batch * pixels / IMAGES_PER_SECOND[recipe.system] / 60 + BESIDES
-
-
-def runs_text(results: Results) -> str:
-    parts = [RUNS_HEAD, losses_text()]
-    for block, names in blocks().items():
-        lines = []
-        for name in names:
-            done = results.get((name, "full"), {})
-            command = f"`python -m reference_models.sweep --only {name}`"
-            expected = f"{expected_minutes(RECIPES[name]):.0f}"
-            if done:
-                taken = [sum(result["seconds"].values()) / 60 for result in done.values()]
-                expected = f"{statistics.fmean(taken):.1f} (timed)"
-            seeds = dict.fromkeys(sorted({*SEEDS, *done}))
-            state = "<br>".join(f"{seed}: {state_of(done.get(seed))}" for seed in seeds)
-            lines.append([name, command, expected, state if done else "pending"])
-        seeds_text = ", ".join(map(str, SEEDS))
-        head = ("recipe", f"command (seeds {seeds_text})", "minutes per seed", "state")
-        parts.append(f"## {block}\n\n{table(head, lines)}\n")
-    return "\n".join(parts)
-
-
-def state_of(result: Result | None) -> str:
-    if result is None:
-        return "pending"
-    return (
-        f"done, {result['date']}, {result['device']}, commit {short(str(result['commit']))}"
-    )
+def first_steps_text(first_steps: Sequence[Steps]) -> list[str]:
+    rows = [
+        [one["recipe"], *(f"{apart(one, steps):.0e}" for steps in (1, 10, 100))]
+        for one in first_steps
+    ]
+    made_with = provenance(first_steps)
+    return [
+        "Every network with every loss was also trained for its first hundred steps in both "
+        "frameworks from the same weights (`python -m reference_models.agreement`). What is left "
+        "between them is rounding, which training enlarges, and in the recipes that flip labels "
+        "other flips. The largest difference of the two losses, as a share of their mean size:",
+        "",
+        picture("results-frameworks"),
+        folded(
+            "All networks",
+            table(("recipe", "first step", "ten steps", "hundred steps"), rows),
+        ),
+        "",
+        f"{made_with[0].upper()}{made_with[1:]}.",
+        "",
+    ]
 
 
 # Figures -----------------------------------------------------------------------------------------
@@ -566,11 +506,17 @@ PICTURES = {
     "results-effects": "What each loss changes, here and in its paper",
     "results-noise": "Max F against the variance of the noise, with and without the metric loss",
     "results-losses": "The training loss of one recipe per kind of loss",
+    "results-frameworks": "The first steps in PyTorch and in JAX from the same weights",
 }
 CURVES = (
     "zoomout-ce", "zoomout-af", "zoomout-exact", "fcn-ce-clean", "fcn-ce-swapped",
     "fcn-cas-swapped", "fcn-cace-swapped", "menet-metric", "metric-head-metric", "anchors",
     "relations", "regions-cas-8",
+)  # fmt: skip
+FIRST_STEPS = (
+    "zoomout-ce", "zoomout-af", "zoomout-exact", "fcn-ce-clean", "fcn-cas-clean",
+    "deeplab-cace-clean", "menet-metric", "metric-head-metric", "anchors-no-flips", "anchors",
+    "relations-self-drfi", "regions-cas-8",
 )  # fmt: skip
 
 
@@ -579,12 +525,13 @@ def scale_of(results: Results, recipes: Iterable[str]) -> ScaleName:
     return "full" if all((name, "full") in results for name in recipes) else "small"
 
 
-def plots(results: Results) -> dict[str, figures.Plot]:
+def plots(results: Results, first_steps: Sequence[Steps]) -> dict[str, figures.Plot]:
     """The pictures there are results for, by name."""
     drawn = {
         "results-effects": effects_plot(results),
         "results-noise": noise_plot(results),
         "results-losses": losses_plot(results),
+        "results-frameworks": first_steps_plot(first_steps),
     }
     return {name: plot for name, plot in drawn.items() if plot is not None}
 
@@ -629,6 +576,22 @@ def enumerate_steps(result: Result) -> Iterable[tuple[float, tuple[float, ...]]]
     curve, steps = result["loss_curve"], result["schedule"]["steps"]
     for place, value in enumerate(curve):
         yield round((place + 0.5) * steps / len(curve), 1), (value,)
+
+
+def first_steps_plot(first_steps: Sequence[Steps]) -> figures.Plot | None:
+    by_recipe = {one["recipe"]: one for one in first_steps}
+    panels = tuple(
+        (
+            name,
+            tuple(
+                (backend, tuple((float(step), (loss,)) for step, loss in enumerate(losses)))
+                for backend, losses in by_recipe[name]["losses"].items()
+            ),
+        )
+        for name in FIRST_STEPS
+        if name in by_recipe
+    )
+    return figures.Plot("frameworks", panels) if panels else None
 
 
 def effects_plot(results: Results) -> figures.Plot | None:
@@ -680,12 +643,13 @@ def main(
 
 def report(folder: Path, root: Path = ROOT, check: bool = False) -> list[str]:
     """Write what has changed, or with `check` nothing; returns what was not up to date."""
-    results = read(folder)
-    wanted = plots(results)
+    results, in_jax = read(folder, "torch"), read(folder, "jax")
+    first_steps = agreement.read(folder / agreement.FOLDER.name)
+    wanted = plots(results, first_steps)
     pictures = root / "docs" / "figures"
     texts = {
-        root / "docs" / "results.md": results_text(results, wanted),
-        root / "reference_models" / "RUNS.md": runs_text(results),
+        root / "docs" / "results.md": results_text(results, in_jax, first_steps, wanted),
+        root / "reference_models" / "RUNS.md": runs_text(results, in_jax),
     }
     stale = [
         path for path, text in texts.items()

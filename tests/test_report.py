@@ -128,7 +128,7 @@ def test_every_row_finds_its_value_once_all_has_run(tmp_path):
             measure = "covering" if one.test == "bsds500" else "f"
             for scale in ("full", "small"):
                 assert report.values(found, scale, one, measure), one
-    text = report.results_text(found, ())
+    text = report.results_text(found, {}, (), ())
     assert "pending" not in text
 
 
@@ -206,7 +206,7 @@ def test_numbers():
 
 def test_runs_say_which_seeds_are_done():
     one = made("zoomout-ce", "full", 1, "cuda: H100") | {"date": "2026-11-21"}
-    text = report.runs_text(results(one))
+    text = report.runs_text(results(one), {})
     assert (
         "| 1.0 (timed) | 0: pending<br>1: done, 2026-11-21, cuda: H100, commit 0123456789-dirty"
         "<br>2: pending |" in text
@@ -231,3 +231,32 @@ def test_a_picture_remembers_what_it_shows(tmp_path):
     figures.draw(plot, tmp_path / "a.png")
     assert figures.drawn_from(tmp_path / "a.png") == plot.digest()
     assert figures.drawn_from(tmp_path / "b.png") is None
+
+
+def steps(recipe: str, torch: list[float], jax: list[float]) -> dict:
+    return {
+        "recipe": recipe, "losses": {"torch": torch, "jax": jax}, "device": "cpu: X",
+        "commit": "0123456789abcdef",
+    }  # fmt: skip
+
+
+def test_both_frameworks_stand_side_by_side():
+    theirs = results(*(made("zoomout-ce", seed=seed, mae=0.1 + seed / 100) for seed in range(3)))
+    ours = results(made("zoomout-ce", mae=0.125, max_f=0.25), made("fcn-ce-clean"))
+    first = [steps("fcn-ce-clean", [2.0, 1.0, 1.0], [2.0, 1.0, 1.04])]
+    text = "\n".join(report.frameworks_text(theirs, ours, first))
+    assert "| zoomout-ce | ecssd | MAE | .110 ± .010 | .125 | +.015 |" in text
+    assert "| zoomout-ce | ecssd | max F | .500 ± .000 | .250 | −.250 |" in text
+    assert "at most .250 (max F of zoomout-ce)" in text
+    assert "| fcn-ce-clean | ecssd" not in text, "no run of it in PyTorch"
+    assert "| fcn-ce-clean | 0e+00 | 3e-02 | 3e-02 |" in text
+    assert "No run in JAX" in "\n".join(report.frameworks_text(theirs, {}, ()))
+
+
+def test_runs_in_jax_are_listed_apart():
+    one = made("zoomout-ce", "full", 0, "gpu: H100") | {"backend": "jax"}
+    text = report.runs_text({}, results(one))
+    torch, jax = text.split("## In JAX: W, Tables 1 and 4")
+    assert "done, " not in torch
+    assert "`python -m reference_models.sweep --backend jax --only zoomout-ce`" in jax
+    assert "0: done, 2026-11-20, gpu: H100" in jax
