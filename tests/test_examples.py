@@ -1,0 +1,35 @@
+"""Every file of docs/examples runs by itself, is short, and has its line in the table."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "docs" / "examples"
+EXAMPLES = pytest.mark.parametrize("file", sorted(FOLDER.glob("*.py")), ids=lambda file: file.stem)
+
+
+@pytest.mark.slow
+@EXAMPLES
+def test_runs(file: Path) -> None:
+    # On few threads, as other tests run beside it.
+    settings = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(file)],
+        text=True,
+        capture_output=True,
+        check=False,
+        cwd=ROOT,
+        env=os.environ | settings | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout
+
+
+@EXAMPLES
+def test_is_short_and_listed(file: Path) -> None:
+    assert len(file.read_text(encoding="utf-8").splitlines()) < 60
+    assert f"[{file.name}]({file.name})" in (FOLDER / "README.md").read_text(encoding="utf-8")
