@@ -99,6 +99,17 @@ def test_what_another_starts_from_comes_first_and_once(asked, ran):
     assert left(asked("anchors-fc", seeds=(1,))) == [Run("anchors-fc", 1)]
 
 
+def test_frameworks_are_swept_apart(asked, ran):
+    wanted = asked("anchors", seeds=(0,))
+    assert go(wanted, left(wanted), never) == []
+    assert left(wanted) == []
+    in_jax = asked("anchors", seeds=(0,), backend="jax")
+    assert left(in_jax) == [Run("fcn-ce-clean", 0), Run("anchors", 0)]
+    assert in_jax.options(Run("anchors", 0)).backend == "jax"
+    assert go(in_jax, left(in_jax), never) == []
+    assert (in_jax.results / "anchors-jax-full-0.json").is_file()
+
+
 def test_results_of_old_but_no_weights(asked, ran):
     """The run that others start from is trained again, though its results are there."""
     (train.RESULTS).mkdir()
