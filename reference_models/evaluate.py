@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
@@ -54,6 +54,8 @@ class Options:
     """Write the measures to this JSON file too."""
     exact: bool = False
     """Also the weighted F of the paper's equations, and the loss's own; slower."""
+    backend: Literal["torch", "jax"] | None = None
+    """For a network: the framework to compute in; by default the one it was trained in."""
     archives: Path | None = None
     """For a network: the folder of the ImageNet weights of a frozen backbone that is not in
     reference_models/weights; by default data/ or ../shared/data."""
@@ -77,6 +79,8 @@ def run(options: Options) -> None:
 
 
 def run_maps(options: Options) -> None:
+    if options.backend is not None:
+        raise InputError(f"--backend is for a network, and {options.maps} is none; leave it out")
     masks, notes = read_masks(options.masks)
     path = options.maps / options.folder if options.folder else options.maps
     if len(path.parts) == 1 and not path.exists():
@@ -104,7 +108,7 @@ def run_network(options: Options) -> None:
     for flag, given in (("--folder", options.folder), ("--shared", options.shared)):
         if given:
             raise InputError(f"{flag} is for maps, and {options.maps} is a network; leave it out")
-    model = load(str(options.maps), archives=options.archives)
+    model = load(str(options.maps), archives=options.archives, backend=options.backend)
     sources = Sources(train="", archives=Path(), regions=model.recipe.regions)
     # Resolved, so that it is a path, whatever the named sets are called.
     test, notes = read_test(str(options.masks.resolve()), sources, model.size)

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -50,6 +50,8 @@ class Predict:
     folder of one per photograph with equal stems. By default the default model's map."""
     out: Path = Path("predictions")
     """Where the pictures are written."""
+    backend: Literal["torch", "jax"] | None = None
+    """The framework to compute in; by default the one the network was trained in."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto takes a GPU if there is one."""
     archives: Path | None = None
@@ -100,7 +102,7 @@ def main() -> None:
 def predict(options: Predict) -> list[str]:
     """Write the pictures of every photograph; returns what was wrong with those that have none."""
     files = found(options.images)
-    model = load(options.model, options.device, options.archives)
+    model = load(options.model, options.device, options.archives, options.backend)
     if model.recipe.regions > 2:
         raise InputError(f"{options.model} divides images into regions; it makes no saliency maps")
     priors = Priors(model, options) if model.promotes else None
@@ -151,10 +153,15 @@ def weights_file(model: str) -> Path:
 
 
 def load(
-    name: str, device: Literal["auto", "cpu", "cuda"] = "auto", archives: Path | None = None
+    name: str,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    archives: Path | None = None,
+    backend: Literal["torch", "jax"] | None = None,
 ) -> Model:
     file = weights_file(name)
     options = options_of(file, device, archives)
+    if backend is not None:
+        options = replace(options, backend=backend)
     return Model(options, restored(file, options))
 
 
@@ -198,7 +205,7 @@ class Priors:
         if self.given is not None:
             return
         if DEFAULT in there():
-            self.first = load(DEFAULT, options.device, options.archives)
+            self.first = load(DEFAULT, options.device, options.archives, options.backend)
             print(f"note: starts from the maps of {DEFAULT}; --prior MAP gives your own")
         else:
             print("note: starts from a Gaussian at the centre; --prior MAP gives your own")

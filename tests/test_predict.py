@@ -83,6 +83,18 @@ def test_pictures_have_the_photographs_size(place):
     np.testing.assert_array_equal(cutout.convert("RGB"), picture(file))
 
 
+@pytest.mark.parametrize("recipe", ["menet-ce", "zoomout-ce"])
+def test_either_framework_predicts_the_same(place, recipe):
+    run = ended(recipe, place / "run", size=64)
+    file = photo(place / "one.png", size=(64, 64))
+    maps = []
+    for backend in ("torch", "jax"):
+        assert predict.predict(Predict((file,), model=str(run), backend=backend)) == []
+        maps.append(np.asarray(picture("predictions/one-map.png")).astype(int))
+    assert np.ptp(maps[0]) > 0
+    assert np.abs(maps[0] - maps[1]).max() <= 1
+
+
 def test_a_map_is_inverted_where_validation_said_so(place):
     file = photo(place / "one.png")
     maps = []

@@ -169,13 +169,15 @@ class FlaxTrainer:
         return np.asarray(self._gradient(self.local, *self.whole(images)))[: len(images)]
 
     def whole(self, images: Images) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.uint32]:
-        """Images, labels and priors of a batch that is always equally large, and a seed."""
+        """Images, labels and priors, and a seed."""
         arrays = (self.filled(x) for x in (images.images, images.labels, images.priors))
         return (*arrays, np.uint32(self.seed))
 
-    def filled(self, x: np.ndarray) -> np.ndarray:
-        """Up to `together` by repeats, so that nothing is compiled for what is left over."""
-        return np.concatenate([x, np.repeat(x[:1], max(self.together - len(x), 0), axis=0)])
+    @staticmethod
+    def filled(x: np.ndarray) -> np.ndarray:
+        """Repeated up to a power of two, so that not every number of images is compiled for."""
+        missing = (1 << (len(x) - 1).bit_length()) - len(x)
+        return np.concatenate([x, np.repeat(x[:1], missing, axis=0)])
 
     @property
     def local(self) -> Parts:
