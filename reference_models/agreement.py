@@ -105,6 +105,12 @@ def apart(one: Steps, steps: int | None = None) -> float:
     return float(np.abs(torch - jax).max() / np.abs(torch).mean())
 
 
+def apart_in_the_end(one: Steps, steps: int = 20) -> float:
+    """The difference of the mean losses of the last steps, as a share of the losses' mean size."""
+    torch, jax = (np.array(one["losses"][backend]) for backend in BACKENDS)
+    return float(abs(torch[-steps:].mean() - jax[-steps:].mean()) / np.abs(torch).mean())
+
+
 def main() -> None:
     try:
         agreement = tyro.cli(Agreement, prog="python -m reference_models.agreement", config=(

@@ -36,7 +36,7 @@ def hardware(device: str) -> str:
     names = Path("/proc/cpuinfo")
     lines = names.read_text().splitlines() if names.is_file() else []
     model = next((line.split(":")[1].strip() for line in lines if line[:10] == "model name"), "CPU")
-    return f"{model}, {cores()} cores"
+    return f"{model}, {cores()} core{'s' * (cores() != 1)}"
 
 
 def commit() -> str | None:

@@ -249,7 +249,7 @@ def test_both_frameworks_stand_side_by_side():
     assert "| zoomout-ce | ecssd | max F | .500 ± .000 | .250 | −.250 |" in text
     assert "at most .250 (max F of zoomout-ce)" in text
     assert "| fcn-ce-clean | ecssd" not in text, "no run of it in PyTorch"
-    assert "| fcn-ce-clean | 0e+00 | 3e-02 | 3e-02 |" in text
+    assert "| fcn-ce-clean | 0e+00 | 3e-02 | 3e-02 | 1e-02 |" in text
     assert "No run in JAX" in "\n".join(report.frameworks_text(theirs, {}, ()))
 
 
