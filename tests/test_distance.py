@@ -121,6 +121,17 @@ def test_torch_transforms(return_indices: bool) -> None:
         torch.testing.assert_close(three[0], one)
 
 
+@pytest.mark.parametrize(("shape", "dynamic"), [((1, 1280, 12), False), ((2, 40, 50), True)])
+def test_torch_compiled(shape: tuple[int, ...], dynamic: bool) -> None:
+    """The first takes nearly all of 32 bits."""
+    foreground = torch.zeros(shape, dtype=torch.bool)
+    foreground[:, 0, 0] = foreground[:, 0, 4] = True
+    compiled = torch.compile(torch_transform, fullgraph=True, dynamic=dynamic)
+    for one, two in zip(torch_transform(foreground, return_indices=True),
+                        compiled(foreground, return_indices=True), strict=True):
+        torch.testing.assert_close(two, one)
+
+
 @pytest.mark.parametrize("return_indices", [False, True])
 def test_jax_transforms(return_indices: bool) -> None:
     images = jnp.asarray(FOREGROUND)

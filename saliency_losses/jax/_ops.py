@@ -490,25 +490,33 @@ def nearest_parabola(x: Array, axis: int, bound: int) -> tuple[Array, Array]:
         value = _lowest_parabola(x, 1)
 
         def first(k: Array, source: Array) -> Array:
-            k = length - 1 - k
+            k = jnp.maximum(length - 1 - k, 0)
             reached = lax.dynamic_index_in_dim(x, k, axis=1) + (place - k) ** 2 == value
             return jnp.where(reached, k, source)
 
-        source = lax.fori_loop(0, length, first, jnp.zeros_like(x), unroll=16)
+        source = _over_rows(length, first, jnp.zeros_like(x))
     return jnp.moveaxis(value, 1, axis), jnp.moveaxis(source, 1, axis)
 
 
 def _lowest_parabola(x: Array, width: int) -> Array:
     """min_k x_k + width (i − k)² along axis 1."""
-    place = jnp.arange(x.shape[1]).reshape(1, -1, *[1] * (x.ndim - 2))
+    length = x.shape[1]
+    place = jnp.arange(length).reshape(1, -1, *[1] * (x.ndim - 2))
 
     def nearer(k: Array, nearest: Array) -> Array:
+        k = jnp.minimum(k, length - 1)
         source = lax.dynamic_index_in_dim(x, k, axis=1)
         return jnp.minimum(nearest, source + (width * (place - k) ** 2).astype(x.dtype))
 
-    # Unrolled, a result stays in registers over several rows: two to four times faster.
-    lowest: Array = lax.fori_loop(0, x.shape[1], nearer, x, unroll=16)
-    return lowest
+    return _over_rows(length, nearer, x)
+
+
+def _over_rows(length: int, step: Callable[[Array, Array], Array], x: Array) -> Array:
+    """x after a step for each k from 0 to `length` or a little beyond."""
+    # Unrolled, a result stays in registers over several rows: two to four times faster. But rows
+    # that are no whole run would cost more than all runs.
+    result: Array = lax.fori_loop(0, length + -length % 16, step, x, unroll=16)
+    return result
 
 
 def positions(x: Array, axis: int) -> Array:

@@ -444,6 +444,10 @@ def _compiling_plainly() -> bool:
     return torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
 
 
+def _compiling_for_cpu(x: Tensor) -> bool:
+    return _compiling_plainly() and x.device.type == "cpu"
+
+
 def shifts(x: Tensor, axis: int, reach: int, value: float) -> list[Tensor]:
     padded = F.pad(x, [0, 0] * (x.ndim - 1 - axis) + [reach, reach], value=value)
     length = x.shape[axis]
@@ -529,7 +533,8 @@ def nearest_parabola(x: Tensor, axis: int, bound: int) -> tuple[Tensor, Tensor]:
     lanes = x.flatten(2) if x.ndim > 2 else x.unsqueeze(2)
     # With sizes left open the compiler could not unroll the levels.
     fixed = not torch.compiler.is_compiling() or has_static_value(bound)
-    value, source = (_lower_envelope if fixed else _lowest)(lanes, bound)
+    dense = not fixed or (_compiling_for_cpu(x) and _in_32_bits(lanes.shape[1], bound))
+    value, source = (_lowest if dense else _lower_envelope)(lanes, bound)
     return value.reshape(x.shape).movedim(1, axis), source.reshape(x.shape).movedim(1, axis)
 
 
@@ -578,17 +583,39 @@ def _lower_envelope(x: Tensor, bound: int) -> tuple[Tensor, Tensor]:
             (length - 1 - source[..., :length].int()).mT.flip(1))
 
 
+def _in_32_bits(length: int, bound: int) -> bool:
+    """Whether `_lowest` has value and place in one number of 32 bits."""
+    return (bound + length**2) * length < 2**32
+
+
 def _lowest(x: Tensor, bound: int) -> tuple[Tensor, Tensor]:
-    """The same as one reduction, which a compiler fuses, for images of any size."""
-    length = x.shape[1]
-    largest = (bound + length**2) * length
-    dtype = torch.int32 if largest < 2**31 else torch.int64
+    """The same as one reduction, which a compiler fuses."""
+    length, lanes = x.shape[1:]
+    dtype = torch.int32 if _in_32_bits(length, bound) else torch.int64
+    half = 2**31 // length  # the numbers begin at the lowest of 32 bits
     k = torch.arange(length, dtype=dtype, device=x.device)
-    key = x.to(dtype) * length + k.unsqueeze(1)
+    key = (x.to(dtype) - half) * length + k.unsqueeze(1)
     rise = length * (k.unsqueeze(1) - k) ** 2
-    key = (key.unsqueeze(1) + rise.unsqueeze(2)).amin(2)
+    tiles = key.unsqueeze(1)
+    if _compiling_for_cpu(x):
+        rise = _written(rise)
+        if has_static_value(bound):
+            # All rows of sixteen lanes fit the first-level cache.
+            tiles = F.pad(key, [0, -lanes % 16]).unflatten(2, (-1, 16)).transpose(1, 2)
+            tiles = _written(tiles)
+        else:
+            # Rows a power of two apart would share few places in the cache.
+            tiles = _written(F.pad(key, [0, 16])).narrow(2, 0, lanes).unsqueeze(1)
+    tiles = (tiles.unsqueeze(2) + rise.unsqueeze(2)).amin(3)
+    key = tiles.transpose(1, 2).flatten(2)[..., :lanes]
     value = torch.div(key, length, rounding_mode="floor")
-    return value.int(), (key - value * length).int()
+    return (value + half).int(), (key - value * length).int()
+
+
+def _written(x: Tensor) -> Tensor:
+    """x, which for such a view the compiler writes out, and does not compute at every use."""
+    x = x.contiguous()
+    return x.as_strided(x.shape, x.stride())
 
 
 def _every(stride: int, x: Tensor, reach: int) -> tuple[Tensor, Tensor]:
