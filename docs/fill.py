@@ -13,7 +13,7 @@ from benchmarks.measures import DIFFERENCE
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/losses.md", "docs/benchmarks.md")
+PAGES = ("README.md", "docs/losses/weighted-fbeta.md", "docs/benchmarks.md")
 
 
 def tables() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Every Python block of README and docs runs; their links and tables are true."""
 
+import os
 import re
 import subprocess
 import sys
@@ -11,14 +12,23 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def blocks() -> list[tuple[str, str]]:
-    return [(f"{page.name}-{k}", block) for page in PAGES for k, block in
-            enumerate(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S))]
+# Each block by itself, in a process per page: starting takes longer than the blocks do.
+RUN = """import sys
+for number, block in enumerate(sys.argv[1:], start=1):
+    exec(compile(block, f"block {number}", "exec"), {})"""
 
 
-@pytest.mark.parametrize(("name", "block"), blocks(), ids=[name for name, _ in blocks()])
-def test_code_block_runs(name: str, block: str) -> None:
-    subprocess.run([sys.executable, "-W", "error", "-c", block], check=True, cwd=ROOT)
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+
+
+WITH_CODE = [page for page in PAGES if blocks(page)]
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
+def test_code_blocks_run(page: Path) -> None:
+    command = [sys.executable, "-W", "error", "-c", RUN, *blocks(page)]
+    subprocess.run(command, check=True, cwd=ROOT)
 
 
 def anchors(page: Path) -> set[str]:
@@ -36,6 +46,16 @@ def test_links_lead_somewhere(page: Path) -> None:
         linked = (page.parent / file).resolve() if file else page
         assert linked.exists(), f"{page.name}: {target}"
         assert not anchor or anchor in anchors(linked), f"{page.name}: {target}"
+
+
+@pytest.mark.slow
+def test_every_picture_of_a_loss_can_be_drawn_and_is_shown(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-W", "error", "docs/figures/losses.py", str(tmp_path)],
+                   check=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    drawn = {file.name for file in tmp_path.iterdir()}
+    assert drawn == {file.name for file in (ROOT / "docs" / "figures").glob("loss-*.png")}
+    pages = [page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "losses").glob("*.md")]
+    assert drawn == set(re.findall(r"figures/(loss-[\w-]+\.png)", "".join(pages)))
 
 
 def test_tables_are_those_of_the_results() -> None:
