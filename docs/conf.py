@@ -1,0 +1,166 @@
+"""The documentation as a site: ``sphinx-build -W docs build/site``.
+
+The pages are plain Markdown that GitHub shows as well. What only the site has is added here: the
+order of the pages, the examples' source, formulas as MathML, and pages for files outside of docs.
+"""
+
+import re
+from os.path import relpath
+from pathlib import Path
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.application import Sphinx
+
+from saliency_losses import __version__
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+
+project = "saliency-losses"
+copyright = "the saliency-losses developers"
+version = release = __version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+html_theme = "furo"
+html_title = f"{project} {release}"
+html_copy_source = False
+html_math_renderer = "mathml"
+
+# Each of these pages includes a file at the top, which has to be there.
+INCLUDED = {"README.md": "overview.md", "CHANGELOG.md": "changelog.md"}
+MODULES = {"torch": "saliency_losses/torch", "jax": "saliency_losses/jax",
+           "reference": "saliency_losses/reference.py", "plotting": "saliency_losses/plotting.py"}
+exclude_patterns = [
+    *(page for file, page in INCLUDED.items() if not (ROOT / file).exists()),
+    *(f"api/{name}.md" for name, file in MODULES.items() if not (ROOT / file).exists()),
+]
+
+myst_enable_extensions = ["dollarmath"]
+myst_fence_as_directive = ["math"]
+myst_heading_anchors = 4
+default_role = "py:obj"
+autodoc_inherit_docstrings = False
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+napoleon_numpy_docstring = False
+napoleon_custom_sections = ["Convention"]
+
+CHANGELOG = "" if "changelog.md" in exclude_patterns else "changelog"
+CONTENTS = f"""
+```{{toctree}}
+:hidden:
+
+Overview <overview>
+choosing
+losses
+numerics
+examples/README
+```
+
+```{{toctree}}
+:hidden:
+:caption: What was measured
+
+results
+benchmarks
+performance
+```
+
+```{{toctree}}
+:hidden:
+:caption: API
+:glob:
+
+api/*
+```
+
+```{{toctree}}
+:hidden:
+:caption: The project
+
+contributing
+{CHANGELOG}
+```
+"""
+LOSSES = """
+```{toctree}
+:hidden:
+
+losses/metric
+losses/cas
+losses/weighted-fbeta
+losses/anchors
+losses/mutual-information
+```
+"""
+
+
+def sources() -> str:
+    """Every example in full, under a heading that is its file's name."""
+    files = sorted((DOCS / "examples").glob("*.py"))
+    return "\n".join(f"## {name}\n\n```{{literalinclude}} {name}\n:language: python\n```\n"
+                     for name in (file.name for file in files))
+
+
+def linked(text: str, folder: Path, page: Path) -> str:
+    """Links of a file in `folder` as they are from `page`; those that leave the site are text."""
+    def link(match: re.Match[str]) -> str:
+        image, label, target = match.groups()
+        file, _, anchor = target.partition("#")
+        path = (folder / file).resolve()
+        if not file or not path.exists():  # of this page, of the net, or no link but code
+            return match[0]
+        if path.parent == ROOT and path.name in INCLUDED:
+            path = DOCS / INCLUDED[path.name]
+        if not image and DOCS not in path.parents:
+            return label
+        if path.parent == DOCS / "examples" and path.suffix == ".py":
+            path, anchor = path.with_name("README.md"), path.name.replace(".", "")
+        return f"{image}[{label}]({relpath(path, page.parent)}{'#' if anchor else ''}{anchor})"
+
+    return re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", link, text)
+
+
+def read(app: Sphinx, docname: str, source: list[str]) -> None:
+    added = {"index": CONTENTS, "losses": LOSSES, "examples/README": sources()}
+    page = DOCS / f"{docname}.md"
+    source[0] = linked(source[0], page.parent, page) + added.get(docname, "")
+
+
+def include(app: Sphinx, file: Path, docname: str, content: list[str]) -> None:
+    content[0] = linked(content[0], (DOCS / file).resolve().parent, DOCS / f"{docname}.md")
+
+
+def escape_bars(app: Sphinx, what: str, name: str, thing: object, options: object,
+                lines: list[str]) -> None:
+    """|S| is a size in the docstrings; in reStructuredText it would be a substitution."""
+    literal = None
+    for i, line in enumerate(lines):
+        depth = len(line) - len(line.lstrip())
+        if literal is not None and line.strip() and depth <= literal:
+            literal = None
+        if literal is None:
+            lines[i] = line.replace("|", r"\|")
+            if line.rstrip().endswith("::"):
+                literal = depth
+
+
+def inline_math(translator: nodes.NodeVisitor, node: nodes.math) -> None:
+    translator.body.append(tex2mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def block_math(translator: nodes.NodeVisitor, node: nodes.math_block) -> None:
+    formula = tex2mathml(node.astext(), as_block=True)
+    translator.body.append(f'<div class="math">{formula}</div>\n')
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    # MathML is drawn by the browser: no script, no fonts, nothing from the net.
+    app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
+    app.connect("source-read", read)
+    app.connect("include-read", include)
+    # After napoleon's 500: it makes fields of the sections.
+    app.connect("autodoc-process-docstring", escape_bars, priority=900)
+    return {"parallel_read_safe": True}
