@@ -43,7 +43,8 @@ autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 napoleon_numpy_docstring = False
-napoleon_custom_sections = ["Convention"]
+# Napoleon takes what stands before a colon in Returns for a type.
+napoleon_custom_sections = ["Convention", "Returns"]
 
 CHANGELOG = "" if "changelog.md" in exclude_patterns else "changelog"
 CONTENTS = f"""
@@ -152,7 +153,7 @@ def inline_math(translator: nodes.NodeVisitor, node: nodes.math) -> None:
 
 def block_math(translator: nodes.NodeVisitor, node: nodes.math_block) -> None:
     formula = tex2mathml(node.astext(), as_block=True)
-    translator.body.append(f'<div class="math">{formula}</div>\n')
+    translator.body.append(f'<div class="math" style="overflow-x: auto">{formula}</div>\n')
     raise nodes.SkipNode
 
 
