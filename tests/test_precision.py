@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+import saliency_losses.jax
+import saliency_losses.torch
 from tests.backends import BACKENDS, CHANNELS, Backend, close
 from tests.cases import CASES, Case, bind
 
@@ -476,3 +478,37 @@ def test_bfloat16_of_jax_is_a_float(backend: Backend) -> None:
         pytest.skip("JAX")
     features = jnp.ones((1, 4, 2), jnp.bfloat16)
     assert backend.functions.metric_loss(features, np.array([[0, 1, 1, 0]])).dtype == "float32"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rounding_of_a_whole_promotion_stays_in_the_unit_interval(seed: int):
+    """Compiled as one, a probability of 1 came out above it, and the next step made it NaN."""
+    rng = np.random.default_rng(seed)
+    salient = rng.random((2, 16, 16)) < 0.4
+    features = (rng.normal(size=(2, 16, 16, 4)) + 30 * salient[..., None]).astype(np.float32)
+
+    @jax.jit
+    def in_jax(features: jax.Array, prior: jax.Array) -> jax.Array:
+        for step in range(1, 6):
+            weights = jnp.stack([1 - prior, prior], axis=-1)
+            anchors = saliency_losses.jax.region_anchors(features, weights)
+            probabilities = saliency_losses.jax.anchor_probabilities(features, anchors)
+            prior = saliency_losses.jax.update_prior(prior, probabilities[..., 1], step)
+        return prior
+
+    def in_torch(features: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
+        for step in range(1, 6):
+            weights = torch.stack([1 - prior, prior], dim=1)
+            anchors = saliency_losses.torch.region_anchors(features, weights)
+            probabilities = saliency_losses.torch.anchor_probabilities(features, anchors)
+            prior = saliency_losses.torch.update_prior(prior, probabilities[:, 1], step)
+        return prior
+
+    given = torch.from_numpy(features).movedim(-1, 1), torch.from_numpy(salient).float()
+    for promoted in (
+        np.asarray(in_jax(features, salient.astype(np.float32))),
+        in_torch(*given).numpy(),
+        torch.compile(in_torch, fullgraph=True)(*given).numpy(),
+    ):
+        assert ((promoted >= 0) & (promoted <= 1)).all()
+        np.testing.assert_allclose(promoted, salient, atol=1e-5)

@@ -39,7 +39,7 @@ def anchor_probabilities(xp: Ops, features: Array, anchors: Array) -> Array:
     squared = xp.squared_distances(xp.features(features), xp.regions(anchors))
     scores = -_excess(xp, root(xp, squared))
     probabilities = xp.exp(scores - xp.over_stack(xp.logsumexp_stack(scores)))
-    return xp.public_stack(probabilities, xp.map_shape(features.shape))
+    return xp.public_stack(_rounded(xp, probabilities), xp.map_shape(features.shape))
 
 
 def _excess(xp: Ops, distances: Array) -> Array:
@@ -89,4 +89,10 @@ def update_prior(xp: Ops, prior: Array, probabilities: Array, step: int) -> Arra
            | checks.probability_values(xp, "probabilities", probabilities, None))
     prior, probabilities = xp.promote(prior, probabilities)
     # L eq. 5 with t = step − 1: after the first iteration the prior is wholly replaced.
-    return checks.poison(xp, ((step - 1) * prior + probabilities) / step, bad)
+    return checks.poison(xp, _rounded(xp, ((step - 1) * prior + probabilities) / step), bad)
+
+
+def _rounded(xp: Ops, x: Array) -> Array:
+    """Values that rounding may have taken out of [0, 1], where no one takes them; the gradient is
+    that of x."""
+    return x + xp.stop_gradient(xp.clip(x, 0, 1) - x)
