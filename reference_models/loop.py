@@ -166,7 +166,10 @@ def fit(
     losses: list[float] = []
     plan = options.plan
     before, begun, saved = 0.0, time.monotonic(), time.monotonic()
-    if checkpoint.exists():
+    there = checkpoint.exists()
+    if trainer.agreed(there) and trainer.agreed(not there):
+        raise InputError(f"some processes find {checkpoint} and some do not; all need one folder")
+    if there:
         arrays = read_arrays(checkpoint)
         losses, before = arrays.pop("run/losses").tolist(), float(arrays.pop("run/seconds")[0])
         trainer.restore(arrays)

@@ -96,8 +96,8 @@ def finished(recipe: str, options: Options) -> Trained:
         fault = "is of another run of that recipe" if file.is_file() else "does not exist"
         raise InputError(
             f"{options.recipe} starts from the maps of {recipe}, but {file} {fault}; train it "
-            f"first: python -m reference_models.train {recipe} --scale {options.scale} "
-            f"--seed {options.seed}"
+            f"first: python -m reference_models.train {recipe} --backend {options.backend} "
+            f"--scale {options.scale} --seed {options.seed}"
         )
     return restored(file, other)
 

@@ -145,12 +145,13 @@ def test_every_system_trains_in_half_precision(name: str):
 # Several devices, several processes --------------------------------------------------------------
 
 PROGRAM = """
+import signal
 import sys
 from pathlib import Path
 import jax
 import numpy as np
 from reference_models.files import write_arrays
-from reference_models.loop import drawn
+from reference_models.loop import asked_to_stop, drawn
 from reference_models.options import InputError, Options
 from reference_models.recipes import RECIPES
 from reference_models.train import load_data
@@ -158,6 +159,7 @@ from reference_models.trainers import new_trainer
 from tests.test_flax_training import settings, gathered
 
 recipe, out = sys.argv[1:]
+stop = asked_to_stop()
 options = settings(recipe)
 trainer, images = new_trainer(options, imagenet=False), load_data(options).train
 try:
@@ -165,6 +167,8 @@ try:
 except InputError as error:
     print(error, file=sys.stderr)
 trainer.hold(images)
+signal.raise_signal(signal.SIGTERM)
+assert stop()  # Whatever JAX makes of such signals in several processes.
 losses = []
 for step in range(options.plan.steps):
     last = jax.process_index() == jax.process_count() - 1

@@ -213,7 +213,7 @@ def test_priors_by_name(tmp_path: Path, monkeypatch):
     assert centre[0, 8, 8] > centre[0, 0, 0]
     np.testing.assert_array_equal(prior_of("truth", test, options) == 255, test.images.masks)
     np.testing.assert_array_equal(prior_of("generated", test, options), test.images.priors)
-    with pytest.raises(InputError, match=r"train it first: .*scenes-cas --scale full --seed 0"):
+    with pytest.raises(InputError, match=r"train it first: .*scenes-cas --backend torch"):
         prior_of("run:scenes-cas", test, options)
 
     run(replace(options, recipe="scenes-cas", steps=1), Shared(), clock())

@@ -245,6 +245,14 @@ def test_resume_wants_a_checkpoint(tmp_path: Path):
         go(tiny(resume=True), tmp_path)
 
 
+def test_all_processes_want_one_folder(tmp_path: Path, monkeypatch):
+    options = tiny()
+    trainer = new_trainer(options)
+    monkeypatch.setattr(trainer, "agreed", lambda flag: True)
+    with pytest.raises(InputError, match=r"some processes find .*checkpoint.* all need one folder"):
+        loop.fit(trainer, load_data(options).train, options, tmp_path / "checkpoint", clock())
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_seed_decides_the_weights(backend):
     options = tiny(backend=backend)

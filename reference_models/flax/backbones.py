@@ -1,10 +1,9 @@
 """The four backbones in Flax. `reference_models.torch.backbones` is the same; parameters are named
 as torchvision's are (`reference_models.flax.weights`)."""
 
-import math
 from functools import partial, reduce
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ from jax.nn import relu, relu6
 from safetensors.numpy import load_file
 
 from reference_models.backbones import MEAN, STD, Layers, read_weights
-from reference_models.flax.system import conv
+from reference_models.flax.system import conv, he
 from reference_models.flax.weights import from_torch, to_torch
 from reference_models.recipes import BLOCKS, BackboneName
 
@@ -230,12 +229,6 @@ def views(
         for top in starts
         for left in starts
     ]
-
-
-def he(key: Array, shape: tuple[int, ...], dtype: Any, *_: Any) -> Array:
-    """Initial weights, drawn by NumPy: JAX compiles anew for each of the many shapes."""
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    return jnp.asarray(rng.normal(0, math.sqrt(2 / math.prod(shape[:-1])), shape), dtype)
 
 
 def convolution(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from reference_models.flax.system import Batch, Conv, Pixels, System, cross_entropy
+from reference_models.flax.system import Batch, Conv, Pixels, System, cross_entropy, he
 from reference_models.flax.system import conv as convolution
 from reference_models.recipes import CHANNELS, SmallLoss
 from saliency_losses.jax import (
@@ -118,7 +118,6 @@ class Critic(nnx.Module):
 
 def conv(fan_in: int, fan_out: int, rngs: nnx.Rngs, stride: int = 1, dilation: int = 1) -> Conv:
     """A 3 x 3 convolution, padded to keep (or halve) the size, with He's initial weights."""
-    he = nnx.initializers.he_normal()
     return convolution(
         fan_in, fan_out, 3, rngs=rngs, stride=stride, dilation=dilation, kernel_init=he
     )

@@ -106,9 +106,20 @@ def like_torch(fan_in: int) -> Initial:
     bound = 1 / math.sqrt(fan_in)
 
     def initial(key: Array, shape: tuple[int, ...], dtype: Any, *_: Any) -> Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
+        return jnp.asarray(in_numpy(key).uniform(-bound, bound, shape).astype(dtype))
 
     return initial
+
+
+def he(key: Array, shape: tuple[int, ...], dtype: Any, *_: Any) -> Array:
+    """Normal, of variance 2/fan_in."""
+    deviation = math.sqrt(2 / math.prod(shape[:-1]))
+    return jnp.asarray(in_numpy(key).normal(0, deviation, shape).astype(dtype))
+
+
+def in_numpy(key: Array) -> np.random.Generator:
+    """For initial weights: JAX would compile anew for each of the many shapes."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)))
 
 
 def resize(x: Array, like: Array) -> Array:

@@ -99,9 +99,10 @@ class FlaxTrainer:
             if plan.backbone is not None and imagenet:
                 load_backbone(system.backbone, options.backbone_file(plan.backbone.name))
             graph, *parts = nnx.split(system, partial(is_learnt, self.frozen), nnx.BatchStat, ...)
-        optimizer = adam(plan)
+            optimizer = adam(plan)
+            moments = optimizer.init(parts[0])
         self.parts = self.spread(Parts(*parts), self.everywhere)
-        self.moments = self.spread(optimizer.init(parts[0]), self.everywhere)
+        self.moments = self.spread(moments, self.everywhere)
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(parts[0]))
         self.features = {} if features is None else features
         # bfloat16 convolutions where a GPU is, float32 elsewhere. The systems widen what they put
@@ -109,7 +110,9 @@ class FlaxTrainer:
         dtype = jnp.bfloat16 if self.device == "gpu" else jnp.float32
         network = partial(merged, graph, dtype)
         self._step = jax.jit(
-            partial(train_step, network, optimizer, plan.crop), donate_argnums=(0, 1, 2)
+            partial(train_step, network, optimizer, plan.crop),
+            donate_argnums=(0, 1, 2),
+            out_shardings=self.everywhere,
         )
         self._taps = jax.jit(partial(taps_of, network))
         self._maps = jax.jit(partial(maps_of, network, self.regions))
@@ -132,7 +135,6 @@ class FlaxTrainer:
                 self.features.clear()  # One set at a time: they take gigabytes.
                 self.features[key] = self.spread(self.all_taps(images.images), self.everywhere)
             taps = self.features[key]
-        self.count = len(images)
         self.held = Held(
             *self.spread((images.images, images.labels, priors), self.everywhere), taps
         )
@@ -199,7 +201,8 @@ class FlaxTrainer:
         state = nnx.merge_state(*self.parts)
         there = to_torch(state).items() if self.known else ()
         backbone = {name: array for name, array in there if name.startswith("backbone.")}
-        filled = from_torch(state, backbone | weights)
+        with jax.default_device(self.near):
+            filled = from_torch(state, backbone | weights)
         parts = nnx.split_state(filled, partial(is_learnt, self.frozen), nnx.BatchStat, ...)
         self.parts = self.spread(Parts(*parts), self.everywhere)
 
@@ -396,7 +399,11 @@ def begin(device: str) -> list[jax.Device]:
         if missing := [name for name in needed if name not in os.environ]:
             raise InputError(f"JAX_NUM_PROCESSES={processes} needs {' and '.join(missing)} too")
         address, rank = (os.environ[name] for name in needed)
-        jax.distributed.initialize(address, processes, int(rank))
+        # Otherwise JAX takes SIGTERM for itself, and no run is saved.
+        jax.config.update("jax_enable_preemption_service", False)
+        # The first process measures alone. One that ends before waits for it, and if not for long
+        # enough, aborts both.
+        jax.distributed.initialize(address, processes, int(rank), shutdown_timeout_seconds=7200)
     try:
         return jax.devices(None if device == "auto" else device)
     except RuntimeError as error:
