@@ -173,7 +173,8 @@ def fit(
         arrays = read_arrays(checkpoint)
         losses, before = arrays.pop("run/losses").tolist(), float(arrays.pop("run/seconds")[0])
         trainer.restore(arrays)
-        tqdm.write(f"resumed after step {len(losses)} of {plan.steps} from {checkpoint}")
+        if trainer.leader:
+            tqdm.write(f"resumed after step {len(losses)} of {plan.steps} from {checkpoint}")
     elif options.resume:
         raise InputError(f"--resume: there is no {checkpoint} to go on from; leave --resume out")
     if len(losses) < plan.steps:

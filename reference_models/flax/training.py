@@ -19,6 +19,7 @@ from reference_models.data import Images
 from reference_models.files import Arrays
 from reference_models.flax.anchors import AnchorNetwork
 from reference_models.flax.backbones import (
+    Depthwise,
     load_backbone,
     mobilenet_v2,
     resnet101,
@@ -244,10 +245,11 @@ def is_learnt(frozen: bool, path: tuple[Any, ...], variable: Any) -> bool:
 
 
 def merged(graph: Any, dtype: Any, parts: Parts) -> System:
-    """The system of these variables, its parameters in the type to compute with."""
+    """The system of these variables, its convolutions' in the type to compute with."""
     system = nnx.merge(graph, *parts, copy=True)
-    narrow = jax.tree.map(lambda x: x.astype(dtype), nnx.state(system, nnx.Param))
-    nnx.update(system, narrow)
+    for _, module in nnx.iter_modules(system):
+        if isinstance(module, (nnx.Conv, nnx.Linear, Depthwise)):
+            nnx.update(module, jax.tree.map(lambda x: x.astype(dtype), nnx.state(module)))
     return system
 
 
