@@ -18,6 +18,7 @@ from reference_models.reading import (
     by_stem,
     centre_prior,
     eight_bits,
+    fit_mask,
     fit_prior,
     label_map,
     mask_notes,
@@ -484,8 +485,7 @@ def decode(
             labels[place] = largest(typical, size, regions)
             return np.stack(maps) if keep_truth else None, "regions", False
         binary, kind = binarise(opened[0], files.truth[stem][0])
-        fitted = Image.fromarray(binary).convert("L").resize((size, size), Image.Resampling.BOX)
-        labels[place] = np.asarray(fitted) >= 128
+        labels[place] = fit_mask(binary, size)
         return binary if keep_truth else None, kind, not binary.any()
 
     found = side_by_side(one, len(stems), files.name)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -36,6 +36,18 @@ class Draw:
     """For the step's own noise."""
 
 
+class Seen(NamedTuple):
+    """Arrays of the framework, in its layout."""
+
+    loss: Callable[[Any, Any], Any]
+    """Of the output and the labels."""
+    output: Any
+    """The network's."""
+    labels: Any
+    image: Any
+    """In [0, 1]."""
+
+
 class Trainer(Protocol):
     """A network under training. All that a framework has to supply."""
 
@@ -59,6 +71,9 @@ class Trainer(Protocol):
 
     def pixel_weights(self, images: Images) -> np.ndarray:
         """|∂ loss / ∂ output| summed over the output's channels, float32 `(N, h, w)`."""
+
+    def seen(self, image: Images) -> Seen:
+        """What the training loss sees of one image."""
 
     def weights(self) -> Arrays:
         """What is learnt, by name."""

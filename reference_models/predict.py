@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
+from matplotlib.figure import Figure
 from PIL import Image
 
 from reference_models.data import Images
+from reference_models.figures import save
 from reference_models.files import read_about, whole
 from reference_models.loop import Trained
 from reference_models.machine import progress
@@ -18,15 +20,19 @@ from reference_models.measures import eight_bit
 from reference_models.options import InputError, Options
 from reference_models.reading import (
     SUFFIXES,
+    binarise,
     by_stem,
     centre_prior,
+    fit_mask,
     fit_prior,
     is_image,
+    mask_notes,
     open_image,
 )
 from reference_models.recipes import RECIPES, Recipe
 from reference_models.scoring import WEIGHTS as RUN_WEIGHTS
 from reference_models.scoring import as_stored, restored
+from saliency_losses.plotting import explain
 
 WEIGHTS = Path(__file__).parent / "weights"
 DEFAULT = "zoomout-exact"
@@ -38,7 +44,8 @@ class Predict:
     """Find the salient object of photographs with a trained network.
 
     For photo.jpg there come photo-map.png, grey from 0 to 255; photo-cutout.png, the photograph
-    with the map as its alpha; and photo-overlay.png, the map in red on the photograph.
+    with the map as its alpha; and photo-overlay.png, the map in red on the photograph. With
+    --mask also photo-explained.png.
     """
 
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -48,6 +55,10 @@ class Predict:
     prior: Path | None = None
     """For models that start from a rough map of where the object is: that map, a grey image, or a
     folder of one per photograph with equal stems. By default the default model's map."""
+    mask: Path | None = None
+    """The photograph's true mask, of the same size, or a folder of one per photograph with equal
+    stems. photo-explained.png then shows what the network's training loss sees, at the size that
+    the network works at: the map, the mask, and the loss's gradient in the network's output."""
     out: Path = Path("predictions")
     """Where the pictures are written."""
     backend: Literal["torch", "jax"] | None = None
@@ -81,12 +92,30 @@ class Model:
 
     def map(self, photo: Image.Image, prior: np.ndarray | None = None) -> np.ndarray:
         """The saliency map at the photograph's size, uint8 `(H, W)`. prior: uint8 `(S, S)`."""
-        pixels = photo.resize((self.size, self.size), Image.Resampling.LANCZOS)
-        nothing = np.zeros((1, self.size, self.size), np.uint8)
-        one = Images(
-            ("",), np.asarray(pixels)[None], nothing, nothing if prior is None else prior[None]
-        )
+        one = self.square(photo, prior)
         return eight_bit(self.trained.main_map(one)[0], (photo.height, photo.width))
+
+    def explained(
+        self, photo: Image.Image, mask: np.ndarray, prior: np.ndarray | None = None
+    ) -> Figure:
+        """What the training loss sees, with the bool mask `(H, W)`."""
+        one = self.square(photo, prior, fit_mask(mask, self.size))
+        seen = self.trained.trainer.seen(one)
+        return explain(
+            seen.loss, seen.output, seen.labels, image=seen.image,
+            prediction=self.trained.main_map(one), title=f"{self.recipe.name}: its training loss",
+        )  # fmt: skip
+
+    def square(
+        self, photo: Image.Image, prior: np.ndarray | None, mask: np.ndarray | None = None
+    ) -> Images:
+        """The photograph as the network sees it; without prior or mask zeros in their place."""
+        pixels = photo.resize((self.size, self.size), Image.Resampling.LANCZOS)
+        labels, priors = (
+            np.zeros((1, self.size, self.size), np.uint8) if x is None else x[None].astype(np.uint8)
+            for x in (mask, prior)
+        )
+        return Images(("",), np.array(pixels)[None], labels, priors)
 
 
 def main() -> None:
@@ -108,16 +137,25 @@ def predict(options: Predict) -> list[str]:
     priors = Priors(model, options) if model.promotes else None
     if priors is None and options.prior is not None:
         raise InputError(f"{options.model} starts from no prior map; leave --prior out")
+    if options.mask is not None:
+        check_mask(options, model, len(files))
+    kinds: dict[str, str] = {}
     options.out.mkdir(parents=True, exist_ok=True)
     faults = []
     for file, name in progress(named(files), desc=Path(options.model).name, unit=" images"):
         try:
             photo, opaque = read_photo(file)
-            saliency = model.map(photo, None if priors is None else priors.of(file, photo))
+            prior = None if priors is None else priors.of(file, photo)
+            saliency = model.map(photo, prior)
+            if options.mask is not None:
+                mask, kinds[name] = read_mask(of_stem(options.mask, file, "--mask"), photo, file)
+                save(model.explained(photo, mask, prior), options.out / f"{name}-explained.png")
         except InputError as error:
             faults.append(str(error))
             continue
         write_pictures(photo, opaque, saliency, options.out / name)
+    for note in mask_notes(kinds):
+        print(f"note: {note}")
     for fault in faults:
         print(f"error: {fault}", file=sys.stderr)
     print(f"{len(files) - len(faults)} images written to {options.out}/")
@@ -216,14 +254,46 @@ class Priors:
             if self.first is None:
                 return centre_prior(self.size)
             return fit_prior(Image.fromarray(self.first.map(photo)), self.size)
-        chosen = self.given
-        if chosen.is_dir():
-            maps = by_stem([chosen])
-            if file.stem not in maps:
-                raise InputError(f"--prior {chosen} has no map for {file}, of the stem {file.stem}")
-            chosen = maps[file.stem]
-        prior, _ = read_photo(chosen)
+        prior, _ = read_photo(of_stem(self.given, file, "--prior"))
         return fit_prior(prior, self.size)
+
+
+def of_stem(given: Path, photo: Path, option: str) -> Path:
+    """The file itself, or the folder's map for the photograph."""
+    if not given.is_dir():
+        return given
+    maps = by_stem([given])
+    if photo.stem not in maps:
+        raise InputError(f"{option} {given} has no map for {photo}, of the stem {photo.stem}")
+    return maps[photo.stem]
+
+
+# Masks -------------------------------------------------------------------------------------------
+
+
+def check_mask(options: Predict, model: Model, photographs: int) -> None:
+    if not options.mask.exists():
+        raise InputError(f"--mask {options.mask} does not exist")
+    if model.recipe.loss == "js-mi":
+        raise InputError(
+            f"{options.model} learns from prior maps alone, its loss sees no mask; leave --mask out"
+        )
+    if options.mask.is_file() and photographs > 1:
+        raise InputError(
+            f"--mask {options.mask} is one mask for {photographs} photographs; give a folder of "
+            "one per photograph, with equal stems"
+        )
+
+
+def read_mask(file: Path, photo: Image.Image, of: Path) -> tuple[np.ndarray, str]:
+    """The bool mask of a photograph, and what it was, see `binarise`."""
+    mask = open_image(file)
+    if mask.size != photo.size:
+        raise InputError(
+            f"sizes differ: {of} is {photo.width} x {photo.height}, {file} is "
+            f"{mask.width} x {mask.height} (width x height)"
+        )
+    return binarise(mask, file)
 
 
 # Images ------------------------------------------------------------------------------------------

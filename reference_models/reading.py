@@ -130,6 +130,12 @@ def binarise(mask: Image.Image, file: Folder) -> tuple[np.ndarray, str]:
     return values >= 128, "0/255" if hard else "soft"
 
 
+def fit_mask(mask: np.ndarray, size: int) -> np.ndarray:
+    """bool `(H, W)` to bool `(size, size)`: True where at least half of the pixel is."""
+    fitted = Image.fromarray(mask).convert("L").resize((size, size), Image.Resampling.BOX)
+    return np.asarray(fitted) >= 128
+
+
 def mask_notes(kinds: Mapping[str, str]) -> list[str]:
     """Notes on masks that are not 0/255; kinds: what each was, by its stem."""
     told = {

@@ -222,6 +222,67 @@ def test_promoting_starts_from_the_prior(place, capsys):
         predict.predict(Predict((file,), model=str(place / "default"), prior=place / "priors"))
 
 
+@pytest.mark.parametrize("recipe", ["scenes-weighted-fbeta", "anchors", "metric-head-metric"])
+def test_a_mask_shows_what_the_loss_sees(place, monkeypatch, recipe):
+    run = str(ended(recipe, place / "run", size=64))
+    file = photo(place / "one.png", size=(64, 64))
+    truth = np.zeros((64, 64), np.uint8)
+    truth[10:40, 20:50] = 255
+    (place / "masks").mkdir()
+    Image.fromarray(truth).save("masks/one.png")
+    explained = predict.explain
+    figures = []
+    monkeypatch.setattr(
+        predict, "explain", lambda *args, **more: figures.append(explained(*args, **more)) or
+        figures[-1],
+    )  # fmt: skip
+    for mask in (place / "masks", place / "masks" / "one.png"):
+        assert predict.predict(Predict((file,), model=run, mask=mask)) == []
+    names = {path.name for path in Path("predictions").iterdir()}
+    assert names == {f"one-{kind}.png" for kind in ("map", "cutout", "overlay", "explained")}
+    image, _, target, weight = (axes.images[0].get_array() for axes in figures[0].axes[:4])
+    np.testing.assert_allclose(image, np.asarray(picture(file)) / 255, atol=1e-6)
+    np.testing.assert_array_equal(target, truth == 255)
+    model = predict.load(run)
+    one = model.square(picture(file), None, truth == 255)
+    np.testing.assert_allclose(weight, model.trained.trainer.pixel_weights(one)[0], rtol=1e-4)
+
+
+def test_either_framework_explains_the_same(place):
+    run = str(ended("scenes-weighted-fbeta", place / "run"))
+    weights = []
+    for backend in ("torch", "jax"):
+        model = predict.load(run, backend=backend)
+        mask = np.arange(32) > 12
+        figure = model.explained(
+            Image.fromarray(np.full((32, 32, 3), 100, np.uint8)), np.outer(mask, mask)
+        )
+        weights.append(np.asarray(figure.axes[3].images[0].get_array()))
+    assert weights[0].max() > 0
+    np.testing.assert_allclose(*weights, atol=1e-4 * weights[0].max())
+
+
+def test_masks_that_do_not_fit(place, capsys):
+    run = str(ended("menet-ce", place / "run"))
+    file, other = photo(place / "one.png"), photo(place / "two.png")
+    Image.fromarray(np.ones((30, 40), np.uint8)).save("mask.png")
+    Image.fromarray(np.ones((40, 30), np.uint8)).save("turned.png")
+    with pytest.raises(InputError, match=r"--mask gone\.png does not exist"):
+        predict.predict(Predict((file,), model=run, mask=Path("gone.png")))
+    with pytest.raises(InputError, match="is one mask for 2 photographs; give a folder"):
+        predict.predict(Predict((file, other), model=run, mask=Path("mask.png")))
+    (fault,) = predict.predict(Predict((file,), model=run, mask=Path("turned.png")))
+    assert "one.png is 40 x 30, turned.png is 30 x 40" in fault
+    (place / "masks").mkdir()
+    (place / "mask.png").rename(place / "masks" / "one.png")
+    (fault,) = predict.predict(Predict((file, other), model=run, mask=Path("masks")))
+    assert "--mask masks has no map for" in fault
+    assert "hold 0 and 1: 1 is taken as the object" in capsys.readouterr().out
+    relations = str(ended("relations", place / "relations", size=64))
+    with pytest.raises(InputError, match="its loss sees no mask; leave --mask out"):
+        predict.predict(Predict((file,), model=relations, mask=Path("masks")))
+
+
 def test_packed_weights_predict_the_same_without_the_data_folder(place):
     run, file = ended("metric-head-ce", place / "run"), photo(place / "one.png")
     predict.predict(Predict((file,), model=str(run), out=place / "single"))

@@ -33,7 +33,7 @@ from reference_models.flax.small import Small
 from reference_models.flax.system import Batch, System
 from reference_models.flax.weights import from_torch, to_torch
 from reference_models.flax.zoomout import Zoomout
-from reference_models.loop import Draw, one_cycle
+from reference_models.loop import Draw, Seen, one_cycle
 from reference_models.machine import progress
 from reference_models.options import InputError, Options
 from reference_models.recipes import Backbone, Recipe, Scale
@@ -118,6 +118,8 @@ class FlaxTrainer:
         self._taps = jax.jit(partial(taps_of, network))
         self._maps = jax.jit(partial(maps_of, network, self.regions))
         self._gradient = jax.jit(partial(output_gradient, network))
+        self._output = jax.jit(lambda *given: output_of(network, *given)[1:])
+        self._loss = jax.jit(lambda parts, *given: network(parts).loss(*given))
 
     def hold(self, images: Images) -> None:
         batch, devices = min(self.plan.batch, len(images)), self.shared.num_devices
@@ -170,6 +172,15 @@ class FlaxTrainer:
 
     def pixel_weights(self, images: Images) -> np.ndarray:
         return np.asarray(self._gradient(self.local, *self.whole(images)))[: len(images)]
+
+    def seen(self, image: Images) -> Seen:
+        parts = self.local
+        output, batch = self._output(parts, *self.whole(image))
+
+        def loss(output: Array, labels: Array) -> Array:
+            return self._loss(parts, output, batch._replace(labels=labels))
+
+        return Seen(loss, output, batch.labels, batch.images)
 
     def whole(self, images: Images) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.uint32]:
         """Images, labels and priors, and a seed."""

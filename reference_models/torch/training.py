@@ -15,7 +15,7 @@ from torch.utils.data import DistributedSampler
 
 from reference_models.data import Images
 from reference_models.files import Arrays
-from reference_models.loop import Draw, one_cycle
+from reference_models.loop import Draw, Seen, one_cycle
 from reference_models.machine import progress
 from reference_models.options import InputError, Options, some
 from reference_models.recipes import Backbone, Recipe, Scale
@@ -169,13 +169,21 @@ class TorchTrainer:
         return {name: values.float().clamp(0, 1).cpu().numpy() for name, values in maps.items()}
 
     def pixel_weights(self, images: Images) -> np.ndarray:
-        batch = self.whole(images)
+        loss, output, labels, _ = self.seen(images)
+        output.requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(output, labels), output)
+        return gradient.abs().sum(dim=1).cpu().numpy()
+
+    def seen(self, image: Images) -> Seen:
+        batch = self.whole(image)
         self.system.eval()
         with torch.no_grad():
             output = self.system(self.system.backbone(batch.images))
-        output = output.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(self.system.loss(output, batch), output)
-        return gradient.abs().sum(dim=1).cpu().numpy()
+
+        def loss(output: Tensor, labels: Tensor) -> Tensor:
+            return self.system.loss(output, batch._replace(labels=labels))
+
+        return Seen(loss, output, batch.labels, batch.images)
 
     def whole(self, images: Images) -> Batch:
         pixels = torch.from_numpy(images.images).to(self.device).permute(0, 3, 1, 2)

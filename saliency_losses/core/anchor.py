@@ -8,6 +8,19 @@ from saliency_losses.core.regions import keep, mean, root
 def anchor_softmax_loss(xp: Ops, features: Array, anchors: Array, labels: Array, *,
                         mask: Array, reduction: str) -> Array:
     checks.reduction(reduction)
+    loss, counted, bad = _surprises(xp, features, anchors, labels, mask)
+    return checks.reduce(xp, checks.poison(xp, mean(xp, loss, counted), bad), reduction)
+
+
+def pixel_costs(xp: Ops, features: Array, anchors: Array, labels: Array, *,
+                mask: Array) -> Array:
+    """A map ``(N, P)``, whose mean over the counted pixels is the loss."""
+    return _surprises(xp, features, anchors, labels, mask)[0]
+
+
+def _surprises(xp: Ops, features: Array, anchors: Array, labels: Array, mask: Array
+               ) -> tuple[Array, Array | None, Array]:
+    """L eq. 3–4 pixel by pixel; the counted pixels, None for all; the images with a bad label."""
     features, anchors = _checked(xp, features, anchors)
     labels = checks.labels(xp, "labels", labels)
     checks.beside(xp, "labels", labels, "features", features)
@@ -30,8 +43,7 @@ def anchor_softmax_loss(xp: Ops, features: Array, anchors: Array, labels: Array,
         distances = _excess(xp, root(xp, squared))
         return xp.take_stack(distances, labels) + xp.logsumexp_stack(-distances)
 
-    loss = xp.recomputed(surprise, x, anchors, labels)
-    return checks.reduce(xp, checks.poison(xp, mean(xp, loss, counted), bad), reduction)
+    return xp.recomputed(surprise, x, anchors, labels), counted, bad
 
 
 def anchor_probabilities(xp: Ops, features: Array, anchors: Array) -> Array:

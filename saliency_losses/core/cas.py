@@ -17,22 +17,7 @@ def check_options(num_regions: int, alpha: float, average_regions: bool, reducti
 def cas_loss(xp: Ops, probs: Array, labels: Array, *, num_regions: int, alpha: float,
              average_regions: bool, mask: Array, reduction: str) -> Array:
     check_options(num_regions, alpha, average_regions, reduction)
-    probs = checks.features(xp, "probs", probs)
-    labels = checks.labels(xp, "labels", labels)
-    checks.beside(xp, "labels", labels, "probs", probs)
-    counted = checks.mask(xp, mask, labels.shape, "probs")
-    bad = checks.label_values(xp, "labels", labels, num_regions, counted)
-
-    index = xp.region_index(xp.flat(labels), num_regions)
-    if counted is not None:
-        counted = xp.flat(counted)
-    s = xp.features(probs)
-    bad = bad | checks.probability_values(
-        xp, "probs", s, None if counted is None else xp.over_channels(counted))
-    s = keep(xp, s, counted)
-
-    area = xp.cast(xp.region_count(index, counted, num_regions), s)
-    present = area > 0
+    s, index, counted, area, bad = _regions(xp, probs, labels, num_regions, mask)
     share = 1.0 / xp.maximum(area, 1.0)
 
     def moments(s: Array, index: Array, share: Array, *counted: Array) -> tuple[Array, Array]:
@@ -54,9 +39,7 @@ def cas_loss(xp: Ops, probs: Array, labels: Array, *, num_regions: int, alpha: f
     region_mean, uniformer = xp.own_gradient(moments, pull, s, *constants)
 
     # C eq. 1, discriminator: Σ_{r≠q} ‖ŝ_r − ŝ_q‖² = 2R Σ_r ‖ŝ_r − m‖², accurate for near means
-    regions = xp.sum_pixels(xp.cast(present, s))
-    middle = xp.sum_pixels(region_mean) / xp.over_pixels(xp.maximum(regions, 1.0))
-    deviation = keep(xp, region_mean - xp.over_pixels(middle), present)
+    regions, deviation = _deviation(xp, region_mean, area > 0)
     discriminator = 2 * regions * xp.sum_pixels(xp.sum_channels(deviation * deviation))
 
     if average_regions:
@@ -64,6 +47,55 @@ def cas_loss(xp: Ops, probs: Array, labels: Array, *, num_regions: int, alpha: f
         discriminator = discriminator / xp.maximum(regions * (regions - 1), 1.0)
     loss = alpha * uniformer - (1 - alpha) * discriminator
     return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
+
+
+def pixel_costs(xp: Ops, probs: Array, labels: Array, *, num_regions: int, alpha: float,
+                average_regions: bool, mask: Array) -> Array:
+    """A map ``(N, P)``, whose mean over the counted pixels is the loss.
+
+    An ordered pair of regions is shared evenly by the pixels of its first.
+    """
+    s, index, _, area, _ = _regions(xp, probs, labels, num_regions, mask)
+    share = 1.0 / xp.maximum(area, 1.0)
+    means = xp.region_sum(s, index, num_regions) * xp.over_channels(share)
+    residual = s - xp.region_take(means, index)
+    uniformer = xp.sum_channels(residual * residual)
+    # Σ_q ‖ŝ_r − ŝ_q‖² = R ‖ŝ_r − m‖² + Σ_q ‖ŝ_q − m‖²
+    regions, deviation = _deviation(xp, means, area > 0)
+    squared = xp.sum_channels(deviation * deviation)
+    discriminator = xp.over_pixels(regions) * squared + xp.over_pixels(xp.sum_pixels(squared))
+    if average_regions:
+        uniformer = uniformer / xp.over_pixels(xp.maximum(regions, 1.0))
+        discriminator = discriminator / xp.over_pixels(xp.maximum(regions * (regions - 1), 1.0))
+    each = alpha * uniformer - (1 - alpha) * xp.region_take(discriminator, index)
+    return each * xp.region_take(share * xp.over_pixels(xp.sum_pixels(area)), index)
+
+
+def _regions(xp: Ops, probs: Array, labels: Array, num_regions: int, mask: Array
+             ) -> tuple[Array, Array, Array | None, Array, Array]:
+    """Descriptors, the index of each pixel's region, the counted pixels or None for all, the
+    regions' areas ``(N, R)``, and the images with a value out of range."""
+    probs = checks.features(xp, "probs", probs)
+    labels = checks.labels(xp, "labels", labels)
+    checks.beside(xp, "labels", labels, "probs", probs)
+    counted = checks.mask(xp, mask, labels.shape, "probs")
+    bad = checks.label_values(xp, "labels", labels, num_regions, counted)
+
+    index = xp.region_index(xp.flat(labels), num_regions)
+    if counted is not None:
+        counted = xp.flat(counted)
+    s = xp.features(probs)
+    bad = bad | checks.probability_values(
+        xp, "probs", s, None if counted is None else xp.over_channels(counted))
+    s = keep(xp, s, counted)
+    return s, index, counted, xp.cast(xp.region_count(index, counted, num_regions), s), bad
+
+
+def _deviation(xp: Ops, means: Array, present: Array) -> tuple[Array, Array]:
+    """How many regions are present, ``(N,)``, and how their means lie about the mean of these."""
+    regions = xp.sum_pixels(xp.cast(present, means))
+    middle = xp.sum_pixels(means) / xp.over_pixels(xp.maximum(regions, 1.0))
+    return regions, keep(xp, means - xp.over_pixels(middle), present)
 
 
 def check_cross_entropy_options(per: str, reduction: str) -> None:
@@ -74,6 +106,29 @@ def check_cross_entropy_options(per: str, reduction: str) -> None:
 def class_agnostic_cross_entropy(xp: Ops, logits: Array, labels: Array, *, per: str,
                                  mask: Array, reduction: str) -> Array:
     check_cross_entropy_options(per, reduction)
+    margin, counted, bad = _margins(xp, logits, labels, per, mask)
+    loss = mean(xp, xp.softplus(-margin), counted)
+    if per == "image":
+        exchanged = mean(xp, xp.softplus(margin), counted)
+        loss = xp.where(exchanged < loss, exchanged, loss)
+    return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
+
+
+def cross_entropy_pixel_costs(xp: Ops, logits: Array, labels: Array, *, per: str,
+                              mask: Array) -> Array:
+    """A map ``(N, P)``, whose mean over the counted pixels is the loss."""
+    margin, counted, _ = _margins(xp, logits, labels, per, mask)
+    given, exchanged = xp.softplus(-margin), xp.softplus(margin)
+    if per == "pixel":
+        return given
+    better = mean(xp, exchanged, counted) < mean(xp, given, counted)
+    return xp.where(xp.over_pixels(better), exchanged, given)
+
+
+def _margins(xp: Ops, logits: Array, labels: Array, per: str, mask: Array
+             ) -> tuple[Array, Array | None, Array]:
+    """The own logit less the other, or the greater less the smaller; the counted pixels, None for
+    all; the images with a bad label."""
     logits = checks.features(xp, "logits", logits)
     if xp.channels(logits.shape) != 2:
         raise ValueError(f"logits must have shape {checks.public_layout(xp, '2')}, "
@@ -89,14 +144,8 @@ def class_agnostic_cross_entropy(xp: Ops, logits: Array, labels: Array, *, per: 
     x = keep(xp, xp.features(logits), counted)
     # The two-class cross-entropy is softplus of the other logit less the own one.
     score = xp.channel(x, 1) - xp.channel(x, 0)
-    if per == "pixel":
-        loss = mean(xp, xp.softplus(-xp.abs(score)), counted)
-    else:
-        margin = xp.where(salient, score, -score)
-        given = mean(xp, xp.softplus(-margin), counted)
-        exchanged = mean(xp, xp.softplus(margin), counted)
-        loss = xp.where(exchanged < given, exchanged, given)
-    return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
+    margin = xp.abs(score) if per == "pixel" else xp.where(salient, score, -score)
+    return margin, counted, bad
 
 
 def flip_labels(xp: Ops, labels: Array, probability: float, rng: Any, *, per: str) -> Array:

@@ -26,6 +26,44 @@ def weighted_fbeta_loss(xp: Ops, probs: Array, target: Array, *, beta: float, th
                         phi: int, distance: str, error: str, normalize_kernel: bool,
                         distance_weights: Array, mask: Array, reduction: str) -> Array:
     check_options(beta, theta, phi, distance, error, normalize_kernel, reduction)
+    p, b, foreground, background, bad = _maps(
+        xp, probs, target, phi, distance, distance_weights, mask)
+
+    def errors(residual: Array, b: Array) -> Array:
+        weighted, miss = _weighted(xp, residual, b, theta, error, normalize_kernel)
+        return xp.join([xp.sum_pixels(xp.flat(xp.where(miss, weighted, 0.0))),
+                        xp.sum_pixels(xp.flat(xp.where(miss, 0.0, weighted)))])
+
+    # The signed errors and their weights are all that the gradient needs.
+    sums = xp.recomputed(errors, p - xp.cast(foreground, p), b)
+    false_negative, false_positive = sums[:, 0], sums[:, 1]
+    size, others = counts(xp, xp.flat(foreground), p), counts(xp, xp.flat(background), p)
+    # W eq. 6 as 1 − F = (β² FN + FP) / ((1 + β²) TP + β² FN + FP), with TP = |Y| − FN
+    some = size > 0
+    wrong = beta**2 * false_negative + false_positive
+    whole = (1 + beta**2) * (size - false_negative) + wrong
+    loss = xp.where(some, wrong / xp.where(some, whole, 1.0),
+                    false_positive / (2 * xp.maximum(others, 1.0)))
+    images = bad.shape[0]
+    each = xp.reshape(loss, (images, xp.channels(probs.shape)))
+    loss = xp.sum_vector(each) / each.shape[1]
+    return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
+
+
+def weighted_error(xp: Ops, probs: Array, target: Array, *, theta: int, phi: int, distance: str,
+                   error: str, normalize_kernel: bool, distance_weights: Array,
+                   mask: Array) -> Array:
+    """E^w of W eq. 5 in the shape of `probs`; 0 at pixels that do not count."""
+    p, b, foreground, *_ = _maps(
+        xp, probs, target, phi, distance, distance_weights, mask)
+    weighted, _ = _weighted(xp, p - xp.cast(foreground, p), b, theta, error, normalize_kernel)
+    return xp.public_images(xp.reshape(weighted, xp.images(probs).shape))
+
+
+def _maps(xp: Ops, probs: Array, target: Array, phi: int, distance: str,
+          distance_weights: Array, mask: Array) -> tuple[Array, Array, Array, Array, Array]:
+    """Of every map, ``(B, *spatial)``: the prediction, B of W eq. 4, the counted foreground and
+    background; and the images with a value out of range."""
     p, t, counted, bad = checked_maps(xp, probs, target, mask)
     shape = p.shape
     maps = (shape[0] * shape[1], *shape[2:])
@@ -42,29 +80,18 @@ def weighted_fbeta_loss(xp: Ops, probs: Array, target: Array, *, beta: float, th
         given = checks.floating(xp, "distance_weights", distance_weights)
         checks.alike("distance_weights", given, "probs", probs)
         p, b = xp.promote(p, xp.reshape(xp.images(given), maps))
+    return p, b, foreground, background, bad
 
-    def errors(residual: Array, b: Array) -> Array:
-        # Below 0 are the misses, which are at foreground pixels, above 0 the false alarms.
-        e, miss = residual * residual if error == "squared" else xp.abs(residual), residual < 0
-        # W eq. 3: at foreground pixels the Gaussian sum of the foreground errors around
-        spread = _gaussian(xp, xp.where(miss, e, 0.0), theta, normalize_kernel)
-        # W eq. 5
-        weighted = xp.where(miss & (spread < e), spread, e) * b
-        return xp.join([xp.sum_pixels(xp.flat(xp.where(miss, weighted, 0.0))),
-                        xp.sum_pixels(xp.flat(xp.where(miss, 0.0, weighted)))])
 
-    # The signed errors and their weights are all that the gradient needs.
-    sums = xp.recomputed(errors, p - xp.cast(foreground, p), b)
-    false_negative, false_positive = sums[:, 0], sums[:, 1]
-    size, others = counts(xp, xp.flat(foreground), p), counts(xp, xp.flat(background), p)
-    # W eq. 6 as 1 − F = (β² FN + FP) / ((1 + β²) TP + β² FN + FP), with TP = |Y| − FN
-    some = size > 0
-    wrong = beta**2 * false_negative + false_positive
-    whole = (1 + beta**2) * (size - false_negative) + wrong
-    loss = xp.where(some, wrong / xp.where(some, whole, 1.0),
-                    false_positive / (2 * xp.maximum(others, 1.0)))
-    loss = xp.sum_vector(xp.reshape(loss, (shape[0], shape[1]))) / shape[1]
-    return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
+def _weighted(xp: Ops, residual: Array, b: Array, theta: int, error: str,
+              normalize_kernel: bool) -> tuple[Array, Array]:
+    """E^w, and which pixels are misses."""
+    # Below 0 are the misses, which are at foreground pixels, above 0 the false alarms.
+    e, miss = residual * residual if error == "squared" else xp.abs(residual), residual < 0
+    # W eq. 3: at foreground pixels the Gaussian sum of the foreground errors around
+    spread = _gaussian(xp, xp.where(miss, e, 0.0), theta, normalize_kernel)
+    # W eq. 5
+    return xp.where(miss & (spread < e), spread, e) * b, miss
 
 
 def checked_maps(xp: Ops, probs: Array, target: Array, mask: Array

@@ -4,7 +4,7 @@ from typing import Any
 
 from saliency_losses.core import checks
 from saliency_losses.core.ops import Array, Ops
-from saliency_losses.core.regions import center, counts, keep, root, unit_scale
+from saliency_losses.core.regions import center, counts, keep, mean, root, unit_scale
 
 
 def check_options(form: str, normalize: bool, stop_gradient: bool, hard_negatives: bool,
@@ -23,18 +23,7 @@ def check_options(form: str, normalize: bool, stop_gradient: bool, hard_negative
 def metric_loss(xp: Ops, features: Array, labels: Array, *, form: str, normalize: bool,
                 stop_gradient: bool, hard_negatives: bool, mask: Array, reduction: str) -> Array:
     check_options(form, normalize, stop_gradient, hard_negatives, reduction)
-    features = checks.features(xp, "features", features)
-    labels = checks.labels(xp, "labels", labels)
-    checks.beside(xp, "labels", labels, "features", features)
-    counted = checks.mask(xp, mask, labels.shape, "features")
-    bad = checks.label_values(xp, "labels", labels, 2, counted)
-
-    salient = xp.flat(labels == 1)
-    background = ~salient
-    if counted is not None:
-        counted = xp.flat(counted)
-        salient, background = salient & counted, background & counted
-    x = xp.features(features)
+    x, salient, background, counted, bad = _checked(xp, features, labels, mask)
     plain = form == "centroid" and not (stop_gradient or hard_negatives)
     if normalize:
         x = keep(xp, x, counted)
@@ -73,6 +62,50 @@ def metric_loss(xp: Ops, features: Array, labels: Array, *, form: str, normalize
     return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
 
 
+def pixel_costs(xp: Ops, features: Array, labels: Array, *, form: str, normalize: bool,
+                hard_negatives: bool, mask: Array) -> Array:
+    """A map ``(N, P)``, whose mean over the counted pixels is the loss."""
+    x, salient, background, counted, _ = _checked(xp, features, labels, mask)
+    x = keep(xp, x, counted)
+    x = x * xp.over_channels(unit_scale(xp, x)) if normalize else center(xp, x, counted)[0]
+    num_salient, num_background = counts(xp, salient, x), counts(xp, background, x)
+    mean_salient, mean_background = (
+        xp.weighted_sum(x, xp.cast(region, x) / xp.over_pixels(xp.maximum(size, 1.0)))
+        for region, size in ((salient, num_salient), (background, num_background)))
+    costs = _terms(xp, x, salient, background, mean_salient - mean_background, mean_salient)
+    if form == "pairwise":
+        # M eq. 2 adds V_own − V_other, see `_pairwise`.
+        own = xp.where(xp.over_channels(salient), xp.over_pixels(mean_salient),
+                       xp.over_pixels(mean_background))
+        squared = xp.sum_channels((x - own) * (x - own))
+        spread_gap = xp.over_pixels(mean(xp, squared, salient) - mean(xp, squared, background))
+        costs = costs + xp.where(salient, spread_gap, -spread_gap)
+    if hard_negatives:
+        chosen = _hardest(xp, costs, salient, background)
+        share = (num_salient + num_background) / xp.maximum(counts(xp, chosen, x), 1.0)
+        costs = xp.where(chosen, costs * xp.over_pixels(share), 0.0)
+    both = (num_salient > 0) & (num_background > 0)
+    return xp.where(xp.over_pixels(both), costs, 0.0)
+
+
+def _checked(xp: Ops, features: Array, labels: Array, mask: Array
+             ) -> tuple[Array, Array, Array, Array | None, Array]:
+    """Features; the counted salient and background pixels; the counted pixels, None for all; the
+    images with a bad label."""
+    features = checks.features(xp, "features", features)
+    labels = checks.labels(xp, "labels", labels)
+    checks.beside(xp, "labels", labels, "features", features)
+    counted = checks.mask(xp, mask, labels.shape, "features")
+    bad = checks.label_values(xp, "labels", labels, 2, counted)
+
+    salient = xp.flat(labels == 1)
+    background = ~salient
+    if counted is not None:
+        counted = xp.flat(counted)
+        salient, background = salient & counted, background & counted
+    return xp.features(features), salient, background, counted, bad
+
+
 def _gap(xp: Ops, x: Array, difference: Array, counted: Array | None) -> Array:
     """μ_S − μ_B."""
     def of(x: Array, difference: Array, *counted: Array) -> list[Array]:
@@ -96,17 +129,14 @@ def _pairwise(xp: Ops, length_gap: Array, gap: Array, mean_salient: Array,
 
 def _per_pixel(xp: Ops, x: Array, salient: Array, background: Array, gap: Array,
                mean_salient: Array, stop_gradient: bool, hard_negatives: bool) -> Array:
-    """M eq. 3 pixel by pixel.
-
-    ‖f − μ_own‖² − ‖f − μ_other‖² = ∓2 (f − (μ_S + μ_B)/2)·(μ_S − μ_B), minus at salient pixels.
-    """
+    """M eq. 3 as the mean of the `_terms` of the chosen pixels."""
     middle = mean_salient - gap / 2
     sign = xp.cast(background, x) - xp.cast(salient, x)
     chosen = salient | background
     if hard_negatives:
-        from_middle = xp.stop_gradient(x) - xp.over_pixels(xp.stop_gradient(middle))
-        along = xp.sum_channels(from_middle * xp.over_pixels(xp.stop_gradient(gap)))
-        chosen = _hardest(xp, 2 * sign * along, salient, background)
+        fixed, fixed_gap, fixed_mean = map(xp.stop_gradient, (x, gap, mean_salient))
+        terms = _terms(xp, fixed, salient, background, fixed_gap, fixed_mean)
+        chosen = _hardest(xp, terms, salient, background)
     if stop_gradient:
         gap, middle = xp.stop_gradient(gap), xp.stop_gradient(middle)
     size = xp.over_pixels(xp.maximum(counts(xp, chosen, x), 1.0))
@@ -115,6 +145,17 @@ def _per_pixel(xp: Ops, x: Array, salient: Array, background: Array, gap: Array,
     total = xp.over_pixels(xp.sum_pixels(weights))
     pull = xp.weighted_sum(x, weights) - total * middle
     return xp.sum_vector(pull * gap)
+
+
+def _terms(xp: Ops, x: Array, salient: Array, background: Array, gap: Array,
+           mean_salient: Array) -> Array:
+    """M eq. 3 pixel by pixel, 0 at those that do not count.
+
+    ‖f − μ_own‖² − ‖f − μ_other‖² = ∓2 (f − (μ_S + μ_B)/2)·(μ_S − μ_B), minus at salient pixels.
+    """
+    sign = xp.cast(background, x) - xp.cast(salient, x)
+    from_middle = x - xp.over_pixels(mean_salient - gap / 2)
+    return 2 * sign * xp.sum_channels(from_middle * xp.over_pixels(gap))
 
 
 def _hardest(xp: Ops, loss: Array, salient: Array, background: Array) -> Array:
@@ -143,10 +184,10 @@ def semantic_distance(xp: Ops, features: Array, background: Array) -> Array:
     weights = xp.flat(weights)
     total = xp.reshape(xp.sum_pixels(weights), (weights.shape[0], 1))
     some = total != 0
-    mean = xp.weighted_sum(x, weights) / xp.where(some, total, 1.0)
+    behind = xp.weighted_sum(x, weights) / xp.where(some, total, 1.0)
     # Without any weight the zero vector stands for the background.
-    mean = xp.where(some, mean, -middle)
-    residual = x - xp.over_pixels(mean)
+    behind = xp.where(some, behind, -middle)
+    residual = x - xp.over_pixels(behind)
     distance = root(xp, xp.sum_channels(residual * residual))
     distance = xp.reshape(distance, xp.map_shape(features.shape))
     return checks.poison(xp, distance, bad)

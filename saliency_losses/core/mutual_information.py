@@ -16,24 +16,10 @@ def check_options(balance: bool, reduction: str) -> None:
 def js_mutual_information_loss(xp: Ops, scores: Array, joint: Array, *, balance: bool,
                                mask: Array, reduction: str) -> Array:
     check_options(balance, reduction)
-    scores = checks.floating(xp, "scores", scores)
-    if scores.ndim < 1:
-        raise ValueError("scores must have shape (N, ...), got a scalar")
-    joint = checks.boolean(xp, "joint", joint)
-    checks.alike("joint", joint, "scores", scores)
-    counted = checks.mask(xp, mask, scores.shape, "scores")
-
-    joint = xp.flat(joint)
-    if counted is not None:
-        counted = xp.flat(counted)
-    t = keep(xp, xp.flat(scores), counted)
-    apart = ~joint
-    if counted is not None:
-        joint, apart = joint & counted, apart & counted
+    t, joint, apart = _pairs(xp, scores, joint, mask)
 
     def surprises(t: Array, joint: Array, apart: Array) -> tuple[Array, Array]:
-        # R eq. 5: −log σ(T) = softplus(−T) for joint pairs, −log(1 − σ(T)) = softplus(T) for others
-        surprise = xp.softplus(xp.where(joint, -t, t))
+        surprise = _surprise(xp, t, joint)
         return tuple(xp.sum_pixels(keep(xp, surprise, pairs)) for pairs in (joint, apart))
 
     def pull(grads: tuple[Array, Array], _: Any, t: Array, joint: Array, apart: Array) -> Array:
@@ -49,6 +35,42 @@ def js_mutual_information_loss(xp: Ops, scores: Array, joint: Array, *, balance:
     else:
         loss = 2 * (of_joint + of_apart) / xp.maximum(num_joint + num_apart, 1.0)
     return checks.reduce(xp, loss, reduction)
+
+
+def pixel_costs(xp: Ops, scores: Array, joint: Array, *, balance: bool, mask: Array) -> Array:
+    """A map ``(N, P)``, whose mean over the counted pairs is the loss."""
+    t, joint, apart = _pairs(xp, scores, joint, mask)
+    surprise = _surprise(xp, t, joint)
+    if not balance:
+        return 2 * surprise
+    num_joint, num_apart = counts(xp, joint, t), counts(xp, apart, t)
+    every = num_joint + num_apart
+    return surprise * xp.where(joint, xp.over_pixels(every / xp.maximum(num_joint, 1.0)),
+                               xp.over_pixels(every / xp.maximum(num_apart, 1.0)))
+
+
+def _pairs(xp: Ops, scores: Array, joint: Array, mask: Array) -> tuple[Array, Array, Array]:
+    """The scores, and which of them are of joint and of other pairs that count, maps."""
+    scores = checks.floating(xp, "scores", scores)
+    if scores.ndim < 1:
+        raise ValueError("scores must have shape (N, ...), got a scalar")
+    joint = checks.boolean(xp, "joint", joint)
+    checks.alike("joint", joint, "scores", scores)
+    counted = checks.mask(xp, mask, scores.shape, "scores")
+
+    joint = xp.flat(joint)
+    if counted is not None:
+        counted = xp.flat(counted)
+    t = keep(xp, xp.flat(scores), counted)
+    apart = ~joint
+    if counted is not None:
+        joint, apart = joint & counted, apart & counted
+    return t, joint, apart
+
+
+def _surprise(xp: Ops, t: Array, joint: Array) -> Array:
+    # R eq. 5: −log σ(T) = softplus(−T) for joint pairs, −log(1 − σ(T)) = softplus(T) for others
+    return xp.softplus(xp.where(joint, -t, t))
 
 
 def js_mutual_information(xp: Ops, scores: Array, joint: Array, *, mask: Array,
