@@ -37,6 +37,10 @@ def twins(recipe: Recipe) -> tuple[torch.nn.Module, System]:
     theirs = build_torch(recipe, recipe.small)
     ours = build_flax(recipe, recipe.small, nnx.Rngs(0))
     nnx.update(ours, from_torch(nnx.state(ours), arrays(theirs.state_dict())))
+    if recipe.system == "menet":
+        # Batch normalisation of a few values magnifies rounding to more than is asked for.
+        theirs.double()
+        nnx.update(ours, jax.tree.map(lambda x: x.astype(jnp.float64), nnx.state(ours)))
     return theirs, ours
 
 
@@ -45,8 +49,7 @@ def arrays(tensors: dict[str, Tensor]) -> Arrays:
 
 
 def batches(recipe: Recipe) -> tuple[torch_system.Batch, Batch]:
-    # The coarsest maps that MEnet normalises have four pixels of an image.
-    images, labels, prior = scenes(16 if recipe.system == "menet" else 4, SIDE, seed=0)
+    images, labels, prior = scenes(4, SIDE, seed=0)
     if recipe.regions > 2:
         rows, columns = np.indices((SIDE, SIDE)) // 20
         labels = np.stack([rows + 4 * columns, columns, rows, 0 * rows])
@@ -68,7 +71,7 @@ def batches(recipe: Recipe) -> tuple[torch_system.Batch, Batch]:
 
 def some_taps(system: torch.nn.Module, batch: torch_system.Batch) -> list[Tensor]:
     if isinstance(system.backbone, torch_system.Pixels):
-        return [batch.images]
+        return [batch.images.to(next(system.parameters()).dtype)]
     rng = torch.Generator().manual_seed(1)
     sizes = zip(system.backbone.channels, system.backbone.strides, strict=True)
     return [torch.rand(len(batch.images), c, SIDE // s, SIDE // s, generator=rng) for c, s in sizes]
@@ -112,7 +115,7 @@ def test_the_same_outputs_losses_gradients_and_maps(name: str, monkeypatch):
 
     (our_loss, (our_output, after)), gradient = step(learnt, [last(tap) for tap in taps])
     close(our_output, output.permute(0, 2, 3, 1), 1e-4)
-    assert our_output.dtype == jnp.float32
+    assert our_output.dtype == jnp.float32 or name in ("menet-ce", "menet-ce-plain")
     assert float(our_loss) == pytest.approx(loss.item(), rel=1e-4)
     gradients = to_torch(gradient)
     greatest = max(np.abs(one).max() for one in gradients.values())
@@ -130,8 +133,8 @@ def test_the_same_outputs_losses_gradients_and_maps(name: str, monkeypatch):
         if key.endswith("running_mean") and not key.startswith("backbone."):
             close(left[key], buffer, 1e-4)
         if key.endswith("running_var") and not key.startswith("backbone."):
-            # Flax keeps the biased variance: of 64 values of a channel at the coarsest, here.
-            np.testing.assert_allclose(left[key], buffer.numpy(), rtol=1 / 64)
+            # Flax keeps the biased variance: of 16 values of a channel at the coarsest, here.
+            np.testing.assert_allclose(left[key], buffer.numpy(), rtol=1 / 16)
 
     # In testing, with the statistics that training left behind.
     nnx.update(ours, from_torch(nnx.state(ours), arrays(theirs.state_dict())))

@@ -601,7 +601,8 @@ def _lowest(x: Tensor, bound: int) -> tuple[Tensor, Tensor]:
         rise = _written(rise)
         if has_static_value(bound):
             # All rows of sixteen lanes fit the first-level cache.
-            tiles = F.pad(key, [0, -lanes % 16]).unflatten(2, (-1, 16)).transpose(1, 2)
+            tiles = F.pad(key, [0, -lanes % 16])
+            tiles = tiles.reshape(len(x), length, -(-lanes // 16), 16).transpose(1, 2)
             tiles = _written(tiles)
         else:
             # Rows a power of two apart would share few places in the cache.
