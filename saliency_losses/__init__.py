@@ -4,4 +4,4 @@ Import the backend you train with: ``saliency_losses.torch`` or ``saliency_losse
 ``saliency_losses.reference`` holds the exact definitions in NumPy. This module imports neither.
 """
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"

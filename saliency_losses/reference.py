@@ -15,7 +15,7 @@ R = deep relations.
 """
 
 import math
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -430,6 +430,24 @@ def distance_weights(
     y = _spatial_map("target", target) == 1
     foreground = y.ravel() & _counted(mask, y.shape)
     return _weights(foreground, y.shape, phi, distance).reshape(y.shape)
+
+
+@overload
+def distance_transform(
+    foreground: ArrayLike, *, return_indices: Literal[False] = False
+) -> Floats: ...
+
+
+@overload
+def distance_transform(
+    foreground: ArrayLike, *, return_indices: Literal[True]
+) -> tuple[Floats, Ints]: ...
+
+
+@overload
+def distance_transform(
+    foreground: ArrayLike, *, return_indices: bool
+) -> Floats | tuple[Floats, Ints]: ...
 
 
 def distance_transform(

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import saliency_losses.torch
-from tests.backends import Backend
+from tests.backends import BACKENDS, Backend
 
 
 class Case(NamedTuple):
@@ -51,7 +50,8 @@ class Case(NamedTuple):
 
 
 def parameters(function: str) -> list[str]:
-    return list(inspect.signature(getattr(saliency_losses.torch, function)).parameters)
+    functions = next(iter(BACKENDS.values())).functions
+    return list(inspect.signature(getattr(functions, function)).parameters)
 
 
 def reduces(function: str) -> bool:

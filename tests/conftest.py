@@ -6,9 +6,8 @@ from collections.abc import Iterator
 import hypothesis
 import jax
 import pytest
-import torch
 
-from tests.backends import BACKENDS, Backend
+from tests.backends import BACKENDS, Backend, torch
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")

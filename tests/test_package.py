@@ -1,11 +1,16 @@
-"""The package as a user finds it: imports, names, signatures, documentation."""
+"""The package as a user finds it: imports, names, signatures, types, documentation, files."""
 
 import ast
 import inspect
 import re
 import subprocess
 import sys
-from importlib import metadata, resources
+import tarfile
+import tomllib
+import zipfile
+from email import message_from_bytes
+from email.message import Message
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -19,6 +24,7 @@ import saliency_losses.torch
 from saliency_losses.torch import functional, modules
 
 ROOT = Path(saliency_losses.__file__).parent
+PROJECT = Path(__file__).parents[1]
 BACKENDS = (saliency_losses.torch, saliency_losses.jax)
 FUNCTIONS = list(saliency_losses.jax.__all__)
 MODULES = [name for name in saliency_losses.torch.__all__ if name not in FUNCTIONS]
@@ -117,6 +123,37 @@ def test_all_names_that_are_imported_are_public() -> None:
 
 # Signatures
 
+SOURCES = {
+    "saliency_losses.torch": ("torch/functional.py", "torch/modules.py"),
+    "saliency_losses.jax": ("jax/functional.py",),
+    "saliency_losses.reference": ("reference.py",),
+}
+
+
+def public_api() -> list[str]:
+    """Every public name with its signature as written, whatever a framework makes of it."""
+    def signature(name: str, function: ast.FunctionDef) -> str:
+        returns = ast.unparse(function.returns) if function.returns else "?"
+        return f"{module}.{name}({ast.unparse(function.args)}) -> {returns}"
+
+    lines = []
+    for module, files in SOURCES.items():
+        for node in (n for file in files for n in ast.parse((ROOT / file).read_bytes()).body):
+            if isinstance(node, ast.Assign):
+                lines.append(f"{module}.{ast.unparse(node)}")
+            elif isinstance(node, ast.FunctionDef):
+                lines.append(signature(node.name, node))
+            elif isinstance(node, ast.ClassDef):
+                lines += [signature(f"{node.name}.{method.name}", method)
+                          for method in node.body if isinstance(method, ast.FunctionDef)]
+    return [line for line in lines if not re.match(r"[\w.]*\._(?!_init__)", line)]
+
+
+def test_the_public_api_is_as_written_down() -> None:
+    """A change of it is made on purpose: in the file, and in the changelog."""
+    written = (PROJECT / "tests" / "public_api.txt").read_text(encoding="utf-8").splitlines()
+    assert public_api() == written
+
 
 @each_function
 def test_both_backends_have_the_same_signature(name: str) -> None:
@@ -152,6 +189,27 @@ def test_options_are_keyword_only_and_inputs_positional(name: str) -> None:
     assert all(p.default is p.empty for p in parameters if p.kind is not p.KEYWORD_ONLY)
     assert all(p.default is not p.empty for p in parameters if p.kind is p.KEYWORD_ONLY)
     assert not any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters)
+
+
+# Types
+
+
+@pytest.mark.slow
+def test_mypy_passes_a_users_file() -> None:
+    result = subprocess.run([sys.executable, "-m", "mypy", "--strict", "tests/typed_use.py"],
+                            text=True, capture_output=True, check=False, cwd=PROJECT)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(("alias", "module"), [
+    ("st", "saliency_losses.torch"), ("sj", "saliency_losses.jax"),
+    ("sr", "saliency_losses.reference")])
+def test_the_users_file_uses_every_name(alias: str, module: str) -> None:
+    used = (PROJECT / "tests" / "typed_use.py").read_text(encoding="utf-8")
+    names = re.findall(rf"^{re.escape(module)}\.(\w+)[.(]", "\n".join(public_api()), re.MULTILINE)
+    assert len(names) >= 20
+    assert set(names) == set(re.findall(rf"\b{alias}\.(\w+)\(", used)) | set(
+        re.findall(rf"\b{alias}\.(\w+)\)\(", used))
 
 
 # Documentation
@@ -276,10 +334,6 @@ def test_layouts_are_those_of_the_backend(name: str) -> None:
 # Packaging
 
 
-def test_types_are_shipped() -> None:
-    assert resources.files("saliency_losses").joinpath("py.typed").is_file()
-
-
 def test_version() -> None:
     version = saliency_losses.__version__
     assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+|(a|b|rc)\d+)?", version)
@@ -288,3 +342,81 @@ def test_version() -> None:
     except metadata.PackageNotFoundError:
         pytest.skip("not installed")
     assert installed == version
+
+
+def test_changelog_and_citation_have_the_version() -> None:
+    changelog, citation = ((PROJECT / name).read_text(encoding="utf-8")
+                           for name in ("CHANGELOG.md", "CITATION.cff"))
+    version, date = re.findall(r"^## (\d\S*) - (\S+)$", changelog, re.MULTILINE)[0]
+    assert version == saliency_losses.__version__
+    assert re.findall(r"^version: (\S+)$", citation, re.MULTILINE) == [version]
+    assert re.findall(r"^date-released: (\S+)$", citation, re.MULTILINE) == [date]
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sdist, and the wheel built from it."""
+    folder = tmp_path_factory.mktemp("dist")
+    result = subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder)],
+        text=True, capture_output=True, check=False, cwd=PROJECT)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder
+
+
+def wheel_contents(distributions: Path) -> tuple[set[str], Message]:
+    (file,) = distributions.glob("*.whl")
+    with zipfile.ZipFile(file) as wheel:
+        names = set(wheel.namelist())
+        (about,) = [name for name in names if name.endswith(".dist-info/METADATA")]
+        return names, message_from_bytes(wheel.read(about))
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_package_alone(distributions: Path) -> None:
+    names, _ = wheel_contents(distributions)
+    ours = {str(file.relative_to(ROOT.parent)) for file in ROOT.rglob("*.py")}
+    about = f"saliency_losses-{saliency_losses.__version__}.dist-info"
+    assert names == ours | {"saliency_losses/py.typed"} | {
+        f"{about}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "licenses/LICENSE")}
+
+
+@pytest.mark.slow
+def test_the_wheels_metadata(distributions: Path) -> None:
+    _, about = wheel_contents(distributions)
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert about["Name"] == "saliency-losses"
+    assert about["Version"] == saliency_losses.__version__
+    assert about["License-Expression"] == "MIT"
+    assert about["Requires-Python"] == project["requires-python"]
+    assert about["Description-Content-Type"] == "text/markdown"
+    readme = (PROJECT / "README.md").read_bytes().decode()
+    assert about.get_payload(decode=True).decode().strip() == readme.strip()
+    needed = [line for line in about.get_all("Requires-Dist", []) if "extra ==" not in line]
+    assert needed == project["dependencies"]
+    assert set(about.get_all("Provides-Extra", [])) == set(project["optional-dependencies"])
+
+
+@pytest.mark.slow
+def test_the_sdist_holds_what_is_needed_and_no_data(distributions: Path) -> None:
+    (file,) = distributions.glob("*.tar.gz")
+    with tarfile.open(file) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    assert names >= {
+        "LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "pyproject.toml",
+        "constraints.txt", "docs/losses.md", "tests/conftest.py", "tests/public_api.txt",
+        "benchmarks/results/compare.csv", "reference_models/train.py", "saliency_losses/py.typed"}
+    kinds = {Path(name).suffix for name in names if not name.startswith("docs/")}
+    assert kinds <= {"", ".py", ".md", ".txt", ".toml", ".cff", ".typed", ".csv", ".json", ".png"}
+    assert not any(name.startswith((".ci", ".github", "data", "runs", "reference_models/weights"))
+                   for name in names)
+    assert file.stat().st_size < 4e6
+
+
+@pytest.mark.slow
+def test_a_package_index_takes_both(distributions: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "twine", "check", "--strict", *map(str, distributions.iterdir())],
+        text=True, capture_output=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("PASSED") == 2

@@ -6,12 +6,11 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import strategies as draw
-from tests.backends import BACKENDS, LOSSES, Backend, close
+from tests.backends import BACKENDS, LOSSES, Backend, close, torch
 from tests.strategies import KINDS, POINTWISE, VARIANTS, Variant, exact
 
 N, SPATIAL = draw.N, (5, 4)

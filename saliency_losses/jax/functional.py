@@ -13,7 +13,7 @@ three spatial axes. All functions share these rules:
 * NaN in a counted input makes the loss of that image NaN and raises nothing.
 """
 
-from typing import Literal
+from typing import Literal, overload
 
 import jax
 
@@ -509,6 +509,24 @@ def distance_weights(
         the corners, but the definition cuts at distance φ and is followed.
     """
     return fbeta.distance_weights(xp, target, phi=phi, distance=distance, mask=mask)
+
+
+@overload
+def distance_transform(
+    foreground: jax.Array, *, return_indices: Literal[False] = False
+) -> jax.Array: ...
+
+
+@overload
+def distance_transform(
+    foreground: jax.Array, *, return_indices: Literal[True]
+) -> tuple[jax.Array, jax.Array]: ...
+
+
+@overload
+def distance_transform(
+    foreground: jax.Array, *, return_indices: bool
+) -> jax.Array | tuple[jax.Array, jax.Array]: ...
 
 
 def distance_transform(

@@ -13,7 +13,7 @@ three spatial axes. All functions share these rules:
 * NaN in a counted input makes the loss of that image NaN and raises nothing.
 """
 
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -512,6 +512,22 @@ def distance_weights(
         the corners, but the definition cuts at distance φ and is followed.
     """
     return fbeta.distance_weights(xp, target, phi=phi, distance=distance, mask=mask)
+
+
+@overload
+def distance_transform(foreground: Tensor, *, return_indices: Literal[False] = False) -> Tensor: ...
+
+
+@overload
+def distance_transform(
+    foreground: Tensor, *, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def distance_transform(
+    foreground: Tensor, *, return_indices: bool
+) -> Tensor | tuple[Tensor, Tensor]: ...
 
 
 def distance_transform(

@@ -1,0 +1,144 @@
+"""What a user writes, every public name with every option, for type checkers: never run.
+
+`mypy --strict` passes it in `test_package.py`, pyright by hand, see docs/releasing.md.
+"""
+
+from typing import assert_type
+
+import jax
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import saliency_losses
+import saliency_losses.jax as sj
+import saliency_losses.reference as sr
+import saliency_losses.torch as st
+
+assert_type(saliency_losses.__version__, str)
+
+
+def pytorch(x: Tensor, y: Tensor, mask: Tensor | None, rng: torch.Generator) -> None:
+    for loss in (
+        st.metric_loss(x, y, form="pairwise", normalize=True, stop_gradient=True,
+                       hard_negatives=True, mask=mask, reduction="none"),
+        st.cas_loss(x, y, num_regions=3, alpha=0.3, average_regions=True, mask=mask,
+                    reduction="sum"),
+        st.class_agnostic_cross_entropy(x, y, per="pixel", mask=mask, reduction="mean"),
+        st.weighted_fbeta_loss(x, y, beta=0.6, theta=3, phi=2, distance="euclidean",
+                               error="absolute", normalize_kernel=True, distance_weights=mask,
+                               mask=mask, reduction="none"),
+        st.anchor_softmax_loss(x, x, y, mask=mask, reduction="sum"),
+        st.js_mutual_information_loss(x, y, balance=False, mask=mask, reduction="mean"),
+    ):
+        assert_type(loss, Tensor)
+    for result in (
+        st.semantic_distance(x, y),
+        st.flip_labels(y, 0.5, rng, per="image"),
+        st.weighted_fbeta_score(x, y, beta=0.6, theta=3, phi=2, distance="window",
+                                error="squared", normalize_kernel=True, distance_weights=mask,
+                                mask=mask, reduction="none"),
+        st.weighted_fmeasure(x, y, beta=0.6, reduction="sum"),
+        st.distance_weights(y, phi=2, distance="euclidean", mask=mask),
+        st.distance_transform(y),
+        st.anchor_probabilities(x, x),
+        st.region_anchors(x, y),
+        st.update_prior(x, x, 3),
+        st.js_mutual_information(x, y, mask=mask, reduction="none"),
+        st.foreground_vector(x, x, threshold=0.5),
+        st.merge_by_confidence(x, x),
+    ):
+        assert_type(result, Tensor)
+    assert_type(st.distance_transform(y, return_indices=True), tuple[Tensor, Tensor])
+    assert_type(st.relation_pairs(x, foreground=0.7, background=0.2), tuple[Tensor, Tensor])
+
+
+def modules(x: Tensor, y: Tensor, mask: Tensor | None) -> None:
+    metric = st.MetricLoss(form="pairwise", normalize=True, stop_gradient=True,
+                           hard_negatives=True, reduction="none")
+    cas = st.CASLoss(num_regions=3, alpha=0.3, average_regions=True, reduction="sum")
+    entropy = st.ClassAgnosticCrossEntropy(per="pixel", reduction="mean")
+    fbeta = st.WeightedFBetaLoss(beta=0.6, theta=3, phi=2, distance="euclidean",
+                                 error="absolute", normalize_kernel=True, reduction="none")
+    anchors = st.AnchorSoftmaxLoss(reduction="sum")
+    information = st.JSMutualInformationLoss(balance=False, reduction="mean")
+    for criterion in (metric, cas, entropy, information):
+        loss: Tensor = criterion(x, y, mask=mask)
+        assert_type(loss.mean(), Tensor)
+    # PyTorch types the call of any Module as Any; its `forward` is typed.
+    assert_type(metric.forward(x, y, mask=mask), Tensor)
+    assert_type(cas.forward(x, y, mask=mask), Tensor)
+    assert_type(entropy.forward(x, y, mask=mask), Tensor)
+    assert_type(fbeta.forward(x, y, distance_weights=mask, mask=mask), Tensor)
+    assert_type(anchors.forward(x, x, y, mask=mask), Tensor)
+    assert_type(information.forward(x, y, mask=mask), Tensor)
+
+
+def in_jax(x: jax.Array, y: jax.Array, mask: jax.Array | None, rng: jax.Array) -> None:
+    for result in (
+        sj.metric_loss(x, y, form="pairwise", normalize=True, stop_gradient=True,
+                       hard_negatives=True, mask=mask, reduction="none"),
+        sj.cas_loss(x, y, num_regions=3, alpha=0.3, average_regions=True, mask=mask,
+                    reduction="sum"),
+        sj.class_agnostic_cross_entropy(x, y, per="pixel", mask=mask, reduction="mean"),
+        sj.weighted_fbeta_loss(x, y, beta=0.6, theta=3, phi=2, distance="euclidean",
+                               error="absolute", normalize_kernel=True, distance_weights=mask,
+                               mask=mask, reduction="none"),
+        sj.anchor_softmax_loss(x, x, y, mask=mask, reduction="sum"),
+        sj.js_mutual_information_loss(x, y, balance=False, mask=mask, reduction="mean"),
+        sj.semantic_distance(x, y),
+        sj.flip_labels(y, 0.5, rng, per="image"),
+        sj.weighted_fbeta_score(x, y, beta=0.6, theta=3, phi=2, distance="window",
+                                error="squared", normalize_kernel=True, distance_weights=mask,
+                                mask=mask, reduction="none"),
+        sj.weighted_fmeasure(x, y, beta=0.6, reduction="sum"),
+        sj.distance_weights(y, phi=2, distance="euclidean", mask=mask),
+        sj.distance_transform(y),
+        sj.anchor_probabilities(x, x),
+        sj.region_anchors(x, y),
+        sj.update_prior(x, x, 3),
+        sj.js_mutual_information(x, y, mask=mask, reduction="none"),
+        sj.foreground_vector(x, x, threshold=0.5),
+        sj.merge_by_confidence(x, x),
+    ):
+        assert_type(result, jax.Array)
+    assert_type(sj.distance_transform(y, return_indices=True), tuple[jax.Array, jax.Array])
+    assert_type(sj.relation_pairs(x, foreground=0.7, background=0.2), tuple[jax.Array, jax.Array])
+
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+def exact(x: Floats, y: Bools, mask: Bools | None) -> None:
+    for loss in (
+        sr.metric_loss(x, y, form="pairwise", normalize=True, hard_negatives=True, mask=mask),
+        sr.cas_loss(x, y, num_regions=3, alpha=0.3, average_regions=True, mask=mask),
+        sr.class_agnostic_cross_entropy(x, y, per="pixel", mask=mask),
+        sr.weighted_fbeta_loss(x, y, beta=0.6, theta=3, phi=2, distance="euclidean",
+                               error="absolute", normalize_kernel=True, distance_weights=x,
+                               mask=mask),
+        sr.anchor_softmax_loss(x, x, y, mask=mask),
+        sr.js_mutual_information_loss(x, y, balance=False, mask=mask),
+        sr.weighted_fbeta_score(x, y, beta=0.6, theta=3, phi=2, distance="window",
+                                error="squared", normalize_kernel=True, distance_weights=x,
+                                mask=mask),
+        sr.exact_weighted_fbeta_score(x, y, beta=0.6, theta=3, mask=mask),
+        sr.weighted_fmeasure(x, y, beta=0.6),
+        sr.js_mutual_information(x, y, mask=mask),
+    ):
+        assert_type(loss, float)
+    for result in (
+        sr.semantic_distance(x, y),
+        sr.distance_weights(y, phi=2, distance="euclidean", mask=mask),
+        sr.distance_transform(y),
+        sr.anchor_probabilities(x, x),
+        sr.region_anchors(x, y),
+        sr.update_prior(x, x, 3),
+        sr.foreground_vector(x, x, threshold=0.5),
+        sr.merge_by_confidence(x, x),
+    ):
+        assert_type(result, Floats)
+    assert_type(sr.distance_transform(y, return_indices=True), tuple[Floats, NDArray[np.int64]])
+    assert_type(sr.relation_pairs(x, foreground=0.7, background=0.2), tuple[Bools, Bools])
