@@ -98,6 +98,13 @@ def test_weights_of_either_framework_serve_both(trained: str):
         np.testing.assert_allclose(maps[name], expected[name], atol=1e-4)
 
 
+def test_the_main_map_comes_first():
+    """As the system names them: JAX sorts the keys of a dict."""
+    options = small("anchors", archives=ROOT / "reference_models/weights")
+    trainer = new_trainer(options, imagenet=False)
+    assert list(trainer.maps(load_data(options).train.take(range(2)))) == ["T = 5", "T = 1"]
+
+
 def test_weights_of_another_network_are_refused():
     with pytest.raises(InputError, match=r"do not fit: .* missing: .*; .* another shape: "):
         new_trainer(small("menet-ce")).load(new_trainer(small("menet-ce-plain")).weights())

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -330,7 +331,10 @@ def output_of(
 
 def maps_of(network: Network, regions: int, *given: Any) -> dict[str, Array]:
     system, output, batch = output_of(network, *given)
-    return {"regions": system.regions(output, batch)} if regions > 2 else system.maps(output, batch)
+    if regions > 2:
+        return {"regions": system.regions(output, batch)}
+    # The main map is the first, and JAX sorts what a plain dict holds.
+    return OrderedDict(system.maps(output, batch))
 
 
 def output_gradient(network: Network, *given: Any) -> Array:
