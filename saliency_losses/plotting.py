@@ -24,8 +24,8 @@ except ModuleNotFoundError as error:
     raise ImportError('saliency_losses.plotting needs matplotlib: '
                       'pip install "saliency-losses[plot]"') from error
 
-Array = Any
-Numbers = npt.NDArray[np.float64]
+_Array = Any
+_Numbers = npt.NDArray[np.float64]
 
 # The arguments of a loss that have an entry per image.
 _BATCHED = ("anchors", "distance_weights", "mask")
@@ -34,7 +34,7 @@ _BATCHED = ("anchors", "distance_weights", "mask")
 class _Loss(NamedTuple):
     """How one of the library's losses is drawn."""
 
-    costs: Callable[..., Array]
+    costs: Callable[..., _Array]
     """What each pixel costs, from the primitives and those arguments of the loss that it names."""
     channels: tuple[bool, bool] = (True, False)
     """Whether the output has channels, and whether the target and the costs have."""
@@ -53,11 +53,11 @@ _LOSSES = {
 
 def explain(
     loss: Callable[..., Any],
-    output: Array,
-    target: Array,
+    output: _Array,
+    target: _Array,
     *,
-    image: Array | None = None,
-    prediction: Array | None = None,
+    image: _Array | None = None,
+    prediction: _Array | None = None,
     channel: int | None = None,
     rows: int = 4,
     title: str | None = None,
@@ -86,7 +86,7 @@ def explain(
         loss: A function or Module of this library, also with options by `functools.partial`; or
             any function of an output and a target, called with one image at a time. Of an output
             with as many axes as the target, one is of channels if there are four or five.
-        output: What the loss takes first, torch.Tensor or jax.Array, in the layout of that
+        output: What the loss takes first, torch.Tensor or jax._Array, in the layout of that
             framework.
         target: What the loss takes last: labels, target or joint.
         image: ``(N, C, *spatial)`` or ``(N, *spatial, C)``, as the framework has it, with 1 or 3
@@ -161,13 +161,13 @@ class _Criterion(NamedTuple):
 
         return self._replace(given=cut(self.given), options=cut(self.options))
 
-    def value(self, output: Array, target: Array) -> Array:
+    def value(self, output: _Array, target: _Array) -> _Array:
         if self.names is None:
             return self.call(output, target, **self.given)
         # By name, since anchors stand between the two.
         return self.call(output, **{self.names[1]: target}, **self.given)
 
-    def costs(self, framework: str, output: Array, target: Array) -> Array:
+    def costs(self, framework: str, output: _Array, target: _Array) -> _Array:
         if self.known is None or self.names is None:
             raise TypeError("only the library's losses say what each pixel costs")
         every = self.options | dict(zip(self.names, (output, target), strict=True))
@@ -209,8 +209,8 @@ def _criterion(loss: Callable[..., Any], framework: str, arguments: dict[str, An
     return _Criterion(loss, (first, last), given, defaults | stored | given, _LOSSES[function])
 
 
-def _value_and_gradient(loss: Callable[[Array], Array], framework: str, output: Array
-                        ) -> tuple[float, Array]:
+def _value_and_gradient(loss: Callable[[_Array], _Array], framework: str, output: _Array
+                        ) -> tuple[float, _Array]:
     if framework == "jax":
         import jax
 
@@ -231,17 +231,17 @@ def _value_and_gradient(loss: Callable[[Array], Array], framework: str, output: 
 # Arrays ------------------------------------------------------------------------------------------
 
 
-def _framework(output: Array) -> str:
+def _framework(output: _Array) -> str:
     """Without importing any: whoever has an array has imported its framework."""
-    for name, kind in (("torch", "Tensor"), ("jax", "Array")):
+    for name, kind in (("torch", "Tensor"), ("jax", "_Array")):
         framework = sys.modules.get(name)
         if framework is not None and isinstance(output, getattr(framework, kind)):
             return name
-    raise TypeError(f"output must be a torch.Tensor or a jax.Array, got {type(output).__name__}; "
+    raise TypeError(f"output must be a torch.Tensor or a jax._Array, got {type(output).__name__}; "
                     "an array of NumPy: torch.from_numpy or jax.numpy.asarray")
 
 
-def _channels(output: Array, target: Array) -> tuple[bool, bool]:
+def _channels(output: _Array, target: _Array) -> tuple[bool, bool]:
     """Whether output and target of a loss that is not the library's have channels."""
     if output.ndim == target.ndim + 1:
         return True, False
@@ -251,7 +251,7 @@ def _channels(output: Array, target: Array) -> tuple[bool, bool]:
                      f"{tuple(target.shape)} and output of shape {tuple(output.shape)}")
 
 
-def _check_lengths(output: Array, others: dict[str, Array | None]) -> None:
+def _check_lengths(output: _Array, others: dict[str, _Array | None]) -> None:
     images = tuple(output.shape[:1])
     if images in ((), (0,)):
         raise ValueError(f"output must have at least one image, got shape {tuple(output.shape)}")
@@ -261,13 +261,13 @@ def _check_lengths(output: Array, others: dict[str, Array | None]) -> None:
                              f"output, got shape {tuple(x.shape)}")
 
 
-def _numbers(x: Array) -> Numbers:
+def _numbers(x: _Array) -> _Numbers:
     if hasattr(x, "detach"):
         x = x.detach().cpu().double()
     return np.asarray(x, np.float64)
 
 
-def _image(name: str, x: Array, framework: str, channels: bool) -> Numbers:
+def _image(name: str, x: _Array, framework: str, channels: bool) -> _Numbers:
     """The one image of `x`, ``(H, W, C)``."""
     pixels = _numbers(x)[0]
     pixels = np.moveaxis(pixels, 0, -1) if channels and framework == "torch" else pixels
@@ -283,7 +283,7 @@ def _image(name: str, x: Array, framework: str, channels: bool) -> Numbers:
     return pixels[len(pixels) // 2] if pixels.ndim == 4 else pixels
 
 
-def _photograph(x: Array, framework: str) -> Numbers:
+def _photograph(x: _Array, framework: str) -> _Numbers:
     """``(H, W)`` or ``(H, W, 3)`` in [0, 1]."""
     pixels = _image("image", x, framework, channels=True)
     if pixels.shape[-1] not in (1, 3):
@@ -298,7 +298,7 @@ def _photograph(x: Array, framework: str) -> Numbers:
     return pixels if pixels.shape[-1] == 3 else pixels[..., 0]
 
 
-def _chosen(x: Numbers, channel: int | None) -> tuple[Numbers, str]:
+def _chosen(x: _Numbers, channel: int | None) -> tuple[_Numbers, str]:
     """``(H, W)`` of ``(H, W, C)``, and words for which of the channels it is."""
     count = x.shape[-1]
     if channel is None and count > 2:
@@ -314,7 +314,7 @@ def _chosen(x: Numbers, channel: int | None) -> tuple[Numbers, str]:
 
 class _View(NamedTuple):
     title: str
-    values: Numbers
+    values: _Numbers
     """``(H, W)``, NaN where a pixel does not count, or ``(H, W, 3)``."""
     measured: bool = False
     """Drawn in colours, with a bar that tells the numbers."""
@@ -323,10 +323,10 @@ class _View(NamedTuple):
 
 
 def _views(criterion: _Criterion, framework: str, channels: tuple[bool, bool],
-           channel: int | None, output: Array, target: Array, image: Array | None,
-           prediction: Array | None) -> list[_View]:
+           channel: int | None, output: _Array, target: _Array, image: _Array | None,
+           prediction: _Array | None) -> list[_View]:
     """What is drawn of one image."""
-    def picture(name: str, x: Array, has_channels: bool) -> Numbers:
+    def picture(name: str, x: _Array, has_channels: bool) -> _Numbers:
         return _image(name, x, framework, has_channels)
 
     value, slope = _value_and_gradient(lambda x: criterion.value(x, target), framework, output)

@@ -127,6 +127,7 @@ SOURCES = {
     "saliency_losses.torch": ("torch/functional.py", "torch/modules.py"),
     "saliency_losses.jax": ("jax/functional.py",),
     "saliency_losses.reference": ("reference.py",),
+    "saliency_losses.plotting": ("plotting.py",),
 }
 
 
