@@ -80,6 +80,7 @@ api/*
 :caption: The project
 
 contributing
+releasing
 {CHANGELOG}
 ```
 """

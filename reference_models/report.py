@@ -446,8 +446,8 @@ def frameworks_text(
             theirs, ours = (every.get((name, scale), {}) for every in (results, in_jax))
             if not theirs or not ours:
                 continue
-            test = next(iter(next(iter(ours.values()))["measures"]))
-            of = row(name, test)
+            test, maps = next(iter(next(iter(theirs.values()))["measures"].items()))
+            of = row(name, test, map=next(one for one in maps if one not in PRIORS))
             pair = SEGMENTATION[:1] if RECIPES[name].regions > 2 else ("mae", "max_f")
             for measure in pair:
                 torch, jax = (values(every, scale, of, measure) for every in (results, in_jax))

@@ -86,7 +86,7 @@ def explain(
         loss: A function or Module of this library, also with options by `functools.partial`; or
             any function of an output and a target, called with one image at a time. Of an output
             with as many axes as the target, one is of channels if there are four or five.
-        output: What the loss takes first, torch.Tensor or jax._Array, in the layout of that
+        output: What the loss takes first, torch.Tensor or jax.Array, in the layout of that
             framework.
         target: What the loss takes last: labels, target or joint.
         image: ``(N, C, *spatial)`` or ``(N, *spatial, C)``, as the framework has it, with 1 or 3
@@ -233,11 +233,11 @@ def _value_and_gradient(loss: Callable[[_Array], _Array], framework: str, output
 
 def _framework(output: _Array) -> str:
     """Without importing any: whoever has an array has imported its framework."""
-    for name, kind in (("torch", "Tensor"), ("jax", "_Array")):
+    for name, kind in (("torch", "Tensor"), ("jax", "Array")):
         framework = sys.modules.get(name)
         if framework is not None and isinstance(output, getattr(framework, kind)):
             return name
-    raise TypeError(f"output must be a torch.Tensor or a jax._Array, got {type(output).__name__}; "
+    raise TypeError(f"output must be a torch.Tensor or a jax.Array, got {type(output).__name__}; "
                     "an array of NumPy: torch.from_numpy or jax.numpy.asarray")
 
 
