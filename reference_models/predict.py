@@ -158,7 +158,8 @@ def predict(options: Predict) -> list[str]:
         print(f"note: {note}")
     for fault in faults:
         print(f"error: {fault}", file=sys.stderr)
-    print(f"{len(files) - len(faults)} images written to {options.out}/")
+    done = len(files) - len(faults)
+    print(f"the pictures of {done} photograph{'' if done == 1 else 's'} written to {options.out}/")
     return faults
 
 

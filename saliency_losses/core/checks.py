@@ -68,7 +68,8 @@ def labels(xp: Ops, name: str, x: object) -> Array:
     array = xp.array(name, x)
     if xp.kind(array) not in ("bool", "integer"):
         raise TypeError(f"{name} must be bool or integer, got {xp.dtype_name(array)}; "
-                        f"a 0/1 mask in floats: {name} > 0.5")
+                        f"a 0/1 mask in floats: {name} > 0.5; region numbers in floats: "
+                        "convert to integers")
     return xp.integers(array)
 
 
@@ -102,11 +103,13 @@ def public_layout(xp: Ops, channels: str) -> str:
     return f"(N, *spatial, {channels})" if channels_last else f"(N, {channels}, *spatial)"
 
 
-def shape(name: str, x: Array, expected: Sequence[int], why: str) -> None:
+def shape(name: str, x: Array, expected: Sequence[int], why: str,
+          repairs: dict[tuple[int, ...], str] | None = None) -> None:
     got, wanted = tuple(x.shape), tuple(expected)
     if got == wanted:
         return
     repairs = {
+        **(repairs or {}),
         (*wanted, 1): f"; remove its channel axis: {name}.squeeze(-1)",
         (*wanted[:1], 1, *wanted[1:]): f"; remove its channel axis: {name}.squeeze(1)",
     }
@@ -125,6 +128,16 @@ def beside(xp: Ops, name: str, x: Array, other: str, array: Array) -> None:
 
 def alike(name: str, x: Array, other: str, array: Array) -> None:
     shape(name, x, tuple(array.shape), f"as {other} has")
+
+
+def map_per_class(xp: Ops, name: str, x: Array, other: str, array: Array) -> None:
+    """`alike`, for a target with a map for each of the channels of `array`."""
+    repairs = {}
+    if xp.channels(array.shape) > 1:
+        one = tuple(xp.map_shape(array.shape))
+        repairs = {one: "; class numbers: make them one-hot, a map per class",
+                   tuple(xp.stack_shape(one, 1)): f"; one mask: give that channel of {other} alone"}
+    shape(name, x, tuple(array.shape), f"as {other} has", repairs)
 
 
 def mask(xp: Ops, x: object, expected: Sequence[int], other: str) -> Array | None:
@@ -151,8 +164,8 @@ def values(xp: Ops, name: str, x: Array, ok: Array, counted: Array | None,
 
 
 def label_values(xp: Ops, name: str, x: Array, num_regions: int, counted: Array | None) -> Array:
-    repair = ("a 0/255 mask: divide by 255; pixels to ignore: pass mask="
-              f"{name} != 255" if num_regions <= 2 else
+    repair = (f"a 0/255 mask: {name} > 127; pixels to ignore: pass mask={name} != 255; "
+              "more regions: cas_loss with num_regions" if num_regions <= 2 else
               "raise num_regions, or pass mask= to ignore pixels")
     return _within(xp, name, x, 0, num_regions - 1, counted, f"in 0..{num_regions - 1}", repair)
 

@@ -100,7 +100,7 @@ def checked_maps(xp: Ops, probs: Array, target: Array, mask: Array
     None for all, and the images with a value out of range."""
     probs = checks.features(xp, "probs", probs, low_rank=2)
     target = checks.real(xp, "target", target)
-    checks.alike("target", target, "probs", probs)
+    checks.map_per_class(xp, "target", target, "probs", probs)
     counted = checks.mask(xp, mask, xp.map_shape(probs.shape), "probs")
     p, t = xp.images(probs), xp.images(target)
     if counted is not None:
@@ -143,7 +143,8 @@ def distance_weights(xp: Ops, target: Array, *, phi: int, distance: str, mask: A
 
 def _target_values(xp: Ops, t: Array, counted: Array | None) -> Array:
     return checks.values(xp, "target", t, (t == 0) | (t == 1), counted, "0 or 1",
-                         "a 0/255 mask: divide by 255; a soft mask: target > 0.5")
+                         "a 0/255 mask: target > 127; a soft mask: target > 0.5; "
+                         "pixels to ignore: leave them out by mask=")
 
 
 def _distance_weights(xp: Ops, foreground: Array, like: Array, phi: int, distance: str) -> Array:
