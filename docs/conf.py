@@ -154,7 +154,8 @@ def inline_math(translator: nodes.NodeVisitor, node: nodes.math) -> None:
 
 def block_math(translator: nodes.NodeVisitor, node: nodes.math_block) -> None:
     formula = tex2mathml(node.astext(), as_block=True)
-    translator.body.append(f'<div class="math" style="overflow-x: auto">{formula}</div>\n')
+    style = "overflow: auto hidden; padding: 0.3em 0"
+    translator.body.append(f'<div class="math" style="{style}">{formula}</div>\n')
     raise nodes.SkipNode
 
 
