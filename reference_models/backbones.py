@@ -1,4 +1,5 @@
-"""What the backbones of both frameworks share: the bookkeeping of layers, the check of a file."""
+"""What the backbones of both frameworks share: their sizes, the bookkeeping of layers, the check of
+a file."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,34 @@ from reference_models.recipes import BLOCKS, BackboneName
 
 # ImageNet's mean and standard deviation of red, green and blue.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# The blocks of MobileNetV2: expansion, channels, how many, stride of the first.
+MOBILENET_V2 = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+# SqueezeNet's fire modules: channels between, and of each kind behind; (0, channels) is pooling.
+SQUEEZENET1_0 = (
+    (0, 96),
+    (16, 64),
+    (16, 64),
+    (32, 128),
+    (0, 256),
+    (32, 128),
+    (48, 192),
+    (48, 192),
+    (64, 256),
+    (0, 512),
+    (64, 256),
+)
+# Of VGG-16 and ResNet-101 the channels (before the fourfold) and layers of each stage.
+VGG16 = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+RESNET101 = ((64, 3), (128, 4), (256, 23), (512, 3))
 
 
 class Layers:

@@ -335,6 +335,13 @@ def general_segmentation() -> list[Recipe]:
 
 # M: MEnet, and the metric loss on pretrained features --------------------------------------------
 
+MEnetLoss = Literal[
+    "ce", "metric", "metric-pairwise", "metric-hard-negatives", "metric-stop-gradient"
+]
+"""Cross-entropy alone, or plus the metric loss of unit features: by the means (eq. 3), over all
+pairs (eq. 2), on equally many pixels of both regions (§3.2), or with the means held constant."""
+FEATURES = 16
+
 DISTORTED = ("noise 0.02", "noise 0.07", "noise 0.15", "noise 0.29", "jpeg 3", "jpeg 6", "jpeg 20")
 M_TABLE_4 = {
     "ce-plain": Paper("M Table 4", "CE-plain", {"ecssd": {"f": 0.794, "mae": 0.093}}),

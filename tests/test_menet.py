@@ -7,16 +7,17 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 
 from reference_models.options import InputError
-from reference_models.torch.menet import Loss, MEnet, MetricHead
+from reference_models.recipes import MEnetLoss
+from reference_models.torch.menet import MEnet, MetricHead
 from saliency_losses.torch import metric_loss
 from tests.systems import SmallBackbone, a_batch, output_of
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
 
-LOSSES = get_args(Loss)
+LOSSES = get_args(MEnetLoss)
 
 
-def a_system(kind: str, loss: Loss = "metric") -> MEnet | MetricHead:
+def a_system(kind: str, loss: MEnetLoss = "metric") -> MEnet | MetricHead:
     if kind == "menet":
         return MEnet(loss, width=4, widest=8)
     return MetricHead(loss, SmallBackbone(), width=8)

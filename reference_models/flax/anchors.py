@@ -7,12 +7,19 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from jax import Array
 from jax.nn import relu
 
-from reference_models.flax.system import Batch, System, conv, linear, resize, shrink
+from reference_models.flax.system import (
+    Batch,
+    System,
+    conv,
+    cross_entropy,
+    linear,
+    resize,
+    shrink,
+)
 from reference_models.options import InputError
 from saliency_losses.jax import (
     anchor_probabilities,
@@ -100,7 +107,7 @@ class AnchorNetwork(System):
         output = output.astype(jnp.float32)
         labels = (shrink(batch.labels.astype(jnp.float32), output) >= 0.5).astype(jnp.int32)
         if self.name == "ce":
-            return optax.softmax_cross_entropy_with_integer_labels(output, labels).mean()
+            return cross_entropy(output, labels)
         salient = flip_labels(labels, self.flip, batch.key).astype(jnp.float32)
         anchors = self.anchors(output, salient)
         return anchor_softmax_loss(output[..., : self.embedding], anchors, labels)

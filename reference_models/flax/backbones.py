@@ -13,7 +13,16 @@ from jax import Array
 from jax.nn import relu, relu6
 from safetensors.numpy import load_file
 
-from reference_models.backbones import MEAN, STD, Layers, read_weights
+from reference_models.backbones import (
+    MEAN,
+    MOBILENET_V2,
+    RESNET101,
+    SQUEEZENET1_0,
+    STD,
+    VGG16,
+    Layers,
+    read_weights,
+)
 from reference_models.flax.system import conv, he
 from reference_models.flax.weights import from_torch, to_torch
 from reference_models.recipes import BLOCKS, BackboneName
@@ -70,15 +79,7 @@ def mobilenet_v2(
     layers = Layers(output_stride)
     layers.add(convolution(3, 32, 3, *layers.step(2), padding=padding, rngs=rngs), 32)
     fan_in = 32
-    for expansion, channels, repeats, stride in (
-        (1, 16, 1, 1),
-        (6, 24, 2, 2),
-        (6, 32, 3, 2),
-        (6, 64, 4, 2),
-        (6, 96, 3, 1),
-        (6, 160, 3, 2),
-        (6, 320, 1, 1),
-    ):
+    for expansion, channels, repeats, stride in MOBILENET_V2:
         for place in range(repeats):
             asked = stride if place == 0 else 1
             own, side = layers.step(asked), padding if asked == 2 else "both"
@@ -96,19 +97,7 @@ def squeezenet1_0(taps: tuple[int, ...] = BLOCKS["squeezenet1_0"], *, rngs: nnx.
     layers.add(conv(3, 96, 7, rngs=rngs, stride=stride, padding=0, kernel_init=he), 96)
     layers.add(relu, 96)
     fan_in = 96
-    for squeeze, expand in (
-        (0, 96),
-        (16, 64),
-        (16, 64),
-        (32, 128),
-        (0, 256),
-        (32, 128),
-        (48, 192),
-        (48, 192),
-        (64, 256),
-        (0, 512),
-        (64, 256),
-    ):
+    for squeeze, expand in SQUEEZENET1_0:
         if squeeze:
             layers.add(Fire(fan_in, squeeze, expand, rngs=rngs), 2 * expand)
             fan_in = 2 * expand
@@ -124,7 +113,7 @@ def vgg16(
     """VGG-16 without batch normalisation; 31 layers."""
     layers = Layers(output_stride)
     fan_in = 3
-    for channels, repeats in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+    for channels, repeats in VGG16:
         for _ in range(repeats):
             d = layers.dilation
             layers.add(conv(fan_in, channels, 3, rngs=rngs, dilation=d, kernel_init=he), channels)
@@ -148,7 +137,7 @@ def resnet101(
     layers.add(relu, 64, "relu")
     layers.add(MaxPool(3, *layers.step(2), around=(1, 1)), 64, "maxpool")
     fan_in = 64
-    for stage, (width, repeats) in enumerate(((64, 3), (128, 4), (256, 23), (512, 3))):
+    for stage, (width, repeats) in enumerate(RESNET101):
         blocks = []
         for place in range(repeats):
             own = layers.step(2 if stage > 0 and place == 0 else 1)

@@ -7,12 +7,11 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from jax import Array
 from jax.nn import relu
 
-from reference_models.flax.system import Batch, System, conv, resize
+from reference_models.flax.system import Batch, System, conv, cross_entropy, resize
 from reference_models.options import InputError
 from saliency_losses.jax import cas_loss, class_agnostic_cross_entropy
 
@@ -73,7 +72,7 @@ class FullyConvolutional(System):
         match self.name:
             case "ce":
                 labels = batch.labels % logits.shape[-1]
-                return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+                return cross_entropy(logits, labels)
             case "cace":
                 return class_agnostic_cross_entropy(logits, batch.labels)
             case "cace-pixel":

@@ -6,23 +6,16 @@ unbiased one and Flax the biased one, smaller by 1/n, n being the batch's pixels
 0.001 on average and 0.011 at most.
 """
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from jax import Array
 
-from reference_models.flax.system import Batch, Conv, Pixels, System, conv, resize
+from reference_models.flax.system import Batch, Conv, Pixels, System, conv, cross_entropy, resize
 from reference_models.options import InputError
+from reference_models.recipes import FEATURES, MEnetLoss
 from saliency_losses.jax import metric_loss, semantic_distance
-
-Loss = Literal["ce", "metric", "metric-pairwise", "metric-hard-negatives", "metric-stop-gradient"]
-"""As in `reference_models.torch.menet`."""
-
-FEATURES = 16
 
 
 class MEnet(System):
@@ -33,7 +26,7 @@ class MEnet(System):
 
     def __init__(
         self,
-        loss: Loss,
+        loss: MEnetLoss,
         width: int = 12,
         widest: int = 96,
         blocks: int = 1,
@@ -101,7 +94,7 @@ class MetricHead(System):
     """
 
     def __init__(
-        self, loss: Loss, backbone: nnx.Module, width: int = 32, *, rngs: nnx.Rngs
+        self, loss: MEnetLoss, backbone: nnx.Module, width: int = 32, *, rngs: nnx.Rngs
     ) -> None:
         self.name = loss
         self.backbone = backbone
@@ -127,13 +120,11 @@ class MetricHead(System):
         return two_maps(output, batch)
 
 
-def two_losses(name: Loss, output: Array, batch: Batch) -> Array:
+def two_losses(name: MEnetLoss, output: Array, batch: Batch) -> Array:
     """Cross-entropy at the image's size, and the metric loss at that of the output (M eq. 4)."""
     output = output.astype(jnp.float32)
     logits, features = output[..., :2], output[..., 2:]
-    entropy = optax.softmax_cross_entropy_with_integer_labels(
-        resize(logits, batch.images), batch.labels
-    ).mean()
+    entropy = cross_entropy(resize(logits, batch.images), batch.labels)
     if name == "ce":
         return entropy
     return entropy + metric_loss(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from reference_models.flax.system import Batch, System, conv, resize, shrink
+from reference_models.flax.system import Batch, System, conv, resize, resize_to, shrink
 from saliency_losses.jax import (
     foreground_vector,
     js_mutual_information_loss,
@@ -60,14 +60,10 @@ class RelationModel(System):
 
     def __call__(self, taps: list[Array]) -> Array:
         """A feature of every pixel, `(N, H / stride, W / stride, embedding)`."""
-        count, *sides, _ = taps[0].shape
-        size = (count, *(side * self.strides[0] // self.stride for side in sides))
+        height, width = (side * self.strides[0] // self.stride for side in taps[0].shape[1:3])
         # Projected before they are enlarged: the same map, as both are linear, and less work.
-        # PyTorch does not smooth where one is made smaller.
         joined = [
-            jax.image.resize(
-                project(tap), (*size, project.out_features), "bilinear", antialias=False
-            )
+            resize_to(project(tap), (height, width))
             for project, tap in zip(self.projections, taps, strict=True)
         ]
         joined = jax.nn.relu(jnp.concatenate(joined, axis=-1))

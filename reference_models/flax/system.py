@@ -124,7 +124,11 @@ def in_numpy(key: Array) -> np.random.Generator:
 
 def resize(x: Array, like: Array) -> Array:
     """`(N, h, w, C)` brought bilinearly to the height and width of `like`."""
-    size = like.shape[1:3]
+    return resize_to(x, like.shape[1:3])
+
+
+def resize_to(x: Array, size: tuple[int, int]) -> Array:
+    """`(N, h, w, C)` brought bilinearly to that height and width."""
     if x.shape[1:3] == size:
         return x
     # PyTorch does not smooth where it makes smaller.

@@ -118,7 +118,6 @@ class FlaxTrainer:
         )
         self._taps = jax.jit(partial(taps_of, network))
         self._maps = jax.jit(partial(maps_of, network, self.regions))
-        self._gradient = jax.jit(partial(output_gradient, network))
         self._output = jax.jit(lambda *given: output_of(network, *given)[1:])
         self._loss = jax.jit(lambda parts, *given: network(parts).loss(*given))
 
@@ -172,7 +171,9 @@ class FlaxTrainer:
         return cut if self.regions > 2 else {n: np.clip(v, 0, 1) for n, v in cut.items()}
 
     def pixel_weights(self, images: Images) -> np.ndarray:
-        return np.asarray(self._gradient(self.local, *self.whole(images)))[: len(images)]
+        loss, output, labels, _ = self.seen(images)
+        gradient = np.asarray(jax.grad(loss)(output, labels))
+        return np.abs(gradient).sum(axis=-1)[: len(images)]
 
     def seen(self, image: Images) -> Seen:
         parts = self.local
@@ -335,13 +336,6 @@ def maps_of(network: Network, regions: int, *given: Any) -> dict[str, Array]:
         return {"regions": system.regions(output, batch)}
     # The main map is the first, and JAX sorts what a plain dict holds.
     return OrderedDict(system.maps(output, batch))
-
-
-def output_gradient(network: Network, *given: Any) -> Array:
-    """|∂ loss / ∂ output| summed over channels."""
-    system, output, batch = output_of(network, *given)
-    gradient = jax.grad(lambda output: system.loss(output, batch))(output)
-    return jnp.abs(gradient).sum(axis=-1)
 
 
 # What is set up ----------------------------------------------------------------------------------

@@ -15,7 +15,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, relu
 
-from reference_models.backbones import MEAN, STD, Layers, read_weights
+from reference_models.backbones import (
+    MEAN,
+    MOBILENET_V2,
+    RESNET101,
+    SQUEEZENET1_0,
+    STD,
+    VGG16,
+    Layers,
+    read_weights,
+)
 from reference_models.recipes import BLOCKS, BackboneName
 
 
@@ -76,15 +85,7 @@ def mobilenet_v2(
     layers = Layers(output_stride)
     layers.add(convolution(3, 32, 3, *layers.step(2), padding=padding), 32)
     fan_in = 32
-    for expansion, channels, repeats, stride in (
-        (1, 16, 1, 1),
-        (6, 24, 2, 2),
-        (6, 32, 3, 2),
-        (6, 64, 4, 2),
-        (6, 96, 3, 1),
-        (6, 160, 3, 2),
-        (6, 320, 1, 1),
-    ):
+    for expansion, channels, repeats, stride in MOBILENET_V2:
         for place in range(repeats):
             asked = stride if place == 0 else 1
             own, side = layers.step(asked), padding if asked == 2 else "both"
@@ -103,19 +104,7 @@ def squeezenet1_0(taps: tuple[int, ...] = BLOCKS["squeezenet1_0"]) -> Backbone:
     layers.add(nn.Conv2d(3, 96, 7, stride=layers.step(2)[0]), 96)
     layers.add(nn.ReLU(), 96)
     fan_in = 96
-    for squeeze, expand in (
-        (0, 96),
-        (16, 64),
-        (16, 64),
-        (32, 128),
-        (0, 256),
-        (32, 128),
-        (48, 192),
-        (48, 192),
-        (64, 256),
-        (0, 512),
-        (64, 256),
-    ):
+    for squeeze, expand in SQUEEZENET1_0:
         if squeeze:
             layers.add(Fire(fan_in, squeeze, expand), 2 * expand)
             fan_in = 2 * expand
@@ -131,7 +120,7 @@ def vgg16(taps: tuple[int, ...] = BLOCKS["vgg16"], output_stride: int = 32) -> B
     """
     layers = Layers(output_stride)
     fan_in = 3
-    for channels, repeats in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+    for channels, repeats in VGG16:
         for _ in range(repeats):
             d = layers.dilation
             layers.add(nn.Conv2d(fan_in, channels, 3, padding=d, dilation=d), channels)
@@ -153,7 +142,7 @@ def resnet101(taps: tuple[int, ...] = BLOCKS["resnet101"], output_stride: int = 
     layers.add(nn.ReLU(), 64, "relu")
     layers.add(nn.MaxPool2d(3, layers.step(2)[0], padding=1), 64, "maxpool")
     fan_in = 64
-    for stage, (width, repeats) in enumerate(((64, 3), (128, 4), (256, 23), (512, 3))):
+    for stage, (width, repeats) in enumerate(RESNET101):
         blocks = []
         for place in range(repeats):
             own = layers.step(2 if stage > 0 and place == 0 else 1)

@@ -4,21 +4,14 @@
 features of another network. Both give two logits and sixteen features, and two saliency maps.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, normalize, relu
 
 from reference_models.options import InputError
+from reference_models.recipes import FEATURES, MEnetLoss
 from reference_models.torch.system import Batch, Pixels, resize
 from saliency_losses.torch import metric_loss, semantic_distance
-
-Loss = Literal["ce", "metric", "metric-pairwise", "metric-hard-negatives", "metric-stop-gradient"]
-"""Cross-entropy alone, or plus the metric loss of unit features: by the means (eq. 3), over all
-pairs (eq. 2), on equally many pixels of both regions (§3.2), or with the means held constant."""
-
-FEATURES = 16
 
 
 class MEnet(nn.Module):
@@ -33,7 +26,7 @@ class MEnet(nn.Module):
     each image.
 
     Args:
-        loss: See `Loss`.
+        loss: See `reference_models.recipes.MEnetLoss`.
         width: The channels at stride 2, doubled with each further step; 64 is of the paper's size.
         widest: Where the doubling ends.
         blocks: Residual blocks of two convolutions at each scale; 2 in the paper.
@@ -43,7 +36,7 @@ class MEnet(nn.Module):
 
     def __init__(
         self,
-        loss: Loss,
+        loss: MEnetLoss,
         width: int = 12,
         widest: int = 96,
         blocks: int = 1,
@@ -112,12 +105,12 @@ class MetricHead(nn.Module):
     each sum. The logits are read from the sixteen features; in MEnet the heads stand side by side.
 
     Args:
-        loss: See `Loss`.
+        loss: See `reference_models.recipes.MEnetLoss`.
         backbone: Tapped at several strides, the finest of them that of the output.
         width: The channels of the decoder.
     """
 
-    def __init__(self, loss: Loss, backbone: nn.Module, width: int = 32) -> None:
+    def __init__(self, loss: MEnetLoss, backbone: nn.Module, width: int = 32) -> None:
         super().__init__()
         self.name = loss
         self.backbone = backbone
@@ -145,7 +138,7 @@ class MetricHead(nn.Module):
         return two_maps(output, batch)
 
 
-def two_losses(name: Loss, output: Tensor, batch: Batch) -> Tensor:
+def two_losses(name: MEnetLoss, output: Tensor, batch: Batch) -> Tensor:
     """Cross-entropy at the image's size, and the metric loss at that of the output (M eq. 4)."""
     output = output.float()
     logits, features = output[:, :2], output[:, 2:]
