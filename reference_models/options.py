@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from reference_models.recipes import BLOCKS, RECIPES, BackboneName, Recipe, Scale
+from reference_models.recipes import BLOCKS, RECIPES, BackboneName, Recipe, Scale, ScaleName
 
 
 class InputError(ValueError):
@@ -37,8 +37,9 @@ class Options:
     """List the recipes and stop."""
     backend: Literal["torch", "jax"] = "torch"
     """The framework to train in."""
-    scale: Literal["small", "full"] = "full"
-    """small ends within three minutes on two cores; full is what a GPU is for."""
+    scale: ScaleName = "medium"
+    """On two cores small ends within three minutes; medium takes up to an hour (MEnet 90 minutes),
+    minutes on a GPU."""
     data: Literal["scenes"] | Path | None = None
     """Train and test on this instead: a folder or zip with images/ and masks/ of equal stems (or
     segmentations/, STEM_PERSON, for the recipes regions-…) and optional priors/ and splits/; or
