@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from reference_models import scoring
 from reference_models.files import read_arrays
 from reference_models.loop import Clock, OutOfTime, clock
 from reference_models.options import Options
 from reference_models.recipes import RECIPES
+from reference_models.scoring import means_of, restored, score
 from reference_models.torch import training
 from reference_models.torch.backbones import Float32OnCPU, load_backbone, mobilenet_v2
 from reference_models.torch.training import Objective, build
-from reference_models.train import Shared, run
+from reference_models.train import Shared, load_data, run
 from tests.systems import a_batch
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
@@ -105,3 +107,20 @@ def test_what_strides_or_dilates_is_computed_in_float32_on_a_cpu():
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(kept[0](x), exact)
         assert kept[0](x.bfloat16()).dtype == torch.float32
+
+
+def test_measuring_stops_within_a_set_and_its_parts_make_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    options = Options(
+        recipe="scenes-cas", out=tmp_path, steps=2, batch=4, train_images=8, test_images=5, size=16
+    )
+    run(options, Shared(), clock())
+    trained, data = restored(tmp_path / "weights.safetensors", options), load_data(options)
+    whole = score(trained, data, options, clock())
+    monkeypatch.setattr(scoring, "AT_ONCE", 2)
+    parts = score(trained, data, options, clock())
+    assert means_of(parts) == means_of(whole)
+    with pytest.raises(OutOfTime):
+        score(trained, data, options, stops_after(3))
+    score(trained, data, options, stops_after(4))
