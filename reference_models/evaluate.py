@@ -27,7 +27,7 @@ from reference_models.reading import (
     read_maps,
     side_by_side,
 )
-from reference_models.scoring import WEIGHTS, described, score
+from reference_models.scoring import WEIGHTS, described, means_of, score
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def run_network(options: Options) -> None:
             "the end of its training"
         )
     data = Data(test.images, test.images, (test,), tuple(notes))
-    rows = score(model.trained, data, model.options, clock(), options.exact)
+    rows = means_of(score(model.trained, data, model.options, clock(), options.exact))
     for note in notes:
         print(f"note: {note}")
     print(f"{len(test.truth)} images of {options.masks}, maps of {options.maps}")

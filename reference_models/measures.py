@@ -28,6 +28,10 @@ EXACT = ("weighted_f_exact", "weighted_f_loss")
 WORTH_A_POOL = 200  # Images; fewer are measured before the processes have started.
 
 
+Row = dict[str, float | np.ndarray]
+"""The measures of one image; max F and E as curves of 256."""
+
+
 class Measures(TypedDict, total=False):
     """Means over images in [0, 1]; the lower the MAE and the higher the others, the better."""
 
@@ -75,6 +79,16 @@ def measure(
     is all object is left out of the AUROC.
     """
     names = tuple(only) if only is not None else NAMES + EXACT * exact
+    return means(measure_each(maps, masks, names, workers), names)
+
+
+def measure_each(
+    maps: np.ndarray | Sequence[np.ndarray],
+    masks: np.ndarray | Sequence[np.ndarray],
+    names: Sequence[str] = NAMES,
+    workers: int | None = None,
+) -> list[Row]:
+    """As `measure`, a row per image. A measure that is not defined for an image has no value."""
     if unknown := [name for name in names if name not in NAMES + EXACT]:
         raise InputError(f"there are no measures {unknown}; there are {NAMES + EXACT}")
     if len(maps) != len(masks) or len(masks) == 0:
@@ -85,21 +99,22 @@ def measure(
     if workers is None:
         workers = cores() if len(masks) > WORTH_A_POOL else 1
     run = map if workers == 1 else partial(pool(workers).map, chunksize=8)
-    rows = list(run(partial(one_image, names=names), range(len(maps)), maps, masks))
+    return list(run(partial(one_image, names=tuple(names)), range(len(maps)), maps, masks))
 
-    means: Measures = {}
+
+def means(rows: Sequence[Row], names: Sequence[str]) -> Measures:
+    """Over the images for which a measure is defined; of a curve the highest point."""
+    found: Measures = {}
     for name in names:
-        found = [row[name] for row in rows if name in row]
-        if not found:
+        values = [row[name] for row in rows if name in row]
+        if not values:
             raise InputError(f"{name} is not defined: no mask has both object and background")
-        means[name] = float(np.max(np.mean(found, axis=0)))  # The highest point where a curve.
-    return means
+        found[name] = float(np.max(np.mean(values, axis=0)))
+    return found
 
 
-def one_image(
-    index: int, saliency: np.ndarray, mask: np.ndarray, names: tuple[str, ...]
-) -> dict[str, float | np.ndarray]:
-    """The measures that are defined for this image; max F and E as curves of 256."""
+def one_image(index: int, saliency: np.ndarray, mask: np.ndarray, names: tuple[str, ...]) -> Row:
+    """The measures that are defined for this image."""
     if np.ndim(mask) != 2 or mask.dtype != bool:
         raise InputError(
             f"masks[{index}] must be bool (height, width), got {mask.dtype} {np.shape(mask)}; "
@@ -107,7 +122,7 @@ def one_image(
         )
     values = eight_bit(saliency, mask.shape, f"maps[{index}]")
     unit = values / 255
-    row: dict[str, float | np.ndarray] = {}
+    row: Row = {}
     if "mae" in names:
         row["mae"] = float(MAE().cal_mae(unit, mask))
     if not mask.any():
@@ -174,25 +189,22 @@ class Structure(Smeasure):
 def auroc(values: np.ndarray, mask: np.ndarray) -> float:
     """The area under the ROC curve of a uint8 map, whose mask has both classes.
 
-    It depends on the map through how often each value occurs on and off the object. scikit-learn
-    is given these counts as weights: the same area as from all pixels, in a third of the time.
+    It is the share of pairs, one pixel on the object and one off it, that are in order; equal
+    values count half. How often each of the 256 values occurs on and off the object says it all.
     """
-    from sklearn.metrics import roc_auc_score
-
     counts = np.bincount(values.ravel() + 256 * mask.ravel().astype(np.int64), minlength=512)
-    there = np.flatnonzero(counts)
-    return float(roc_auc_score(there >= 256, there % 256, sample_weight=counts[there]))
+    off, on = counts.reshape(2, 256)
+    below = off.cumsum() - off
+    return float((on * (below + off / 2)).sum() / (on.sum() * off.sum()))
 
 
-def exact_weighted_f(
-    unit: np.ndarray, mask: np.ndarray, names: tuple[str, ...]
-) -> dict[str, float | np.ndarray]:
+def exact_weighted_f(unit: np.ndarray, mask: np.ndarray, names: tuple[str, ...]) -> Row:
     import torch
 
     from saliency_losses.torch import weighted_fbeta_loss, weighted_fbeta_score
 
     probs, target = torch.from_numpy(unit)[None, None], torch.from_numpy(mask.copy())[None, None]
-    row: dict[str, float | np.ndarray] = {}
+    row: Row = {}
     if "weighted_f_exact" in names:
         row["weighted_f_exact"] = float(weighted_fbeta_score(probs, target))
     if "weighted_f_loss" in names:

@@ -10,48 +10,60 @@ from reference_models.corruption import corrupt
 from reference_models.data import Data, Images, TestSet, centre_prior
 from reference_models.files import read_about, read_arrays
 from reference_models.loop import Clock, Trained
-from reference_models.measures import measure
+from reference_models.measures import EXACT, NAMES, means, measure_each
 from reference_models.options import InputError, Options
+from reference_models.per_image import Each
 from reference_models.recipes import CONTROLS, Recipe
-from reference_models.segmentation import measure_segmentation
+from reference_models.segmentation import NAMES as SEGMENTATION
+from reference_models.segmentation import segmentation_each
 from reference_models.trainers import new_trainer
 
 WEIGHTS = "weights.safetensors"
 Rows = dict[str, dict[str, dict[str, float]]]
-"""Measures by test set (with its corruption or prior), map, and measure."""
+"""Means by test set (with its corruption or prior), map, and measure."""
+Scored = dict[str, Each]
+"""Every image's measures, by test set (with its corruption or prior)."""
 
 
 def score(
     trained: Trained, data: Data, options: Options, check: Clock, exact: bool = False
-) -> Rows:
+) -> Scored:
     """Measure every map; `check` is called between tests. exact: also weighted F as defined."""
-    recipe, rows = options.chosen, {}
+    recipe, found = options.chosen, {}
+
+    def measured(test: TestSet, maps: dict[str, np.ndarray]) -> Each:
+        names, truth = NAMES + EXACT * exact, test.truth
+        rows = {name: measure_each(values, truth, names) for name, values in maps.items()}
+        return Each(test.images.names, names, rows)
+
     for test in data.tests:
         if recipe.regions > 2:
             check()
             maps = trained.maps(test.images)["regions"]
-            rows[test.name] = {"regions": measure_segmentation(maps, test.truth)}
+            rows = {"regions": segmentation_each(maps, test.truth)}
+            found[test.name] = Each(test.images.names, SEGMENTATION, rows)
         elif priors := starts_from(recipe, test):
             for prior in priors:
                 check()
                 given = replace(test.images, priors=prior_of(prior, test, options))
                 before = given.priors / 255
                 maps = {"prior": before, "prior, cut at 1/2": before >= 0.5, **trained.maps(given)}
-                rows[f"{test.name}, {prior}"] = {
-                    name: measure(values, test.truth, exact=exact)
-                    for name, values in maps.items()
-                }
+                found[f"{test.name}, {prior}"] = measured(test, maps)
         else:
             for corruption in ("", *recipe.corruptions):
                 check()
                 pixels = corrupt(test.images.images, corruption, seed=0)
                 name = f"{test.name}, {corruption}" if corruption else test.name
                 maps = trained.maps(replace(test.images, images=pixels))
-                rows[name] = {
-                    name: measure(values, test.truth, exact=exact)
-                    for name, values in maps.items()
-                }
-    return rows
+                found[name] = measured(test, maps)
+    return found
+
+
+def means_of(scored: Scored) -> Rows:
+    return {
+        test: {name: dict(means(rows, each.measures)) for name, rows in each.maps.items()}
+        for test, each in scored.items()
+    }
 
 
 def described(rows: Rows) -> list[tuple[str, dict[str, float]]]:

@@ -25,6 +25,9 @@ class SegmentationMeasures(TypedDict):
     """Regions of the map."""
 
 
+NAMES = tuple(SegmentationMeasures.__annotations__)
+
+
 def measure_segmentation(
     maps: np.ndarray | Sequence[np.ndarray],
     truths: Sequence[np.ndarray],
@@ -42,6 +45,15 @@ def measure_segmentation(
     Malik, Contour Detection and Hierarchical Image Segmentation, TPAMI 2011, 3.1. The covering is
     of the truth by the map; logarithms are to the base 2, as in the BSDS500 benchmark.
     """
+    rows = segmentation_each(maps, truths)
+    return {name: float(np.mean([row[name] for row in rows])) for name in NAMES}
+
+
+def segmentation_each(
+    maps: np.ndarray | Sequence[np.ndarray],
+    truths: Sequence[np.ndarray],
+) -> list[SegmentationMeasures]:
+    """As `measure_segmentation`, a row per image."""
     if len(maps) != len(truths) or len(truths) == 0:
         raise InputError(
             f"each map needs one truth and at least one is needed, "
@@ -60,13 +72,7 @@ def measure_segmentation(
                 f"got {truth.dtype} {np.shape(truth)}; write truth[None] for one annotator"
             )
         rows.append(one_image(fit(regions, truth.shape[1:]), truth))
-    means = np.mean(rows, axis=0)
-    return {
-        "covering": float(means[0]),
-        "rand": float(means[1]),
-        "variation_of_information": float(means[2]),
-        "regions": float(means[3]),
-    }
+    return rows
 
 
 def fit(regions: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -83,15 +89,17 @@ def from_zero(regions: np.ndarray) -> np.ndarray:
     return np.unique(regions, return_inverse=True)[1].reshape(regions.shape)
 
 
-def one_image(regions: np.ndarray, truth: np.ndarray) -> tuple[float, float, float, int]:
-    per_annotator = []
-    for annotated in map(from_zero, truth):
-        per_annotator.append((
-            covering(annotated, regions),
-            rand_score(annotated.ravel(), regions.ravel()),
-            sum(variation_of_information(annotated, regions)),
-        ))  # fmt: skip
-    return (*np.mean(per_annotator, axis=0), regions.max() + 1)
+def one_image(regions: np.ndarray, truth: np.ndarray) -> SegmentationMeasures:
+    annotators = [from_zero(annotated) for annotated in truth]
+    ours = regions.ravel()
+    return {
+        "covering": float(np.mean([covering(theirs, regions) for theirs in annotators])),
+        "rand": float(np.mean([rand_score(theirs.ravel(), ours) for theirs in annotators])),
+        "variation_of_information": float(
+            np.mean([sum(variation_of_information(theirs, regions)) for theirs in annotators])
+        ),
+        "regions": float(regions.max() + 1),
+    }
 
 
 def covering(truth: np.ndarray, regions: np.ndarray) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from reference_models import figures
+from reference_models import figures, per_image
 from reference_models.data import Data, Sources, load
 from reference_models.files import Arrays, claim, write_arrays, write_json
 from reference_models.loop import Clock, OutOfTime, Trained, asked_to_stop, clock, train
@@ -22,6 +22,7 @@ from reference_models.scoring import (
     WEIGHTS,
     described,
     finished,
+    means_of,
     prior_of,
     score,
     starts_from,
@@ -80,7 +81,8 @@ def run(options: Options, shared: Shared, check: Clock, results: Path = RESULTS)
     about = {**options.as_json(), "inverted": trained.inverted}
     write_arrays(folder / WEIGHTS, trainer.weights(), about)
     begun = time.monotonic()
-    rows = score(trained, data, options, check, recipe.exact)
+    scored = score(trained, data, options, check, recipe.exact)
+    rows = means_of(scored)
     named = described(rows)
     width = max(len(name) for name, _ in named) + 2
     for name, row in named:
@@ -110,8 +112,11 @@ def run(options: Options, shared: Shared, check: Clock, results: Path = RESULTS)
     write_json(folder / "run.json", report)
     if options.as_published and recipe.system != "small":
         results.mkdir(parents=True, exist_ok=True)
-        write_json(results / f"{options.name}.json", report)
-        print(f"a result of the recipe as it stands: {results / options.name}.json")
+        file = results / f"{options.name}.json"
+        # First, as the run counts as done once its JSON is there.
+        per_image.write(per_image.beside(file), scored, started=bool(recipe.test_priors))
+        write_json(file, report)
+        print(f"a result of the recipe as it stands: {file}")
     title = f"{recipe.name} ({options.backend})"
     figures.loss_curve(trained.losses, title, folder / "loss.png")
     contact_sheet(options, data, trained, title, folder / "sheet.png")

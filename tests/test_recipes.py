@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from reference_models import evaluate
+from reference_models import evaluate, per_image
 from reference_models.files import read_arrays
 from reference_models.loop import clock
 from reference_models.measures import NAMES
@@ -306,8 +306,11 @@ def test_regions_run_from_command_to_report(tmp_path: Path, monkeypatch):
         recipe=recipe.name, scale="small", archives=tmp_path, out=tmp_path / "run",
     )  # fmt: skip
     run(options, Shared(), clock(), results=tmp_path / "results")
-    (report,) = (tmp_path / "results").iterdir()
+    (report,) = (tmp_path / "results").glob("*.json")
     row = json.loads(report.read_text())["measures"]["bsds500"]["regions"]
+    each = per_image.read(per_image.beside(report))["bsds500"]["regions"]
+    assert each.stems == ("8", "9", "10", "11")
+    assert {name: each.mean(name) for name in row} == pytest.approx(row, abs=0.001)
     assert 0 < row["covering"] <= 1
     assert 1 <= row["regions"] <= 4
 
