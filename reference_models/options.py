@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from reference_models.recipes import BLOCKS, RECIPES, BackboneName, Recipe, Scale
+from reference_models.recipes import BLOCKS, RECIPES, BackboneName, Recipe, Scale, ScaleName
 
 
 class InputError(ValueError):
@@ -37,7 +37,7 @@ class Options:
     """List the recipes and stop."""
     backend: Literal["torch", "jax"] = "torch"
     """The framework to train in."""
-    scale: Literal["small", "full"] = "full"
+    scale: ScaleName = "medium"
     """small ends within three minutes on two cores; full is what a GPU is for."""
     data: Literal["scenes"] | Path | None = None
     """Train and test on this instead: a folder or zip with images/ and masks/ of equal stems (or

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 SystemName = Literal[
     "small", "menet", "metric-head", "fully-convolutional", "zoomout", "anchors", "relations"
 ]
+ScaleName = Literal["small", "medium"]
 BackboneName = Literal["mobilenet_v2", "squeezenet1_0", "vgg16", "resnet101"]
 # The blocks of each backbone whose outputs have strides 2, 4, 8, 16 and 32;
 # SqueezeNet ends at 16.
@@ -100,7 +101,7 @@ class Recipe:
     about: str
     """What the network learns from, in a sentence."""
     small: Scale
-    full: Scale
+    medium: Scale
     options: Mapping[str, int | float | str | bool] = field(default_factory=dict)
     """The system's own options, besides its loss and sizes."""
     train: str = "duts-tr"
@@ -123,8 +124,8 @@ class Recipe:
     """Also measure weighted F exactly as defined, and as the loss approximates it."""
     paper: Paper | None = None
 
-    def at(self, scale: Literal["small", "full"]) -> Scale:
-        return self.small if scale == "small" else self.full
+    def at(self, scale: ScaleName) -> Scale:
+        return self.small if scale == "small" else self.medium
 
 
 # Scales ------------------------------------------------------------------------------------------
@@ -142,7 +143,7 @@ def small(backbone: Backbone | None, steps: int = 385, rate: float = 1e-3, **opt
     )  # fmt: skip
 
 
-def full(backbone: Backbone | None, steps: int = 2400, rate: float = 1e-3, **options) -> Scale:
+def medium(backbone: Backbone | None, steps: int = 2400, rate: float = 1e-3, **options) -> Scale:
     """The whole training set at 256 px in crops of 224, backbone fine-tuned; whole test sets."""
     return Scale(
         size=256, crop=224, steps=steps, batch=64, rate=rate, backbone=backbone,
@@ -262,7 +263,7 @@ def zoomout() -> list[Recipe]:
     return [
         Recipe(
             f"zoomout-{loss}", "zoomout", loss, f"the masks, by {about}",
-            small(FIVE, rate=3e-3, width=16), full(FIVE, rate=3e-3, width=64, hidden=64),
+            small(FIVE, rate=3e-3, width=16), medium(FIVE, rate=3e-3, width=64, hidden=64),
             tests=SALIENCY_TESTS, exact=True, paper=papers.get(loss),
         )
         for loss, about in losses.items()
@@ -308,7 +309,7 @@ def fully_convolutional() -> list[Recipe]:
         Recipe(
             f"{head}-{loss}-{labels}", "fully-convolutional", loss,
             f"the masks{', swapped in half of the images' * (labels == 'swapped')}, by {about}",
-            small(FOUR, rate=3e-3), full(FOUR, rate=3e-3),
+            small(FOUR, rate=3e-3), medium(FOUR, rate=3e-3),
             options={"head": head}, tests=SALIENCY_TESTS,
             swap_labels=0.5 * (labels == "swapped"), label_free=loss != "ce",
             paper=C_TABLES.get((head, loss, labels)),
@@ -324,7 +325,7 @@ def general_segmentation() -> list[Recipe]:
         Recipe(
             f"regions-{loss}-{channels}", "fully-convolutional", loss,
             f"the regions one person drew, at most 16 an image, by {about}, {channels} channels",
-            small(FOUR, steps=300, rate=3e-3), full(FOUR, steps=1200, rate=3e-3),
+            small(FOUR, steps=300, rate=3e-3), medium(FOUR, steps=1200, rate=3e-3),
             options={"head": "fcn", "channels": channels, "regions": 16},
             train="bsds500", tests=("bsds500",), regions=16,
         )
@@ -385,7 +386,7 @@ def menet() -> list[Recipe]:
         Recipe(
             f"metric-head-{loss}", "metric-head", loss,
             f"the masks, on pretrained features, by {about}",
-            small(FOUR, rate=3e-3), full(FOUR, rate=3e-3), corruptions=DISTORTED,
+            small(FOUR, rate=3e-3), medium(FOUR, rate=3e-3), corruptions=DISTORTED,
         )
         for loss, about in head.items()
     ]  # fmt: skip
@@ -413,7 +414,7 @@ def anchors() -> list[Recipe]:
     return [
         Recipe(
             name, "anchors", "anchors", f"the masks, {about}; at test from a prior map",
-            few, full(dilated, width=64, embedding=512),
+            few, medium(dilated, width=64, embedding=512),
             options={"flip": flip, "region_embedding": embedding, "selection": selection},
             tests=("ecssd", "pascal-s"), test_priors=priors,
             paper=L_TABLE_3 if name == "anchors" else None,
@@ -422,7 +423,7 @@ def anchors() -> list[Recipe]:
     ] + [
         Recipe(
             "anchors-ce", "anchors", "ce", "the masks, by cross-entropy on the anchors' network",
-            few, full(dilated, width=64, embedding=512), tests=("ecssd", "pascal-s"),
+            few, medium(dilated, width=64, embedding=512), tests=("ecssd", "pascal-s"),
         )
     ]  # fmt: skip
 
@@ -438,7 +439,7 @@ def relations() -> list[Recipe]:
         Recipe(
             "relations", "relations", "js-mi",
             "another network's maps of images new to it, no mask; at test from a prior map",
-            replace(small(taps, steps=300), test_images=200), full(taps),
+            replace(small(taps, steps=300), test_images=200), medium(taps),
             train="duts-te", train_prior="run:fcn-ce-clean",
             tests=("ecssd", "pascal-s"), test_priors=priors,
         ),
@@ -446,7 +447,7 @@ def relations() -> list[Recipe]:
             Recipe(
                 f"relations-self-{detector}", "relations", "js-mi",
                 f"the maps of {detector.upper()} on the test images themselves, no mask",
-                small(taps, steps=400), full(taps, steps=400), train_prior=detector,
+                small(taps, steps=400), medium(taps, steps=400), train_prior=detector,
                 train="ecssd", learns_on_tests=True, test_priors={"ecssd": (detector,)},
             )
             for detector in ("drfi", "hs", "rc")

@@ -105,7 +105,7 @@ def losses_text() -> str:
 
 
 def expected_minutes(recipe: Recipe) -> float:
-    plan = recipe.full
+    plan = recipe.medium
     pixels = ((plan.crop or plan.size) / 224) ** 2
     return plan.steps * plan.batch * pixels / IMAGES_PER_SECOND[recipe.system] / 60 + BESIDES
 
@@ -127,7 +127,7 @@ def runs_text(results: Results, in_jax: Results) -> str:
 def block_text(title: str, names: Iterable[str], results: Results, more: str = "") -> str:
     lines = []
     for name in names:
-        done = results.get((name, "full"), {})
+        done = results.get((name, "medium"), {})
         command = f"`python -m reference_models.sweep{more} --only {name}`"
         expected = f"{expected_minutes(RECIPES[name]):.0f}"
         if done:

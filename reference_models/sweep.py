@@ -17,7 +17,7 @@ from reference_models.data import ARCHIVES, DETECTORS
 from reference_models.files import whole
 from reference_models.loop import Clock, OutOfTime, asked_to_stop, clock
 from reference_models.options import InputError, Options
-from reference_models.recipes import RECIPES
+from reference_models.recipes import RECIPES, ScaleName
 from reference_models.scoring import WEIGHTS, trained_as
 
 SEEDS = (0, 1, 2)
@@ -67,7 +67,7 @@ class Sweep:
     """Recipes by name or pattern, such as "fcn-*"; none given: all."""
     backend: Literal["torch", "jax"] = "torch"
     """The framework to train in."""
-    scale: Literal["small", "full"] = "full"
+    scale: ScaleName = "medium"
     """small ends within three minutes a run on two cores; full is what a GPU is for."""
     seeds: tuple[int, ...] = ()
     """By default 0, 1 and 2 at full scale, and 0 at small."""
@@ -129,7 +129,7 @@ def planned(sweep: Sweep) -> list[Run]:
     return [
         Run(name, seed)
         for names in blocks().values()
-        for seed in sweep.seeds or (SEEDS if sweep.scale == "full" else SEEDS[:1])
+        for seed in sweep.seeds or (SEEDS if sweep.scale == "medium" else SEEDS[:1])
         for name in names
         if not sweep.only or any(fnmatch(name, pattern) for pattern in sweep.only)
     ]

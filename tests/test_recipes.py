@@ -40,7 +40,7 @@ ROOT = Path(__file__).parent.parent
 def test_a_recipe_is_consistent_and_builds_at_both_scales(name: str):
     recipe = RECIPES[name]
     assert recipe.name == name
-    for scale in (recipe.small, recipe.full):
+    for scale in (recipe.small, recipe.medium):
         system = build(recipe, scale)
         head = [p for n, p in system.named_parameters() if not n.startswith("backbone.")]
         assert sum(p.numel() for p in head) > 300
@@ -202,9 +202,9 @@ def scratch(folder: Path, **changes: object) -> Options:
 
 def test_priors_by_name(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    short = replace(RECIPES["scenes-cas"].full, size=16, train_images=8, steps=2, batch=4)
+    short = replace(RECIPES["scenes-cas"].medium, size=16, train_images=8, steps=2, batch=4)
     for name in ("scenes-cas", "scenes-anchor"):
-        monkeypatch.setitem(RECIPES, name, replace(RECIPES[name], full=short))
+        monkeypatch.setitem(RECIPES, name, replace(RECIPES[name], medium=short))
     options = Options(recipe="scenes-anchor")
     (test,) = load_data(options).tests
     shape = test.images.labels.shape

@@ -107,13 +107,13 @@ def test_frameworks_are_swept_apart(asked, ran):
     assert left(in_jax) == [Run("fcn-ce-clean", 0), Run("anchors", 0)]
     assert in_jax.options(Run("anchors", 0)).backend == "jax"
     assert go(in_jax, left(in_jax), never) == []
-    assert (in_jax.results / "anchors-jax-full-0.json").is_file()
+    assert (in_jax.results / "anchors-jax-medium-0.json").is_file()
 
 
 def test_results_of_old_but_no_weights(asked, ran):
     """The run that others start from is trained again, though its results are there."""
     (train.RESULTS).mkdir()
-    (train.RESULTS / "fcn-ce-clean-torch-full-0.json").touch()
+    (train.RESULTS / "fcn-ce-clean-torch-medium-0.json").touch()
     assert left(asked("fcn-ce-clean", seeds=(0,))) == []
     runs = left(asked("fcn-ce-clean", "relations", seeds=(0,)))
     assert runs == [Run("fcn-ce-clean", 0), Run("relations", 0)]
