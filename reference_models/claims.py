@@ -5,7 +5,7 @@ Figures of a paper stand with its recipe in recipes.py; here are those that belo
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reference_models.recipes import DISTORTED, RECIPES
@@ -31,7 +31,7 @@ class Row:
     test: str
     map: str | None = None
     """None: the main one."""
-    paper: Figures | None = None
+    paper: Figures | None = field(default=None, hash=False)
     """None: what the recipe's own paper has for this test set."""
 
     @property

@@ -142,7 +142,11 @@ def effects(plot: Plot) -> Figure:
     labels = titles.split("\n")
     figure = Figure(figsize=(8.5, 0.26 * len(labels) + 1.1), layout="constrained", dpi=110)
     axes = figure.subplots()
-    styles = {"paper": ("D", "none", "k"), "full": ("o", "C0", "C0"), "small": ("o", "none", "C1")}
+    styles = {
+        "paper": ("D", "none", "k"),
+        "medium": ("o", "C0", "C0"),
+        "small": ("o", "none", "C1"),
+    }
     for name, points in filter(lambda line: line[1], lines):
         marker, face, edge = styles[name]
         x = [value for _, seeds in points for value in seeds]

@@ -1,6 +1,7 @@
 """A trained network on every test of its recipe: clean and corrupted images, given priors."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 from reference_models.corruption import corrupt
 from reference_models.data import Data, Images, TestSet, centre_prior
 from reference_models.files import read_about, read_arrays
-from reference_models.loop import Clock, Trained
+from reference_models.loop import Clock, Trained, Trainer
 from reference_models.measures import EXACT, NAMES, means, measure_each
 from reference_models.options import InputError, Options
 from reference_models.per_image import Each
@@ -69,6 +70,22 @@ def means_of(scored: Scored) -> Rows:
 def described(rows: Rows) -> list[tuple[str, dict[str, float]]]:
     """Each row with the name of its test set and map."""
     return [(f"{test}: {name}", row) for test, maps in rows.items() for name, row in maps.items()]
+
+
+def inference_seconds(trainer: Trainer, images: Images, repeats: int = 5) -> dict[str, float]:
+    """Seconds per image from pixels in memory to maps, the network alone, by how many images are
+    given at once: the fastest of several calls, as other work on the machine only ever adds."""
+    found = {}
+    for batch in (1, 8):
+        given = images.take(np.arange(batch) % len(images))
+        trainer.maps(given)  # The first call compiles and allocates.
+        taken = []
+        for _ in range(repeats):
+            begun = time.perf_counter()
+            trainer.maps(given)
+            taken.append(time.perf_counter() - begun)
+        found[str(batch)] = round(min(taken) / batch, 5)
+    return found
 
 
 def starts_from(recipe: Recipe, test: TestSet) -> tuple[str, ...]:
