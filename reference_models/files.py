@@ -14,7 +14,13 @@ from safetensors.numpy import load_file, save_file
 from reference_models.data import Data
 from reference_models.options import InputError, Options, some
 
+try:
+    import fcntl
+except ImportError:  # Windows.
+    fcntl = None  # type: ignore[assignment]
+
 Arrays = dict[str, np.ndarray]
+LOCK = ".lock"
 
 
 def claim(folder: Path, options: Options, data: Data) -> None:
@@ -37,8 +43,30 @@ def claim(folder: Path, options: Options, data: Data) -> None:
 
 
 def left_over(path: Path) -> bool:
-    """What a run that was killed in the middle of writing leaves, see `whole`."""
-    return path.name.startswith(".") and path.suffix == ".partial"
+    """What a run leaves that was killed before it had written a file, see `whole` and `alone`."""
+    return path.name == LOCK or (path.name.startswith(".") and path.suffix == ".partial")
+
+
+class Busy(InputError):
+    """Another process is at work in the same run folder."""
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Make the folder and keep other processes out of it; the lock ends with this process however
+    that dies. Windows has no such lock: there nothing is kept out."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file, and a run needs a folder; give another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "a") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Busy(
+                    f"another process is training in {folder}; wait for it, or give another --out"
+                ) from None
+        yield
 
 
 @contextmanager

@@ -52,6 +52,8 @@ class Trainer(Protocol):
     """A network under training. All that a framework has to supply."""
 
     device: str
+    precision: str
+    """That of the backbone in training: "float32", or "bfloat16" where it is faster."""
     parameters: int
     """How many numbers are learnt."""
     leader: bool

@@ -38,7 +38,8 @@ class Options:
     backend: Literal["torch", "jax"] = "torch"
     """The framework to train in."""
     scale: ScaleName = "medium"
-    """small ends within three minutes on two cores; full is what a GPU is for."""
+    """On two cores small ends within three minutes; medium takes up to an hour (MEnet 90 minutes),
+    minutes on a GPU."""
     data: Literal["scenes"] | Path | None = None
     """Train and test on this instead: a folder or zip with images/ and masks/ of equal stems (or
     segmentations/, STEM_PERSON, for the recipes regions-…) and optional priors/ and splits/; or

@@ -1,14 +1,13 @@
-"""The runs: what results there are, and what is still to be run on a GPU, for RUNS.md."""
+"""The runs: what results there are, and what is still to be run, for RUNS.md."""
 
 import json
-import statistics
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from reference_models.markdown import short, table
 from reference_models.options import InputError
-from reference_models.recipes import RECIPES, Recipe
+from reference_models.recipes import RECIPES
 from reference_models.sweep import SEEDS, blocks
 
 ROOT = Path(__file__).parents[1]
@@ -37,50 +36,48 @@ def read(folder: Path, backend: str = "torch") -> Results:
 
 # RUNS.md -----------------------------------------------------------------------------------------
 
-# Images of 224 px a second that an H100 is expected to train on, and minutes to read and measure.
-IMAGES_PER_SECOND = {
-    "zoomout": 1500, "fully-convolutional": 2000, "menet": 900, "metric-head": 2000,
-    "anchors": 1000, "relations": 1500,
-}  # fmt: skip
-BESIDES = 1.5
-
 RUNS_HEAD = """\
-# Runs on a GPU
+# Runs
 
-Written by `python -m reference_models.report`, in order of importance. All that are pending, as
-many as fit into nine minutes:
+Written by `python -m reference_models.report`, the most important run first. This command takes
+the next one that has no results yet, and stops when the minutes are over:
 
 ```bash
-python -m reference_models.sweep --scale full --device cuda --minutes 9
-python -m reference_models.sweep --backend jax --scale full --device cuda --minutes 9
-python -m reference_models.report
+OMP_NUM_THREADS=1 python -m reference_models.sweep --scale medium --minutes 165
 ```
 
-The same command goes on where it stopped, in the middle of a run if its folder in `runs/` is
-still there. `--only 'fcn-*'` chooses recipes, `--seeds 0` seeds, `--list` shows what would run. A
-run that starts from the maps of another (`relations`, `anchors` on PASCAL-S) has that one trained
-first. One that fails is reported, the others go on, and the exit status is 1.
+It runs at the lowest priority, so other work on the machine goes first. The same command goes on
+where it stopped, in the middle of a run if its folder in `runs/` still exists, and ends with the
+bits of a run that was never stopped. A second sweep beside it takes other runs. On two cores two
+sweeps of one thread each get more done than one of two threads, above all beside other work: two
+threads wait for each other at every operation. `--only 'fcn-*'` chooses recipes, `--seeds 0`
+seeds, `--list` shows what would run. A run that starts from the maps of another (`relations`,
+`anchors` on PASCAL-S) has that one trained first. One that fails is reported, the others go on,
+and the exit status is 1. Results go to `reference_models/results`; `python -m
+reference_models.report` then writes the pages anew.
 
-On a machine that gets its files in parcels (the data sets are 190 MB) every call is the same: it
-moves its parcel to a folder that stays between calls, and sweeps once all have come.
+Needed are `duts_tr.part1of2.zip`, `duts_tr.part2of2.zip`, `duts_te.zip`, `ecssd.zip`,
+`ecssd_baselines.zip`, `pascal_s.zip`, `bsds500.zip` and `mobilenet_v2.fp16.safetensors`.
+
+## On a GPU
+
+The same command with `--device cuda`; a run takes minutes there. On a machine that gets its files
+in parcels (the data sets are 190 MB) every call is the same: it moves its parcel to a folder that
+stays between calls, and sweeps once all have come.
 
 ```bash
-pip install --no-deps PARCEL/*.whl  # What is missing there; pysodmetrics works with newer numpy.
+pip install --no-deps PARCEL/*.whl  # What that machine lacks; pysodmetrics works with newer numpy.
 COMMIT=$(cat PARCEL/commit) python -m reference_models.sweep --stage PARCEL \\
   --archives /tmp/archives --out /tmp/runs --results /tmp/results --device cuda --minutes 9
 tar -czf BACK/results.tgz -C /tmp results
 tar -czf BACK/start.tgz -C /tmp $(cd /tmp && ls runs/fcn-ce-clean-*/weights.safetensors)
 ```
 
-with BACK a folder that is brought back. What `results.tgz` holds goes into
+BACK is a folder that is brought back. What `results.tgz` holds goes into
 `reference_models/results`: a run counts as done when it has results there or in `--results`.
 `start.tgz` holds the networks whose maps `relations` and `anchors` start from; unpacked in `/tmp`
-of a fresh machine it spares their training. `COMMIT` says what the results shall name where the
+of a fresh machine it spares their training. `COMMIT` says which commit the results name where the
 code comes without its repository.
-
-Needed are `duts_tr.part1of2.zip`, `duts_tr.part2of2.zip`, `duts_te.zip`, `ecssd.zip`,
-`ecssd_baselines.zip`, `pascal_s.zip`, `bsds500.zip` and `mobilenet_v2.fp16.safetensors`.
-Minutes are an estimate for an H100, per seed, until a run has been timed.
 """
 
 
@@ -98,52 +95,50 @@ LOSSES = (
 
 
 def losses_text() -> str:
-    lines = [(what, f"`{command}`", "done" if (ROOT / file).exists() else "pending")
+    lines = [(what, f"`{command}`", "done" if (ROOT / file).exists() else "not yet run")
              for what, command, file in LOSSES]
-    head = ("of the losses", "command", "state")
-    return f"## The losses\n\n{table(head, lines)}\n"
+    return table(("of the losses, on a GPU", "command", "state"), lines) + "\n"
 
 
-def expected_minutes(recipe: Recipe) -> float:
-    plan = recipe.medium
-    pixels = ((plan.crop or plan.size) / 224) ** 2
-    return plan.steps * plan.batch * pixels / IMAGES_PER_SECOND[recipe.system] / 60 + BESIDES
-
-
-# What is run in JAX as well.
-IN_JAX = ("W, Tables 1 and 4", "C, Tables 1 and 2", "L, Table 3")
+# What is run in JAX as well, to show that it can.
+IN_JAX = ("zoomout-ce", "fcn-cas-swapped")
 
 
 def runs_text(results: Results, in_jax: Results) -> str:
+    """All runs at medium scale, by block, and what has become of each."""
     parts = [RUNS_HEAD, losses_text()]
     parts += [block_text(block, names, results) for block, names in blocks().items()]
-    parts += [
-        block_text(f"In JAX: {block}", blocks()[block], in_jax, " --backend jax")
-        for block in IN_JAX
-    ]
+    parts.append(block_text("In JAX", IN_JAX, in_jax, (0,), " --backend jax"))
     return "\n".join(parts)
 
 
-def block_text(title: str, names: Iterable[str], results: Results, more: str = "") -> str:
+def block_text(
+    title: str,
+    names: Iterable[str],
+    results: Results,
+    seeds: tuple[int, ...] = SEEDS,
+    more: str = "",
+) -> str:
     lines = []
     for name in names:
         done = results.get((name, "medium"), {})
-        command = f"`python -m reference_models.sweep{more} --only {name}`"
-        expected = f"{expected_minutes(RECIPES[name]):.0f}"
-        if done:
-            taken = [sum(result["seconds"].values()) / 60 for result in done.values()]
-            expected = f"{statistics.fmean(taken):.1f} (timed)"
-        seeds = dict.fromkeys(sorted({*SEEDS, *done}))
-        state = "<br>".join(f"{seed}: {state_of(done.get(seed))}" for seed in seeds)
-        lines.append([name, command, expected, state if done else "pending"])
-    seeds_text = ", ".join(map(str, SEEDS))
-    head = ("recipe", f"command (seeds {seeds_text})", "minutes per seed", "state")
+        plan = RECIPES[name].medium
+        lines.append([
+            name,
+            f"`python -m reference_models.sweep{more} --only {name}`",
+            f"{plan.steps} × {plan.batch}",
+            "<br>".join(state_of(done[seed]) for seed in done) or "not yet run",
+        ])  # fmt: skip
+    head = ("recipe", f"command (seeds {', '.join(map(str, seeds))})", "steps × images",
+            "seed: minutes of training + measuring")  # fmt: skip
     return f"## {title}\n\n{table(head, lines)}\n"
 
 
-def state_of(result: Result | None) -> str:
-    if result is None:
-        return "pending"
+def state_of(result: Result) -> str:
+    training, measuring = (
+        result["seconds"].get(part, 0) / 60 for part in ("training", "evaluation")
+    )
     return (
-        f"done, {result['date']}, {result['device']}, commit {short(str(result['commit']))}"
+        f"{result['seed']}: {training:.0f} + {measuring:.0f}, {result['date']}, "
+        f"{result['device']}, commit {short(str(result['commit']))}"
     )

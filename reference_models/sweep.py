@@ -1,5 +1,7 @@
 """`python -m reference_models.sweep`: every run that has no results yet, one after the other."""
 
+import atexit
+import os
 import shutil
 import sys
 import time
@@ -14,7 +16,7 @@ import tyro
 
 from reference_models import train
 from reference_models.data import ARCHIVES, DETECTORS
-from reference_models.files import whole
+from reference_models.files import Busy, whole
 from reference_models.loop import Clock, OutOfTime, asked_to_stop, clock
 from reference_models.options import InputError, Options
 from reference_models.recipes import RECIPES, ScaleName
@@ -29,23 +31,19 @@ NEEDED = (
 )
 # From the most important down.
 FIRST: dict[str, tuple[str, ...]] = {
-    "W, Tables 1 and 4": (
-        "zoomout-ce", "zoomout-af", "zoomout-af-no-a", "zoomout-af-no-b",
-        "zoomout-ce-2x-foreground", "zoomout-ce-2x-background", "zoomout-ce-band",
+    "W: cross-entropy, the exact measure, Dice, the paper's loss": (
+        "zoomout-ce", "zoomout-exact", "zoomout-dice", "zoomout-af",
     ),
-    "C, Tables 1 and 2": tuple(
-        f"{head}-{loss}-{labels}"
-        for head in ("fcn", "deeplab")
-        for loss in ("ce", "cace", "cas")
-        for labels in ("clean", "swapped")
+    "C: labels of whole images swapped": (
+        "fcn-ce-clean", "fcn-cas-swapped", "fcn-ce-swapped", "fcn-cace-swapped", "fcn-cas-clean",
     ),
-    "M, Tables 3 and 4": (
-        "menet-ce-plain", "menet-ce", "menet-metric-hard-negatives", "metric-head-ce",
-        "metric-head-metric",
+    "M: the metric loss on pretrained features": (
+        "metric-head-ce", "metric-head-metric", "metric-head-metric-hard-negatives",
     ),
-    "L, Table 3": ("anchors",),
-    "R, Table 1": ("relations", "relations-self-drfi", "relations-self-hs", "relations-self-rc"),
-    "C, general segmentation": tuple(name for name in RECIPES if name.startswith("regions-")),
+    "L: promoting the maps of weak detectors": ("anchors", "anchors-ce"),
+    "R: refining without labels": ("relations",),
+    "C: general segmentation": ("regions-cas-8", "regions-ce-8"),
+    "M: MEnet from scratch": ("menet-ce", "menet-metric", "menet-metric-hard-negatives"),
 }  # fmt: skip
 
 
@@ -60,7 +58,8 @@ class Sweep:
     """Run all recipes on real data that have no results yet, in the order of RUNS.md.
 
     A run that starts from another's maps gets that one first. Stopped, by the minutes or
-    otherwise, the same command goes on where it was.
+    otherwise, the same command goes on where it was. It takes the lowest scheduling priority, so
+    other work on the machine goes first, and a second sweep beside it takes other runs.
     """
 
     only: tuple[str, ...] = ()
@@ -68,9 +67,10 @@ class Sweep:
     backend: Literal["torch", "jax"] = "torch"
     """The framework to train in."""
     scale: ScaleName = "medium"
-    """small ends within three minutes a run on two cores; full is what a GPU is for."""
+    """On two cores a small run takes three minutes, a medium one up to an hour (MEnet 90)."""
     seeds: tuple[int, ...] = ()
-    """By default 0, 1 and 2 at full scale, and 0 at small."""
+    """Seed 0 of every recipe comes before seed 1 of any. Default: 0, 1 and 2 at medium scale, 0 at
+    small."""
     minutes: float | None = None
     """Stop cleanly once so many minutes are over, after the step or the test set in hand."""
     archives: Path | None = None
@@ -114,12 +114,11 @@ def blocks() -> dict[str, tuple[str, ...]]:
     """All recipes on real data by block, the most important first."""
     known = {name for names in FIRST.values() for name in names}
     rest = tuple(name for name in RECIPES if name not in known and name[:7] != "scenes-")
-    return FIRST | {"Controls and variants": rest}
+    return FIRST | {"W Table 4, DeepLab and variants": rest}
 
 
 def planned(sweep: Sweep) -> list[Run]:
-    """Every run that was asked for, done or not. In a block the seeds come one after the other, so
-    that time running out leaves whole tables of fewer seeds."""
+    """Every run that was asked for, done or not."""
     for pattern in sweep.only:
         if not any(fnmatch(name, pattern) for names in blocks().values() for name in names):
             raise InputError(
@@ -128,8 +127,8 @@ def planned(sweep: Sweep) -> list[Run]:
             )
     return [
         Run(name, seed)
-        for names in blocks().values()
         for seed in sweep.seeds or (SEEDS if sweep.scale == "medium" else SEEDS[:1])
+        for names in blocks().values()
         for name in names
         if not sweep.only or any(fnmatch(name, pattern) for pattern in sweep.only)
     ]
@@ -163,6 +162,7 @@ def main() -> None:
         sweep = tyro.cli(Sweep, prog="python -m reference_models.sweep", config=(
             tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff,
         ))  # fmt: skip
+        step_aside()
         if sweep.stage and (missing := stage(sweep)):
             print(f"waiting for {', '.join(missing)} in {sweep.staged}")
             sys.exit(0)
@@ -175,6 +175,23 @@ def main() -> None:
     except InputError as error:
         sys.exit(f"error: {error}")
     sys.exit(1 if failed else 0)
+
+
+def step_aside() -> None:
+    """Let all other work on the machine go first: the lowest priority, and threads that sleep
+    while they wait for each other. Has to come before PyTorch and its OpenMP are loaded."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if hasattr(os, "nice"):  # Not on Windows.
+        os.nice(19)
+    # Where Linux shares out time by terminal session, a priority counts inside of the session
+    # alone, so that of the session is lowered as well, and restored in the end.
+    group = Path("/proc/self/autogroup")
+    try:
+        before = group.read_text().rpartition(" ")[2]
+        group.write_text("19")
+    except OSError:  # Another kernel.
+        return
+    atexit.register(group.write_text, before)
 
 
 def stage(sweep: Sweep) -> list[str]:
@@ -192,36 +209,46 @@ def stage(sweep: Sweep) -> list[str]:
 
 def go(sweep: Sweep, left: list[Run], check: Clock) -> list[Run]:
     """Run what is left, in one process, so that data and features are read once; returns the runs
-    that failed."""
-    shared, failed, ended = train.Shared(), [], 0
+    that failed. What another sweep is at work on, or has ended meanwhile, is its own."""
+    shared, ended, waiting = train.Shared(), 0, list(left)
+    failed: list[Run] = []
+    elsewhere: list[Run] = []
     try:
         for run in left:
             check()
             begun = time.monotonic()
+            needed = [Run(name, run.seed) for name in needs(run.recipe)]
             try:
-                lacking = [n for n in needs(run.recipe) if Run(n, run.seed) in failed]
-                if lacking:
+                if sweep.done(run) and sweep.trained(run):
+                    pass
+                elif any(other in elsewhere for other in needed):
+                    elsewhere.append(run)
+                elif lacking := [other.recipe for other in needed if other in failed]:
                     raise InputError(f"it starts from the maps of {lacking[0]}, which failed")
-                train.run(sweep.options(run), shared, check, sweep.results)
+                else:
+                    train.run(sweep.options(run), shared, check, sweep.results)
+                    ended += 1
+                    seconds = time.monotonic() - begun
+                    print(f"DONE {run.recipe}, seed {run.seed}: {seconds:.0f} s", flush=True)
             except OutOfTime:
                 raise
-            except Exception as error:  # The others shall run whatever is wrong with this one.
+            except Busy:
+                elsewhere.append(run)
+            except Exception as error:  # The others run whatever is wrong with this one.
                 failed.append(run)
                 if not isinstance(error, InputError):
                     traceback.print_exc()
                 print(f"FAILED {run.recipe}, seed {run.seed}: {error}", flush=True)
-                continue
-            ended += 1
-            seconds = time.monotonic() - begun
-            print(f"DONE {run.recipe}, seed {run.seed}: {seconds:.0f} s", flush=True)
+            waiting.remove(run)
     except OutOfTime:
         print("stopped; the same command goes on from the last step")
-    waiting = left[ended + len(failed) :]
-    print(f"{ended} done, {len(failed)} failed, {len(waiting)} left")
-    for run in failed:
-        print(f"failed: {run.recipe}, seed {run.seed}")
-    for run in waiting:
-        print(f"left: {run.recipe}, seed {run.seed}")
+    counts = [f"{ended} done", f"{len(failed)} failed", f"{len(waiting)} left"]
+    if elsewhere:
+        counts.append(f"{len(elsewhere)} with another sweep")
+    print(", ".join(counts))
+    for word, runs in (("failed", failed), ("left", waiting), ("with another sweep", elsewhere)):
+        for run in runs:
+            print(f"{word}: {run.recipe}, seed {run.seed}")
     return failed
 
 

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -12,8 +13,8 @@ import tyro
 
 from reference_models import figures, per_image
 from reference_models.data import Data, Sources, load
-from reference_models.files import Arrays, claim, write_arrays, write_json
-from reference_models.loop import Clock, OutOfTime, Trained, asked_to_stop, clock, train
+from reference_models.files import Arrays, alone, claim, write_arrays, write_json
+from reference_models.loop import Clock, OutOfTime, Trained, Trainer, asked_to_stop, clock, train
 from reference_models.machine import commit, hardware, versions
 from reference_models.measures import one_line
 from reference_models.options import InputError, Options
@@ -61,11 +62,24 @@ def main() -> None:
 
 def run(options: Options, shared: Shared, check: Clock, results: Path = RESULTS) -> None:
     """Train; leave weights, figures and run.json in the run folder, and a row for the report."""
-    begun, recipe, folder = time.monotonic(), options.chosen, options.folder
     # First of all, so that a package that is missing is missed before anything is computed.
     made_with = {"versions": versions(options.backend), "commit": commit()}
-    data = load_data(options, shared)
     trainer = new_trainer(options, shared.features)
+    with alone(options.folder) if trainer.leader else nullcontext():
+        run_alone(options, trainer, shared, check, results, made_with)
+
+
+def run_alone(
+    options: Options,
+    trainer: Trainer,
+    shared: Shared,
+    check: Clock,
+    results: Path,
+    made_with: dict[str, object],
+) -> None:
+    """`run` in a folder that no other process writes to. made_with: versions and commit."""
+    begun, recipe, folder = time.monotonic(), options.chosen, options.folder
+    data = load_data(options, shared)
     if trainer.leader:
         claim(folder, options, data)
         print(f"{recipe.name}: {recipe.about}")
@@ -106,6 +120,7 @@ def run(options: Options, shared: Shared, check: Clock, results: Path = RESULTS)
         },
         "inference_seconds": inference_seconds(trainer, data.tests[0].images),
         "device": f"{trainer.device}: {hardware(trainer.device)}",
+        "precision": trainer.precision,
         **made_with,
         "date": datetime.now(UTC).date().isoformat(),
         "weights_sha256": fingerprint(trainer.weights()),

@@ -1,5 +1,6 @@
 """The sweep: order, what is left, what must come first, stopping, failing runs."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from reference_models import sweep, train
-from reference_models.files import read_about, read_arrays, write_arrays
+from reference_models.files import Busy, alone, read_about, read_arrays, write_arrays
 from reference_models.loop import Clock, OutOfTime
 from reference_models.options import InputError, Options
 from reference_models.recipes import RECIPES
@@ -63,13 +64,14 @@ def test_every_recipe_on_real_data_has_its_place_once():
     assert set(placed) == {name for name in RECIPES if not name.startswith("scenes-")}
 
 
-def test_seeds_come_one_after_the_other_in_a_block(asked):
-    runs = planned(asked("zoomout-ce", "zoomout-af", "fcn-ce-*", seeds=(0, 1)))
-    assert runs == [
-        Run("zoomout-ce", 0), Run("zoomout-af", 0), Run("zoomout-ce", 1), Run("zoomout-af", 1),
-        Run("fcn-ce-clean", 0), Run("fcn-ce-swapped", 0),
-        Run("fcn-ce-clean", 1), Run("fcn-ce-swapped", 1),
+def test_the_most_important_comes_first_and_one_seed_of_all_before_the_next_of_any(asked):
+    assert [run.recipe for run in planned(asked())][:9] == [
+        "zoomout-ce", "zoomout-exact", "zoomout-dice", "zoomout-af", "fcn-ce-clean",
+        "fcn-cas-swapped", "fcn-ce-swapped", "fcn-cace-swapped", "fcn-cas-clean",
     ]  # fmt: skip
+    runs = planned(asked("zoomout-ce", "zoomout-af", "fcn-ce-*", seeds=(0, 1)))
+    once = ("zoomout-ce", "zoomout-af", "fcn-ce-clean", "fcn-ce-swapped")
+    assert runs == [Run(name, seed) for seed in (0, 1) for name in once]
     assert {run.seed for run in planned(asked("anchors"))} == {0, 1, 2}
     assert {run.seed for run in planned(asked("anchors", scale="small"))} == {0}
 
@@ -158,8 +160,71 @@ def test_a_failing_run_does_not_stop_the_others(asked, ran, capsys):
     assert "RuntimeError: memory" in told.err
 
 
+def test_a_run_of_another_sweep_is_passed_over_and_what_needs_it_waits(asked, ran, capsys):
+    wanted = asked("fcn-ce-clean", "relations", "zoomout-ce", seeds=(0,))
+    with alone(wanted.options(Run("fcn-ce-clean", 0)).folder):
+        ran.broken["fcn-ce-clean"] = Busy("another process is training")
+        assert go(wanted, left(wanted), never) == []
+    assert ran.done == ["zoomout-ce 0"]
+    assert capsys.readouterr().out.endswith(
+        "1 done, 0 failed, 0 left, 2 with another sweep\n"
+        "with another sweep: fcn-ce-clean, seed 0\nwith another sweep: relations, seed 0\n"
+    )
+
+
+def test_what_another_sweep_has_ended_meanwhile_is_not_run_again(asked, ran):
+    wanted = asked("zoomout-ce", "zoomout-dice", seeds=(0,))
+    runs = left(wanted)
+    other = asked("zoomout-ce", seeds=(0,))
+    go(other, left(other), never)
+    go(wanted, runs, never)
+    assert ran.done == ["zoomout-ce 0", "zoomout-dice 0"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such lock")
+def test_two_processes_never_train_in_one_folder(tmp_path):
+    code = (
+        "import sys, pathlib, reference_models.files as f\n"
+        "with f.alone(pathlib.Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    options = Options(recipe="scenes-cas", out=tmp_path / "run")
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "in\n"
+        with pytest.raises(Busy, match=r"another process is training in .*run; wait for it"):
+            train.run(options, train.Shared(), never)
+        other.kill()  # However it dies, the folder is free again.
+        other.wait()
+        with alone(tmp_path / "run"):
+            pass
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(InputError, match=r"file is a file, and a run needs a folder"), alone(file):
+        pass
+
+
+@pytest.mark.skipif(not hasattr(os, "nice"), reason="priorities are set in another way there")
+def test_a_sweep_lets_other_work_go_first():
+    code = (
+        "import os, sys, pathlib, reference_models.sweep as sweep\n"
+        "sweep.step_aside(); assert 'torch' not in sys.modules\n"
+        "group = pathlib.Path('/proc/self/autogroup')\n"
+        "print(os.nice(0), os.environ['OMP_WAIT_POLICY'],\n"
+        "      group.read_text().split()[-1] if group.exists() else 19)"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, text=True,
+        capture_output=True, start_new_session=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["19", "PASSIVE", "19"]
+
+
 def test_parcels_are_staged_until_all_have_come(asked, ran, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sweep, "NEEDED", ("one.zip", "two.zip"))
+    monkeypatch.setattr(sweep, "step_aside", never)
     parcel, archives = tmp_path / "parcel", tmp_path / "archives"
     parcel.mkdir()
 
@@ -185,6 +250,7 @@ def test_parcels_are_staged_until_all_have_come(asked, ran, tmp_path, monkeypatc
 
 
 def test_exit_status(asked, ran, monkeypatch):
+    monkeypatch.setattr(sweep, "step_aside", never)
     monkeypatch.setattr(sweep.tyro, "cli", lambda *_, **__: asked("zoomout-ce", seeds=(0,)))
     ran.broken["zoomout-ce"] = InputError("no data")
     with pytest.raises(SystemExit) as ended:

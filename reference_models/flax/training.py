@@ -110,6 +110,7 @@ class FlaxTrainer:
         # bfloat16 convolutions where a GPU is, float32 elsewhere. The systems widen what they put
         # out before a loss or a saturating function sees it.
         dtype = jnp.bfloat16 if self.device == "gpu" else jnp.float32
+        self.precision = dtype.__name__
         network = partial(merged, graph, dtype)
         self._step = jax.jit(
             partial(train_step, network, optimizer, plan.crop),
