@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from reference_models.data import Images
 from reference_models.files import Arrays, read_arrays, write_arrays
-from reference_models.machine import progress
+from reference_models.machine import keep_memory, progress
 from reference_models.options import InputError, Options
 from reference_models.recipes import Scale
 
@@ -196,6 +196,7 @@ def fit(
         raise InputError(f"--resume: there is no {checkpoint} to go on from; leave --resume out")
     if len(losses) < plan.steps:
         trainer.hold(images)
+        keep_memory()
 
     def save() -> None:
         if trainer.leader:

@@ -8,7 +8,7 @@ from typing import Any
 from reference_models.markdown import short, table
 from reference_models.options import InputError
 from reference_models.recipes import RECIPES
-from reference_models.sweep import SEEDS, blocks
+from reference_models.sweep import blocks
 
 ROOT = Path(__file__).parents[1]
 Result = dict[str, Any]
@@ -40,7 +40,8 @@ RUNS_HEAD = """\
 # Runs
 
 Written by `python -m reference_models.report`, the most important run first. This command takes
-the next one that has no results yet, and stops when the minutes are over:
+the next one that has no results yet (seeds 0, 1 and 2, seed 0 of all recipes first), and stops
+when the minutes are over:
 
 ```bash
 OMP_NUM_THREADS=1 python -m reference_models.sweep --scale medium --minutes 165
@@ -95,7 +96,7 @@ LOSSES = (
 
 
 def losses_text() -> str:
-    lines = [(what, f"`{command}`", "done" if (ROOT / file).exists() else "not yet run")
+    lines = [(what, f"`{command}`", "done" if (ROOT / file).exists() else "")
              for what, command, file in LOSSES]
     return table(("of the losses, on a GPU", "command", "state"), lines) + "\n"
 
@@ -105,39 +106,24 @@ IN_JAX = ("zoomout-ce", "fcn-cas-swapped")
 
 
 def runs_text(results: Results, in_jax: Results) -> str:
-    """All runs at medium scale, by block, and what has become of each."""
+    """All runs at medium scale, by block, and those that have ended."""
     parts = [RUNS_HEAD, losses_text()]
     parts += [block_text(block, names, results) for block, names in blocks().items()]
-    parts.append(block_text("In JAX", IN_JAX, in_jax, (0,), " --backend jax"))
+    parts.append(block_text("In JAX: `--backend jax`, seed 0", IN_JAX, in_jax))
     return "\n".join(parts)
 
 
-def block_text(
-    title: str,
-    names: Iterable[str],
-    results: Results,
-    seeds: tuple[int, ...] = SEEDS,
-    more: str = "",
-) -> str:
+def block_text(title: str, names: Iterable[str], results: Results) -> str:
     lines = []
     for name in names:
-        done = results.get((name, "medium"), {})
-        plan = RECIPES[name].medium
-        lines.append([
-            name,
-            f"`python -m reference_models.sweep{more} --only {name}`",
-            f"{plan.steps} × {plan.batch}",
-            "<br>".join(state_of(done[seed]) for seed in done) or "not yet run",
-        ])  # fmt: skip
-    head = ("recipe", f"command (seeds {', '.join(map(str, seeds))})", "steps × images",
-            "seed: minutes of training + measuring")  # fmt: skip
+        plan, done = RECIPES[name].medium, results.get((name, "medium"), {})
+        lines.append([name, f"{plan.steps} × {plan.batch}", "<br>".join(map(state, done.values()))])
+    head = ("recipe", "steps × images", "seed: minutes of training + measuring")
     return f"## {title}\n\n{table(head, lines)}\n"
 
 
-def state_of(result: Result) -> str:
-    training, measuring = (
-        result["seconds"].get(part, 0) / 60 for part in ("training", "evaluation")
-    )
+def state(result: Result) -> str:
+    training, measuring = (result["seconds"][part] / 60 for part in ("training", "evaluation"))
     return (
         f"{result['seed']}: {training:.0f} + {measuring:.0f}, {result['date']}, "
         f"{result['device']}, commit {short(str(result['commit']))}"
