@@ -1,6 +1,7 @@
 """How sure a mean over test images, or a difference of two, is: bootstrap intervals."""
 
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 
 import numpy as np
 from scipy.stats import bootstrap
@@ -29,8 +30,13 @@ def intervals(
     """
     runs = [*of, *(minus or ())]
     stems = runs[0].stems
-    if any(run.stems != stems for run in runs):
-        raise InputError("a paired difference needs runs that were measured on the same images")
+    for run in runs:
+        for first, second in zip_longest(stems, run.stems):
+            if first != second:
+                raise InputError(
+                    "a paired difference needs runs that were measured on the same images in the "
+                    f"same order, got {first} in one and {second} in the other"
+                )
     if minus is not None and len(minus) != len(of):
         raise InputError(f"each seed needs both runs, got {len(of)} and {len(minus)}")
     of_images = {measure: [means(run.values[measure]) for run in runs] for measure in measures}

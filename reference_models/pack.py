@@ -12,23 +12,23 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from reference_models import train
 from reference_models.claims import SETS
 from reference_models.files import Arrays, read_about, read_arrays, whole, write_arrays
 from reference_models.measures import LABELS
 from reference_models.options import InputError, Options
-from reference_models.predict import WEIGHTS
+from reference_models.predict import WEIGHTS, best, main_measures, results_of
 from reference_models.recipes import BLOCKS, RECIPES
 from reference_models.segmentation import SegmentationMeasures
 
-LARGEST, ALL = 5_000_000, 12_000_000
-SHOWN = ("mae", "max_f", "f", *SegmentationMeasures.__annotations__)
+LARGEST, ALL = 5_000_000, 16_000_000
+SHOWN = ("mae", "max_f", "f", "weighted_f", *SegmentationMeasures.__annotations__)
 
 HEAD = """\
 # Weights
 
 Written by `python -m reference_models.pack RUN_FOLDER…`; half precision, read by
-`python -m reference_models.predict IMAGE… --model NAME`.
+`python -m reference_models.predict IMAGE… --model NAME`. Default: of the models that need no prior
+map, the one with the highest weighted F; one of medium scale goes before any of small scale.
 
 {table}
 
@@ -58,14 +58,14 @@ def main(runs: Annotated[tuple[Path, ...], tyro.conf.Positional]) -> None:
 
 
 def pack(run: Path) -> Path:
-    """The weights of one run, and those of its frozen backbone beside them."""
+    """The weights of one run, a fine-tuned backbone's with them, a frozen one's beside them."""
     there, record = run / "weights.safetensors", run / "run.json"
     for file in (there, record):
         if not file.is_file():
             raise InputError(f"{run} is no finished run: there is no {file.name}")
     report = json.loads(record.read_text(encoding="utf-8"))
     recipe = report["recipe"]
-    results = train.RESULTS / f"{name_of(report)}.json"
+    results = results_of(report)
     if not results.is_file():
         raise InputError(f"{run} has no results in {results}; only such runs are packed")
     known = json.loads(results.read_text(encoding="utf-8"))
@@ -123,13 +123,9 @@ def write_checked(path: Path, arrays: Arrays, about: dict[str, Any]) -> Path:
     return path
 
 
-def name_of(about: dict[str, Any]) -> str:
-    return Options(**{key: about[key] for key in ("recipe", "backend", "scale", "seed")}).name
-
-
 def write_readme() -> None:
     """From the files themselves and the results they come from."""
-    lines, sets, backbones = [], set(), []
+    lines, sets, backbones, default = [], set(), [], best()
     for path in sorted(WEIGHTS.glob("*.safetensors")):
         about, size = read_about(path), f"{path.stat().st_size / 1e6:.2f} MB"
         digest = sha256(path.read_bytes()).hexdigest()[:12]
@@ -139,15 +135,16 @@ def write_readme() -> None:
                 "without one of their own share.\n\n"
             )
             continue
-        results = train.RESULTS / f"{name_of(about)}.json"
+        results = results_of(about)
         if not results.is_file():
             raise InputError(f"{path} has no results in {results}; pack its run again")
         known = json.loads(results.read_text(encoding="utf-8"))
         recipe = RECIPES[about["recipe"]]
         trained_on = recipe.tests[0] if recipe.learns_on_tests else recipe.train
         sets.add(SETS[trained_on])
+        mark = " (default)" * (path.stem == default)
         lines.append(
-            f"| `{path.stem}` | {SETS[trained_on]}, {known['images']['train']} images | "
+            f"| `{path.stem}`{mark} | {SETS[trained_on]}, {known['images']['train']} images | "
             f"{recipe.about} | {about['scale']}, seed {about['seed']} | {measures(known)} | "
             f"{str(known['commit'])[:10]} | {size} |"
         )
@@ -162,8 +159,7 @@ def write_readme() -> None:
 
 def measures(known: dict[str, Any]) -> str:
     """The main map's, on the first test."""
-    test, maps = next(iter(known["measures"].items()))
-    row = next(row for name, row in maps.items() if not name.startswith("prior"))
+    test, row = main_measures(known)
     found = (f"{LABELS.get(m, m.replace('_', ' '))} {row[m]:.3f}" for m in SHOWN if m in row)
     return f"{test}: {', '.join(found)}"
 

@@ -1,5 +1,6 @@
 """`python -m reference_models.predict IMAGE…`: the salient object of any photograph."""
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,8 @@ import tyro
 from matplotlib.figure import Figure
 from PIL import Image
 
+from reference_models import train
+from reference_models.claims import PRIORS
 from reference_models.data import Images
 from reference_models.figures import save
 from reference_models.files import read_about, whole
@@ -35,7 +38,6 @@ from reference_models.scoring import as_stored, restored
 from saliency_losses.plotting import explain
 
 WEIGHTS = Path(__file__).parent / "weights"
-DEFAULT = "zoomout-exact"
 RED = (230, 30, 60)
 
 
@@ -50,11 +52,12 @@ class Predict:
 
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Photographs, or folders of them."""
-    model: str = DEFAULT
-    """A name in reference_models/weights, or a run folder of your own."""
+    model: str | None = None
+    """A name in reference_models/weights, or a run folder of your own. Default: of the models there
+    that need no prior map, the one with the highest weighted F on ECSSD."""
     prior: Path | None = None
     """For models that start from a rough map of where the object is: that map, a grey image, or a
-    folder of one per photograph with equal stems. By default the default model's map."""
+    folder of one per photograph with equal stems. Default: the default model's map."""
     mask: Path | None = None
     """The photograph's true mask, of the same size, or a folder of one per photograph with equal
     stems. photo-explained.png then shows what the network's training loss sees, at the size that
@@ -131,18 +134,24 @@ def main() -> None:
 def predict(options: Predict) -> list[str]:
     """Write the pictures of every photograph; returns what was wrong with those that have none."""
     files = found(options.images)
-    model = load(options.model, options.device, options.archives, options.backend)
+    chosen = options.model or best()
+    if chosen is None:
+        raise InputError(
+            f"{WEIGHTS} holds no model that needs no prior map; give --model RUN_FOLDER, of a run "
+            "of `python -m reference_models.train`"
+        )
+    model = load(chosen, options.device, options.archives, options.backend)
     if model.recipe.regions > 2:
-        raise InputError(f"{options.model} divides images into regions; it makes no saliency maps")
+        raise InputError(f"{chosen} divides images into regions; it makes no saliency maps")
     priors = Priors(model, options) if model.promotes else None
     if priors is None and options.prior is not None:
-        raise InputError(f"{options.model} starts from no prior map; leave --prior out")
+        raise InputError(f"{chosen} starts from no prior map; leave --prior out")
     if options.mask is not None:
         check_mask(options, model, len(files))
     kinds: dict[str, str] = {}
     options.out.mkdir(parents=True, exist_ok=True)
     faults = []
-    for file, name in progress(named(files), desc=Path(options.model).name, unit=" images"):
+    for file, name in progress(named(files), desc=Path(chosen).name, unit=" images"):
         try:
             photo, opaque = read_photo(file)
             prior = None if priors is None else priors.of(file, photo)
@@ -170,6 +179,31 @@ def there() -> list[str]:
     """The names of the models that came with the code."""
     names = (path.stem for path in sorted(WEIGHTS.glob("*.safetensors")))
     return [name for name in names if not name.endswith(".fp16")]
+
+
+def results_of(about: dict[str, Any]) -> Path:
+    """The results file of the run that ended with these weights."""
+    names = ("recipe", "backend", "scale", "seed")
+    return train.RESULTS / f"{Options(**{name: about[name] for name in names}).name}.json"
+
+
+def main_measures(results: dict[str, Any]) -> tuple[str, dict[str, float]]:
+    """The first test, and what the main map measures there."""
+    test, maps = next(iter(results["measures"].items()))
+    return test, next(row for name, row in maps.items() if name not in PRIORS)
+
+
+def best() -> str | None:
+    """Of the models that came with the code and need no prior map, the one with the highest
+    weighted F; one of medium scale goes before any of small scale, measured on fewer images."""
+    merits = {}
+    for name in there():
+        about: dict[str, Any] = read_about(WEIGHTS / f"{name}.safetensors")
+        recipe, results = RECIPES.get(about["recipe"]), results_of(about)
+        if recipe and not recipe.test_priors and recipe.regions == 2 and results.is_file():
+            _, row = main_measures(json.loads(results.read_text(encoding="utf-8")))
+            merits[name] = (about["scale"] == "medium", row["weighted_f"])
+    return max(merits, key=merits.__getitem__, default=None)
 
 
 def weights_file(model: str) -> Path:
@@ -243,9 +277,9 @@ class Priors:
             raise InputError(f"--prior {self.given} does not exist")
         if self.given is not None:
             return
-        if DEFAULT in there():
-            self.first = load(DEFAULT, options.device, options.archives, options.backend)
-            print(f"note: starts from the maps of {DEFAULT}; --prior MAP gives your own")
+        if default := best():
+            self.first = load(default, options.device, options.archives, options.backend)
+            print(f"note: starts from the maps of {default}; --prior MAP gives your own")
         else:
             print("note: starts from a Gaussian at the centre; --prior MAP gives your own")
 

@@ -13,6 +13,7 @@ from reference_models import pack, predict, train
 from reference_models.files import read_about, read_arrays, write_arrays, write_json
 from reference_models.options import InputError, Options
 from reference_models.predict import Predict
+from reference_models.recipes import ScaleName
 from reference_models.torch.backbones import mobilenet_v2
 from reference_models.trainers import new_trainer
 
@@ -35,9 +36,16 @@ def place(tmp_path, monkeypatch):
     torch.use_deterministic_algorithms(False)
 
 
-def ended(recipe: str, folder: Path, inverted: bool = False, size: int = 32) -> Path:
+def ended(
+    recipe: str,
+    folder: Path,
+    inverted: bool = False,
+    size: int = 32,
+    scale: ScaleName = "small",
+    weighted_f: float = 0.7,
+) -> Path:
     """The folder of a finished run, its weights those it began with."""
-    options = Options(recipe=recipe, scale="small", size=size, device="cpu")
+    options = Options(recipe=recipe, scale=scale, size=size, device="cpu")
     if options.plan.backbone is not None:
         torch.manual_seed(0)
         save_file(
@@ -48,7 +56,10 @@ def ended(recipe: str, folder: Path, inverted: bool = False, size: int = 32) -> 
     folder.mkdir(parents=True)
     about = {**options.as_json(), "inverted": inverted}
     write_arrays(folder / "weights.safetensors", new_trainer(options).weights(), about)
-    measures = {"ecssd": {"map": {"mae": 0.1, "max_f": 0.8, "f": 0.75}}}
+    prior, main = (
+        {"mae": 0.1, "max_f": 0.8, "f": 0.75, "weighted_f": value} for value in (0.99, weighted_f)
+    )
+    measures = {"ecssd": {"prior": prior, "map": main, "semantic distance": prior}}
     report = {**options.as_json(), "commit": "0123456789abcdef", "weights_sha256": "aa",
               "images": {"train": 9}, "measures": measures}  # fmt: skip
     write_json(folder / "run.json", report)
@@ -214,10 +225,10 @@ def test_promoting_starts_from_the_prior(place, capsys):
     other = photo(place / "two.png")
     (fault,) = predict.predict(Predict((other,), model=run, prior=place / "priors"))
     assert "no map for" in fault
-    pack.pack(ended(predict.DEFAULT, place / "default"))
+    pack.pack(ended("menet-ce", place / "default"))
     capsys.readouterr()
     saliency()
-    assert f"starts from the maps of {predict.DEFAULT}" in capsys.readouterr().out
+    assert "starts from the maps of menet-ce" in capsys.readouterr().out
     with pytest.raises(InputError, match="leave --prior out"):
         predict.predict(Predict((file,), model=str(place / "default"), prior=place / "priors"))
 
@@ -302,10 +313,38 @@ def test_the_readme_of_the_weights(place):
     pack.pack(ended("metric-head-ce", place / "run"))
     pack.write_readme()
     text = Path("weights/README.md").read_text(encoding="utf-8")
-    assert "| `metric-head-ce` | DUTS-TR, 9 images |" in text
-    assert "ecssd: MAE 0.100, max F 0.800, F 0.750" in text
+    assert "ecssd: MAE 0.100, max F 0.800, F 0.750, weighted F 0.700" in text
+    assert "| `metric-head-ce` (default) | DUTS-TR, 9 images |" in text
     assert "`mobilenet_v2.fp16.safetensors` (" in text
     assert "Apache-2.0" in text
+
+
+def test_the_default_is_the_best_model_there_is(place, capsys):
+    file = photo(place / "one.png")
+    with pytest.raises(InputError, match="holds no model that needs no prior map; give --model"):
+        predict.predict(Predict((file,)))
+    for recipe, more in (
+        ("menet-ce", {"weighted_f": 0.8}),
+        ("menet-metric", {"weighted_f": 0.75}),
+        ("anchors", {"weighted_f": 0.95}),  # Needs a prior.
+        ("regions-cas-4", {"weighted_f": 0.95}),  # Makes no map of what is salient.
+    ):
+        pack.pack(ended(recipe, place / recipe, size=64, **more))
+    assert predict.best() == "menet-ce"
+    assert predict.predict(Predict((file,))) == []
+    pack.pack(ended("fcn-ce-clean", place / "medium", scale="medium", weighted_f=0.72))
+    assert predict.best() == "fcn-ce-clean"
+    pack.write_readme()
+    assert Path("weights/README.md").read_text(encoding="utf-8").count("(default)") == 1
+
+
+def test_a_fine_tuned_backbone_is_packed_with_its_network(place):
+    run = ended("metric-head-ce", place / "run", scale="medium")
+    packed = read_arrays(pack.pack(run))
+    assert any(name.startswith("backbone.") for name in packed)
+    assert [file.name for file in (place / "weights").iterdir()] == ["metric-head-ce.safetensors"]
+    Path("data/mobilenet_v2.fp16.safetensors").unlink()
+    assert predict.predict(Predict((photo(place / "one.png"),))) == []
 
 
 def test_only_runs_whose_results_are_committed_are_packed(place):
@@ -330,7 +369,8 @@ def test_sizes_are_kept(place):
     some = {"x": np.zeros(pack.LARGEST // 2 - 1000, np.float16)}
     pack.write_checked(place / "weights" / "x.safetensors", some, {})
     pack.write_checked(place / "weights" / "y.safetensors", some, {})
-    with pytest.raises(InputError, match="all weights would take 15"):
-        pack.write_checked(place / "weights" / "z.safetensors", some, {})
+    pack.write_checked(place / "weights" / "z.safetensors", some, {})
+    with pytest.raises(InputError, match=r"all weights would take 20\.0 MB, at most 16"):
+        pack.write_checked(place / "weights" / "last.safetensors", some, {})
     with pytest.raises(InputError, match="beyond half precision"):
         pack.half({"x": np.array([1e6], np.float32)})

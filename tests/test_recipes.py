@@ -248,6 +248,8 @@ def test_a_paper_system_runs_from_command_to_report(tmp_path: Path):
     assert set(rows["scenes"]["saliency head"]) == set(NAMES)
     assert rows["scenes"] != rows["scenes, noise 0.29"]
     assert report["schedule"]["size"] == 32
+    assert set(report["inference_seconds"]) == {"1", "8"}
+    assert all(0 < seconds < 60 for seconds in report["inference_seconds"].values())
     with Image.open(tmp_path / "run/sheet.png") as picture:
         assert min(picture.size) > 300
 

@@ -116,6 +116,8 @@ def test_without_results_only_the_papers_figures_stand_there(tmp_path):
 
 
 def test_the_committed_report_is_that_of_the_committed_results():
+    if not (report.ROOT / "reference_models/weights").is_dir():
+        pytest.skip("a source distribution has no rows of test images")
     stale = report.report(report.ROOT / "reference_models/results", check=True)
     assert stale == [], "python -m reference_models.report"
 
