@@ -95,6 +95,7 @@ def run(options: Options, shared: Shared, check: Clock, results: Path = RESULTS)
         "backbone_sha256": options.backbone_sha256,
         "parameters": trainer.parameters,
         "inverted": trained.inverted,
+        "validation_correlation": trained.correlation,
         "measures": rows,
         "seconds": {
             "data": round(read, 1),
@@ -115,8 +116,8 @@ def run(options: Options, shared: Shared, check: Clock, results: Path = RESULTS)
     title = f"{recipe.name} ({options.backend})"
     figures.loss_curve(trained.losses, title, folder / "loss.png")
     contact_sheet(options, data, trained, title, folder / "sheet.png")
-    if trained.inverted:
-        print("note: validation chose one minus the map (recorded as inverted)")
+    for note in trained.notes:
+        print(f"note: {note}")
     print(f"{trained.seconds:.0f} s of training on {trainer.device}; written to {folder}/")
 
 
