@@ -3,17 +3,21 @@
 Run as ``python docs/fill.py`` after ``python -m benchmarks report``; a test runs it with --check.
 """
 
+import json
 import re
 import sys
 from collections.abc import Callable
+from math import ceil, log
 from pathlib import Path
 
 from benchmarks import report
 from benchmarks.measures import DIFFERENCE
+from reference_models.loop import MEANINGFUL
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/losses/weighted-fbeta.md", "docs/benchmarks.md")
+STUCK = ROOT / "docs" / "figures" / "cas_stuck.json"
+PAGES = ("README.md", "docs/losses/cas.md", "docs/losses/weighted-fbeta.md", "docs/benchmarks.md")
 
 
 def tables() -> dict[str, str]:
@@ -28,6 +32,7 @@ def tables() -> dict[str, str]:
         "peers": table("peers", lambda rows: report.peers_tables(rows) + "\n" + report.notes(rows)),
         "robustness": table("robustness", lambda rows: (
             report.robustness_table(rows) + "\n" + report.robustness_notes(rows))),
+        "cas_stuck": stuck_table(json.loads(STUCK.read_text(encoding="utf-8"))),
         "fbeta": measures_table(report.read_rows(RESULTS / "measures.csv")),
     }
 
@@ -57,6 +62,45 @@ def measures_table(rows: report.Rows) -> str:
     row = rows[0]
     return "\n".join([*lines, "", f"{row['device']}; {row['versions']}; commit {row['commit']}.",
                       ""])
+
+
+def stuck_table(results: dict) -> str:
+    """How CAS training ended, for each way of training, and what tells the ends apart."""
+    ends: dict[str, list[dict]] = {"found the object": [], "split by colour": [], "constant": []}
+    for run in results["runs"]:
+        stuck = "constant" if run["spread"] < 0.01 else "split by colour"
+        ends["found the object" if run["correlation"] > MEANINGFUL else stuck].append(run)
+    lines = ["| network | learning rate | " + " | ".join(ends) + " | starts for 99 % |",
+             "|---|---|" + "---|" * (len(ends) + 1)]
+    for network, way in dict.fromkeys((run["network"], run["way"]) for run in results["runs"]):
+        counts = [sum((run["network"], run["way"]) == (network, way) for run in runs)
+                  for runs in ends.values()]
+        stuck = sum(counts[1:]) / sum(counts)
+        starts = ceil(log(0.01) / log(stuck)) if stuck else 1
+        cells = [network, way, *map(str, counts), str(starts)]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "| | " + " | ".join(ends) + " |", "|---|" + "---|" * len(ends)]
+    for key, name in {
+        "loss": "loss of the last epoch",
+        "correlation": "correlation of map and masks, over all images",
+        "correlation_in_an_image": "the same in a single image, on average",
+        "correlation_with_colour": "the map's correlation with what colour tells of it",
+    }.items():
+        spans = (span([run[key] for run in runs]) for runs in ends.values())
+        lines.append(f"| {name} | " + " | ".join(spans) + " |")
+    used = ", ".join(f"{name} {results['versions'][name]}" for name in ("python", "torch"))
+    return "\n".join([
+        *lines, "",
+        f"Seeds of each: {len({run['seed'] for run in results['runs']})}. {results['images']} "
+        f"generated scenes of {results['side']}², {results['steps']} steps of {results['batch']} "
+        f"with Adam, measured on 40 others. {results['device']}; {used}; commit "
+        f"{results['commit'][:12]}; `python docs/figures/cas_stuck.py`.", "",
+    ])  # fmt: skip
+
+
+def span(values: list[float]) -> str:
+    ends = dict.fromkeys(f"{end(values):.2f}".replace("-0.00", "0.00") for end in (min, max))
+    return " to ".join(ends).replace("-", "−")
 
 
 def filled(text: str, texts: dict[str, str]) -> str:

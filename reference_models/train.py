@@ -112,6 +112,7 @@ def run_alone(
         "backbone_sha256": options.backbone_sha256,
         "parameters": trainer.parameters,
         "inverted": trained.inverted,
+        "validation_correlation": trained.correlation,
         "measures": rows,
         "seconds": {
             "data": round(read, 1),
@@ -137,8 +138,8 @@ def run_alone(
     title = f"{recipe.name} ({options.backend})"
     figures.loss_curve(trained.losses, title, folder / "loss.png")
     contact_sheet(options, data, trained, title, folder / "sheet.png")
-    if trained.inverted:
-        print("note: validation chose one minus the map (recorded as inverted)")
+    for note in trained.notes:
+        print(f"note: {note}")
     print(f"{trained.seconds:.0f} s of training on {trainer.device}; written to {folder}/")
 
 

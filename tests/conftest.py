@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Iterator
+from mmap import PAGESIZE
+from pathlib import Path
 
 import hypothesis
 import jax
@@ -22,9 +24,17 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 @pytest.fixture(autouse=True, scope="module")
 def _forget_what_was_compiled() -> Iterator[None]:
-    """JAX keeps a program for each shape and option: gigabytes over the whole suite."""
+    """JAX keeps a program for each shape and option: gigabytes over the whole suite. Modules share
+    many of them, so they are kept while they are few."""
     yield
-    jax.clear_caches()
+    if resident() > 2 * 2**30:
+        jax.clear_caches()
+
+
+def resident() -> float:
+    """Bytes of memory that this process holds; infinite where the system does not tell."""
+    pages = Path("/proc/self/statm")
+    return int(pages.read_text().split()[1]) * PAGESIZE if pages.exists() else float("inf")
 
 
 @pytest.fixture(params=list(BACKENDS))

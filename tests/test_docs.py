@@ -1,5 +1,6 @@
 """Every Python block of README and docs runs; their links and tables are true."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from reference_models.loop import MEANINGFUL
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -61,6 +64,19 @@ def test_every_picture_of_a_loss_can_be_drawn_and_is_shown(tmp_path: Path) -> No
 def test_tables_are_those_of_the_results() -> None:
     subprocess.run([sys.executable, "docs/fill.py", "--check"], check=True, cwd=ROOT,
                    env={"PYTHONPATH": str(ROOT)})
+
+
+def test_what_the_page_says_of_stuck_cas_runs() -> None:
+    """Correlations tell them from the others, and so does the loss where all else is equal."""
+    runs = json.loads((ROOT / "docs/figures/cas_stuck.json").read_text(encoding="utf-8"))["runs"]
+    assert {0.6 < run["correlation"] < 0.65 for run in runs} == {False}
+    assert f"below {MEANINGFUL}." in (ROOT / "docs/losses/cas.md").read_text(encoding="utf-8")
+    for way in {(run["network"], run["way"]) for run in runs}:
+        alike = [run for run in runs if (run["network"], run["way"]) == way]
+        stuck = [run["loss"] for run in alike if run["correlation"] < MEANINGFUL]
+        found = [run["loss"] for run in alike if run["correlation"] > MEANINGFUL]
+        assert len(alike) == 20
+        assert max(found) < min(stuck, default=0), way
 
 
 def test_readme_commands_are_those_of_the_gate() -> None:

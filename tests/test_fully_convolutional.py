@@ -14,12 +14,12 @@ LOSSES = ("ce", "cace", "cace-pixel", "cas")
 HEADS = ("fcn", "deeplab")
 
 
-def trained(
-    system: nn.Module, steps: int, size: int = 32, exchanged: bool = False, rate: float = 3e-3
-) -> None:
-    """Train on scenes; with `exchanged`, the labels of every other image are exchanged."""
-    optimizer = torch.optim.Adam(system.parameters(), lr=rate)
-    batches = [a_batch(8, size, seed=seed) for seed in range(15)]
+def trained(system: nn.Module, steps: int, exchanged: bool = False) -> float:
+    """Train on scenes; with `exchanged`, the labels of every other image are exchanged. Returns
+    the mean loss of the last 15 steps, which see every image once."""
+    optimizer = torch.optim.Adam(system.parameters(), lr=3e-3)
+    batches = [a_batch(8, seed=seed) for seed in range(min(steps, 15))]
+    losses = []
     for step in range(steps):
         batch = batches[step % len(batches)]
         if exchanged:
@@ -27,8 +27,11 @@ def trained(
             labels[::2] = 1 - labels[::2]
             batch = batch._replace(labels=labels)
         optimizer.zero_grad()
-        system.loss(output_of(system, batch), batch).backward()
+        loss = system.loss(output_of(system, batch), batch)
+        loss.backward()
         optimizer.step()
+        losses.append(loss.item())
+    return sum(losses[-15:]) / len(losses[-15:])
 
 
 def a_system(loss: str, seed: int = 0, **options: object) -> FullyConvolutional:
@@ -112,14 +115,21 @@ def test_exchanged_labels_change_the_weights_of_cross_entropy():
 
 
 def test_cas_learns_the_generated_scenes_from_exchanged_labels():
-    """Either channel may come to stand for the object, so the difference has either sign."""
-    system = a_system("cas")
-    trained(system, 250, size=64, exchanged=True)
-    batch = a_batch(24, 64, seed=1000)
+    """Either channel may come to stand for the object, so the difference has either sign.
+
+    Some starts get stuck (docs/losses/cas.md), and the loss tells: of 20 seeds here 8 ended between
+    -0.57 and -0.76, with differences up to 0.37, the others below -1.4. Another start is the way
+    out, and ten of them are all stuck once in ten thousand times.
+    """
+    for seed in range(10):
+        system = a_system("cas", seed=seed)
+        if trained(system, 120, exchanged=True) < -1.1:
+            break
+    batch = a_batch(24, seed=1000)
     with torch.no_grad():
         saliency = system.maps(output_of(system, batch), batch)["map"]
     salient = batch.labels == 1
-    assert (saliency[salient].mean() - saliency[~salient].mean()).abs() > 0.4
+    assert (saliency[salient].mean() - saliency[~salient].mean()).abs() > 0.6
 
 
 def test_zero_scores_are_a_saddle_that_cas_never_leaves():

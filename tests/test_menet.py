@@ -138,6 +138,7 @@ def test_it_learns_the_generated_scenes(system, steps):
     batch = a_batch(24, 64, seed=1000)
     with torch.no_grad():
         maps = system.maps(output_of(system, batch), batch)
+    # Ten seeds: 0.55 and more in MEnet's saliency head, 0.70 in its other map, 0.85 for the heads.
     salient = batch.labels == 1
     for one in maps.values():
         assert one[salient].mean() > one[~salient].mean() + 0.3
