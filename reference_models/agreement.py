@@ -6,7 +6,6 @@ its own way.
 """
 
 import json
-import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -16,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
+from reference_models.commands import command
 from reference_models.files import write_json
 from reference_models.loop import drawn
 from reference_models.machine import commit, hardware, progress, versions
@@ -112,7 +112,7 @@ def apart_in_the_end(one: Steps, steps: int = 20) -> float:
 
 
 def main() -> None:
-    try:
+    with command():
         agreement = tyro.cli(Agreement, prog="python -m reference_models.agreement", config=(
             tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff,
         ))  # fmt: skip
@@ -135,8 +135,6 @@ def main() -> None:
             one = compare(options, agreement.steps, shared)
             write_json(file, one)
             print(f"{name}: {apart(one):.1e} of the loss apart, {apart(one, 10):.1e} in ten steps")
-    except InputError as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

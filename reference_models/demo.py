@@ -1,6 +1,5 @@
 """`python -m reference_models.demo`: half of the training labels swapped. What breaks, what not."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,12 +8,13 @@ import numpy as np
 import tyro
 
 from reference_models import figures
+from reference_models.commands import command
 from reference_models.data import Data
 from reference_models.files import Arrays, claim, write_json
 from reference_models.loop import clock, train
 from reference_models.machine import commit, versions
 from reference_models.measures import Measures, measure, one_line
-from reference_models.options import InputError, Options
+from reference_models.options import Options
 from reference_models.train import load_data
 from reference_models.trainers import new_trainer
 
@@ -42,10 +42,8 @@ def main(
         out: Where to write; by default runs/demo-BACKEND-SEED.
     """
     folder = out or Path("runs") / f"demo-{backend}-{seed}"
-    try:
+    with command():
         demo(Options(backend=backend, steps=steps, seed=seed, out=folder))
-    except InputError as error:
-        sys.exit(f"error: {error}")
 
 
 def demo(options: Options) -> None:

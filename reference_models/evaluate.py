@@ -1,6 +1,5 @@
 """`python -m reference_models.evaluate MAPS --masks DATA`: measure saliency maps, or a network."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
+from reference_models.commands import command
 from reference_models.data import Data, Sources, read_test
 from reference_models.files import read_about, write_json
 from reference_models.loop import clock
@@ -62,13 +62,11 @@ class Options:
 
 
 def main() -> None:
-    try:
+    with command():
         options = tyro.cli(Options, prog="python -m reference_models.evaluate", config=(
             tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff,
         ))  # fmt: skip
         run(options)
-    except InputError as error:
-        sys.exit(f"error: {error}")
 
 
 def run(options: Options) -> None:

@@ -4,12 +4,13 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from reference_models.data import Data
 from reference_models.options import InputError, Options, some
@@ -29,8 +30,13 @@ def claim(folder: Path, options: Options, data: Data) -> None:
     wanted = as_json | {"data_sha256": data.sha256, "backbone_sha256": options.backbone_sha256}
     record = folder / "options.json"
     if record.is_file():
-        there = json.loads(record.read_text(encoding="utf-8"))
-        old, new = there | there.get("schedule", {}), wanted | wanted["schedule"]
+        try:
+            there = json.loads(record.read_text(encoding="utf-8"))
+            old, new = there | there.get("schedule", {}), wanted | wanted["schedule"]
+        except (ValueError, TypeError, AttributeError):
+            raise InputError(
+                f"{record} is damaged; delete {folder} to start anew, or give another --out"
+            ) from None
         differing = [key for key in new if key != "schedule" and new[key] != old.get(key)]
         if differing:
             changes = ", ".join(f"{key} {old.get(key)!r} -> {new[key]!r}" for key in differing)
@@ -71,13 +77,27 @@ def alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends without an error."""
+    """A temporary path beside `path`, renamed to it when the block ends without an error: `path` is
+    the old file or the new one, whole, even after a power cut."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial
+        to_disk(partial)
         os.replace(partial, path)
+        to_disk(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if path.is_dir() and os.name == "nt":  # Windows opens no folders.
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, content: dict[str, object]) -> None:
@@ -87,20 +107,57 @@ def write_json(path: Path, content: dict[str, object]) -> None:
 
 
 def write_arrays(path: Path, arrays: Arrays, about: dict[str, object]) -> None:
+    """A safetensors file with a note on the arrays and their fingerprint."""
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    noted = {**about, FINGERPRINT: fingerprint(contiguous)}
+    # One entry: the order of several is random, and the same run must give the same bytes. Written
+    # by us, as the package would leave the file readable to its owner alone.
     with whole(path) as partial:
-        contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-        # One entry: the order of several is random, and the same run shall give the same bytes.
-        save_file(contiguous, partial, metadata={"about": json.dumps(about)})
+        partial.write_bytes(save(contiguous, metadata={"about": json.dumps(noted)}))
 
 
-def read_arrays(path: Path) -> Arrays:
-    return load_file(path)
+RETRAIN = "give another, or train it again"
 
 
-def read_about(path: Path) -> dict[str, object]:
-    """What `write_arrays` was told about the arrays."""
-    with safe_open(path, "np") as file:
-        return json.loads(file.metadata()["about"])
+def read_arrays(path: Path, repair: str = RETRAIN) -> Arrays:
+    """The arrays of a safetensors file; those that `write_arrays` wrote are checked for damage."""
+    try:
+        with safe_open(path, "np") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            about = json.loads((file.metadata() or {}).get("about", "{}"))
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged, or no safetensors file ({error}); {repair}") from None
+    wanted = about.get(FINGERPRINT) if isinstance(about, dict) else None
+    if wanted is not None and wanted != fingerprint(arrays):
+        raise InputError(f"{path} is damaged: its data are not those that were written; {repair}")
+    return arrays
+
+
+def read_about(path: Path, repair: str = RETRAIN) -> dict[str, Any]:
+    """What `write_arrays` noted about the arrays."""
+    try:
+        with safe_open(path, "np") as file:
+            about = json.loads((file.metadata() or {}).get("about", "null"))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise InputError(f"{path} is damaged, or no safetensors file ({error}); {repair}") from None
+    if not isinstance(about, dict):
+        raise InputError(
+            f"{path} does not say what it is, as files that `python -m reference_models.train` "
+            f"writes do; {repair}"
+        )
+    return about
+
+
+FINGERPRINT = "sha256_of_arrays"
+
+
+def fingerprint(arrays: Arrays) -> str:
+    """Equal for equal weights, bit by bit."""
+    digest = sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]))
+    return digest.hexdigest()
 
 
 def misfits(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

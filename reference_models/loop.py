@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Event
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -93,8 +92,17 @@ class Trainer(Protocol):
         """True in every process as soon as it is in one."""
 
 
+MINUTES_OVER = 75
+"""The exit status of a command whose --minutes are over before its work is done: EX_TEMPFAIL."""
+
+
 class OutOfTime(Exception):
     """The minutes given are over, or someone asked to stop; everything is saved."""
+
+    def __init__(self, status: int = MINUTES_OVER) -> None:
+        self.status = status
+        """What the command is to exit with."""
+
 
 
 MEANINGFUL = 0.63
@@ -106,30 +114,34 @@ Clock = Callable[[], None]
 
 
 def clock(
-    minutes: float | None = None, begun: float = 0.0, stop: Callable[[], bool] = bool
+    minutes: float | None = None, begun: float = 0.0, stop: Callable[[], int | None] = lambda: None
 ) -> Clock:
     """`begun` is the `time.monotonic()` from which the minutes count; None of them: for ever, or
-    until `stop()`."""
+    until `stop()` gives the number of a signal."""
 
     def check() -> None:
-        if stop() or (minutes is not None and time.monotonic() - begun > 60 * minutes):
+        if number := stop():
+            raise OutOfTime(128 + number)
+        if minutes is not None and time.monotonic() - begun > 60 * minutes:
             raise OutOfTime
 
     return check
 
 
-def asked_to_stop() -> Callable[[], bool]:
-    """From now on the first Ctrl-C, or SIGTERM, only makes the result true: work ends at a step,
-    where it can be saved. The second one ends it at once."""
-    asked = Event()
+def asked_to_stop() -> Callable[[], int | None]:
+    """From now on the first Ctrl-C, SIGTERM or SIGHUP only makes its number the result: work ends
+    at a step, where it can be saved. The second one ends it at once."""
+    asked: list[int] = []
 
     def ask(number: int, _: object) -> None:
-        asked.set()
+        asked.append(number)
         signal.signal(number, usual[number])
         print("\nstopping after this step; once more stops at once", file=sys.stderr)
 
-    usual = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    return asked.is_set
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")
+               if hasattr(signal, name)]  # fmt: skip
+    usual = {number: signal.signal(number, ask) for number in numbers}
+    return lambda: asked[0] if asked else None
 
 
 @dataclass(frozen=True)
@@ -215,9 +227,7 @@ def fit(
     if trainer.agreed(there) and trainer.agreed(not there):
         raise InputError(f"some processes find {checkpoint} and some do not; all need one folder")
     if there:
-        arrays = read_arrays(checkpoint)
-        losses, before = arrays.pop("run/losses").tolist(), float(arrays.pop("run/seconds")[0])
-        trainer.restore(arrays)
+        losses, before = resume(trainer, checkpoint)
         if trainer.leader:
             tqdm.write(f"resumed after step {len(losses)} of {plan.steps} from {checkpoint}")
     elif options.resume:
@@ -234,12 +244,12 @@ def fit(
     def seconds() -> float:
         return before + time.monotonic() - begun
 
-    def over() -> bool:
+    def over() -> OutOfTime | None:
         try:
             check()
-        except OutOfTime:
-            return True
-        return False
+        except OutOfTime as stopped:
+            return stopped
+        return None
 
     bar = progress(
         range(len(losses), plan.steps),
@@ -250,9 +260,10 @@ def fit(
         disable=not trainer.leader,
     )
     for step in bar:
-        if trainer.agreed(over()):
+        stopped = over()
+        if trainer.agreed(stopped is not None):
             save()
-            raise OutOfTime
+            raise stopped or OutOfTime
         draw = drawn(len(images), images.images.shape[1], plan, options.seed, step)
         loss = trainer.step(draw)
         if not math.isfinite(loss):
@@ -265,6 +276,22 @@ def fit(
     total = seconds()
     save()
     return losses, total
+
+
+def resume(trainer: Trainer, checkpoint: Path) -> tuple[list[float], float]:
+    """Take up a checkpoint; returns the losses and the seconds until it was written."""
+    arrays = read_arrays(checkpoint, repair=START_ANEW)
+    try:
+        losses, before = arrays.pop("run/losses").tolist(), float(arrays.pop("run/seconds")[0])
+        if losses and not any(name.startswith("optimizer/") for name in arrays):
+            raise InputError("the optimizer's state is missing")
+        trainer.restore(arrays)
+    except (InputError, KeyError, ValueError, RuntimeError, IndexError) as error:
+        raise InputError(f"{checkpoint} does not fit this run ({error}); {START_ANEW}") from None
+    return losses, before
+
+
+START_ANEW = "delete it to start anew"
 
 
 def drawn(count: int, size: int, plan: Scale, seed: int, step: int) -> Draw:

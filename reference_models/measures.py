@@ -1,12 +1,15 @@
-"""The field's measures of a set of saliency maps, by pysodmetrics and scikit-learn."""
+"""The field's measures of a set of saliency maps, most of them by pysodmetrics."""
 
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import cache, partial
+from multiprocessing.process import BaseProcess
+from threading import Thread
 from typing import TypedDict
 
 import numpy as np
@@ -98,8 +101,14 @@ def measure_each(
         )
     if workers is None:
         workers = cores() if len(masks) > WORTH_A_POOL else 1
-    run = map if workers == 1 else partial(pool(workers).map, chunksize=8)
-    return list(run(partial(one_image, names=tuple(names)), range(len(maps)), maps, masks))
+    one = partial(one_image, names=tuple(names))
+    if workers == 1:
+        return list(map(one, range(len(maps)), maps, masks))
+    try:
+        return list(pool(workers).map(one, range(len(maps)), maps, masks, chunksize=8))
+    except BaseException:  # A fault, or Ctrl-C.
+        end_pool(workers)
+        raise
 
 
 def means(rows: Sequence[Row], names: Sequence[str]) -> Measures:
@@ -216,15 +225,53 @@ def exact_weighted_f(unit: np.ndarray, mask: np.ndarray, names: tuple[str, ...])
 def pool(workers: int) -> ProcessPoolExecutor:
     """Kept for the next set of maps: the processes take seconds to start."""
     spawn = multiprocessing.get_context("spawn")  # A fork would copy the threads' locks.
-    return ProcessPoolExecutor(workers, mp_context=spawn, initializer=one_thread)
+    executor = ProcessPoolExecutor(workers, mp_context=spawn, initializer=begin_worker)
+    # Ctrl-C is for the process that waits for the others, also while they start: they inherit
+    # what is blocked here.
+    with no_interrupts():
+        for _ in range(workers):
+            executor.submit(int)
+    return executor
 
 
-def one_thread() -> None:
-    """Cores are shared out among processes; their threads would only get in each other's way."""
+def end_pool(workers: int) -> None:
+    """At once: without this Python would first start every worker and end the work in hand."""
+    executor = pool(workers)
+    pool.cache_clear()
+    processes = list(executor._processes.values())  # Python 3.14 has a public way.
+    executor.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+
+
+@contextmanager
+def no_interrupts() -> Iterator[None]:
+    """Ctrl-C waits until the block has ended. Windows cannot do that."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def begin_worker() -> None:
+    """Take one thread, as cores are shared out among processes, and end with the parent."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits for them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        Thread(target=end_with, args=(parent,), daemon=True).start()
+
+
+def end_with(parent: BaseProcess) -> None:
+    """However the parent dies: it may not live to send its workers home."""
+    parent.join()
+    os._exit(1)
 
 
 LABELS = {

@@ -60,8 +60,9 @@ class Options:
     """Where a row for the report goes, if the recipe is run as it stands; by default
     reference_models/results."""
     minutes: float | None = None
-    """Stop cleanly once so many minutes are over, after the step in hand, or after the set in hand
-    where images are read or measured; the same command goes on later."""
+    """Stop cleanly once so many minutes are over, after the step in hand or a few hundred measured
+    images, with exit status 75; the same command goes on later. Ctrl-C stops as cleanly (130), as
+    do SIGTERM (143) and SIGHUP (129)."""
     resume: bool = False
     """Insist on going on: an error where there is no checkpoint."""
     seed: int = 0

@@ -4,7 +4,6 @@ They go to reference_models/weights in half precision, with a README of what eac
 """
 
 import json
-import sys
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ import numpy as np
 import tyro
 
 from reference_models.claims import SETS
+from reference_models.commands import command
 from reference_models.files import Arrays, read_about, read_arrays, whole, write_arrays
 from reference_models.measures import LABELS
 from reference_models.options import InputError, Options
@@ -48,13 +48,11 @@ def main(runs: Annotated[tuple[Path, ...], tyro.conf.Positional]) -> None:
     Args:
         runs: Run folders whose results are in reference_models/results.
     """
-    try:
+    with command():
         for run in runs:
             file = pack(run)
             print(f"{file}: {file.stat().st_size / 1e6:.2f} MB")
         write_readme()
-    except InputError as error:
-        sys.exit(f"error: {error}")
 
 
 def pack(run: Path) -> Path:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import tyro
@@ -14,6 +14,7 @@ from PIL import Image
 
 from reference_models import train
 from reference_models.claims import PRIORS
+from reference_models.commands import command
 from reference_models.data import Images
 from reference_models.figures import save
 from reference_models.files import read_about, whole
@@ -32,7 +33,7 @@ from reference_models.reading import (
     mask_notes,
     open_image,
 )
-from reference_models.recipes import RECIPES, Recipe
+from reference_models.recipes import RECIPES, Recipe, ScaleName
 from reference_models.scoring import WEIGHTS as RUN_WEIGHTS
 from reference_models.scoring import as_stored, restored
 from saliency_losses.plotting import explain
@@ -122,12 +123,10 @@ class Model:
 
 
 def main() -> None:
-    try:
+    with command():
         failed = predict(tyro.cli(Predict, prog="python -m reference_models.predict", config=(
             tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff,
         )))  # fmt: skip
-    except InputError as error:
-        sys.exit(f"error: {error}")
     sys.exit(1 if failed else 0)
 
 
@@ -242,24 +241,28 @@ def options_of(
     file: Path, device: Literal["auto", "cpu", "cuda"], archives: Path | None = None
 ) -> Options:
     """The options under which a network of the file's shape is built."""
+    about = read_about(file)
     try:
-        about: dict[str, Any] = read_about(file)
-        name, scale, schedule = about["recipe"], about["scale"], about["schedule"]
-    except Exception as error:  # The reader raises errors of its own.
+        name, schedule = about["recipe"], about["schedule"]
+        if name not in RECIPES:
+            raise InputError(f"{file} is of the recipe {name!r}, which does not exist any more")
+        for key, allowed in (("backend", ("torch", "jax")), ("scale", get_args(ScaleName))):
+            if about[key] not in allowed:
+                raise InputError(f"{file} is of the {key} {about[key]!r}, not of {allowed}")
+        backbone = schedule["backbone"] or {}
+        options = Options(
+            recipe=name, backend=about["backend"], scale=about["scale"], size=schedule["size"],
+            backbone=backbone.get("name"), padding=backbone.get("padding"), device=device,
+            archives=archives,
+        )  # fmt: skip
+        plan = as_stored(options)["schedule"]
+        fits = all(plan[key] == schedule[key] for key in ("backbone", "backbone_rate", "options"))
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{file} does not say what it is; give a weights.safetensors that "
-            f"`python -m reference_models.train` wrote ({error})"
+            f"{file} does not say what it is ({type(error).__name__}: {error}); give a "
+            "weights.safetensors that `python -m reference_models.train` wrote"
         ) from None
-    if name not in RECIPES:
-        raise InputError(f"{file} is of the recipe {name!r}, which does not exist any more")
-    backbone = schedule["backbone"] or {}
-    options = Options(
-        recipe=name, backend=about["backend"], scale=scale, size=schedule["size"],
-        backbone=backbone.get("name"), padding=backbone.get("padding"), device=device,
-        archives=archives,
-    )  # fmt: skip
-    plan = as_stored(options)["schedule"]
-    if any(plan[key] != schedule[key] for key in ("backbone", "backbone_rate", "options")):
+    if not fits:
         raise InputError(f"{file} was trained with sizes that the recipe {name} has no more")
     return options
 

@@ -31,11 +31,11 @@ from reference_models.claims import (
     number,
     row,
 )
+from reference_models.commands import command
 from reference_models.files import whole
 from reference_models.intervals import Interval, intervals
 from reference_models.markdown import anchor, folded, short, table
 from reference_models.measures import LABELS
-from reference_models.options import InputError
 from reference_models.per_image import Measured, PerImage
 from reference_models.recipes import DISTORTED, RECIPES, ScaleName
 from reference_models.runs import ROOT, Result, Results, read, runs_text
@@ -759,10 +759,8 @@ def main(
         check: Write nothing; fail where a file is not what would be written.
         root: The folder that holds docs/ and reference_models/.
     """
-    try:
+    with command():
         stale = report(results, root, check)
-    except InputError as error:
-        sys.exit(f"error: {error}")
     if check and stale:
         sys.exit(f"not up to date: {', '.join(stale)}; run python -m reference_models.report")
 

@@ -162,4 +162,5 @@ def restored(file: Path, options: Options) -> Trained:
         raise InputError(
             f"{file} does not fit {options.recipe} as it is now; train it again ({error})"
         ) from None
-    return Trained(trainer, [], 0.0, inverted=read_about(file)["inverted"])
+    inverted = read_about(file).get("inverted", False)
+    return Trained(trainer, [], 0.0, inverted=bool(inverted))

@@ -15,6 +15,7 @@ from typing import Literal
 import tyro
 
 from reference_models import train
+from reference_models.commands import command
 from reference_models.data import ARCHIVES, DETECTORS
 from reference_models.files import Busy, whole
 from reference_models.loop import Clock, OutOfTime, asked_to_stop, clock
@@ -72,7 +73,9 @@ class Sweep:
     """Seed 0 of every recipe comes before seed 1 of any. Default: 0, 1 and 2 at medium scale, 0 at
     small."""
     minutes: float | None = None
-    """Stop cleanly once so many minutes are over, after the step or the test set in hand."""
+    """Stop cleanly once so many minutes are over, after the step in hand or a few hundred measured
+    images, with exit status 75. Ctrl-C stops as cleanly (130), as do SIGTERM (143) and SIGHUP
+    (129)."""
     archives: Path | None = None
     """The folder of the data sets and backbones; by default data/ or ../shared/data."""
     stage: tuple[Path, ...] = ()
@@ -158,7 +161,7 @@ def with_needs(sweep: Sweep, wanted: Sequence[Run]) -> list[Run]:
 
 def main() -> None:
     begun = time.monotonic()
-    try:
+    with command():
         sweep = tyro.cli(Sweep, prog="python -m reference_models.sweep", config=(
             tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff,
         ))  # fmt: skip
@@ -172,8 +175,6 @@ def main() -> None:
                 print(f"{run.recipe} --seed {run.seed}")
             return
         failed = go(sweep, left, clock(sweep.minutes, begun, asked_to_stop()))
-    except InputError as error:
-        sys.exit(f"error: {error}")
     sys.exit(1 if failed else 0)
 
 
@@ -209,10 +210,12 @@ def stage(sweep: Sweep) -> list[str]:
 
 def go(sweep: Sweep, left: list[Run], check: Clock) -> list[Run]:
     """Run what is left, in one process, so that data and features are read once; returns the runs
-    that failed. What another sweep is at work on, or has ended meanwhile, is its own."""
+    that failed. What another sweep is at work on, or has ended meanwhile, is its own. Raises
+    `OutOfTime` where time ended it."""
     shared, ended, waiting = train.Shared(), 0, list(left)
     failed: list[Run] = []
     elsewhere: list[Run] = []
+    stopped: OutOfTime | None = None
     try:
         for run in left:
             check()
@@ -236,12 +239,13 @@ def go(sweep: Sweep, left: list[Run], check: Clock) -> list[Run]:
                 elsewhere.append(run)
             except Exception as error:  # The others run whatever is wrong with this one.
                 failed.append(run)
-                if not isinstance(error, InputError):
+                if not isinstance(error, (InputError, OSError)):
                     traceback.print_exc()
                 print(f"FAILED {run.recipe}, seed {run.seed}: {error}", flush=True)
             waiting.remove(run)
-    except OutOfTime:
+    except OutOfTime as error:
         print("stopped; the same command goes on from the last step")
+        stopped = error
     counts = [f"{ended} done", f"{len(failed)} failed", f"{len(waiting)} left"]
     if elsewhere:
         counts.append(f"{len(elsewhere)} with another sweep")
@@ -249,6 +253,8 @@ def go(sweep: Sweep, left: list[Run], check: Clock) -> list[Run]:
     for word, runs in (("failed", failed), ("left", waiting), ("with another sweep", elsewhere)):
         for run in runs:
             print(f"{word}: {run.recipe}, seed {run.seed}")
+    if stopped is not None:
+        raise stopped
     return failed
 
 

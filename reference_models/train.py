@@ -1,23 +1,22 @@
 """`python -m reference_models.train RECIPE`: train a network, measure it, show it."""
 
-import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import tyro
 
 from reference_models import figures, per_image
+from reference_models.commands import command
 from reference_models.data import Data, Sources, load
-from reference_models.files import Arrays, alone, claim, write_arrays, write_json
+from reference_models.files import alone, claim, fingerprint, write_arrays, write_json
 from reference_models.loop import Clock, OutOfTime, Trained, Trainer, asked_to_stop, clock, train
 from reference_models.machine import commit, hardware, versions
 from reference_models.measures import one_line
-from reference_models.options import InputError, Options
+from reference_models.options import Options
 from reference_models.recipes import CONTROLS, RECIPES
 from reference_models.scoring import (
     WEIGHTS,
@@ -44,7 +43,7 @@ class Shared:
 
 def main() -> None:
     begun = time.monotonic()
-    try:
+    with command():
         options = tyro.cli(Options, prog="python -m reference_models.train", config=(
             tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff,
         ))  # fmt: skip
@@ -53,11 +52,11 @@ def main() -> None:
                 print(f"{recipe.name:44}{recipe.about}")
             return
         check = clock(options.minutes, begun, asked_to_stop())
-        run(options, Shared(), check, options.results or RESULTS)
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except OutOfTime:
-        print("stopped; the same command goes on from the last step")
+        try:
+            run(options, Shared(), check, options.results or RESULTS)
+        except OutOfTime:
+            print("stopped; the same command goes on from the last step")
+            raise
 
 
 def run(options: Options, shared: Shared, check: Clock, results: Path = RESULTS) -> None:
@@ -192,15 +191,6 @@ def without_priors(options: Options, data: Data) -> list[str]:
     if any(starts_from(options.chosen, test) != ("centre",) for test in data.tests):
         return []
     return [f"{options.data} has no priors/: a Gaussian at the centre stands for every prior map"]
-
-
-def fingerprint(arrays: Arrays) -> str:
-    """Equal for equal weights, bit by bit."""
-    digest = sha256()
-    for name in sorted(arrays):
-        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
-        digest.update(np.ascontiguousarray(arrays[name]))
-    return digest.hexdigest()
 
 
 def curve(losses: list[float], points: int = 200) -> list[float]:

@@ -130,7 +130,8 @@ def test_it_goes_on_where_the_minutes_ended(asked, ran, capsys):
 
     runs = left(wanted)
     assert len(runs) == 4
-    assert go(wanted, runs, check) == []
+    with pytest.raises(OutOfTime):
+        go(wanted, runs, check)
     assert capsys.readouterr().out.endswith(
         "2 done, 0 failed, 2 left\nleft: zoomout-ce-2x-background, seed 0\n"
         "left: zoomout-ce-band, seed 0\n"
@@ -143,7 +144,8 @@ def test_it_goes_on_where_the_minutes_ended(asked, ran, capsys):
 def test_a_run_that_the_minutes_end_is_left(asked, ran, capsys):
     ran.broken["zoomout-ce"] = OutOfTime()
     wanted = asked("zoomout-ce", seeds=(0,))
-    assert go(wanted, left(wanted), never) == []
+    with pytest.raises(OutOfTime):
+        go(wanted, left(wanted), never)
     assert "0 done, 0 failed, 1 left\nleft: zoomout-ce, seed 0" in capsys.readouterr().out
 
 
@@ -256,6 +258,10 @@ def test_exit_status(asked, ran, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         sweep.main()
     assert ended.value.code == 1
+    ran.broken["zoomout-ce"] = OutOfTime()
+    with pytest.raises(SystemExit) as ended:
+        sweep.main()
+    assert ended.value.code == 75
     ran.broken.clear()
     with pytest.raises(SystemExit) as ended:
         sweep.main()

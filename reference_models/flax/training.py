@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from reference_models.data import Images
-from reference_models.files import Arrays
+from reference_models.files import Arrays, misfits
 from reference_models.flax.anchors import AnchorNetwork
 from reference_models.flax.backbones import (
     Depthwise,
@@ -229,7 +229,11 @@ class FlaxTrainer:
     def restore(self, state: Arrays) -> None:
         kind = "weights/"
         self.load({n.removeprefix(kind): a for n, a in state.items() if n.startswith(kind)})
-        moments = [state[f"optimizer/{name}"] for name in flatten(self.moments)]
+        wanted = {f"optimizer/{name}": array for name, array in flatten(self.moments).items()}
+        given = {name: array for name, array in state.items() if name[:10] == "optimizer/"}
+        if fault := misfits(given, wanted):
+            raise InputError(f"of the optimizer's arrays are {fault}")
+        moments = [given[name] for name in wanted]
         tree = jax.tree.unflatten(jax.tree.structure(self.moments), moments)
         self.moments = self.spread(tree, self.everywhere)
 

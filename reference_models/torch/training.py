@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DistributedSampler
 
 from reference_models.data import Images
-from reference_models.files import Arrays
+from reference_models.files import Arrays, misfits
 from reference_models.loop import Draw, Seen, one_cycle
 from reference_models.machine import progress
 from reference_models.options import InputError, Options, some
@@ -238,6 +238,16 @@ class TorchTrainer:
                 moments.setdefault(int(index), {})[moment] = torch.from_numpy(array)
         self.load(weights)
         groups = self.optimizer.state_dict()["param_groups"]
+        if moments:  # There are none before the first step.
+            learnt = [p for group in self.optimizer.param_groups for p in group["params"]]
+            wanted = {
+                f"optimizer/{place}/{name}": like
+                for place, p in enumerate(learnt)
+                for name, like in (("step", np.zeros(())), ("exp_avg", p), ("exp_avg_sq", p))
+            }
+            given = {name: array for name, array in state.items() if name[:10] == "optimizer/"}
+            if fault := misfits(given, wanted):
+                raise InputError(f"of the optimizer's arrays are {fault}")
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         for parameter, held in self.optimizer.state.items():
             for name, moment in held.items():
