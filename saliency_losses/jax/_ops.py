@@ -524,7 +524,8 @@ def resize(x: Array, size: Sequence[int]) -> Array:
     # Its weights may sum to 1 and a rounding.
     pixels = tuple(range(1, x.ndim - 1))
     low, high = x.min(pixels, keepdims=True), x.max(pixels, keepdims=True)
-    return resized + lax.stop_gradient(jnp.clip(resized, low, high) - resized)
+    bounded: Array = resized + lax.stop_gradient(jnp.clip(resized, low, high) - resized)
+    return bounded
 
 
 def positions(x: Array, axis: int) -> Array:
