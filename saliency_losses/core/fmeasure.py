@@ -13,16 +13,34 @@ GAUSSIAN = [exp(-(k**2) / (2 * 5**2)) for k in range(-3, 4)]
 GAUSSIAN = [tap / sum(GAUSSIAN) for tap in GAUSSIAN]
 
 
-def weighted_fmeasure(xp: Ops, probs: Array, target: Array, *, beta: float,
-                      reduction: str) -> Array:
+def check_options(beta: float, normalize: bool, reduction: str) -> None:
     checks.number("beta", beta, 0, float("inf"), open_low=True)
+    checks.flag("normalize", normalize)
     checks.reduction(reduction)
+
+
+def weighted_fmeasure(xp: Ops, probs: Array, target: Array, *, beta: float, normalize: bool,
+                      reduction: str) -> Array:
+    check_options(beta, normalize, reduction)
     p, t, _, bad = checked_maps(xp, probs, target, None)
     images, channels = p.shape[:2]
     maps = (images * channels, *p.shape[2:])
-    measure = _of_maps(xp, xp.reshape(p, maps), xp.reshape(t == 1, maps), beta)
+    p, foreground = xp.reshape(p, maps), xp.reshape(t == 1, maps)
+    if normalize and 0 not in maps:
+        p = _stretched(xp, p)
+    measure = _of_maps(xp, p, foreground, beta)
     measure = xp.sum_vector(xp.reshape(measure, (images, channels))) / channels
     return checks.reduce(xp, checks.poison(xp, measure, bad), reduction)
+
+
+def _stretched(xp: Ops, p: Array) -> Array:
+    """Each map from its least to its greatest value; a constant one as it is."""
+    pixels = xp.flat(p)
+    low, high = -xp.max_pixels(-pixels), xp.max_pixels(pixels)
+    constant = low == high
+    low, scale = xp.where(constant, 0.0, low), xp.where(constant, 1.0, high - low)
+    each = (p.shape[0],) + (1,) * (p.ndim - 1)
+    return (p - xp.reshape(low, each)) / xp.reshape(scale, each)
 
 
 def _of_maps(xp: Ops, p: Array, foreground: Array, beta: float) -> Array:

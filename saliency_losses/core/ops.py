@@ -207,6 +207,14 @@ class Ops(Protocol):
     def filter_axis(self, x: Array, taps: Sequence[float], axis: int) -> Array:
         """Correlation with an odd number of `taps` along `axis`, zeros outside."""
 
+    def resize(self, x: Array, size: Sequence[int]) -> Array:
+        """Features in the public layout at another spatial size, by linear interpolation between
+        the centres of pixels, edges repeated.
+
+        No value leaves the range of its channel of its image, whatever is rounded, and the gradient
+        is that of the interpolation.
+        """
+
     def nearest_true(self, x: Array, far: int) -> Array:
         """The index along the last axis of the nearest True, the lower of two; where there is none,
         one at least `far` away, and `far` is at least the length."""

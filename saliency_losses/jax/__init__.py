@@ -21,12 +21,14 @@ from saliency_losses.jax.functional import (
     weighted_fbeta_score,
     weighted_fmeasure,
 )
+from saliency_losses.jax.supervision import deep_supervision
 
 __all__ = [
     "anchor_probabilities",
     "anchor_softmax_loss",
     "cas_loss",
     "class_agnostic_cross_entropy",
+    "deep_supervision",
     "distance_transform",
     "distance_weights",
     "flip_labels",

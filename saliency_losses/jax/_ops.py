@@ -519,6 +519,15 @@ def _over_rows(length: int, step: Callable[[Array, Array], Array], x: Array) -> 
     return result
 
 
+def resize(x: Array, size: Sequence[int]) -> Array:
+    resized = jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), "linear", antialias=False)
+    # Its weights may sum to 1 and a rounding.
+    pixels = tuple(range(1, x.ndim - 1))
+    low, high = x.min(pixels, keepdims=True), x.max(pixels, keepdims=True)
+    bounded: Array = resized + lax.stop_gradient(jnp.clip(resized, low, high) - resized)
+    return bounded
+
+
 def positions(x: Array, axis: int) -> Array:
     return lax.broadcasted_iota(jnp.int32, x.shape, axis)
 

@@ -420,6 +420,7 @@ def weighted_fmeasure(
     target: jax.Array,
     *,
     beta: float = 1.0,
+    normalize: bool = False,
     reduction: Reduction = "mean",
 ) -> jax.Array:
     """Weighted F-measure as the field's evaluation programs compute it, batched on the device.
@@ -436,6 +437,8 @@ def weighted_fmeasure(
         probs: ``(N, H, W, K)`` or ``(N, D, H, W, K)`` in [0, 1].
         target: The shape of `probs`, 0 or 1, bool, integer or floating point.
         beta: Above 0; a larger one favours recall. The programs' argument of this name is β².
+        normalize: Stretch each map of `probs` to [0, 1] by its minimum and maximum first, as
+            programs that read maps from files do; a constant map stays as it is.
         reduction: "mean", "sum" or "none" over the images; an image's maps are averaged.
 
     Returns:
@@ -458,13 +461,14 @@ def weighted_fmeasure(
         Sensitive, ICCV 2017, eq. 1–6.
 
     Convention:
-        The programs stretch a prediction to [0, 1] by its minimum and maximum first; here it is
-        taken as it is. Of equally near foreground pixels the first in row-major order is taken;
-        where a program takes another, the measures differ a little. `weighted_fbeta_score` is the
-        measure by the paper's equations, with another Gaussian and without E'. It has a gradient,
-        but `weighted_fbeta_loss` is made to train with.
+        The authors' program takes a map as it is, and so does this function; most programs in use
+        stretch it first, see `normalize`. Of equally near foreground pixels the first in row-major
+        order is taken; where a program takes another, the measures differ a little.
+        `weighted_fbeta_score` is the measure by the paper's equations, with another Gaussian and
+        without E'. It has a gradient, but `weighted_fbeta_loss` is made to train with.
     """
-    return fmeasure.weighted_fmeasure(xp, probs, target, beta=beta, reduction=reduction)
+    return fmeasure.weighted_fmeasure(
+        xp, probs, target, beta=beta, normalize=normalize, reduction=reduction)
 
 
 def distance_weights(

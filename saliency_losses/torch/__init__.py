@@ -29,11 +29,13 @@ from saliency_losses.torch.modules import (
     MetricLoss,
     WeightedFBetaLoss,
 )
+from saliency_losses.torch.supervision import DeepSupervision, deep_supervision
 
 __all__ = [
     "AnchorSoftmaxLoss",
     "CASLoss",
     "ClassAgnosticCrossEntropy",
+    "DeepSupervision",
     "JSMutualInformationLoss",
     "MetricLoss",
     "WeightedFBetaLoss",
@@ -41,6 +43,7 @@ __all__ = [
     "anchor_softmax_loss",
     "cas_loss",
     "class_agnostic_cross_entropy",
+    "deep_supervision",
     "distance_transform",
     "distance_weights",
     "flip_labels",

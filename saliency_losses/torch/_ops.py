@@ -641,6 +641,15 @@ def _in_turn(x: Tensor, y: Tensor) -> Tensor:
     return both
 
 
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    mode = ("linear", "bilinear", "trilinear")[x.ndim - 3]
+    resized = F.interpolate(x, tuple(size), mode=mode, align_corners=False)
+    # Its weights may sum to 1 and a rounding.
+    pixels, found = tuple(range(2, x.ndim)), resized.detach()
+    low, high = x.detach().amin(pixels, keepdim=True), x.detach().amax(pixels, keepdim=True)
+    return resized + (found.clamp(low, high) - found)
+
+
 def positions(x: Tensor, axis: int) -> Tensor:
     place = torch.arange(x.shape[axis], dtype=torch.int32, device=x.device)
     return place.reshape(-1, *[1] * (x.ndim - 1 - axis)).expand(x.shape)

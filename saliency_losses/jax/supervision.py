@@ -1,0 +1,68 @@
+"""Several outputs of one network under one loss."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+
+from saliency_losses.core import supervision
+from saliency_losses.jax import _ops as xp
+from saliency_losses.jax.functional import weighted_fbeta_loss, weighted_fbeta_score
+
+_WEIGHTED = (weighted_fbeta_loss, weighted_fbeta_score)
+
+
+def deep_supervision(
+    loss: Callable[..., jax.Array],
+    outputs: Sequence[jax.Array],
+    target: jax.Array,
+    *,
+    weights: Sequence[float] | jax.Array | None = None,
+    resize: Literal["bilinear"] | None = "bilinear",
+    **arguments: Any,
+) -> jax.Array:
+    """Weighted sum of a loss over several predictions of one target.
+
+    Each output is brought to the spatial size of the target first::
+
+        Σ_k w_k loss(output_k, target, **arguments)
+
+    `weighted_fbeta_loss`, `weighted_fbeta_score`, `WeightedFBetaLoss` and `functools.partial` of
+    them compute the distance weights of the target once for all outputs.
+
+    Args:
+        loss: A loss of an output and the target: a function of this library, a criterion, a
+            `functools.partial`, or any callable of that form.
+        outputs: The predictions, ``(N, *spatial, C)`` each, of equal or different spatial sizes.
+        target: ``(N, *spatial, C)`` or ``(N, *spatial)``, as the loss takes it.
+        weights: w, a number for each output. Default: 1 each.
+        resize: "bilinear": outputs of another size than the target are interpolated linearly along
+            each spatial axis, between the centres of pixels. None: all sizes must be equal.
+        arguments: Further arguments of the loss, such as ``mask=``, at the size of the target.
+
+    Returns:
+        The sum, in the form that the loss has: ``(N,)`` for ``reduction="none"``.
+
+    Raises:
+        ValueError: No output, weights of another number than the outputs, sizes that differ with
+            ``resize=None``, and what the loss raises.
+        TypeError: One array or a dict in place of a sequence, and what the loss raises.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax import deep_supervision, weighted_fbeta_loss
+        >>> target = jnp.zeros((1, 8, 8, 1)).at[:, 2:6, 2:6].set(1)
+        >>> outputs = [target, target[:, ::2, ::2], 1 - target]
+        >>> deep_supervision(weighted_fbeta_loss, outputs, target, weights=[1, 0, 0.5]).round(4)
+        Array(0.5, dtype=float32)
+
+    References:
+        Xie and Tu, Holistically-Nested Edge Detection, ICCV 2015, eq. 1.
+
+    Convention:
+        Outputs are interpolated as they come: logits before the loss makes probabilities of them.
+        No value leaves the range of its map, so probabilities stay in [0, 1].
+    """
+    return supervision.deep_supervision(
+        xp, loss, outputs, target, weights=weights, resize=resize, arguments=arguments,
+        weighted=_WEIGHTED)

@@ -1,0 +1,99 @@
+"""The published measure over a whole data set, as a metric of torchmetrics.
+
+Needs torchmetrics, ``pip install "saliency-losses[metrics]"``.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saliency_losses.core import fmeasure
+from saliency_losses.torch.functional import Reduction, weighted_fmeasure
+
+try:
+    from torchmetrics import Metric
+    from torchmetrics.utilities import dim_zero_cat
+except ModuleNotFoundError as error:
+    raise ImportError("saliency_losses.torch.metrics needs torchmetrics: "
+                      'pip install "saliency-losses[metrics]"') from error
+
+
+class WeightedFMeasure(Metric):
+    """The weighted F-measure of all images seen: `weighted_fmeasure`, batch by batch.
+
+    ``metric.update(preds, target)`` takes maps and masks as `weighted_fmeasure` does. The result is
+    that of one call with all images, however they came in batches and on however many processes:
+    each holds the sum of its measures and the number of its images, and both are added up.
+
+    An image without foreground has measure 0 and counts, as in the field's programs. An image
+    whose measure is NaN makes the mean NaN.
+
+    Args:
+        beta: Above 0; a larger one favours recall. The programs' argument of this name is β².
+        normalize: Stretch each map to [0, 1] by its minimum and maximum first, as programs that
+            read maps from files do; a constant map stays as it is.
+        reduction: "mean" or "sum" over the images, or "none" for the measure of each image, in the
+            order seen and process after process; then every measure is kept. torchmetrics makes a
+            scalar of the measure of a single image.
+        kwargs: What `torchmetrics.Metric` takes, such as ``sync_on_compute=False``.
+
+    Raises:
+        ValueError: An option out of range; in `update`, what `weighted_fmeasure` raises.
+        TypeError: An option of the wrong kind; in `update`, what `weighted_fmeasure` raises.
+
+    Example:
+        >>> import torch
+        >>> from saliency_losses.torch.metrics import WeightedFMeasure
+        >>> metric = WeightedFMeasure()
+        >>> target = torch.zeros(1, 1, 8, 8)
+        >>> target[..., 2:6, 2:6] = 1
+        >>> for probs in (target, 0.8 * target + 0.1):
+        ...     metric.update(probs, target)
+        >>> metric.compute()
+        tensor(0.9010)
+
+    References:
+        Margolin, Zelnik-Manor and Tal, How to Evaluate Foreground Maps?, CVPR 2014.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    plot_lower_bound = 0.0
+    plot_upper_bound = 1.0
+
+    total: Tensor
+    images: Tensor
+    measures: list[Tensor]
+
+    def __init__(self, *, beta: float = 1.0, normalize: bool = False,
+                 reduction: Reduction = "mean", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        fmeasure.check_options(beta, normalize, reduction)
+        self.beta = beta
+        self.normalize = normalize
+        self.reduction: Reduction = reduction
+        if reduction == "none":
+            self.add_state("measures", [], dist_reduce_fx="cat")
+        else:
+            self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+            self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Adds a batch: maps ``(N, K, *spatial)`` in [0, 1] and their masks."""
+        with torch.no_grad():
+            each = weighted_fmeasure(preds, target, beta=self.beta, normalize=self.normalize,
+                                     reduction="none")
+        if self.reduction == "none":
+            self.measures.append(each)
+        else:
+            self.total += each.sum()
+            self.images += len(each)
+
+    def compute(self) -> Tensor:
+        """The measure of all images so far; NaN as the mean of none."""
+        if self.reduction == "none":
+            measures: Tensor = dim_zero_cat(self.measures)
+            return measures
+        return self.total / self.images if self.reduction == "mean" else self.total

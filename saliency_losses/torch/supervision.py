@@ -1,0 +1,96 @@
+"""Several outputs of one network under one loss: a function, and a criterion around a criterion."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from torch import Tensor
+
+from saliency_losses.core import supervision
+from saliency_losses.torch import _ops as xp
+from saliency_losses.torch.functional import weighted_fbeta_loss, weighted_fbeta_score
+from saliency_losses.torch.modules import WeightedFBetaLoss, _Loss
+
+_WEIGHTED = (weighted_fbeta_loss, weighted_fbeta_score, WeightedFBetaLoss)
+
+
+def deep_supervision(
+    loss: Callable[..., Tensor],
+    outputs: Sequence[Tensor],
+    target: Tensor,
+    *,
+    weights: Sequence[float] | Tensor | None = None,
+    resize: Literal["bilinear"] | None = "bilinear",
+    **arguments: Any,
+) -> Tensor:
+    """Weighted sum of a loss over several predictions of one target.
+
+    Each output is brought to the spatial size of the target first::
+
+        Σ_k w_k loss(output_k, target, **arguments)
+
+    `weighted_fbeta_loss`, `weighted_fbeta_score`, `WeightedFBetaLoss` and `functools.partial` of
+    them compute the distance weights of the target once for all outputs.
+
+    Args:
+        loss: A loss of an output and the target: a function of this library, a criterion, a
+            `functools.partial`, or any callable of that form.
+        outputs: The predictions, ``(N, C, *spatial)`` each, of equal or different spatial sizes.
+        target: ``(N, C, *spatial)`` or ``(N, *spatial)``, as the loss takes it.
+        weights: w, a number for each output. Default: 1 each.
+        resize: "bilinear": outputs of another size than the target are interpolated linearly along
+            each spatial axis, between the centres of pixels. None: all sizes must be equal.
+        arguments: Further arguments of the loss, such as ``mask=``, at the size of the target.
+
+    Returns:
+        The sum, in the form that the loss has: ``(N,)`` for ``reduction="none"``.
+
+    Raises:
+        ValueError: No output, weights of another number than the outputs, sizes that differ with
+            ``resize=None``, and what the loss raises.
+        TypeError: One array or a dict in place of a sequence, and what the loss raises.
+
+    Example:
+        >>> import torch
+        >>> from saliency_losses.torch import deep_supervision, weighted_fbeta_loss
+        >>> target = torch.zeros(1, 1, 8, 8)
+        >>> target[..., 2:6, 2:6] = 1
+        >>> outputs = [target, target[..., ::2, ::2], 1 - target]
+        >>> deep_supervision(weighted_fbeta_loss, outputs, target, weights=[1, 0, 0.5])
+        tensor(0.5000)
+
+    References:
+        Xie and Tu, Holistically-Nested Edge Detection, ICCV 2015, eq. 1.
+
+    Convention:
+        Outputs are interpolated as they come: logits before the loss makes probabilities of them.
+        No value leaves the range of its map, so probabilities stay in [0, 1].
+    """
+    return supervision.deep_supervision(
+        xp, loss, outputs, target, weights=weights, resize=resize, arguments=arguments,
+        weighted=_WEIGHTED)
+
+
+class DeepSupervision(_Loss):
+    """See `deep_supervision`. ``criterion(outputs, target, **arguments)``.
+
+    Example:
+        >>> import torch
+        >>> from saliency_losses.torch import DeepSupervision, WeightedFBetaLoss
+        >>> criterion = DeepSupervision(WeightedFBetaLoss(), weights=[1, 0.5])
+        >>> outputs = [torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 4, 4)]
+        >>> criterion(outputs, torch.ones(1, 1, 8, 8))
+        tensor(1.5000)
+    """
+
+    def __init__(self, loss: Callable[..., Tensor], *,
+                 weights: Sequence[float] | Tensor | None = None,
+                 resize: Literal["bilinear"] | None = "bilinear") -> None:
+        super().__init__()
+        supervision.check_options(xp, loss, weights, resize)
+        self.loss = loss
+        self.weights = weights
+        self.resize: Literal["bilinear"] | None = resize
+
+    def forward(self, outputs: Sequence[Tensor], target: Tensor, **arguments: Any) -> Tensor:
+        return deep_supervision(self.loss, outputs, target, weights=self.weights,
+                                resize=self.resize, **arguments)
