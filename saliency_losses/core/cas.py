@@ -75,20 +75,21 @@ def _regions(xp: Ops, probs: Array, labels: Array, num_regions: int, mask: Array
              ) -> tuple[Array, Array, Array | None, Array, Array]:
     """Descriptors, the index of each pixel's region, the counted pixels or None for all, the
     regions' areas ``(N, R)``, and the images with a value out of range."""
-    probs = checks.features(xp, "probs", probs)
+    s = checks.features(xp, "probs", probs)
     labels = checks.labels(xp, "labels", labels)
-    checks.beside(xp, "labels", labels, "probs", probs)
+    checks.beside(xp, "labels", labels, "probs", s)
     counted = checks.mask(xp, mask, labels.shape, "probs")
     bad = checks.label_values(xp, "labels", labels, num_regions, counted)
 
     index = xp.region_index(xp.flat(labels), num_regions)
     if counted is not None:
         counted = xp.flat(counted)
-    s = xp.features(probs)
-    bad = bad | checks.probability_values(
-        xp, "probs", s, None if counted is None else xp.over_channels(counted))
+    s = xp.features(s)
+    s, outside = checks.unit_values(
+        xp, "probs", s, probs, None if counted is None else xp.over_channels(counted))
     s = keep(xp, s, counted)
-    return s, index, counted, xp.cast(xp.region_count(index, counted, num_regions), s), bad
+    area = xp.cast(xp.region_count(index, counted, num_regions), s)
+    return s, index, counted, area, bad | outside
 
 
 def _deviation(xp: Ops, means: Array, present: Array) -> tuple[Array, Array]:

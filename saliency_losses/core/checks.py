@@ -1,7 +1,8 @@
 """What the losses demand of their arguments, and how they say so; and the reduction over images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
+from typing import Any
 
 from saliency_losses.core.ops import Array, Ops
 
@@ -149,17 +150,20 @@ def mask(xp: Ops, x: object, expected: Sequence[int], other: str) -> Array | Non
     return array
 
 
-def values(xp: Ops, name: str, x: Array, ok: Array, counted: Array | None,
+def values(xp: Ops, name: str, x: Array, wrong: Callable[[Any], Any], counted: Array | None,
            expected: str, repair: str) -> Array:
-    """Which images ``(N,)`` hold a counted value that is not `ok`: their loss shall be NaN.
+    """Which images ``(N,)`` hold a counted value that is `wrong`: their loss must be NaN.
 
     Where values can be read, an error instead, unless it is NaN, which must never raise.
     """
-    bad = ~ok if counted is None else ~ok & counted
+    bad = wrong(x) if counted is None else wrong(x) & counted
     found = xp.first(x, bad)
     if found is not None:
         where = "" if counted is None else " on counted pixels"
-        raise ValueError(f"{name} must be {expected}{where}, got {found:.6g}; {repair}")
+        # With as few digits as show what is wrong; 17 tell any number from any other.
+        shown = next(text for text in (f"{found:.{digits}g}" for digits in (6, 9, 17))
+                     if wrong(float(text)))
+        raise ValueError(f"{name} must be {expected}{where}, got {shown}; {repair}")
     return xp.any_per_image(bad)
 
 
@@ -167,25 +171,66 @@ def label_values(xp: Ops, name: str, x: Array, num_regions: int, counted: Array 
     repair = (f"a 0/255 mask: {name} > 127; pixels to ignore: pass mask={name} != 255; "
               "more regions: cas_loss with num_regions" if num_regions <= 2 else
               "raise num_regions, or pass mask= to ignore pixels")
-    return _within(xp, name, x, 0, num_regions - 1, counted, f"in 0..{num_regions - 1}", repair)
+    if xp.known_within(x, 0, num_regions - 1):
+        return xp.no_image(x)
+    return values(xp, name, x, lambda v: (v < 0) | (v > num_regions - 1), counted,
+                  f"in 0..{num_regions - 1}", repair)
 
 
-def probability_values(xp: Ops, name: str, x: Array, counted: Array | None) -> Array:
-    return _within(xp, name, x, 0, 1, counted, "in [0, 1]",
-                   "logits: apply sigmoid or softmax first; a 0/255 map: divide by 255")
+def unit_values(xp: Ops, name: str, x: Array, given: Array, counted: Array | None = None
+                ) -> tuple[Array, Array]:
+    """`x` in [0, 1], and the images ``(N,)`` with a counted value outside; see `_rounded`."""
+    return _rounded(xp, name, x, given, 1, counted, "in [0, 1]",
+                    "logits: apply sigmoid or softmax first; a 0/255 map: divide by 255")
 
 
-def _within(xp: Ops, name: str, x: Array, low: float, high: float, counted: Array | None,
-            expected: str, repair: str) -> Array:
-    none = xp.known_within(x, low, high)
-    if none is not None:
-        return none
-    return values(xp, name, x, ~((x < low) | (x > high)), counted, expected, repair)
+def binary_values(xp: Ops, name: str, x: Array, given: Array, counted: Array | None
+                  ) -> tuple[Array, Array]:
+    """`x` of 0 and 1, and the images ``(N,)`` with another counted value."""
+    slack = 4 * xp.epsilon(given)
+    if slack:
+        x = xp.where(xp.abs(x - 1) <= slack, 1.0, xp.where(xp.abs(x) <= slack, 0.0, x))
+    bad = values(xp, name, x, lambda v: (v != 0) & (v != 1), counted, "0 or 1",
+                 f"a 0/255 mask: {name} > 127; a soft mask: {name} > 0.5; "
+                 "pixels to ignore: leave them out by mask=")
+    return x, bad
 
 
-def weight_values(xp: Ops, name: str, x: Array) -> Array:
-    return values(xp, name, x, ~(x < 0), None, "non-negative",
-                  "logits: apply sigmoid or softmax first")
+def weight_values(xp: Ops, name: str, x: Array, given: Array) -> tuple[Array, Array]:
+    """`x` from 0 on, and the images ``(N,)`` with a value below; see `_rounded`."""
+    return _rounded(xp, name, x, given, float("inf"), None, "non-negative",
+                    "logits: apply sigmoid or softmax first")
+
+
+def two_unit_maps(xp: Ops, name: str, one: object, other_name: str, other: object
+                  ) -> tuple[Array, Array, Array]:
+    """Two floating-point maps of one shape in [0, 1], and the images with a value outside."""
+    x, y = floating(xp, name, one), floating(xp, other_name, other)
+    alike(other_name, y, name, x)
+    x, bad = unit_values(xp, name, x, one)
+    y, bad_too = unit_values(xp, other_name, y, other)
+    x, y = xp.promote(x, y)
+    return x, y, bad | bad_too
+
+
+def _rounded(xp: Ops, name: str, x: Array, given: Array, high: float, counted: Array | None,
+             expected: str, repair: str) -> tuple[Array, Array]:
+    """`x` from 0 to `high`, and the images ``(N,)`` with a counted value outside.
+
+    Sums of probabilities and interpolation round: up to four epsilons of the precision of `given`,
+    the argument as it came, count as the end of the range, without a change of the gradient.
+    """
+    if xp.known_within(x, 0, high):
+        return x, xp.no_image(x)
+    slack = 4 * xp.epsilon(given)
+    bad = values(xp, name, x, lambda v: (v < -slack) | (v > high + slack), counted, expected,
+                 repair)
+    return brought_within(xp, x, high) if slack else x, bad
+
+
+def brought_within(xp: Ops, x: Array, high: float) -> Array:
+    """`x` clipped to 0..`high` with the gradient of `x`: for what only rounding takes out."""
+    return x + xp.stop_gradient(xp.clip(x, 0, high) - x)
 
 
 def poison(xp: Ops, x: Array, bad: Array) -> Array:

@@ -98,17 +98,18 @@ def checked_maps(xp: Ops, probs: Array, target: Array, mask: Array
                  ) -> tuple[Array, Array, Array | None, Array]:
     """Probabilities and targets ``(N, K, *spatial)``, the counted pixels ``(N, 1, *spatial)`` or
     None for all, and the images with a value out of range."""
-    probs = checks.features(xp, "probs", probs, low_rank=2)
-    target = checks.real(xp, "target", target)
-    checks.map_per_class(xp, "target", target, "probs", probs)
-    counted = checks.mask(xp, mask, xp.map_shape(probs.shape), "probs")
-    p, t = xp.images(probs), xp.images(target)
+    p = checks.features(xp, "probs", probs, low_rank=2)
+    t = checks.real(xp, "target", target)
+    checks.map_per_class(xp, "target", t, "probs", p)
+    counted = checks.mask(xp, mask, xp.map_shape(p.shape), "probs")
+    p, t = xp.images(p), xp.images(t)
     if counted is not None:
         counted = xp.reshape(counted, (p.shape[0], 1, *p.shape[2:]))
+    p, bad = checks.unit_values(xp, "probs", p, probs, counted)
+    t, outside = checks.binary_values(xp, "target", t, target, counted)
     if xp.kind(t) == "float":
         p, t = xp.promote(p, t)
-    bad = checks.probability_values(xp, "probs", p, counted) | _target_values(xp, t, counted)
-    return p, t, counted, bad
+    return p, t, counted, bad | outside
 
 
 def weighted_fbeta_score(xp: Ops, probs: Array, target: Array, *, beta: float, theta: int,
@@ -125,26 +126,19 @@ def weighted_fbeta_score(xp: Ops, probs: Array, target: Array, *, beta: float, t
 def distance_weights(xp: Ops, target: Array, *, phi: int, distance: str, mask: Array) -> Array:
     checks.integer("phi", phi, 0)
     checks.option("distance", distance, ("window", "euclidean"))
-    target = checks.real(xp, "target", target)
-    if not 4 <= target.ndim <= 5:
+    t = checks.real(xp, "target", target)
+    if not 4 <= t.ndim <= 5:
         raise ValueError(f"target must have shape {checks.public_layout(xp, 'K')} with 2 or 3 "
-                         f"spatial axes, got {tuple(target.shape)}")
-    counted = checks.mask(xp, mask, xp.map_shape(target.shape), "target")
-    t = xp.images(target)
+                         f"spatial axes, got {tuple(t.shape)}")
+    counted = checks.mask(xp, mask, xp.map_shape(t.shape), "target")
+    t = xp.images(t)
     if counted is not None:
         counted = xp.reshape(counted, (t.shape[0], 1, *t.shape[2:]))
-    bad = _target_values(xp, t, counted)
+    t, bad = checks.binary_values(xp, "target", t, target, counted)
     foreground = t == 1 if counted is None else (t == 1) & counted
     maps = (t.shape[0] * t.shape[1], *t.shape[2:])
-    weights = _distance_weights(xp, xp.reshape(foreground, maps), xp.floats(target),
-                                phi, distance)
+    weights = _distance_weights(xp, xp.reshape(foreground, maps), xp.floats(t), phi, distance)
     return xp.public_images(checks.poison(xp, xp.reshape(weights, t.shape), bad))
-
-
-def _target_values(xp: Ops, t: Array, counted: Array | None) -> Array:
-    return checks.values(xp, "target", t, (t == 0) | (t == 1), counted, "0 or 1",
-                         "a 0/255 mask: target > 127; a soft mask: target > 0.5; "
-                         "pixels to ignore: leave them out by mask=")
 
 
 def _distance_weights(xp: Ops, foreground: Array, like: Array, phi: int, distance: str) -> Array:

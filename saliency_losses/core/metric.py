@@ -177,7 +177,7 @@ def semantic_distance(xp: Ops, features: Array, background: Array) -> Array:
     features = checks.features(xp, "features", features)
     weights = checks.real(xp, "background", background)
     checks.beside(xp, "background", weights, "features", features)
-    bad = checks.weight_values(xp, "background", weights)
+    weights, bad = checks.weight_values(xp, "background", weights, background)
     features, weights = checks.same_precision(xp, features, weights)
 
     x, middle = center(xp, xp.features(features), None)

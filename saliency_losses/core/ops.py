@@ -86,6 +86,9 @@ class Ops(Protocol):
         """The maps of a stack."""
 
     # Precision
+    def epsilon(self, x: Array) -> float:
+        """The distance from 1 to the next number of the dtype; 0 for bools and integers."""
+
     def widen(self, x: Array) -> Array:
         """Half precision to float32; wider floats unchanged."""
 
@@ -111,7 +114,7 @@ class Ops(Protocol):
     def sqrt(self, x: Array) -> Array: ...
     def exp(self, x: Array) -> Array: ...
     def abs(self, x: Array) -> Array: ...
-    def clip(self, x: Array, low: int, high: int) -> Array: ...
+    def clip(self, x: Array, low: float, high: float) -> Array: ...
     def maximum(self, x: Array, low: float) -> Array: ...
     def minimum(self, x: Array, y: Array) -> Array: ...
     def isnan(self, x: Array) -> Array: ...
@@ -231,11 +234,14 @@ class Ops(Protocol):
         """function(*xs), which treats images alike; one at a time where that is faster."""
 
     # Values and chance
-    def known_within(self, x: Array, low: float, high: float) -> Array | None:
-        """False for each image, ``(N,)``, if it costs little to see that all lie in low..high.
+    def known_within(self, x: Array, low: float, high: float) -> bool:
+        """Whether it costs little to see that all values lie in low..high, and they do.
 
-        None if some do not, or if values cannot be read here without cost or at all.
+        False if some do not, or if values cannot be read here without cost or at all.
         """
+
+    def no_image(self, x: Array) -> Array:
+        """False for each image of `x`, ``(N,)``."""
 
     def first(self, values: Array, bad: Array) -> float | None:
         """The first number (NaN passed over) of `values` where `bad`.

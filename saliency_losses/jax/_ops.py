@@ -123,6 +123,10 @@ def unstack(x: Array) -> list[Array]:
     return [one[:, 0] for one in _split(x)]
 
 
+def epsilon(x: Array) -> float:
+    return float(jnp.finfo(x.dtype).eps) if kind(x) == "float" else 0.0  # type: ignore[no-untyped-call]
+
+
 def widen(x: Array) -> Array:
     return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
 
@@ -168,7 +172,7 @@ def abs(x: Array) -> Array:
     return jnp.where(x == 0, 0.0, jnp.abs(x))  # gradient 0 at 0, as in PyTorch
 
 
-def clip(x: Array, low: int, high: int) -> Array:
+def clip(x: Array, low: float, high: float) -> Array:
     return jnp.clip(x, low, high)
 
 
@@ -532,8 +536,12 @@ def join(xs: Sequence[Array]) -> Array:
     return jnp.stack(list(xs), 1)
 
 
-def known_within(x: Array, low: float, high: float) -> None:
-    return None
+def known_within(x: Array, low: float, high: float) -> bool:
+    return False
+
+
+def no_image(x: Array) -> Array:
+    return jnp.zeros(x.shape[0], jnp.bool_)
 
 
 def first(values: Array, bad: Array) -> float | None:

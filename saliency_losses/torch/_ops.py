@@ -114,6 +114,10 @@ def unstack(x: Tensor) -> list[Tensor]:
     return list(x.unbind(1))
 
 
+def epsilon(x: Tensor) -> float:
+    return torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0
+
+
 def widen(x: Tensor) -> Tensor:
     return x.float() if x.dtype.itemsize < 4 else x
 
@@ -161,7 +165,7 @@ def abs(x: Tensor) -> Tensor:
     return x.abs()
 
 
-def clip(x: Tensor, low: int, high: int) -> Tensor:
+def clip(x: Tensor, low: float, high: float) -> Tensor:
     return x.clamp(low, high)
 
 
@@ -654,15 +658,18 @@ def join(xs: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(xs), 1)
 
 
-def known_within(x: Tensor, low: float, high: float) -> Tensor | None:
+def known_within(x: Tensor, low: float, high: float) -> bool:
     if torch.compiler.is_compiling() or x.device.type != "cpu":
-        return None
+        return False
     try:
         least, most = x.detach().aminmax()
-        within = bool(least >= low) and bool(most <= high)
+        return bool(least >= low) and bool(most <= high)
     except RuntimeError:
-        return None  # no values: vmap, tracers, or no pixels
-    return x.new_zeros(x.shape[0], dtype=torch.bool) if within else None
+        return False  # no values: vmap, tracers, or no pixels
+
+
+def no_image(x: Tensor) -> Tensor:
+    return x.new_zeros(x.shape[0], dtype=torch.bool)
 
 
 def first(values: Tensor, bad: Tensor) -> float | None:
