@@ -180,20 +180,20 @@ def label_values(xp: Ops, name: str, x: Array, num_regions: int, counted: Array 
 def unit_values(xp: Ops, name: str, x: Array, given: Array, counted: Array | None = None
                 ) -> tuple[Array, Array]:
     """`x` in [0, 1], and the images ``(N,)`` with a counted value outside; see `_rounded`."""
-    return _rounded(xp, name, x, given, 1, counted, "in [0, 1]",
-                    "logits: apply sigmoid or softmax first; a 0/255 map: divide by 255")
+    repair = ("a 0/255 mask: divide by 255; pixels to ignore: leave them out by mask="
+              if name == "target" else
+              "logits: apply sigmoid or softmax first; a 0/255 map: divide by 255")
+    return _rounded(xp, name, x, given, 1, counted, "in [0, 1]", repair)
 
 
 def binary_values(xp: Ops, name: str, x: Array, given: Array, counted: Array | None
                   ) -> tuple[Array, Array]:
-    """`x` of 0 and 1, and the images ``(N,)`` with another counted value."""
-    slack = 4 * xp.epsilon(given)
-    if slack:
-        x = xp.where(xp.abs(x - 1) <= slack, 1.0, xp.where(xp.abs(x) <= slack, 0.0, x))
-    bad = values(xp, name, x, lambda v: (v != 0) & (v != 1), counted, "0 or 1",
-                 f"a 0/255 mask: {name} > 127; a soft mask: {name} > 0.5; "
-                 "pixels to ignore: leave them out by mask=")
-    return x, bad
+    """`x` of 0 and 1, and the images ``(N,)`` with another counted value; see `_rounded`."""
+    x, outside = unit_values(xp, name, x, given, counted)
+    bad = values(xp, name, x, lambda v: (v != 0) & (v != 1), counted,
+                 "0 or 1, as the measure is defined for those alone,",
+                 f"a soft mask: {name} > 0.5")
+    return x, bad | outside
 
 
 def weight_values(xp: Ops, name: str, x: Array, given: Array) -> tuple[Array, Array]:

@@ -17,7 +17,7 @@ def weighted_fmeasure(xp: Ops, probs: Array, target: Array, *, beta: float,
                       reduction: str) -> Array:
     checks.number("beta", beta, 0, float("inf"), open_low=True)
     checks.reduction(reduction)
-    p, t, _, bad = checked_maps(xp, probs, target, None)
+    p, t, _, bad = checked_maps(xp, probs, target, None, binary=True)
     images, channels = p.shape[:2]
     maps = (images * channels, *p.shape[2:])
     measure = _of_maps(xp, xp.reshape(p, maps), xp.reshape(t == 1, maps), beta)

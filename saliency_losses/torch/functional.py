@@ -293,20 +293,21 @@ def weighted_fbeta_loss(
 ) -> Tensor:
     """Weighted F-beta loss: misses weigh by the misses around them, false alarms by distance.
 
-    Per map, with y the target and p the prediction::
+    Per map, with y the target and p the prediction. A pixel is a miss if p < y, a false alarm if
+    p > y, foreground if y > ½::
 
-        E_i     = (p_i − y_i)²                             or |p_i − y_i|
-        (AE)_i  = Σ_{j: y_j=1} g(d_ij) E_j at foreground,  E_i elsewhere
-        g(d)    = (2πσ²)^(−1/2) exp(−d²/2σ²),              σ = θ/4, offsets −θ..θ
-        B_i     = 1 at foreground,  2 − exp(ln(0.5)/5 · Δ_i) elsewhere
+        E_i     = (p_i − y_i)²                           or |p_i − y_i|
+        (AE)_i  = Σ_{j: p_j<y_j} g(d_ij) E_j at misses,  E_i elsewhere
+        g(d)    = (2πσ²)^(−1/2) exp(−d²/2σ²),            σ = θ/4, offsets −θ..θ
+        B_i     = 2 − exp(ln(0.5)/5 · Δ_i) at alarms,    1 at misses; Δ = 0 at foreground
         E^w     = min(AE, E) · B
-        TP = Σ y (1 − E^w),   FP = Σ (1 − y) E^w,   FN = Σ y E^w
+        FN = Σ_misses E^w,   FP = Σ_alarms E^w,   TP = Σ y − FN
         loss    = 1 − (1 + β²) TP / ((1 + β²) TP + β² FN + FP)
 
     Args:
         probs: ``(N, K, H, W)`` or ``(N, K, D, H, W)`` in [0, 1]: K maps, scored separately and
             averaged. K = 1 is the usual case; K > 1 is one-vs-rest or multi-label.
-        target: The shape of `probs`, 0 or 1, bool, integer or floating point.
+        target: The shape of `probs`, in [0, 1], bool, integer or floating point; soft values too.
         beta: Above 0; a larger one favours recall.
         theta: Half the width of the Gaussian window in pixels, at least 1.
         phi: The reach of distance="window" in pixels, at least 0.
@@ -315,17 +316,17 @@ def weighted_fbeta_loss(
         error: "squared" (§3) or "absolute" (eq. 2).
         normalize_kernel: Divide g by its sum over the window.
         distance_weights: B in the shape of `probs`, from `distance_weights`; replaces the distance
-            step, `distance` and `phi`.
+            step, `distance` and `phi`. It weighs false alarms alone.
         mask: ``(N, *spatial)``, bool. Other pixels neither err nor are foreground.
         reduction: "mean", "sum" or "none" over the images.
 
     Returns:
-        The loss, in [0, 1]; 0 for a perfect prediction. A map without foreground, where F is 0/0,
-        has the mean of E^w / 2 over its counted pixels.
+        The loss, in [0, 1]; 0 where p = y, and nowhere else. A map whose target is 0 everywhere,
+        where F is 0/0, has the mean of E^w / 2 over its counted pixels.
 
     Raises:
-        ValueError: Shapes that do not match, a probability outside [0, 1], a target other than 0
-            and 1, or an option out of range.
+        ValueError: Shapes that do not match, a probability or a target outside [0, 1], or an
+            option out of range.
         TypeError: Probs not floating point, or a mask not bool.
 
     Example:
@@ -346,7 +347,9 @@ def weighted_fbeta_loss(
         dimensions, so that AE < E at well under 1 % of the foreground of real predictions and A
         does next to nothing; with `normalize_kernel` it acts on about half. §2.1 says that a
         larger β favours precision; by eq. 1 and 6 it favours recall. Squared errors leave maps
-        soft: for the measure itself, error="absolute" and distance="euclidean".
+        soft: for the measure itself, error="absolute" and distance="euclidean". The paper has
+        targets of 0 and 1, whose misses lie in the foreground and false alarms outside; targets in
+        between are this library's extension.
     """
     return fbeta.weighted_fbeta_loss(
         xp, probs, target, beta=beta, theta=theta, phi=phi, distance=distance, error=error,
@@ -376,19 +379,20 @@ def weighted_fbeta_score(
 
     Args:
         probs: ``(N, K, H, W)`` or ``(N, K, D, H, W)`` in [0, 1].
-        target: The shape of `probs`, 0 or 1, bool, integer or floating point.
+        target: The shape of `probs`, in [0, 1], bool, integer or floating point; soft values too.
         beta: Above 0; a larger one favours recall.
         theta: Half the width of the Gaussian window in pixels, at least 1.
         phi: The reach of distance="window" in pixels, at least 0.
         distance: As in `weighted_fbeta_loss`.
         error: As in `weighted_fbeta_loss`.
         normalize_kernel: Divide the Gaussian by its sum over the window.
-        distance_weights: B in the shape of `probs`; replaces the distance step.
+        distance_weights: B in the shape of `probs`, which weighs false alarms alone; replaces the
+            distance step.
         mask: ``(N, *spatial)``, bool. Other pixels neither err nor are foreground.
         reduction: "mean", "sum" or "none" over the images.
 
     Returns:
-        The score, in [0, 1]; 1 for a perfect prediction.
+        The score, in [0, 1]; 1 where p = y, and nowhere else.
 
     Raises:
         ValueError: As `weighted_fbeta_loss`.
@@ -436,7 +440,8 @@ def weighted_fmeasure(
 
     Args:
         probs: ``(N, K, H, W)`` or ``(N, K, D, H, W)`` in [0, 1].
-        target: The shape of `probs`, 0 or 1, bool, integer or floating point.
+        target: The shape of `probs`, 0 or 1, bool, integer or floating point. The measure is not
+            defined for soft targets.
         beta: Above 0; a larger one favours recall. The programs' argument of this name is β².
         reduction: "mean", "sum" or "none" over the images; an image's maps are averaged.
 
@@ -477,14 +482,16 @@ def distance_weights(
     distance: Literal["window", "euclidean"] = "window",
     mask: Tensor | None = None,
 ) -> Tensor:
-    """The weight of an error by its distance to the foreground: B of the weighted F-beta loss.
+    """The weight of a false alarm by its distance to the foreground: B of the weighted F-beta loss.
 
-    It depends on the target alone: compute it once in a data pipeline and pass it back::
+    Foreground is where y > ½. It depends on the target alone: compute it once in a data pipeline
+    and pass it back::
 
         B_i = 1 at foreground,  2 − exp(ln(0.5)/5 · Δ_i) elsewhere
 
     Args:
-        target: ``(N, K, H, W)`` or ``(N, K, D, H, W)``, 0 or 1, bool, integer or floating point.
+        target: ``(N, K, H, W)`` or ``(N, K, D, H, W)``, in [0, 1], bool, integer or
+            floating point.
         phi: The reach of distance="window" in pixels, at least 0.
         distance: "window": Δ is the squared distance to the nearest foreground pixel within φ, and
             ∞ beyond. "euclidean": Δ is the exact distance.
@@ -494,7 +501,7 @@ def distance_weights(
         The shape of `target`, in [1, 2]; float32, or float64 for a float64 target.
 
     Raises:
-        ValueError: A target other than 0 and 1, a wrong shape, or an option out of range.
+        ValueError: A target outside [0, 1], a wrong shape, or an option out of range.
         TypeError: A mask not bool.
 
     Example:
