@@ -20,7 +20,7 @@ A = RNG.normal(size=(2, 2, 3))
 # function, arguments, options, exception, what the message must say
 BAD: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], tuple[str, ...]]] = [
     ("metric_loss", (F, 255 * Y), {}, ValueError, ("labels", "0..1", "255", "labels > 127")),
-    ("cas_loss", (S, 255 * Y), {}, ValueError, ("labels", "got 255", "mask=labels != 255")),
+    ("cas_loss", (S, 255 * Y), {}, ValueError, ("labels", "got 255", "ignore_index=255")),
     ("cas_loss", (S, 5 * Y), {"num_regions": 4}, ValueError, ("0..3", "got 5", "num_regions")),
     ("cas_loss", (S, 4 * Y), {}, ValueError, ("0..1", "got 4", "num_regions")),
     ("cas_loss", (S, Y - 1), {}, ValueError, ("labels", "got -1")),
@@ -31,8 +31,8 @@ BAD: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], tuple[str
     ("cas_loss", (S, Y), {"num_regions": 0}, ValueError, ("num_regions", "at least 1", "0")),
     ("cas_loss", (S, Y), {"num_regions": 2.0}, TypeError, ("num_regions", "integer", "2.0")),
     ("cas_loss", (S, Y), {"reduction": "avg"}, ValueError, ("reduction", "'mean'", "'avg'")),
-    ("cas_loss", (S, Y.astype(float)), {}, TypeError, ("labels", "bool or integer", "float64",
-                                                 "convert to integers")),
+    ("cas_loss", (S, Y.astype(complex)), {}, TypeError, ("labels", "whole values", "complex128")),
+    ("cas_loss", (S, 0.5 * Y), {}, ValueError, ("labels", "whole", "got 0.5", "labels > 0.5")),
     ("cas_loss", (S, Y), {"mask": Y}, TypeError, ("mask", "bool", "int64")),
     ("cas_loss", (S, Y), {"mask": M[:, :3]}, ValueError, ("mask", "(2, 4, 5)", "(2, 3, 5)")),
     ("cas_loss", (S, Y[:, None]), {}, ValueError, ("labels", "(2, 4, 5)", "squeeze(1)")),
@@ -107,13 +107,13 @@ def test_torch_takes_no_list() -> None:
         cas_loss(S, torch.zeros(1, 1))
 
 
-def test_a_target_without_channels_is_told_where_to_put_them(backend: Backend) -> None:
+def test_weights_without_channels_are_told_where_to_put_them(backend: Backend) -> None:
     probs, target = backend.array(P, True), backend.array(Y, False)
-    axis = {"torch": r"target\[:, None\]", "jax": r"target\[\.\.\., None\]"}[backend.name]
-    with pytest.raises(ValueError, match="add its channel axis: " + axis):
-        backend.functions.weighted_fbeta_loss(probs, target)
-    with pytest.raises(ValueError, match="make them one-hot, a map per class"):
-        backend.functions.weighted_fbeta_loss(backend.array(S, True), target)
+    axis = {"torch": r"weights\[:, None\]", "jax": r"weights\[\.\.\., None\]"}[backend.name]
+    with pytest.raises(ValueError, match="add its channel axis: distance_" + axis):
+        backend.functions.weighted_fbeta_loss(probs, target, distance_weights=target * 1.0)
+    with pytest.raises(ValueError, match="class numbers: without that axis"):
+        backend.functions.weighted_fbeta_loss(backend.array(S, True), backend.array(T, True))
 
 
 @pytest.mark.parametrize("rng", [0, None, "seed"])

@@ -5,28 +5,31 @@ from saliency_losses.core.ops import Array, Ops
 from saliency_losses.core.regions import keep, mean, root
 
 
-def anchor_softmax_loss(xp: Ops, features: Array, anchors: Array, labels: Array, *,
-                        mask: Array, reduction: str) -> Array:
+def check_options(ignore_index: int | None, reduction: str) -> None:
+    checks.ignored(ignore_index)
     checks.reduction(reduction)
-    loss, counted, bad = _surprises(xp, features, anchors, labels, mask)
+
+
+def anchor_softmax_loss(xp: Ops, features: Array, anchors: Array, labels: Array, *,
+                        ignore_index: int | None, mask: Array, reduction: str) -> Array:
+    check_options(ignore_index, reduction)
+    loss, counted, bad = _surprises(xp, features, anchors, labels, ignore_index, mask)
     return checks.reduce(xp, checks.poison(xp, mean(xp, loss, counted), bad), reduction)
 
 
 def pixel_costs(xp: Ops, features: Array, anchors: Array, labels: Array, *,
-                mask: Array) -> Array:
+                ignore_index: int | None, mask: Array) -> Array:
     """A map ``(N, P)``, whose mean over the counted pixels is the loss."""
-    return _surprises(xp, features, anchors, labels, mask)[0]
+    return _surprises(xp, features, anchors, labels, ignore_index, mask)[0]
 
 
-def _surprises(xp: Ops, features: Array, anchors: Array, labels: Array, mask: Array
-               ) -> tuple[Array, Array | None, Array]:
+def _surprises(xp: Ops, features: Array, anchors: Array, labels: Array, ignore_index: int | None,
+               mask: Array) -> tuple[Array, Array | None, Array]:
     """L eq. 3–4 pixel by pixel; the counted pixels, None for all; the images with a bad label."""
     features, anchors = _checked(xp, features, anchors)
-    labels = checks.labels(xp, "labels", labels)
-    checks.beside(xp, "labels", labels, "features", features)
-    counted = checks.mask(xp, mask, labels.shape, "features")
     num_regions = anchors.shape[1]
-    bad = checks.label_values(xp, "labels", labels, num_regions, counted)
+    labels, counted, bad = checks.labels(
+        xp, labels, mask, ignore_index, num_regions, "features", features)
 
     labels = xp.clip(xp.flat(labels), 0, num_regions - 1)
     if counted is not None:

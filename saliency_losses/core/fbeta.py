@@ -13,21 +13,26 @@ ALPHA = log(0.5) / 5
 
 
 def check_options(beta: float, theta: int, phi: int, distance: str, error: str,
-                  normalize_kernel: bool, reduction: str) -> None:
+                  normalize_kernel: bool, activation: str | None, ignore_index: int | None,
+                  reduction: str) -> None:
     checks.number("beta", beta, 0, float("inf"), open_low=True)
     checks.integer("theta", theta, 1)
     checks.integer("phi", phi, 0)
     checks.option("distance", distance, ("window", "euclidean"))
     checks.option("error", error, ("squared", "absolute"))
     checks.flag("normalize_kernel", normalize_kernel)
+    checks.activation(activation)
+    checks.ignored(ignore_index)
     checks.reduction(reduction)
 
 
 def weighted_fbeta_loss(xp: Ops, probs: Array, target: Array, *, beta: float, theta: int,
                         phi: int, distance: str, error: str, normalize_kernel: bool,
+                        activation: str | None, ignore_index: int | None,
                         distance_weights: Array, mask: Array, reduction: str) -> Array:
-    check_options(beta, theta, phi, distance, error, normalize_kernel, reduction)
-    p, y, counted, bad = _counted_maps(xp, probs, target, mask)
+    check_options(beta, theta, phi, distance, error, normalize_kernel, activation, ignore_index,
+                  reduction)
+    p, y, counted, bad = counted_maps(xp, probs, target, activation, ignore_index, mask)
     images, channels = p.shape[:2]
     b = _weights_of_alarms(xp, y, p, phi, distance, distance_weights)
 
@@ -51,22 +56,28 @@ def weighted_fbeta_loss(xp: Ops, probs: Array, target: Array, *, beta: float, th
 
 
 def weighted_error(xp: Ops, probs: Array, target: Array, *, theta: int, phi: int, distance: str,
-                   error: str, normalize_kernel: bool, distance_weights: Array,
-                   mask: Array) -> Array:
+                   error: str, normalize_kernel: bool, activation: str | None,
+                   ignore_index: int | None, distance_weights: Array, mask: Array) -> Array:
     """E^w of W eq. 5 in the shape of `probs`; 0 at pixels that do not count."""
-    p, y, *_ = _counted_maps(xp, probs, target, mask)
+    p, y, *_ = counted_maps(xp, probs, target, activation, ignore_index, mask)
     b = _weights_of_alarms(xp, y, p, phi, distance, distance_weights)
     misses, alarms = _weighted(xp, _each_map(xp, p - y), _each_map(xp, b), theta, error,
                                normalize_kernel)
     return xp.public_images(xp.reshape(misses + alarms, p.shape))
 
 
-def _counted_maps(xp: Ops, probs: Array, target: Array, mask: Array
+def counted_maps(xp: Ops, probs: Array, target: Array, activation: str | None,
+                  ignore_index: int | None, mask: Array, *, binary: bool = False
                   ) -> tuple[Array, Array, Array | None, Array]:
     """Prediction and target ``(N, K, *spatial)``, 0 where a pixel does not count; the counted
-    pixels ``(N, 1, *spatial)`` or None for all; the images with a value out of range."""
-    p, y, counted, bad = checked_maps(xp, probs, target, mask)
-    y = xp.cast(y, p)
+    pixels ``(N, 1 or K, *spatial)``, None for all; the images with a value out of range."""
+    p = checks.probabilities(xp, probs, activation, low_rank=2)
+    y, counted, bad = checks.targets(xp, target, p, mask, ignore_index, binary=binary)
+    p = xp.images(p)
+    if activation is None:
+        p, outside = checks.unit_values(xp, "probs", p, probs, counted)
+        bad = bad | outside
+    p, y = checks.same_precision(xp, p, y)
     if counted is not None:
         p, y = xp.where(counted, p, 0.0), xp.where(counted, y, 0.0)
     return p, y, counted, bad
@@ -88,7 +99,7 @@ def _each_map(xp: Ops, x: Array) -> Array:
 
 
 def _pixels(xp: Ops, like: Array, counted: Array | None) -> Any:
-    """How many pixels count, but at least 1: a number, or per map ``(N, K)`` or ``(N, 1)``."""
+    """How many pixels count, but at least 1: a number, or ``(N, 1 or K)``."""
     if counted is None:
         return max(prod(like.shape[2:]), 1)
     number = counts(xp, xp.flat(_each_map(xp, counted)), like)
@@ -105,48 +116,30 @@ def _weighted(xp: Ops, residual: Array, b: Array, theta: int, error: str,
     return xp.where(spread < missed, spread, missed), xp.where(miss, 0.0, e) * b
 
 
-def checked_maps(xp: Ops, probs: Array, target: Array, mask: Array, *, binary: bool = False
-                 ) -> tuple[Array, Array, Array | None, Array]:
-    """Probabilities and targets ``(N, K, *spatial)``, the counted pixels ``(N, 1, *spatial)`` or
-    None for all, and the images with a value out of range."""
-    p = checks.features(xp, "probs", probs, low_rank=2)
-    t = checks.real(xp, "target", target)
-    checks.map_per_class(xp, "target", t, "probs", p)
-    counted = checks.mask(xp, mask, xp.map_shape(p.shape), "probs")
-    p, t = xp.images(p), xp.images(t)
-    if counted is not None:
-        counted = xp.reshape(counted, (p.shape[0], 1, *p.shape[2:]))
-    p, bad = checks.unit_values(xp, "probs", p, probs, counted)
-    of_target = checks.binary_values if binary else checks.unit_values
-    t, outside = of_target(xp, "target", t, target, counted)
-    if xp.kind(t) == "float":
-        p, t = xp.promote(p, t)
-    return p, t, counted, bad | outside
-
-
 def weighted_fbeta_score(xp: Ops, probs: Array, target: Array, *, beta: float, theta: int,
                          phi: int, distance: str, error: str, normalize_kernel: bool,
+                         activation: str | None, ignore_index: int | None,
                          distance_weights: Array, mask: Array, reduction: str) -> Array:
     checks.reduction(reduction)
     loss = weighted_fbeta_loss(
         xp, probs, target, beta=beta, theta=theta, phi=phi, distance=distance, error=error,
-        normalize_kernel=normalize_kernel, distance_weights=distance_weights, mask=mask,
-        reduction="none")
+        normalize_kernel=normalize_kernel, activation=activation, ignore_index=ignore_index,
+        distance_weights=distance_weights, mask=mask, reduction="none")
     return checks.reduce(xp, 1 - loss, reduction)
 
 
-def distance_weights(xp: Ops, target: Array, *, phi: int, distance: str, mask: Array) -> Array:
+def distance_weights(xp: Ops, target: Array, *, phi: int, distance: str,
+                     ignore_index: int | None, mask: Array) -> Array:
     checks.integer("phi", phi, 0)
     checks.option("distance", distance, ("window", "euclidean"))
+    checks.ignored(ignore_index)
     t = checks.real(xp, "target", target)
     if not 4 <= t.ndim <= 5:
         raise ValueError(f"target must have shape {checks.public_layout(xp, 'K')} with 2 or 3 "
                          f"spatial axes, got {tuple(t.shape)}")
+    checks.not_of_other_layout(xp, "target", t)
     counted = checks.mask(xp, mask, xp.map_shape(t.shape), "target")
-    t = xp.images(t)
-    if counted is not None:
-        counted = xp.reshape(counted, (t.shape[0], 1, *t.shape[2:]))
-    t, bad = checks.unit_values(xp, "target", t, target, counted)
+    t, counted, bad = checks.target_values(xp, xp.images(t), target, counted, ignore_index)
     foreground = t > 0.5 if counted is None else (t > 0.5) & counted
     weights = _distance_weights(xp, _each_map(xp, foreground), xp.floats(t), phi, distance)
     return xp.public_images(checks.poison(xp, xp.reshape(weights, t.shape), bad))

@@ -4,7 +4,7 @@ from math import exp
 
 from saliency_losses.core import checks
 from saliency_losses.core.distance import nearest_pixel
-from saliency_losses.core.fbeta import checked_maps, importance
+from saliency_losses.core.fbeta import counted_maps, importance
 from saliency_losses.core.ops import Array, Ops
 from saliency_losses.core.regions import counts
 
@@ -14,13 +14,16 @@ GAUSSIAN = [tap / sum(GAUSSIAN) for tap in GAUSSIAN]
 
 
 def weighted_fmeasure(xp: Ops, probs: Array, target: Array, *, beta: float,
+                      activation: str | None, ignore_index: int | None, mask: Array,
                       reduction: str) -> Array:
     checks.number("beta", beta, 0, float("inf"), open_low=True)
+    checks.activation(activation)
+    checks.ignored(ignore_index)
     checks.reduction(reduction)
-    p, t, _, bad = checked_maps(xp, probs, target, None, binary=True)
+    p, y, _, bad = counted_maps(xp, probs, target, activation, ignore_index, mask, binary=True)
     images, channels = p.shape[:2]
     maps = (images * channels, *p.shape[2:])
-    measure = _of_maps(xp, xp.reshape(p, maps), xp.reshape(t == 1, maps), beta)
+    measure = _of_maps(xp, xp.reshape(p, maps), xp.reshape(y == 1, maps), beta)
     measure = xp.sum_vector(xp.reshape(measure, (images, channels))) / channels
     return checks.reduce(xp, checks.poison(xp, measure, bad), reduction)
 

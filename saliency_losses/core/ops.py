@@ -99,7 +99,7 @@ class Ops(Protocol):
         """Bools as integers that hold 0 to `most`, as narrow as is fast."""
 
     def integers(self, x: Array) -> Array:
-        """Bools and integers as integers that can index."""
+        """Bools, integers and whole floats as integers that can index."""
 
     def promote(self, *xs: Array) -> tuple[Array, ...]:
         """Floats brought to the widest dtype among them."""
@@ -122,6 +122,11 @@ class Ops(Protocol):
         """log(1 + exp(x)), exact to rounding for any x."""
 
     def sigmoid(self, x: Array) -> Array: ...
+    def softmax(self, x: Array) -> Array:
+        """Over the channels, in the public layout."""
+
+    def equals(self, x: Array, value: int) -> Array:
+        """x == value, for any Python integer."""
 
     # Reductions
     def sum_pixels(self, x: Array) -> Array:

@@ -149,7 +149,7 @@ def integers_to(x: Array, most: int) -> Array:
 
 
 def integers(x: Array) -> Array:
-    return x if x.dtype.itemsize > 2 else x.astype(jnp.int32)
+    return x if kind(x) == "integer" and x.dtype.itemsize > 2 else x.astype(jnp.int32)
 
 
 def stop_gradient(x: Array) -> Array:
@@ -194,6 +194,19 @@ def softplus(x: Array) -> Array:
 
 def sigmoid(x: Array) -> Array:
     return jax.nn.sigmoid(x)
+
+
+def softmax(x: Array) -> Array:
+    return jax.nn.softmax(x)
+
+
+def equals(x: Array, value: int) -> Array:
+    if kind(x) == "integer":
+        held = np.iinfo(x.dtype)
+        if not held.min <= value <= held.max:
+            return jnp.zeros_like(x, jnp.bool_)
+    equal: Array = x == value
+    return equal
 
 
 @jax.custom_jvp

@@ -1,6 +1,8 @@
 """The primitives of `core.ops.Ops` in PyTorch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import reduce
 from math import prod
 from typing import Any
@@ -188,6 +190,14 @@ def softplus(x: Tensor) -> Tensor:
 
 def sigmoid(x: Tensor) -> Tensor:
     return x.sigmoid()
+
+
+def softmax(x: Tensor) -> Tensor:
+    return x.softmax(1)
+
+
+def equals(x: Tensor, value: int) -> Tensor:
+    return x == value
 
 
 def sum_pixels(x: Tensor) -> Tensor:
@@ -658,14 +668,58 @@ def join(xs: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(xs), 1)
 
 
-def known_within(x: Tensor, low: float, high: float) -> bool:
-    if torch.compiler.is_compiling() or x.device.type != "cpu":
-        return False
+class Look:
+    """How a Module looks at values, and whether there were values that it could look at."""
+
+    def __init__(self, everywhere: bool) -> None:
+        self.everywhere = everywhere
+        self.done = False
+
+
+_look: ContextVar[Look | None] = ContextVar("look", default=None)
+
+
+@contextmanager
+def looking(everywhere: bool) -> Iterator[Look]:
+    """Within it values are read on any device, or nowhere, instead of where that costs nothing."""
+    look = Look(everywhere)
+    token = _look.set(look)
     try:
-        least, most = x.detach().aminmax()
-        return bool(least >= low) and bool(most <= high)
+        yield look
+    finally:
+        _look.reset(token)
+
+
+def _costs_nothing(x: Tensor) -> bool:
+    # Reading a CUDA tensor makes the host wait for the device.
+    return x.device.type == "cpu"
+
+
+def _read(x: Tensor, what: Callable[[Tensor], bool]) -> bool | None:
+    """what(x), None where values cannot or should not be read."""
+    if torch.compiler.is_compiling():
+        return None
+    look = _look.get()
+    if look is None:
+        if not _costs_nothing(x):
+            return None
+    elif not look.everywhere or (x.is_cuda and torch.cuda.is_current_stream_capturing()):
+        return None
+    try:
+        found = what(x.detach())
     except RuntimeError:
-        return False  # no values: vmap, tracers, or no pixels
+        return None  # vmap, tracers and the meta device hold no values; or no pixels
+    if look is not None:
+        look.done = True
+    return found
+
+
+def known_within(x: Tensor, low: float, high: float) -> bool:
+    def within(x: Tensor) -> bool:
+        least, most = x.aminmax()
+        return bool(least >= low) and bool(most <= high)
+
+    return _costs_nothing(x) and _read(x, within) is True
 
 
 def no_image(x: Tensor) -> Tensor:
@@ -673,17 +727,11 @@ def no_image(x: Tensor) -> Tensor:
 
 
 def first(values: Tensor, bad: Tensor) -> float | None:
-    # Reading a CUDA tensor would make the host wait for the device.
-    if torch.compiler.is_compiling() or bad.device.type != "cpu":
+    if not _read(bad, lambda bad: bool(bad.any())):
         return None
-    try:
-        if not bool(bad.any()):
-            return None
-        found = values.detach().expand(bad.shape)[bad]
-        found = found[~found.isnan()]
-        return found[0].item() if found.numel() else None
-    except RuntimeError:
-        return None  # vmap and tracers hold no values
+    found = values.detach().expand(bad.shape)[bad]
+    found = found[~found.isnan()]
+    return found[0].item() if found.numel() else None
 
 
 def random(rng: Any, shape: Sequence[int], like: Tensor) -> Tensor:
