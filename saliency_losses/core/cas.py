@@ -7,20 +7,20 @@ from saliency_losses.core.ops import Array, Ops
 from saliency_losses.core.regions import keep, mean
 
 
-def check_options(num_regions: int, alpha: float, average_regions: bool, activation: str | None,
-                  ignore_index: int | None, reduction: str) -> None:
+def check_options(xp: Ops, num_regions: int, alpha: Any, average_regions: bool,
+                  activation: str | None, ignore_index: int | None, reduction: str) -> None:
     checks.integer("num_regions", num_regions, 1)
-    checks.number("alpha", alpha, 0, 1)
+    checks.scheduled(xp, "alpha", alpha, 0, 1)
     checks.flag("average_regions", average_regions)
     checks.activation(activation)
     checks.ignored(ignore_index)
     checks.reduction(reduction)
 
 
-def cas_loss(xp: Ops, probs: Array, labels: Array, *, num_regions: int, alpha: float,
+def cas_loss(xp: Ops, probs: Array, labels: Array, *, num_regions: int, alpha: Any,
              average_regions: bool, activation: str | None, ignore_index: int | None, mask: Array,
              reduction: str) -> Array:
-    check_options(num_regions, alpha, average_regions, activation, ignore_index, reduction)
+    check_options(xp, num_regions, alpha, average_regions, activation, ignore_index, reduction)
     s, index, counted, area, bad = _regions(
         xp, probs, labels, num_regions, activation, ignore_index, mask)
     share = 1.0 / xp.maximum(area, 1.0)
@@ -50,11 +50,12 @@ def cas_loss(xp: Ops, probs: Array, labels: Array, *, num_regions: int, alpha: f
     if average_regions:
         uniformer = uniformer / xp.maximum(regions, 1.0)
         discriminator = discriminator / xp.maximum(regions * (regions - 1), 1.0)
+    alpha = checks.as_scalar(xp, alpha, uniformer)
     loss = alpha * uniformer - (1 - alpha) * discriminator
     return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
 
 
-def pixel_costs(xp: Ops, probs: Array, labels: Array, *, num_regions: int, alpha: float,
+def pixel_costs(xp: Ops, probs: Array, labels: Array, *, num_regions: int, alpha: Any,
                 average_regions: bool, activation: str | None, ignore_index: int | None,
                 mask: Array) -> Array:
     """A map ``(N, P)``, whose mean over the counted pixels is the loss.
@@ -74,6 +75,7 @@ def pixel_costs(xp: Ops, probs: Array, labels: Array, *, num_regions: int, alpha
     if average_regions:
         uniformer = uniformer / xp.over_pixels(xp.maximum(regions, 1.0))
         discriminator = discriminator / xp.over_pixels(xp.maximum(regions * (regions - 1), 1.0))
+    alpha = checks.as_scalar(xp, alpha, uniformer)
     each = alpha * uniformer - (1 - alpha) * xp.region_take(discriminator, index)
     return each * xp.region_take(share * xp.over_pixels(xp.sum_pixels(area)), index)
 

@@ -14,24 +14,46 @@ def option(name: str, value: object, choices: Sequence[object]) -> None:
 
 def flag(name: str, value: object) -> None:
     if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
+        raise TypeError(f"{name} must be True or False, got {_static(name, value)}")
+
+
+def _static(name: str, value: object) -> str:
+    """What came for an option that must be known before tracing."""
+    traced = type(value).__name__.endswith("Tracer")
+    return repr(value) + (f'; under jit: static_argnames="{name}"' if traced else "")
 
 
 def integer(name: str, value: object, low: int) -> None:
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
+        raise TypeError(f"{name} must be an integer, got {_static(name, value)}")
     if int(value) < low:
         raise ValueError(f"{name} must be at least {low}, got {value}")
 
 
 def number(name: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {value!r}")
+        raise TypeError(f"{name} must be a number, got {_static(name, value)}")
     given = float(value)
     above = given > low if open_low else given >= low
     if not (above and given <= high):
         bracket = "(" if open_low else "["
         raise ValueError(f"{name} must lie in {bracket}{low}, {high}], got {value}")
+
+
+def scheduled(xp: Ops, name: str, value: Any, low: float, high: float, *,
+              open_low: bool = False) -> None:
+    """A number or a scalar array, which a schedule may move; checked where it can be read."""
+    if isinstance(value, Real):
+        return number(name, value, low, high, open_low=open_low)
+    if not xp.is_array(value) or value.shape != () or xp.kind(value) not in ("float", "integer"):
+        raise TypeError(f"{name} must be a number or a scalar array, got {value!r}")
+    found = xp.first(value, ~((value > low if open_low else value >= low) & (value <= high)))
+    return None if found is None else number(name, found, low, high, open_low=open_low)
+
+
+def as_scalar(xp: Ops, value: Any, like: Array) -> Any:
+    """A scalar array in the dtype of `like`, lest it widen the result; others as Python numbers."""
+    return xp.cast(value, like) if xp.is_array(value) else float(value)
 
 
 def reduction(value: str) -> None:
@@ -42,9 +64,17 @@ def activation(value: str | None) -> None:
     option("activation", value, (None, "sigmoid", "softmax"))
 
 
+def _array(xp: Ops, name: str, x: object) -> Array:
+    if isinstance(x, (list, tuple, dict)):
+        raise TypeError(f"{name} must be one array, got {type(x).__name__}; several outputs of a "
+                        "network: one call per output, or deep_supervision; numbers: make an "
+                        "array of them")
+    return xp.array(name, x)
+
+
 def floating(xp: Ops, name: str, x: object) -> Array:
     """A floating-point argument, at least float32."""
-    array = xp.array(name, x)
+    array = _array(xp, name, x)
     if xp.kind(array) != "float":
         raise TypeError(f"{name} must be floating point, got {xp.dtype_name(array)}; "
                         "a 0/255 map: divide by 255, other integers: convert to float32")
@@ -53,7 +83,7 @@ def floating(xp: Ops, name: str, x: object) -> Array:
 
 def real(xp: Ops, name: str, x: object) -> Array:
     """A floating-point argument, at least float32, or an integer or bool one, as integers."""
-    array = xp.array(name, x)
+    array = _array(xp, name, x)
     if xp.kind(array) == "other":
         raise TypeError(f"{name} must be floating point, integer or bool, "
                         f"got {xp.dtype_name(array)}")
@@ -61,7 +91,7 @@ def real(xp: Ops, name: str, x: object) -> Array:
 
 
 def boolean(xp: Ops, name: str, x: object) -> Array:
-    array = xp.array(name, x)
+    array = _array(xp, name, x)
     if xp.kind(array) != "bool":
         raise TypeError(f"{name} must be bool, got {xp.dtype_name(array)}; "
                         f"compare first, for example {name} > 0.5")
@@ -193,7 +223,7 @@ def values(xp: Ops, name: str, x: Array, wrong: Callable[[Any], Any], counted: A
 
 def label_array(xp: Ops, name: str, x: object) -> Array:
     """A bool, integer or floating-point argument: floats widened, others as integers."""
-    array = xp.array(name, x)
+    array = _array(xp, name, x)
     if xp.kind(array) == "other":
         raise TypeError(f"{name} must be bool, integer, or floating point with whole values, "
                         f"got {xp.dtype_name(array)}")

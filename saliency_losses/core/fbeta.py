@@ -12,10 +12,14 @@ from saliency_losses.core.regions import counts
 ALPHA = log(0.5) / 5
 
 
-def check_options(beta: float, theta: int, phi: int, distance: str, error: str,
+def check_beta(xp: Ops, beta: Any) -> None:
+    checks.scheduled(xp, "beta", beta, 0, float("inf"), open_low=True)
+
+
+def check_options(xp: Ops, beta: Any, theta: int, phi: int, distance: str, error: str,
                   normalize_kernel: bool, activation: str | None, ignore_index: int | None,
                   reduction: str) -> None:
-    checks.number("beta", beta, 0, float("inf"), open_low=True)
+    check_beta(xp, beta)
     checks.integer("theta", theta, 1)
     checks.integer("phi", phi, 0)
     checks.option("distance", distance, ("window", "euclidean"))
@@ -26,12 +30,12 @@ def check_options(beta: float, theta: int, phi: int, distance: str, error: str,
     checks.reduction(reduction)
 
 
-def weighted_fbeta_loss(xp: Ops, probs: Array, target: Array, *, beta: float, theta: int,
+def weighted_fbeta_loss(xp: Ops, probs: Array, target: Array, *, beta: Any, theta: int,
                         phi: int, distance: str, error: str, normalize_kernel: bool,
                         activation: str | None, ignore_index: int | None,
                         distance_weights: Array, mask: Array, reduction: str) -> Array:
-    check_options(beta, theta, phi, distance, error, normalize_kernel, activation, ignore_index,
-                  reduction)
+    check_options(xp, beta, theta, phi, distance, error, normalize_kernel, activation,
+                  ignore_index, reduction)
     p, y, counted, bad = counted_maps(xp, probs, target, activation, ignore_index, mask)
     images, channels = p.shape[:2]
     b = _weights_of_alarms(xp, y, p, phi, distance, distance_weights)
@@ -46,7 +50,7 @@ def weighted_fbeta_loss(xp: Ops, probs: Array, target: Array, *, beta: float, th
     false_negative, false_positive = sums[:, :, 0], sums[:, :, 1]
     size = xp.reshape(xp.sum_pixels(xp.flat(_each_map(xp, y))), (images, channels))
     # W eq. 6 as 1 − F = (β² FN + FP) / ((1 + β²) TP + β² FN + FP), with TP = Σ y − FN
-    some = size > 0
+    beta, some = checks.as_scalar(xp, beta, size), size > 0
     wrong = beta**2 * false_negative + false_positive
     whole = (1 + beta**2) * (size - false_negative) + wrong
     each = xp.where(some, wrong / xp.where(some, whole, 1.0),
@@ -116,7 +120,7 @@ def _weighted(xp: Ops, residual: Array, b: Array, theta: int, error: str,
     return xp.where(spread < missed, spread, missed), xp.where(miss, 0.0, e) * b
 
 
-def weighted_fbeta_score(xp: Ops, probs: Array, target: Array, *, beta: float, theta: int,
+def weighted_fbeta_score(xp: Ops, probs: Array, target: Array, *, beta: Any, theta: int,
                          phi: int, distance: str, error: str, normalize_kernel: bool,
                          activation: str | None, ignore_index: int | None,
                          distance_weights: Array, mask: Array, reduction: str) -> Array:

@@ -22,6 +22,9 @@ class Ops(Protocol):
     def array(self, name: str, x: Any) -> Array:
         """`x` as the backend's array; TypeError that names the argument if it is none."""
 
+    def is_array(self, x: Any) -> bool:
+        """Whether it is an array of the backend, traced or not."""
+
     def kind(self, x: Array) -> str:
         """"bool", "integer", "float" or "other"."""
 

@@ -28,9 +28,22 @@ def _compiled(*static: int) -> Callable[[_F], _F]:
 
 def array(name: str, x: Any) -> Array:
     try:
-        return jnp.asarray(x)
+        array = jnp.asarray(x)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be a JAX array, got {type(x).__name__}") from error
+    if isinstance(array, jax.core.Tracer) or not _staging():
+        return array
+    # A constant of a program: XLA would compute with it while it compiles, for seconds.
+    return _barrier(array)
+
+
+def _staging() -> bool:
+    """Whether operations become part of a program, as within `jax.jit`, instead of results."""
+    return isinstance(lax.neg(np.zeros((), np.float32)), jax.core.Tracer)
+
+
+def is_array(x: Any) -> bool:
+    return isinstance(x, (Array, np.ndarray))
 
 
 def kind(x: Array) -> str:
@@ -137,7 +150,7 @@ def promote(*xs: Array) -> tuple[Array, ...]:
 
 
 def cast(x: Array, like: Array) -> Array:
-    return x.astype(like.dtype)
+    return jnp.asarray(x, like.dtype)
 
 
 def floats(x: Array) -> Array:
@@ -560,7 +573,7 @@ def no_image(x: Array) -> Array:
 def first(values: Array, bad: Array) -> float | None:
     if isinstance(values, jax.core.Tracer) or isinstance(bad, jax.core.Tracer):
         return None
-    if not bad.is_fully_addressable or not bool(bad.any()):
+    if not getattr(bad, "is_fully_addressable", True) or not bool(bad.any()):
         return None
     found = np.broadcast_to(np.asarray(values), bad.shape)[np.asarray(bad)].astype(np.float64)
     found = found[~np.isnan(found)]

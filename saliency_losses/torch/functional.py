@@ -69,7 +69,10 @@ def metric_loss(
         reduction: "mean", "sum" or "none" over the images.
 
     Returns:
-        The loss, at most 0 for the centroid form; at least −4 with `normalize`.
+        The loss. If no feature is longer than ρ, at least −4ρ² and at most 0 for the centroid form,
+        aρ² for the pairwise form, where a = ||S| − |B|| / n, and ρ² with `hard_negatives`. With
+        `normalize` ρ is 1, and the pairwise form at most a² / (1 + a) < ½ unless some features are
+        zero vectors.
 
     Raises:
         ValueError: Shapes that do not match, a label other than 0 and 1, or form="pairwise" with
@@ -136,7 +139,7 @@ def cas_loss(
     labels: Tensor,
     *,
     num_regions: int = 2,
-    alpha: float = 0.5,
+    alpha: float | Tensor = 0.5,
     average_regions: bool = False,
     activation: Activation = None,
     ignore_index: int | None = None,
@@ -157,7 +160,7 @@ def cas_loss(
             to 1 is not checked. Give it at least `num_regions` channels.
         labels: ``(N, *spatial)``, bool, integer or whole floats, 0..num_regions−1.
         num_regions: The number of labels; images may hold fewer.
-        alpha: The weight of the uniformer, in [0, 1].
+        alpha: The weight of the uniformer, in [0, 1]; a number or a scalar array.
         average_regions: Average the uniformer over the present regions and the discriminator over
             their pairs, so that images with few and many regions weigh alike.
         activation: Default: None, `probs` are probabilities. "sigmoid" or "softmax" (over the
@@ -296,7 +299,7 @@ def weighted_fbeta_loss(
     probs: Tensor,
     target: Tensor,
     *,
-    beta: float = 1.0,
+    beta: float | Tensor = 1.0,
     theta: int = 9,
     phi: int = 5,
     distance: Literal["window", "euclidean"] = "window",
@@ -326,7 +329,7 @@ def weighted_fbeta_loss(
             averaged. K = 1 is the usual case; K > 1 is one-vs-rest or multi-label.
         target: In the shape of `probs`, in [0, 1], bool, integer or floating point, soft values
             too. Or ``(N, *spatial)``: the map itself for K = 1, class numbers 0..K−1 for K > 1.
-        beta: Above 0; a larger one favours recall.
+        beta: Above 0, a number or a scalar array; a larger one favours recall.
         theta: Half the width of the Gaussian window in pixels, at least 1.
         phi: The reach of distance="window" in pixels, at least 0.
         distance: "window": Δ is the squared distance to the nearest foreground pixel within φ, and
@@ -383,7 +386,7 @@ def weighted_fbeta_score(
     probs: Tensor,
     target: Tensor,
     *,
-    beta: float = 1.0,
+    beta: float | Tensor = 1.0,
     theta: int = 9,
     phi: int = 5,
     distance: Literal["window", "euclidean"] = "euclidean",
@@ -405,7 +408,7 @@ def weighted_fbeta_score(
         probs: ``(N, K, H, W)`` or ``(N, K, D, H, W)`` in [0, 1].
         target: In the shape of `probs`, in [0, 1], bool, integer or floating point, soft values
             too. Or ``(N, *spatial)``: the map itself for K = 1, class numbers 0..K−1 for K > 1.
-        beta: Above 0; a larger one favours recall.
+        beta: Above 0, a number or a scalar array; a larger one favours recall.
         theta: Half the width of the Gaussian window in pixels, at least 1.
         phi: The reach of distance="window" in pixels, at least 0.
         distance: As in `weighted_fbeta_loss`.
@@ -453,7 +456,7 @@ def weighted_fmeasure(
     probs: Tensor,
     target: Tensor,
     *,
-    beta: float = 1.0,
+    beta: float | Tensor = 1.0,
     activation: Activation = None,
     ignore_index: int | None = None,
     mask: Tensor | None = None,
@@ -473,7 +476,8 @@ def weighted_fmeasure(
         probs: ``(N, K, H, W)`` or ``(N, K, D, H, W)`` in [0, 1].
         target: In the shape of `probs`, 0 or 1, bool, integer or floating point. The measure is not
             defined for soft targets. Or ``(N, *spatial)``, as in `weighted_fbeta_loss`.
-        beta: Above 0; a larger one favours recall. The programs' argument of this name is β².
+        beta: Above 0, a number or a scalar array; a larger one favours recall. The programs'
+            argument of this name is β².
         activation: As in `weighted_fbeta_loss`.
         ignore_index: Default: None. A target value whose pixels do not count, as if `mask` were
             False there.

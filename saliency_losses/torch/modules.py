@@ -86,12 +86,13 @@ class CASLoss(_Loss):
         tensor(-2.)
     """
 
-    def __init__(self, *, num_regions: int = 2, alpha: float = 0.5,
+    def __init__(self, *, num_regions: int = 2, alpha: float | Tensor = 0.5,
                  average_regions: bool = False, activation: Activation = None,
                  ignore_index: int | None = None, reduction: Reduction = "mean",
                  check: Check = "first") -> None:
         super().__init__(check)
-        cas.check_options(num_regions, alpha, average_regions, activation, ignore_index, reduction)
+        cas.check_options(_ops, num_regions, alpha, average_regions, activation, ignore_index,
+                          reduction)
         self.num_regions = num_regions
         self.alpha = alpha
         self.average_regions = average_regions
@@ -143,14 +144,14 @@ class WeightedFBetaLoss(_Loss):
         tensor(1.)
     """
 
-    def __init__(self, *, beta: float = 1.0, theta: int = 9, phi: int = 5,
+    def __init__(self, *, beta: float | Tensor = 1.0, theta: int = 9, phi: int = 5,
                  distance: Literal["window", "euclidean"] = "window",
                  error: Literal["squared", "absolute"] = "squared",
                  normalize_kernel: bool = False, activation: Activation = None,
                  ignore_index: int | None = None, reduction: Reduction = "mean",
                  check: Check = "first") -> None:
         super().__init__(check)
-        fbeta.check_options(beta, theta, phi, distance, error, normalize_kernel, activation,
+        fbeta.check_options(_ops, beta, theta, phi, distance, error, normalize_kernel, activation,
                             ignore_index, reduction)
         self.beta = beta
         self.theta = theta
