@@ -10,6 +10,9 @@ three spatial axes. All functions share these rules:
 * An image without a counted pixel has loss 0 and gradient 0.
 * Values out of range raise `ValueError`; inside ``jax.jit``, ``jax.vmap`` and ``jax.grad``, where
   values cannot be read, the loss of that image alone is NaN.
+* Values out of range by no more than four epsilons of their own precision count as its end.
+* One output a call: a list, tuple or dict is a `TypeError`.
+* ``alpha`` and ``beta`` may be traced; all other options are static: ``static_argnames``.
 * NaN in a counted input makes the loss of that image NaN and raises nothing.
 """
 

@@ -9,7 +9,10 @@ three spatial axes. All functions share these rules:
 * Half precision, also under autocast, is computed and returned in float32.
 * An image without a counted pixel has loss 0 and gradient 0.
 * Values out of range raise `ValueError` on a CPU; on CUDA, under ``torch.compile`` and
-  ``torch.func.vmap``, where values cannot be read, the loss of that image alone is NaN.
+  ``torch.func.vmap``, where values cannot be read, the loss of that image alone is NaN. Modules
+  look at their first batch on CUDA too.
+* Values out of range by no more than four epsilons of their own precision count as its end.
+* One output a call: a list, tuple or dict is a `TypeError`.
 * NaN in a counted input makes the loss of that image NaN and raises nothing.
 """
 
