@@ -33,6 +33,8 @@ def pytorch(x: Tensor, y: Tensor, mask: Tensor | None, rng: torch.Generator) -> 
                                reduction="none"),
         st.anchor_softmax_loss(x, x, y, ignore_index=255, mask=mask, reduction="sum"),
         st.js_mutual_information_loss(x, y, balance=False, mask=mask, reduction="mean"),
+        st.cas_loss(x, y, alpha=x),
+        st.weighted_fbeta_loss(x, y, beta=x),
     ):
         assert_type(loss, Tensor)
     for result in (
@@ -97,6 +99,8 @@ def in_jax(x: jax.Array, y: jax.Array, mask: jax.Array | None, rng: jax.Array) -
                                reduction="none"),
         sj.anchor_softmax_loss(x, x, y, ignore_index=255, mask=mask, reduction="sum"),
         sj.js_mutual_information_loss(x, y, balance=False, mask=mask, reduction="mean"),
+        sj.cas_loss(x, y, alpha=x),
+        sj.weighted_fbeta_loss(x, y, beta=x),
         sj.semantic_distance(x, y),
         sj.flip_labels(y, 0.5, rng, per="image", ignore_index=255),
         sj.weighted_fbeta_score(x, y, beta=0.6, theta=3, phi=2, distance="window",
