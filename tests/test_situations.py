@@ -111,6 +111,8 @@ def test_traced_static_options_name_the_repair() -> None:
         jax.jit(functions.cas_loss)(x, y, num_regions=2)
     with pytest.raises(TypeError, match=r'average_regions must be .*static_argnames="average_reg'):
         jax.jit(functions.cas_loss)(x, y, average_regions=True)
+    with pytest.raises(TypeError, match=r'ignore_index must be .*static_argnames="ignore_index"'):
+        jax.jit(functions.cas_loss)(x, y, ignore_index=255)
     with pytest.raises(TypeError, match=r'step must be .*static_argnames="step"'):
         jax.jit(functions.update_prior)(x, x, 3)
     with pytest.raises(TypeError, match=r'threshold must be .*static_argnames="threshold"'):

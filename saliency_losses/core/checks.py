@@ -9,7 +9,8 @@ from saliency_losses.core.ops import Array, Ops
 
 def option(name: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, "
+                         f"got {_static(name, value)}")
 
 
 def flag(name: str, value: object) -> None:
@@ -253,7 +254,8 @@ def without(xp: Ops, ignore_index: int | None, x: Array, counted: Array | None) 
 def ignored(ignore_index: object) -> None:
     if ignore_index is not None and (isinstance(ignore_index, bool)
                                      or not isinstance(ignore_index, Integral)):
-        raise TypeError(f"ignore_index must be an integer or None, got {ignore_index!r}")
+        raise TypeError("ignore_index must be an integer or None, got "
+                        + _static("ignore_index", ignore_index))
 
 
 def label_values(xp: Ops, name: str, x: Array, given: Array, num_regions: int,
