@@ -38,7 +38,7 @@ def weighted_fbeta_loss(xp: Ops, probs: Array, target: Array, *, beta: Any, thet
                   ignore_index, reduction)
     p, y, counted, bad = counted_maps(xp, probs, target, activation, ignore_index, mask)
     images, channels = p.shape[:2]
-    b = _weights_of_alarms(xp, y, p, phi, distance, distance_weights)
+    p, y, b = xp.promote(p, y, _weights_of_alarms(xp, y, p, phi, distance, distance_weights))
 
     def errors(residual: Array, b: Array) -> Array:
         misses, alarms = _weighted(xp, residual, b, theta, error, normalize_kernel)
@@ -64,7 +64,7 @@ def weighted_error(xp: Ops, probs: Array, target: Array, *, theta: int, phi: int
                    ignore_index: int | None, distance_weights: Array, mask: Array) -> Array:
     """E^w of W eq. 5 in the shape of `probs`; 0 at pixels that do not count."""
     p, y, *_ = counted_maps(xp, probs, target, activation, ignore_index, mask)
-    b = _weights_of_alarms(xp, y, p, phi, distance, distance_weights)
+    p, y, b = xp.promote(p, y, _weights_of_alarms(xp, y, p, phi, distance, distance_weights))
     misses, alarms = _weighted(xp, _each_map(xp, p - y), _each_map(xp, b), theta, error,
                                normalize_kernel)
     return xp.public_images(xp.reshape(misses + alarms, p.shape))
