@@ -76,11 +76,12 @@ def _markdown(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
 
 def environment(rows: Rows) -> str:
     """Device, versions, commit, seed and dates of the rows."""
-    devices = ", ".join(_unique(r["device"] for r in rows))
+    devices, commits = (", ".join(_unique(r[k] for r in rows)) for k in ("device", "commit"))
+    packages = "; also ".join(_unique(r["versions"] for r in rows))
     first, last = min(r["date"] for r in rows), max(r["date"] for r in rows)
     one = rows[0]
     return (
-        f"{devices}; {one['threads']} thread(s); {one['versions']}; commit {one['commit']}; "
+        f"{devices}; {one['threads']} thread(s); {packages}; commit {commits}; "
         f"seed {one['seed']}; {first} to {last}. Medians; minimum, maximum and the first call "
         "(with compilation) are in the CSV file.\n"
     )

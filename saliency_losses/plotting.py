@@ -335,7 +335,9 @@ def _views(criterion: _Criterion, framework: str, channels: tuple[bool, bool],
     shown, which = _chosen(raw, channel)
     if prediction is not None:
         shown, which = picture("prediction", prediction, False)[..., 0], ""
-    truth = picture("target", target, channels[1])
+    # A target for channels may be one map, or class numbers.
+    apart = channels[1] and target.ndim == output.ndim
+    truth = _chosen(picture("target", target, apart), channel if apart else None)[0]
     if criterion.known is None:
         costs, title = np.abs(gradient).sum(-1), "|gradient|"
         title += ",\nsummed over channels" if gradient.shape[-1] > 1 else ""
@@ -347,14 +349,18 @@ def _views(criterion: _Criterion, framework: str, channels: tuple[bool, bool],
     steep, of = _chosen(gradient, channel)
     views = [
         _View("prediction" + which, shown),
-        _View("target", _chosen(truth, channel if channels[1] else None)[0]),
+        _View("target", truth),
         _View(title, costs, measured=True, signed=bool((costs < 0).any())),
         _View("∂ loss / ∂ output" + of, steep, measured=True,
               signed=channel is not None or gradient.shape[-1] <= 2),
     ]
-    mask = criterion.options.get("mask")
-    if mask is not None:
-        counted = picture("mask", mask, False)[..., 0] == 1
+    mask, ignored = (criterion.options.get(name) for name in ("mask", "ignore_index"))
+    if mask is not None or ignored is not None:
+        counted = np.ones(truth.shape, bool)
+        if mask is not None:
+            counted = picture("mask", mask, False)[..., 0] == 1
+        if ignored is not None:
+            counted &= truth != ignored
         # A prediction given beside the output may be of another size.
         views = [view._replace(values=np.where(counted, view.values, np.nan))
                  if view.values.shape == counted.shape else view for view in views]

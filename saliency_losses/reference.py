@@ -224,16 +224,16 @@ def _gaussian(offsets: Ints, theta: int) -> Floats:
     return np.asarray(np.exp(-squared / (2 * variance)) / math.sqrt(2 * math.pi * variance))
 
 
-def _smoothed(errors: Floats, y: Bools, shape: tuple[int, ...], theta: int, cut: bool) -> Floats:
+def _smoothed(errors: Floats, miss: Bools, shape: tuple[int, ...], theta: int, cut: bool) -> Floats:
     """AE (W eq. 3), one row of A at a time; with `cut`, offsets of components in −θ..θ (eq. 8)."""
-    smoothed = errors.copy()  # W eq. 3, second line: A is the identity at background
-    at, error = _coordinates(shape)[y], errors[y]
+    smoothed = errors.copy()  # W eq. 3, second line: A is the identity elsewhere
+    at, error = _coordinates(shape)[miss], errors[miss]
     rows = np.empty(len(at))
     for i in range(len(at)):
         offsets = at - at[i]
         near = (np.abs(offsets) <= theta).all(axis=1) | (not cut)
         rows[i] = (_gaussian(offsets[near], theta) * error[near]).sum()
-    smoothed[y] = rows
+    smoothed[miss] = rows
     return smoothed
 
 
@@ -252,28 +252,37 @@ def _weights(y: Bools, shape: tuple[int, ...], phi: int, distance: str) -> Float
     return np.where(y, 1.0, 2 - np.exp(math.log(0.5) / 5 * delta))  # W eq. 4
 
 
-def _errors(
-    probs: ArrayLike, target: ArrayLike, error: str, mask: ArrayLike | None
-) -> tuple[Floats, Bools, Bools]:
-    """Flat E (W eq. 2 or §3), foreground, counted; a removed pixel is background without error."""
+def _counted_maps(
+    probs: ArrayLike, target: ArrayLike, mask: ArrayLike | None
+) -> tuple[Floats, Floats, Bools]:
+    """Flat p and y, both 0 where a pixel is removed, and the counted pixels."""
+    shape = _spatial_map("probs", probs).shape
+    counted = _counted(mask, shape)
+    p, y = np.zeros(counted.size), np.zeros(counted.size)
+    p[counted] = np.asarray(probs, np.float64).ravel()[counted]
+    y[counted] = _shaped("target", target, shape).astype(np.float64).ravel()[counted]
+    return p, y, counted
+
+
+def _errors(p: Floats, y: Floats, error: str) -> Floats:
+    """E (W eq. 2 or §3)."""
     _option("error", error, ("squared", "absolute"))
-    p = _spatial_map("probs", probs).astype(np.float64)
-    y = _shaped("target", target, p.shape).astype(np.float64).ravel()
-    counted = _counted(mask, p.shape)
-    errors = np.zeros(p.size)
-    errors[counted] = np.abs(p.ravel()[counted] - y[counted])
-    return errors**2 if error == "squared" else errors, (y == 1) & counted, counted
+    return (p - y) ** 2 if error == "squared" else np.abs(p - y)
 
 
-def _fbeta(smoothed: Floats, errors: Floats, b: Floats, y: Bools, c: Bools, beta: float) -> float:
-    """F from AE, E, B, the foreground and the counted pixels."""
-    if not c.any():
+def _fbeta(
+    smoothed: Floats, errors: Floats, b: Floats, p: Floats, y: Floats, counted: Bools, beta: float
+) -> float:
+    """F from AE, E, B, prediction, target and the counted pixels."""
+    if not counted.any():
         return 1.0
-    weighted = np.minimum(smoothed, errors) * b  # W eq. 5
-    if not y.any():  # F is 0/0
-        return float(1 - weighted[c].mean() / 2)
-    tp, fn = (1 - weighted[y]).sum(), weighted[y].sum()  # W eq. 2, E^w for E
-    fp = weighted[c & ~y].sum()
+    miss = p < y
+    weighted = np.minimum(smoothed, errors) * np.where(miss, 1.0, b)  # W eq. 5
+    if y.sum() == 0:  # F is 0/0
+        return float(1 - weighted[counted].mean() / 2)
+    # W eq. 2 with E^w for E: at 0/1 targets misses are foreground, and Σ y (1 − E^w) is this TP.
+    fn, fp = weighted[miss].sum(), weighted[~miss].sum()  # so written, a NaN shows
+    tp = y.sum() - fn
     # W eq. 6 with P and R inserted, so that TP = 0 gives 0 and not 0/0.
     return float((1 + beta**2) * tp / ((1 + beta**2) * tp + beta**2 * fn + fp))
 
@@ -293,29 +302,32 @@ def weighted_fbeta_score(
 ) -> float:
     """The weighted F-measure of ONE map, the Gaussian cut to offsets of components in −θ..θ.
 
-    F = (1 + β²)TP / ((1 + β²)TP + β²FN + FP) (W eq. 6) of E^w = min(AE, E)·B (W eq. 5), with A of
-    W eq. 3, σ = θ/4, and B as `distance_weights` returns it; `normalize_kernel` divides the
-    Gaussian by its sum over the window. Score K maps one by one and average.
+    F = (1 + β²)TP / ((1 + β²)TP + β²FN + FP) (W eq. 6), FN = Σ E^w over misses, p < y, FP = Σ E^w
+    over false alarms, p > y, TP = Σ y − FN. E^w = min(AE, E)·B (W eq. 5), with A of W eq. 3 among
+    misses, σ = θ/4, and B as `distance_weights` returns it, but 1 at misses; `normalize_kernel`
+    divides the Gaussian by its sum over the window. Score K maps one by one and average.
 
     Args:
-        probs, target, mask: `(*spatial)`, rank 2 or 3; target 0 or 1.
+        probs, target, mask: `(*spatial)`, rank 2 or 3; target in [0, 1]. W has targets of 0 and 1;
+            what stands here for others is the package's own extension.
         error: ``"absolute"``, E = |p − y| (W eq. 2), or ``"squared"``, (p − y)² (W §3).
         distance_weights: `(*spatial)`, B given instead of computed.
 
     Returns:
-        F; without foreground 1 − mean E^w / 2.
+        F; for a target of 0 alone 1 − mean E^w / 2.
     """
-    errors, y, counted = _errors(probs, target, error, mask)
+    p, y, counted = _counted_maps(probs, target, mask)
     shape = np.shape(target)
-    smoothed = _smoothed(errors, y, shape, theta, cut=True)
+    errors = _errors(p, y, error)
+    smoothed = _smoothed(errors, p < y, shape, theta, cut=True)
     if normalize_kernel:
         window = _coordinates((2 * theta + 1,) * len(shape)) - theta
-        smoothed[y] /= _gaussian(window, theta).sum()
+        smoothed[p < y] /= _gaussian(window, theta).sum()
     if distance_weights is None:
-        b = _weights(y, shape, phi, distance)
+        b = _weights(y > 0.5, shape, phi, distance)
     else:
         b = _shaped("distance_weights", distance_weights, shape).astype(np.float64).ravel()
-    return _fbeta(smoothed, errors, b, y, counted, beta)
+    return _fbeta(smoothed, errors, b, p, y, counted, beta)
 
 
 def weighted_fbeta_loss(
@@ -337,7 +349,7 @@ def weighted_fbeta_loss(
         As in `weighted_fbeta_score`.
 
     Returns:
-        The loss; without foreground mean E^w / 2.
+        The loss; for a target of 0 alone mean E^w / 2.
     """
     return 1 - weighted_fbeta_score(
         probs,
@@ -364,15 +376,17 @@ def exact_weighted_fbeta_score(
     """The paper's measure F_β^w of ONE map: W eq. 1 to 6 with σ = θ/4 and nothing cut off A.
 
     Args:
-        probs, target, mask: `(*spatial)`, rank 2 or 3; target 0 or 1.
+        probs, target, mask: `(*spatial)`, rank 2 or 3; target as in `weighted_fbeta_score`.
 
     Returns:
-        F; without foreground 1 − mean E^w / 2.
+        F; for a target of 0 alone 1 − mean E^w / 2.
     """
-    errors, y, counted = _errors(probs, target, "absolute", mask)
+    p, y, counted = _counted_maps(probs, target, mask)
     shape = np.shape(target)
-    smoothed = _smoothed(errors, y, shape, theta, cut=False)
-    return _fbeta(smoothed, errors, _weights(y, shape, 0, "euclidean"), y, counted, beta)
+    errors = _errors(p, y, "absolute")
+    smoothed = _smoothed(errors, p < y, shape, theta, cut=False)
+    b = _weights(y > 0.5, shape, 0, "euclidean")
+    return _fbeta(smoothed, errors, b, p, y, counted, beta)
 
 
 def weighted_fmeasure(
@@ -420,19 +434,19 @@ def weighted_fmeasure(
 def distance_weights(
     target: ArrayLike, *, phi: int = 5, distance: str = "window", mask: ArrayLike | None = None
 ) -> Floats:
-    """How much an error weighs by its distance from the foreground.
+    """How much a false alarm weighs by its distance from the foreground, where y > ½.
 
     B_i = 1 at foreground, 2 − exp(αΔ_i) elsewhere, α = ln(0.5)/5 (W eq. 4). With ``"euclidean"``,
     Δ_i is the distance to the nearest foreground pixel, with ``"window"`` that distance squared
     where it is at most φ, ∞ beyond (W §3). Without foreground Δ = ∞.
 
     Args:
-        target, mask: `(*spatial)`, rank 2 or 3; target 0 or 1, a removed pixel is background.
+        target, mask: `(*spatial)`, rank 2 or 3; target in [0, 1], a removed pixel is background.
 
     Returns:
         B, `(*spatial)`.
     """
-    y = _spatial_map("target", target) == 1
+    y = _spatial_map("target", target) > 0.5
     foreground = y.ravel() & _counted(mask, y.shape)
     return _weights(foreground, y.shape, phi, distance).reshape(y.shape)
 

@@ -106,6 +106,8 @@ def make(images: int = 2) -> list[Case]:
     target[:, 2:4, 2:4] = 1
     target[:, 0] = 0
     counted = rng.random((n, *plane)) > 0.2
+    # Misses and false alarms on both sides of ½, none smaller than 0.05.
+    soft_target = (probs + np.where(np.indices(probs.shape).sum(0) % 3 > 0, 0.05, -0.05))
     several = rng.uniform(0.1, 0.9, (n, *plane, 2))
     classes = np.concatenate([target > 0, rng.random((n, *plane, 1)) > 0.5], -1)
     given = rng.uniform(1, 2, (n, *plane, 1))
@@ -141,6 +143,8 @@ def make(images: int = 2) -> list[Case]:
              euclidean | {"beta": 0.6, "theta": 3, "mask": counted}, (0,)),
         Case("weighted_f_given", "weighted_fbeta_loss", (probs, target),
              {"distance_weights": given, "normalize_kernel": True}, (0,)),
+        Case("weighted_f_soft", "weighted_fbeta_loss", (probs, soft_target),
+             euclidean | {"theta": 2, "mask": counted}, (0,)),
         Case("weighted_f_several", "weighted_fbeta_loss", (several, classes),
              {"phi": 2, "mask": counted, "reduction": "none"}, (0,)),
         Case("weighted_f_volume", "weighted_fbeta_loss", (volume, solid), {"theta": 2}, (0,)),
@@ -175,12 +179,13 @@ BAD_VALUES = [
         "cas_average", "cace", "cace_pixel") for value in (2, -1, 255)),
     ("semantic_distance", 1, -0.5),
     ("cas", 0, 1.5), ("cas", 0, -0.5), ("cas", 1, 3), ("cas", 1, -1), ("cas", 1, 255),
-    ("weighted_f", 0, 1.5), ("weighted_f", 0, -0.5), ("weighted_f", 1, 0.5),
-    ("weighted_f", 1, 255), ("weighted_f_euclidean", 1, 0.25), ("weighted_f_given", 1, 2),
+    ("weighted_f", 0, 1.5), ("weighted_f", 0, -0.5), ("weighted_f", 1, 1.5),
+    ("weighted_f", 1, 255), ("weighted_f_euclidean", 1, -0.25), ("weighted_f_given", 1, 2),
+    ("weighted_f_soft", 1, 1.25),
     ("weighted_f_several", 0, 7), ("weighted_f_several", 1, 255), ("weighted_f_volume", 1, -1),
-    ("weighted_f_score", 0, 1.5), ("weighted_f_score", 1, 0.5),
-    ("weighted_f_measure", 0, 1.5), ("weighted_f_measure", 1, 255),
-    ("distance_weights", 0, 255), ("distance_weights", 0, 0.5),
+    ("weighted_f_score", 0, 1.5), ("weighted_f_score", 1, 1.5),
+    ("weighted_f_measure", 0, 1.5), ("weighted_f_measure", 1, 255), ("weighted_f_measure", 1, 0.5),
+    ("distance_weights", 0, 255), ("distance_weights", 0, -0.5),
     ("anchor", 2, 3), ("anchor", 2, -1), ("anchor", 2, 255),
     ("region_anchors", 1, -0.5),
     ("update_prior", 0, 1.5), ("update_prior", 1, -0.5),

@@ -183,10 +183,21 @@ def _target(rng: np.random.Generator, kind: str, shape: tuple[int, ...]) -> Arra
     return y
 
 
+def _softened(rng: np.random.Generator, kind: str, y: Array) -> Array:
+    """Targets between 0 and 1 instead of the boolean `y`; a map of 0 alone stays one."""
+    return {
+        "edges": lambda: np.where(rng.random(y.shape) < 0.3, rng.random(y.shape), y) * y.any(),
+        "matte": lambda: rng.random(y.shape) ** 2 * y.any(),
+        "faint": lambda: y * rng.uniform(0.01, 0.5, y.shape),  # no pixel above ½
+        "eighths": lambda: np.where(y, rng.integers(0, 9, y.shape) / 8, 0.0),  # ½ among them
+        "none": lambda: y.astype(float),
+    }[kind]()
+
+
 def _prediction(rng: np.random.Generator, kind: str, y: Array) -> Array:
     return {
         "uniform": lambda: rng.random(y.shape),
-        "nearly": lambda: np.where(y, 0.9, 0.1) + rng.uniform(-0.1, 0.1, y.shape),
+        "nearly": lambda: np.where(y > 0.5, 0.9, 0.1) + rng.uniform(-0.1, 0.1, y.shape),
         "perfect": lambda: y.astype(float),
         "inverse": lambda: 1.0 - y,
         "binary": lambda: (rng.random(y.shape) < 0.5).astype(float),
@@ -194,6 +205,7 @@ def _prediction(rng: np.random.Generator, kind: str, y: Array) -> Array:
     }[kind]()
 
 
+SOFT_KINDS = ("edges", "matte", "faint", "eighths", "none")
 TARGET_KINDS = ("random", "random", "none", "all", "box", "pixel")
 PREDICTION_KINDS = ("uniform", "uniform", "nearly", "perfect", "inverse", "binary", "half")
 
@@ -203,6 +215,11 @@ def maps(draw: Any, shapes: tuple[tuple[int, ...], ...] = tuple(MAPS_OF)) -> Pro
     """For the weighted F loss and score."""
     rng, dtype, spatial = draw(rngs), draw(dtypes), draw(st.sampled_from(shapes))
     y = over(draw, _target, rng, TARGET_KINDS, (*spatial, MAPS_OF[spatial]))
+    kinds = ("bool", "uint8", "int32", "int64", dtype)
+    if draw(st.booleans()):
+        kinds = (dtype,)
+        y = np.stack([_softened(rng, draw(st.sampled_from(SOFT_KINDS)), own) for own in y])
+        y = y.astype(dtype)
     p = np.stack([_prediction(rng, draw(st.sampled_from(PREDICTION_KINDS)), y[i])
                   for i in range(N)]).clip(0, 1).astype(dtype)
     mask = _mask_or_none(draw, rng, spatial)
@@ -217,8 +234,8 @@ def maps(draw: Any, shapes: tuple[tuple[int, ...], ...] = tuple(MAPS_OF)) -> Pro
         options["distance_weights"] = exact(
             "distance_weights", y, distance="euclidean", mask=mask).astype(dtype)
     elif given == "other":
-        options["distance_weights"] = np.where(y, 1.0, rng.uniform(0, 3, y.shape)).astype(dtype)
-    target = y.astype(draw(st.sampled_from(("bool", "uint8", "int32", "int64", dtype))))
+        options["distance_weights"] = rng.uniform(0, 3, y.shape).astype(dtype)
+    target = y.astype(draw(st.sampled_from(kinds)))
     return Problem((spoil(p, mask, 7.0), spoil(target, mask, 7)), options, dtype)
 
 
@@ -239,6 +256,8 @@ def targets(draw: Any) -> Problem:
     y = over(draw, _target, rng, TARGET_KINDS, (*spatial, MAPS_OF[spatial]))
     mask = _mask_or_none(draw, rng, spatial)
     dtype = draw(st.sampled_from(("bool", "uint8", "int64", "float32", "float64")))
+    if dtype.startswith("float"):
+        y = np.stack([_softened(rng, draw(st.sampled_from(SOFT_KINDS)), own) for own in y])
     return Problem((spoil(y.astype(dtype), mask, 7),), {
         "phi": draw(st.sampled_from((0, 1, 3, 5, 80))),
         "distance": draw(st.sampled_from(("window", "euclidean"))), "mask": mask},

@@ -20,7 +20,7 @@ A = RNG.normal(size=(2, 2, 3))
 # function, arguments, options, exception, what the message must say
 BAD: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], tuple[str, ...]]] = [
     ("metric_loss", (F, 255 * Y), {}, ValueError, ("labels", "0..1", "255", "labels > 127")),
-    ("cas_loss", (S, 255 * Y), {}, ValueError, ("labels", "got 255", "mask=labels != 255")),
+    ("cas_loss", (S, 255 * Y), {}, ValueError, ("labels", "got 255", "ignore_index=255")),
     ("cas_loss", (S, 5 * Y), {"num_regions": 4}, ValueError, ("0..3", "got 5", "num_regions")),
     ("cas_loss", (S, 4 * Y), {}, ValueError, ("0..1", "got 4", "num_regions")),
     ("cas_loss", (S, Y - 1), {}, ValueError, ("labels", "got -1")),
@@ -31,8 +31,8 @@ BAD: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], tuple[str
     ("cas_loss", (S, Y), {"num_regions": 0}, ValueError, ("num_regions", "at least 1", "0")),
     ("cas_loss", (S, Y), {"num_regions": 2.0}, TypeError, ("num_regions", "integer", "2.0")),
     ("cas_loss", (S, Y), {"reduction": "avg"}, ValueError, ("reduction", "'mean'", "'avg'")),
-    ("cas_loss", (S, Y.astype(float)), {}, TypeError, ("labels", "bool or integer", "float64",
-                                                 "convert to integers")),
+    ("cas_loss", (S, Y.astype(complex)), {}, TypeError, ("labels", "whole values", "complex128")),
+    ("cas_loss", (S, 0.5 * Y), {}, ValueError, ("labels", "whole", "got 0.5", "labels > 0.5")),
     ("cas_loss", (S, Y), {"mask": Y}, TypeError, ("mask", "bool", "int64")),
     ("cas_loss", (S, Y), {"mask": M[:, :3]}, ValueError, ("mask", "(2, 4, 5)", "(2, 3, 5)")),
     ("cas_loss", (S, Y[:, None]), {}, ValueError, ("labels", "(2, 4, 5)", "squeeze(1)")),
@@ -51,10 +51,12 @@ BAD: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], tuple[str
     ("semantic_distance", (F, -M.astype(float)), {}, ValueError, ("background", "non-negative")),
     ("class_agnostic_cross_entropy", (F, Y), {}, ValueError, ("logits", "2", "(2,")),
     ("class_agnostic_cross_entropy", (S, Y), {"per": "batch"}, ValueError, ("per", "'image'")),
-    ("weighted_fbeta_loss", (P, 255 * T), {}, ValueError, ("target", "0 or 1", "target > 127")),
+    ("weighted_fbeta_loss", (P, 255 * T), {}, ValueError, ("target", "[0, 1]", "divide by 255")),
     ("weighted_fbeta_loss", (P, T + 254 * (1 - T)), {}, ValueError, ("to ignore", "mask=")),
     ("weighted_fbeta_loss", (S, T), {}, ValueError, ("target", "that channel of probs alone")),
-    ("weighted_fbeta_loss", (P, 0.5 * T), {}, ValueError, ("target", "got 0.5", "target > 0.5")),
+    ("weighted_fmeasure", (P, 0.5 * T), {}, ValueError,
+     ("target", "0 or 1", "defined", "got 0.5", "target > 0.5")),
+    ("weighted_fmeasure", (P, 255 * T), {}, ValueError, ("target", "[0, 1]", "divide by 255")),
     ("weighted_fbeta_loss", (4 * P, T), {}, ValueError, ("probs", "[0, 1]", "sigmoid")),
     ("weighted_fbeta_loss", (P, T), {"beta": 0.0}, ValueError, ("beta", "(0,")),
     ("weighted_fbeta_loss", (P, T), {"theta": 0}, ValueError, ("theta", "at least 1")),
@@ -69,7 +71,7 @@ BAD: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], tuple[str
      ("foreground", "1 to 3 spatial axes", "(3,)")),
     ("distance_transform", (np.broadcast_to(np.ones((1, 1, 1), bool), (1, 40000, 2)),), {},
      ValueError, ("foreground", "2**29", "cut it into parts")),
-    ("distance_weights", (2 * T,), {}, ValueError, ("target", "0 or 1", "got 2")),
+    ("distance_weights", (2 * T,), {}, ValueError, ("target", "[0, 1]", "got 2")),
     ("anchor_softmax_loss", (F, A[..., :2], Y), {}, ValueError, ("anchors", "(2, R, 3)")),
     ("anchor_softmax_loss", (F, A, 2 * Y), {}, ValueError, ("labels", "0..1", "got 2")),
     ("region_anchors", (F, -S), {}, ValueError, ("weights", "non-negative", "-0.5")),
@@ -105,13 +107,13 @@ def test_torch_takes_no_list() -> None:
         cas_loss(S, torch.zeros(1, 1))
 
 
-def test_a_target_without_channels_is_told_where_to_put_them(backend: Backend) -> None:
+def test_weights_without_channels_are_told_where_to_put_them(backend: Backend) -> None:
     probs, target = backend.array(P, True), backend.array(Y, False)
-    axis = {"torch": r"target\[:, None\]", "jax": r"target\[\.\.\., None\]"}[backend.name]
-    with pytest.raises(ValueError, match="add its channel axis: " + axis):
-        backend.functions.weighted_fbeta_loss(probs, target)
-    with pytest.raises(ValueError, match="make them one-hot, a map per class"):
-        backend.functions.weighted_fbeta_loss(backend.array(S, True), target)
+    axis = {"torch": r"weights\[:, None\]", "jax": r"weights\[\.\.\., None\]"}[backend.name]
+    with pytest.raises(ValueError, match="add its channel axis: distance_" + axis):
+        backend.functions.weighted_fbeta_loss(probs, target, distance_weights=target * 1.0)
+    with pytest.raises(ValueError, match="class numbers: without that axis"):
+        backend.functions.weighted_fbeta_loss(backend.array(S, True), backend.array(T, True))
 
 
 @pytest.mark.parametrize("rng", [0, None, "seed"])

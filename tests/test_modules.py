@@ -40,7 +40,12 @@ SETTINGS = [
         "beta": 0.5, "theta": 3, "phi": 2, "distance": "euclidean", "error": "absolute",
         "normalize_kernel": True, "reduction": "none"}),
     ("WeightedFBetaLoss", "weighted_f", {"phi": 1, "reduction": "none"}),
-    ("AnchorSoftmaxLoss", "anchor", {"reduction": "none"}),
+    ("MetricLoss", "metric", {"ignore_index": 1, "reduction": "none"}),
+    ("CASLoss", "cas_average", {"activation": "softmax", "ignore_index": 1, "reduction": "none"}),
+    ("ClassAgnosticCrossEntropy", "cace", {"ignore_index": 1, "reduction": "none"}),
+    ("WeightedFBetaLoss", "weighted_f", {"activation": "sigmoid", "ignore_index": 0,
+                                         "reduction": "none"}),
+    ("AnchorSoftmaxLoss", "anchor", {"ignore_index": 1, "reduction": "none"}),
     ("JSMutualInformationLoss", "js", {"balance": False, "reduction": "none"}),
 ]
 FOR_EACH = [next(s for s in SETTINGS if s[0] == name) for name in FUNCTIONS]
@@ -69,6 +74,9 @@ WRONG = [
     ("JSMutualInformationLoss", "balance", 1, TypeError),
     *((name, "reduction", "avg", ValueError) for name in FUNCTIONS),
     *((name, "reduction", None, ValueError) for name in FUNCTIONS),
+    *((name, "check", "once", ValueError) for name in FUNCTIONS),
+    *((name, "ignore_index", 1.5, TypeError) for name in FUNCTIONS if name[0] != "J"),
+    *((name, "activation", "relu", ValueError) for name in ("CASLoss", "WeightedFBetaLoss")),
 ]
 
 
@@ -77,15 +85,21 @@ def make(name: str, options: dict[str, Any]) -> nn.Module:
 
 
 def stored(name: str) -> list[str]:
-    """The options that a Module stores: the keyword-only ones that are no tensors."""
+    """The options that a Module stores: the keyword-only ones that are no tensors, and its own."""
     function = getattr(saliency_losses.torch, FUNCTIONS[name])
     return [p.name for p in inspect.signature(function).parameters.values()
-            if p.kind is p.KEYWORD_ONLY and p.name not in ("mask", "distance_weights")]
+            if p.kind is p.KEYWORD_ONLY and p.name not in ("mask", "distance_weights")] + ["check"]
 
 
 def inputs(case: Case) -> tuple[list[Any], Tensor]:
     args, options = TORCH.prepared(case.function, case.args, {"mask": case.options["mask"]})
     return args, options["mask"]
+
+
+def inputs_of(case: str) -> tuple[list[Any], Tensor]:
+    found = BY_NAME[case]
+    return inputs(found if "mask" in found.options else found._replace(
+        options={"mask": BY_NAME["cas"].options["mask"]}))
 
 
 def test_each_module_is_listed_here() -> None:
@@ -101,8 +115,8 @@ def test_options_and_defaults_are_those_of_the_function(name: str) -> None:
     options = inspect.signature(module).parameters
     assert list(options) == stored(name)
     assert all(p.kind is p.KEYWORD_ONLY for p in options.values())
-    assert {k: p.default for k, p in options.items()} == {
-        k: function[k].default for k in options}
+    assert {k: p.default for k, p in options.items()} == {"check": "first"} | {
+        k: function[k].default for k in options if k != "check"}
     call = list(inspect.signature(module.forward).parameters.values())[1:]
     assert [p.name for p in call] == [p for p in function if p not in options]
     assert [p.kind for p in call] == [function[p.name].kind for p in call]
@@ -111,7 +125,7 @@ def test_options_and_defaults_are_those_of_the_function(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "case", "options"), SETTINGS)
 def test_gives_what_the_function_gives(name: str, case: str, options: dict[str, Any]) -> None:
-    args, mask = inputs(BY_NAME[case])
+    args, mask = inputs_of(case)
     function = getattr(saliency_losses.torch, FUNCTIONS[name])
     got = make(name, options)(*args, mask=mask)
     assert torch.equal(got, function(*args, mask=mask, **options))
@@ -126,7 +140,7 @@ def test_gives_what_the_function_gives(name: str, case: str, options: dict[str, 
 @pytest.mark.parametrize(("name", "case", "options"), SETTINGS)
 def test_every_option_reaches_the_function(name: str, case: str, options: dict[str, Any]) -> None:
     """Each option alone, left at its default, gives another result or another shape."""
-    args, mask = inputs(BY_NAME[case])
+    args, mask = inputs_of(case)
     full = make(name, options)(*args, mask=mask)
     for left_out in options:
         if (name, left_out) in {("CASLoss", "num_regions"), ("WeightedFBetaLoss", "phi"),

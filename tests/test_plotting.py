@@ -173,6 +173,19 @@ def test_a_mask_blanks_all_but_the_image(backend: Backend) -> None:
     assert not np.isnan(values(figure, 0, 2)).any()
 
 
+def test_ignored_labels_are_blank_and_a_target_needs_no_channel_axis(backend: Backend) -> None:
+    rng = np.random.default_rng(0)
+    logits, classes = rng.normal(size=(2, 6, 5, 3)), rng.integers(0, 3, (2, 6, 5))
+    classes[:, 0] = 255
+    for shown, target in ((logits, classes), (logits[..., :1], classes % 2 + 254 * (classes > 9))):
+        figure = explain(backend.functions.weighted_fbeta_loss, backend.array(shown, True),
+                         backend.array(target, False), activation="sigmoid", ignore_index=255)
+        for axes in figure.axes[:4]:
+            values = axes.images[0].get_array()
+            assert np.ma.getmaskarray(np.ma.masked_invalid(values))[0].all()
+            assert np.isfinite(values[1:]).all()
+
+
 def test_more_channels_are_a_norm_or_one_of_them(backend: Backend) -> None:
     rng = np.random.default_rng(0)
     features, labels = rng.standard_normal((1, 6, 5, 4)), rng.integers(0, 2, (1, 6, 5))

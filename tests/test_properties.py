@@ -279,16 +279,42 @@ def test_reductions_agree(backend: Backend, variant: Variant, rng: Rng) -> None:
 # Bounds and optima
 
 @given(rng=draw.rngs, kind=kinds, labelling=labellings, form=st.sampled_from(
-    ({}, {"form": "pairwise"}, {"hard_negatives": True}, {"stop_gradient": True})))
-def test_metric_loss_of_unit_features_is_at_least_minus_4(
-        backend: Backend, rng: Rng, kind: str, labelling: str, form: dict[str, Any]) -> None:
+    ({}, {"form": "pairwise"}, {"hard_negatives": True}, {"stop_gradient": True})),
+    zeros=st.booleans())
+def test_metric_loss_is_bounded_by_the_length_of_the_features(
+        backend: Backend, rng: Rng, kind: str, labelling: str, form: dict[str, Any],
+        zeros: bool) -> None:
     for normalize in (True, False):
         variant = Variant("metric_loss", form | {"normalize": normalize})
-        args = draw.arguments(variant, rng, kind=kind, labelling=labelling)
-        loss = per_image(backend, variant, args)
-        assert not normalize or (loss >= -4 - 1e-12).all()
-        # The pairwise form and the hardest pixels can be above 0.
-        assert "form" in form or "hard_negatives" in form or (loss <= 1e-12).all()
+        features, labels = draw.arguments(variant, rng, kind=kind, labelling=labelling)
+        if zeros:
+            features = features * (rng.random((*labels.shape, 1)) < 0.5)
+        loss = per_image(backend, variant, (features, labels))
+        squared = (features**2).sum(-1).reshape(N, -1).max(1) if not normalize else 1.0
+        uneven = np.abs(2 * (labels == 1).reshape(N, -1).mean(1) - 1)
+        most = {"form": uneven, "hard_negatives": 1.0}.get(next(iter(form), ""), 0.0)
+        assert (loss >= -4 * squared - 1e-12).all()
+        assert (loss <= most * squared + 1e-12).all()
+        if normalize and "form" in form and not zeros and kind != "zero":
+            assert (loss <= uneven**2 / (1 + uneven) + 1e-12).all()
+
+
+def test_metric_loss_attains_its_upper_ends(backend: Backend) -> None:
+    # Three quarters salient: a = ½. Background of one direction, salient pixels to both sides of
+    # it, of mean 1/(1 + a) = 2/3 along it.
+    aside = np.sqrt(1 - 4 / 9)
+    features = np.array([[[1, 0]] * 2 + [[2 / 3, aside], [2 / 3, -aside]] * 3])
+    labels = np.array([[0] * 2 + [1] * 6])
+    pairwise = {"form": "pairwise", "normalize": True}
+    close(backend.call("metric_loss", features, labels, **pairwise), 0.25 / 1.5)
+    # Vectors of length 0 as background, opposite ones as salient: a.
+    features = np.array([[[0, 0]] * 2 + [[0, 1], [0, -1]] * 3], float)
+    close(backend.call("metric_loss", features, labels, **pairwise), 0.5)
+    # Few salient pixels without a mean, as many of the background against its mean: nearly 1.
+    features = np.array([[[0, 1], [0, -1]] + [[1, 0]] * 2 + [[-1, 0]] * 196], float)
+    labels = np.array([[1] * 2 + [0] * 198])
+    loss = backend.call("metric_loss", features, labels, hard_negatives=True, normalize=True)
+    assert 0.97 < loss < 1
 
 
 @given(rng=draw.rngs, kind=kinds, labelling=labellings, alpha=st.floats(0, 1),

@@ -436,6 +436,44 @@ class TestWeightedFbeta:
         score = ref.weighted_fbeta_score(probs, target, theta=2, distance_weights=row(1, 1, 1, 1))
         assert score == close(2 * tp / (2 * tp + fn + fp), rel=1e-14)
 
+    def test_given_weights_do_not_weigh_misses(self) -> None:
+        target, probs = row(1, 1, 0, 0), row(0.5, 1, 0, 0.5)
+        for heavy in (1, 7):
+            score = ref.weighted_fbeta_score(
+                probs, target, theta=2, distance_weights=row(heavy, heavy, heavy, 1))
+            tp, fn, fp = 2 - G / 2, G / 2, 0.5
+            assert score == close(2 * tp / (2 * tp + fn + fp), rel=1e-14)
+
+    def test_soft_target_by_hand(self) -> None:
+        # y = 0.9, 0.4, 0.2, 0; p = 0.4, 0.6, 0.1, 0: a miss of ½, an alarm of 0.2 one pixel from
+        # the foreground (y > ½: the first alone), a miss of 0.1 two pixels from the other.
+        target, probs = row(0.9, 0.4, 0.2, 0), row(0.4, 0.6, 0.1, 0)
+        fn = G * (0.5 + 0.1 * exp(-8)) + min(0.1, G * (0.1 + 0.5 * exp(-8)))
+        fp = 0.2 * (2 - 0.5**0.2)
+        tp = 1.5 - fn
+        score = ref.weighted_fbeta_score(probs, target, theta=2)
+        assert score == close(2 * tp / (2 * tp + fn + fp), rel=1e-12)
+        assert ref.weighted_fbeta_score(probs, target, theta=2) == close(
+            ref.exact_weighted_fbeta_score(probs, target, theta=2), rel=1e-3)
+
+    def test_soft_target_without_foreground(self) -> None:
+        # No y above ½: every false alarm weighs 2; but Σ y = 0.6 is there to be found.
+        score = ref.weighted_fbeta_score(row(0.4, 0.5), row(0.4, 0.2))
+        assert score == close(2 * 0.6 / (2 * 0.6 + 2 * 0.3), rel=1e-12)
+
+    def test_soft_target_of_dice(self) -> None:
+        # A and B off: 2 Σ min(p, y) / (Σ p + Σ y). With θ = 1 the kernel's middle is above 1.
+        probs, target = row(0.5, 0.9, 0, 0.3), row(0.7, 0.2, 0, 1)
+        score = ref.weighted_fbeta_score(
+            probs, target, theta=1, distance_weights=np.ones((1, 4)))
+        shared = 0.5 + 0.2 + 0.3
+        assert score == close(2 * shared / (probs.sum() + target.sum()), rel=1e-12)
+
+    def test_soft_target_perfect(self) -> None:
+        for target in (row(0.3, 0.9, 0.5), row(0.1, 0.2), row(1e-30, 0)):
+            assert ref.weighted_fbeta_loss(target, target) == 0
+            assert ref.exact_weighted_fbeta_score(target, target) == 1
+
     @given(seeds, st.sampled_from([(9, 12), (20, 1), (4, 5, 6)]), st.booleans())
     def test_against_scipy(self, seed: int, shape: tuple[int, ...], normalize: bool) -> None:
         rng = np.random.default_rng(seed)

@@ -24,26 +24,32 @@ assert_type(saliency_losses.__version__, str)
 def pytorch(x: Tensor, y: Tensor, mask: Tensor | None, rng: torch.Generator) -> None:
     for loss in (
         st.metric_loss(x, y, form="pairwise", normalize=True, stop_gradient=True,
-                       hard_negatives=True, mask=mask, reduction="none"),
-        st.cas_loss(x, y, num_regions=3, alpha=0.3, average_regions=True, mask=mask,
-                    reduction="sum"),
-        st.class_agnostic_cross_entropy(x, y, per="pixel", mask=mask, reduction="mean"),
+                       hard_negatives=True, ignore_index=255, mask=mask, reduction="none"),
+        st.cas_loss(x, y, num_regions=3, alpha=0.3, average_regions=True, activation="softmax",
+                    ignore_index=255, mask=mask, reduction="sum"),
+        st.class_agnostic_cross_entropy(x, y, per="pixel", ignore_index=255, mask=mask,
+                                        reduction="mean"),
         st.weighted_fbeta_loss(x, y, beta=0.6, theta=3, phi=2, distance="euclidean",
-                               error="absolute", normalize_kernel=True, distance_weights=mask,
-                               mask=mask, reduction="none"),
-        st.anchor_softmax_loss(x, x, y, mask=mask, reduction="sum"),
+                               error="absolute", normalize_kernel=True, activation="sigmoid",
+                               ignore_index=255, distance_weights=mask, mask=mask,
+                               reduction="none"),
+        st.anchor_softmax_loss(x, x, y, ignore_index=255, mask=mask, reduction="sum"),
         st.js_mutual_information_loss(x, y, balance=False, mask=mask, reduction="mean"),
+        st.cas_loss(x, y, alpha=x),
+        st.weighted_fbeta_loss(x, y, beta=x),
     ):
         assert_type(loss, Tensor)
     for result in (
         st.semantic_distance(x, y),
-        st.flip_labels(y, 0.5, rng, per="image"),
+        st.flip_labels(y, 0.5, rng, per="image", ignore_index=255),
         st.weighted_fbeta_score(x, y, beta=0.6, theta=3, phi=2, distance="window",
-                                error="squared", normalize_kernel=True, distance_weights=mask,
-                                mask=mask, reduction="none"),
-        st.weighted_fmeasure(x, y, beta=0.6, normalize=True, reduction="sum"),
+                                error="squared", normalize_kernel=True, activation="sigmoid",
+                                ignore_index=255, distance_weights=mask, mask=mask,
+                                reduction="none"),
+        st.weighted_fmeasure(x, y, beta=0.6, normalize=True, activation="sigmoid",
+                             ignore_index=255, mask=mask, reduction="sum"),
         st.deep_supervision(st.cas_loss, [x, x], y, weights=[1, 0.5], resize=None, mask=mask),
-        st.distance_weights(y, phi=2, distance="euclidean", mask=mask),
+        st.distance_weights(y, phi=2, distance="euclidean", ignore_index=255, mask=mask),
         st.distance_transform(y),
         st.anchor_probabilities(x, x),
         st.region_anchors(x, y),
@@ -59,13 +65,17 @@ def pytorch(x: Tensor, y: Tensor, mask: Tensor | None, rng: torch.Generator) -> 
 
 def modules(x: Tensor, y: Tensor, mask: Tensor | None) -> None:
     metric = st.MetricLoss(form="pairwise", normalize=True, stop_gradient=True,
-                           hard_negatives=True, reduction="none")
-    cas = st.CASLoss(num_regions=3, alpha=0.3, average_regions=True, reduction="sum")
-    entropy = st.ClassAgnosticCrossEntropy(per="pixel", reduction="mean")
+                           hard_negatives=True, ignore_index=255, reduction="none",
+                           check="always")
+    cas = st.CASLoss(num_regions=3, alpha=0.3, average_regions=True, activation="softmax",
+                     ignore_index=255, reduction="sum", check="never")
+    entropy = st.ClassAgnosticCrossEntropy(per="pixel", ignore_index=255, reduction="mean",
+                                           check="first")
     fbeta = st.WeightedFBetaLoss(beta=0.6, theta=3, phi=2, distance="euclidean",
-                                 error="absolute", normalize_kernel=True, reduction="none")
-    anchors = st.AnchorSoftmaxLoss(reduction="sum")
-    information = st.JSMutualInformationLoss(balance=False, reduction="mean")
+                                 error="absolute", normalize_kernel=True, activation="sigmoid",
+                                 ignore_index=255, reduction="none", check="always")
+    anchors = st.AnchorSoftmaxLoss(ignore_index=255, reduction="sum", check="always")
+    information = st.JSMutualInformationLoss(balance=False, reduction="mean", check="never")
     several = st.DeepSupervision(fbeta, weights=[1, 0.5], resize=None)
     for criterion in (metric, cas, entropy, information):
         loss: Tensor = criterion(x, y, mask=mask)
@@ -92,23 +102,29 @@ def metrics(x: Tensor, y: Tensor, p: jax.Array, t: jax.Array, mask: jax.Array) -
 def in_jax(x: jax.Array, y: jax.Array, mask: jax.Array | None, rng: jax.Array) -> None:
     for result in (
         sj.metric_loss(x, y, form="pairwise", normalize=True, stop_gradient=True,
-                       hard_negatives=True, mask=mask, reduction="none"),
-        sj.cas_loss(x, y, num_regions=3, alpha=0.3, average_regions=True, mask=mask,
-                    reduction="sum"),
-        sj.class_agnostic_cross_entropy(x, y, per="pixel", mask=mask, reduction="mean"),
+                       hard_negatives=True, ignore_index=255, mask=mask, reduction="none"),
+        sj.cas_loss(x, y, num_regions=3, alpha=0.3, average_regions=True, activation="softmax",
+                    ignore_index=255, mask=mask, reduction="sum"),
+        sj.class_agnostic_cross_entropy(x, y, per="pixel", ignore_index=255, mask=mask,
+                                        reduction="mean"),
         sj.weighted_fbeta_loss(x, y, beta=0.6, theta=3, phi=2, distance="euclidean",
-                               error="absolute", normalize_kernel=True, distance_weights=mask,
-                               mask=mask, reduction="none"),
-        sj.anchor_softmax_loss(x, x, y, mask=mask, reduction="sum"),
+                               error="absolute", normalize_kernel=True, activation="sigmoid",
+                               ignore_index=255, distance_weights=mask, mask=mask,
+                               reduction="none"),
+        sj.anchor_softmax_loss(x, x, y, ignore_index=255, mask=mask, reduction="sum"),
         sj.js_mutual_information_loss(x, y, balance=False, mask=mask, reduction="mean"),
+        sj.cas_loss(x, y, alpha=x),
+        sj.weighted_fbeta_loss(x, y, beta=x),
         sj.semantic_distance(x, y),
-        sj.flip_labels(y, 0.5, rng, per="image"),
+        sj.flip_labels(y, 0.5, rng, per="image", ignore_index=255),
         sj.weighted_fbeta_score(x, y, beta=0.6, theta=3, phi=2, distance="window",
-                                error="squared", normalize_kernel=True, distance_weights=mask,
-                                mask=mask, reduction="none"),
-        sj.weighted_fmeasure(x, y, beta=0.6, normalize=True, reduction="sum"),
+                                error="squared", normalize_kernel=True, activation="sigmoid",
+                                ignore_index=255, distance_weights=mask, mask=mask,
+                                reduction="none"),
+        sj.weighted_fmeasure(x, y, beta=0.6, normalize=True, activation="sigmoid",
+                             ignore_index=255, mask=mask, reduction="sum"),
         sj.deep_supervision(sj.cas_loss, (x, x), y, weights=[1, 0.5], resize=None, mask=mask),
-        sj.distance_weights(y, phi=2, distance="euclidean", mask=mask),
+        sj.distance_weights(y, phi=2, distance="euclidean", ignore_index=255, mask=mask),
         sj.distance_transform(y),
         sj.anchor_probabilities(x, x),
         sj.region_anchors(x, y),

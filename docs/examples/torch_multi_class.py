@@ -19,7 +19,7 @@ def scenes(images: int, side: int = 32, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def fbeta(probs: Tensor, labels: Tensor) -> Tensor:
-    return weighted_fbeta_loss(probs, F.one_hot(labels, 3).movedim(-1, 1))
+    return weighted_fbeta_loss(probs, labels)
 
 
 def cas(probs: Tensor, labels: Tensor) -> Tensor:

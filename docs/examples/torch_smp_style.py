@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from saliency_losses.torch import weighted_fbeta_loss, weighted_fmeasure
+from saliency_losses.torch import WeightedFBetaLoss, weighted_fmeasure
 
 
 def scenes(images: int, side: int = 32, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -34,17 +34,14 @@ class Unet(nn.Module):
         return self.segmentation_head(torch.cat([self.decoder(self.encoder(x)), x], dim=1))
 
 
-def criterion(y_pred: Tensor, y_true: Tensor) -> Tensor:
-    """Of logits, as smp.losses.DiceLoss("binary") is."""
-    return weighted_fbeta_loss(y_pred.sigmoid(), y_true)
-
-
+# Of logits, as smp.losses.DiceLoss("binary") is.
+criterion = WeightedFBetaLoss(error="absolute", distance="euclidean", activation="sigmoid")
 torch.manual_seed(0)
 model = Unet(encoder_name="resnet34", encoder_weights=None, in_channels=3, classes=1)
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
 images, labels = scenes(16)
 for k in range(60):
-    loss = criterion(model(images), labels[:, None])  # the target has the channel axis as well
+    loss = criterion(model(images), labels)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -54,6 +51,6 @@ for k in range(60):
 model.eval()
 unseen, labels = scenes(16, seed=1)
 with torch.inference_mode():
-    measure = weighted_fmeasure(model(unseen).sigmoid(), labels[:, None]).item()
+    measure = weighted_fmeasure(model(unseen), labels, activation="sigmoid").item()
 print(f"weighted F-measure of unseen images {measure:.3f}")
 assert measure > 0.5

@@ -5,28 +5,31 @@ from saliency_losses.core.ops import Array, Ops
 from saliency_losses.core.regions import keep, mean, root
 
 
-def anchor_softmax_loss(xp: Ops, features: Array, anchors: Array, labels: Array, *,
-                        mask: Array, reduction: str) -> Array:
+def check_options(ignore_index: int | None, reduction: str) -> None:
+    checks.ignored(ignore_index)
     checks.reduction(reduction)
-    loss, counted, bad = _surprises(xp, features, anchors, labels, mask)
+
+
+def anchor_softmax_loss(xp: Ops, features: Array, anchors: Array, labels: Array, *,
+                        ignore_index: int | None, mask: Array, reduction: str) -> Array:
+    check_options(ignore_index, reduction)
+    loss, counted, bad = _surprises(xp, features, anchors, labels, ignore_index, mask)
     return checks.reduce(xp, checks.poison(xp, mean(xp, loss, counted), bad), reduction)
 
 
 def pixel_costs(xp: Ops, features: Array, anchors: Array, labels: Array, *,
-                mask: Array) -> Array:
+                ignore_index: int | None, mask: Array) -> Array:
     """A map ``(N, P)``, whose mean over the counted pixels is the loss."""
-    return _surprises(xp, features, anchors, labels, mask)[0]
+    return _surprises(xp, features, anchors, labels, ignore_index, mask)[0]
 
 
-def _surprises(xp: Ops, features: Array, anchors: Array, labels: Array, mask: Array
-               ) -> tuple[Array, Array | None, Array]:
+def _surprises(xp: Ops, features: Array, anchors: Array, labels: Array, ignore_index: int | None,
+               mask: Array) -> tuple[Array, Array | None, Array]:
     """L eq. 3–4 pixel by pixel; the counted pixels, None for all; the images with a bad label."""
     features, anchors = _checked(xp, features, anchors)
-    labels = checks.labels(xp, "labels", labels)
-    checks.beside(xp, "labels", labels, "features", features)
-    counted = checks.mask(xp, mask, labels.shape, "features")
     num_regions = anchors.shape[1]
-    bad = checks.label_values(xp, "labels", labels, num_regions, counted)
+    labels, counted, bad = checks.labels(
+        xp, labels, mask, ignore_index, num_regions, "features", features)
 
     labels = xp.clip(xp.flat(labels), 0, num_regions - 1)
     if counted is not None:
@@ -51,7 +54,8 @@ def anchor_probabilities(xp: Ops, features: Array, anchors: Array) -> Array:
     squared = xp.squared_distances(xp.features(features), xp.regions(anchors))
     scores = -_excess(xp, root(xp, squared))
     probabilities = xp.exp(scores - xp.over_stack(xp.logsumexp_stack(scores)))
-    return xp.public_stack(_rounded(xp, probabilities), xp.map_shape(features.shape))
+    return xp.public_stack(checks.brought_within(xp, probabilities, 1),
+                           xp.map_shape(features.shape))
 
 
 def _excess(xp: Ops, distances: Array) -> Array:
@@ -74,37 +78,26 @@ def _checked(xp: Ops, features: Array, anchors: Array) -> tuple[Array, Array]:
 
 
 def region_anchors(xp: Ops, features: Array, weights: Array) -> Array:
-    features = checks.features(xp, "features", features)
-    weights = checks.real(xp, "weights", weights)
-    regions = xp.channels(weights.shape) if weights.ndim == features.ndim else -1
-    expected = xp.stack_shape(xp.map_shape(features.shape), regions)
-    if regions < 1 or tuple(weights.shape) != expected:
+    x = checks.features(xp, "features", features)
+    w = checks.real(xp, "weights", weights)
+    regions = xp.channels(w.shape) if w.ndim == x.ndim else -1
+    expected = xp.stack_shape(xp.map_shape(x.shape), regions)
+    if regions < 1 or tuple(w.shape) != expected:
         layout = checks.public_layout(xp, "R")
         raise ValueError(f"weights must have shape {layout} to match features of shape "
-                         f"{tuple(features.shape)}, got {tuple(weights.shape)}")
-    bad = checks.weight_values(xp, "weights", weights)
-    features, weights = checks.same_precision(xp, features, weights)
+                         f"{tuple(x.shape)}, got {tuple(w.shape)}")
+    w, bad = checks.weight_values(xp, "weights", w, weights)
+    x, w = checks.same_precision(xp, x, w)
 
-    w = xp.stack(weights)
+    w = xp.stack(w)
     total = xp.sum_stack(w)
     total = xp.over_channels(xp.where(total != 0, total, 1.0))
-    anchors = xp.weighted_sums(xp.features(features), w) / total
+    anchors = xp.weighted_sums(xp.features(x), w) / total
     return checks.poison(xp, xp.public_regions(anchors), bad)
 
 
 def update_prior(xp: Ops, prior: Array, probabilities: Array, step: int) -> Array:
-    prior = checks.floating(xp, "prior", prior)
-    probabilities = checks.floating(xp, "probabilities", probabilities)
-    checks.alike("probabilities", probabilities, "prior", prior)
     checks.integer("step", step, 1)
-    bad = (checks.probability_values(xp, "prior", prior, None)
-           | checks.probability_values(xp, "probabilities", probabilities, None))
-    prior, probabilities = xp.promote(prior, probabilities)
+    y, z, bad = checks.two_unit_maps(xp, "prior", prior, "probabilities", probabilities)
     # L eq. 5 with t = step − 1: after the first iteration the prior is wholly replaced.
-    return checks.poison(xp, _rounded(xp, ((step - 1) * prior + probabilities) / step), bad)
-
-
-def _rounded(xp: Ops, x: Array) -> Array:
-    """Values that rounding may have taken out of [0, 1], where no one takes them; the gradient is
-    that of x."""
-    return x + xp.stop_gradient(xp.clip(x, 0, 1) - x)
+    return checks.poison(xp, checks.brought_within(xp, ((step - 1) * y + z) / step, 1), bad)

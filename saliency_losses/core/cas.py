@@ -7,17 +7,22 @@ from saliency_losses.core.ops import Array, Ops
 from saliency_losses.core.regions import keep, mean
 
 
-def check_options(num_regions: int, alpha: float, average_regions: bool, reduction: str) -> None:
+def check_options(xp: Ops, num_regions: int, alpha: Any, average_regions: bool,
+                  activation: str | None, ignore_index: int | None, reduction: str) -> None:
     checks.integer("num_regions", num_regions, 1)
-    checks.number("alpha", alpha, 0, 1)
+    checks.scheduled(xp, "alpha", alpha, 0, 1)
     checks.flag("average_regions", average_regions)
+    checks.activation(activation)
+    checks.ignored(ignore_index)
     checks.reduction(reduction)
 
 
-def cas_loss(xp: Ops, probs: Array, labels: Array, *, num_regions: int, alpha: float,
-             average_regions: bool, mask: Array, reduction: str) -> Array:
-    check_options(num_regions, alpha, average_regions, reduction)
-    s, index, counted, area, bad = _regions(xp, probs, labels, num_regions, mask)
+def cas_loss(xp: Ops, probs: Array, labels: Array, *, num_regions: int, alpha: Any,
+             average_regions: bool, activation: str | None, ignore_index: int | None, mask: Array,
+             reduction: str) -> Array:
+    check_options(xp, num_regions, alpha, average_regions, activation, ignore_index, reduction)
+    s, index, counted, area, bad = _regions(
+        xp, probs, labels, num_regions, activation, ignore_index, mask)
     share = 1.0 / xp.maximum(area, 1.0)
 
     def moments(s: Array, index: Array, share: Array, *counted: Array) -> tuple[Array, Array]:
@@ -45,17 +50,20 @@ def cas_loss(xp: Ops, probs: Array, labels: Array, *, num_regions: int, alpha: f
     if average_regions:
         uniformer = uniformer / xp.maximum(regions, 1.0)
         discriminator = discriminator / xp.maximum(regions * (regions - 1), 1.0)
+    alpha = checks.as_scalar(xp, alpha, uniformer)
     loss = alpha * uniformer - (1 - alpha) * discriminator
     return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
 
 
-def pixel_costs(xp: Ops, probs: Array, labels: Array, *, num_regions: int, alpha: float,
-                average_regions: bool, mask: Array) -> Array:
+def pixel_costs(xp: Ops, probs: Array, labels: Array, *, num_regions: int, alpha: Any,
+                average_regions: bool, activation: str | None, ignore_index: int | None,
+                mask: Array) -> Array:
     """A map ``(N, P)``, whose mean over the counted pixels is the loss.
 
     An ordered pair of regions is shared evenly by the pixels of its first.
     """
-    s, index, _, area, _ = _regions(xp, probs, labels, num_regions, mask)
+    s, index, _, area, _ = _regions(
+        xp, probs, labels, num_regions, activation, ignore_index, mask)
     share = 1.0 / xp.maximum(area, 1.0)
     means = xp.region_sum(s, index, num_regions) * xp.over_channels(share)
     residual = s - xp.region_take(means, index)
@@ -67,28 +75,30 @@ def pixel_costs(xp: Ops, probs: Array, labels: Array, *, num_regions: int, alpha
     if average_regions:
         uniformer = uniformer / xp.over_pixels(xp.maximum(regions, 1.0))
         discriminator = discriminator / xp.over_pixels(xp.maximum(regions * (regions - 1), 1.0))
+    alpha = checks.as_scalar(xp, alpha, uniformer)
     each = alpha * uniformer - (1 - alpha) * xp.region_take(discriminator, index)
     return each * xp.region_take(share * xp.over_pixels(xp.sum_pixels(area)), index)
 
 
-def _regions(xp: Ops, probs: Array, labels: Array, num_regions: int, mask: Array
+def _regions(xp: Ops, probs: Array, labels: Array, num_regions: int, activation: str | None,
+             ignore_index: int | None, mask: Array
              ) -> tuple[Array, Array, Array | None, Array, Array]:
     """Descriptors, the index of each pixel's region, the counted pixels or None for all, the
     regions' areas ``(N, R)``, and the images with a value out of range."""
-    probs = checks.features(xp, "probs", probs)
-    labels = checks.labels(xp, "labels", labels)
-    checks.beside(xp, "labels", labels, "probs", probs)
-    counted = checks.mask(xp, mask, labels.shape, "probs")
-    bad = checks.label_values(xp, "labels", labels, num_regions, counted)
+    s = checks.probabilities(xp, probs, activation)
+    labels, counted, bad = checks.labels(xp, labels, mask, ignore_index, num_regions, "probs", s)
 
     index = xp.region_index(xp.flat(labels), num_regions)
     if counted is not None:
         counted = xp.flat(counted)
-    s = xp.features(probs)
-    bad = bad | checks.probability_values(
-        xp, "probs", s, None if counted is None else xp.over_channels(counted))
+    s = xp.features(s)
+    if activation is None:
+        s, outside = checks.unit_values(
+            xp, "probs", s, probs, None if counted is None else xp.over_channels(counted))
+        bad = bad | outside
     s = keep(xp, s, counted)
-    return s, index, counted, xp.cast(xp.region_count(index, counted, num_regions), s), bad
+    area = xp.cast(xp.region_count(index, counted, num_regions), s)
+    return s, index, counted, area, bad
 
 
 def _deviation(xp: Ops, means: Array, present: Array) -> tuple[Array, Array]:
@@ -98,15 +108,16 @@ def _deviation(xp: Ops, means: Array, present: Array) -> tuple[Array, Array]:
     return regions, keep(xp, means - xp.over_pixels(middle), present)
 
 
-def check_cross_entropy_options(per: str, reduction: str) -> None:
+def check_cross_entropy_options(per: str, ignore_index: int | None, reduction: str) -> None:
     checks.option("per", per, ("image", "pixel"))
+    checks.ignored(ignore_index)
     checks.reduction(reduction)
 
 
 def class_agnostic_cross_entropy(xp: Ops, logits: Array, labels: Array, *, per: str,
-                                 mask: Array, reduction: str) -> Array:
-    check_cross_entropy_options(per, reduction)
-    margin, counted, bad = _margins(xp, logits, labels, per, mask)
+                                 ignore_index: int | None, mask: Array, reduction: str) -> Array:
+    check_cross_entropy_options(per, ignore_index, reduction)
+    margin, counted, bad = _margins(xp, logits, labels, per, ignore_index, mask)
     loss = mean(xp, xp.softplus(-margin), counted)
     if per == "image":
         exchanged = mean(xp, xp.softplus(margin), counted)
@@ -115,9 +126,9 @@ def class_agnostic_cross_entropy(xp: Ops, logits: Array, labels: Array, *, per: 
 
 
 def cross_entropy_pixel_costs(xp: Ops, logits: Array, labels: Array, *, per: str,
-                              mask: Array) -> Array:
+                              ignore_index: int | None, mask: Array) -> Array:
     """A map ``(N, P)``, whose mean over the counted pixels is the loss."""
-    margin, counted, _ = _margins(xp, logits, labels, per, mask)
+    margin, counted, _ = _margins(xp, logits, labels, per, ignore_index, mask)
     given, exchanged = xp.softplus(-margin), xp.softplus(margin)
     if per == "pixel":
         return given
@@ -125,7 +136,7 @@ def cross_entropy_pixel_costs(xp: Ops, logits: Array, labels: Array, *, per: str
     return xp.where(xp.over_pixels(better), exchanged, given)
 
 
-def _margins(xp: Ops, logits: Array, labels: Array, per: str, mask: Array
+def _margins(xp: Ops, logits: Array, labels: Array, per: str, ignore_index: int | None, mask: Array
              ) -> tuple[Array, Array | None, Array]:
     """The own logit less the other, or the greater less the smaller; the counted pixels, None for
     all; the images with a bad label."""
@@ -133,10 +144,7 @@ def _margins(xp: Ops, logits: Array, labels: Array, per: str, mask: Array
     if xp.channels(logits.shape) != 2:
         raise ValueError(f"logits must have shape {checks.public_layout(xp, '2')}, "
                          f"got {tuple(logits.shape)}")
-    labels = checks.labels(xp, "labels", labels)
-    checks.beside(xp, "labels", labels, "logits", logits)
-    counted = checks.mask(xp, mask, labels.shape, "logits")
-    bad = checks.label_values(xp, "labels", labels, 2, counted)
+    labels, counted, bad = checks.labels(xp, labels, mask, ignore_index, 2, "logits", logits)
 
     salient = xp.flat(labels == 1)
     if counted is not None:
@@ -148,15 +156,18 @@ def _margins(xp: Ops, logits: Array, labels: Array, per: str, mask: Array
     return margin, counted, bad
 
 
-def flip_labels(xp: Ops, labels: Array, probability: float, rng: Any, *, per: str) -> Array:
+def flip_labels(xp: Ops, labels: Array, probability: float, rng: Any, *, per: str,
+                ignore_index: int | None) -> Array:
     checks.option("per", per, ("pixel", "image"))
+    checks.ignored(ignore_index)
     checks.number("probability", probability, 0, 1)
-    given = xp.array("labels", labels)
-    integers = checks.labels(xp, "labels", given)
-    if integers.ndim < 2:
-        raise ValueError("labels must have shape (N, *spatial), "
-                         f"got {tuple(integers.shape)}")
-    checks.label_values(xp, "labels", integers, 2, None)
-    images = (integers.shape[0],) + (1,) * (integers.ndim - 1)
-    flip = xp.random(rng, integers.shape if per == "pixel" else images, integers) < probability
-    return xp.cast(xp.where(flip, 1 - integers, integers), given)
+    x = checks.label_array(xp, "labels", labels)
+    if x.ndim < 2:
+        raise ValueError(f"labels must have shape (N, *spatial), got {tuple(x.shape)}")
+    counted = checks.without(xp, ignore_index, x, None)
+    x, _ = checks.label_values(xp, "labels", x, labels, 2, counted)
+    images = (x.shape[0],) + (1,) * (x.ndim - 1)
+    flip = xp.random(rng, x.shape if per == "pixel" else images, x) < probability
+    if counted is not None:
+        flip = flip & counted
+    return xp.cast(xp.where(flip, 1 - x, x), xp.array("labels", labels))

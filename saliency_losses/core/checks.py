@@ -1,31 +1,39 @@
 """What the losses demand of their arguments, and how they say so; and the reduction over images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
+from typing import Any
 
 from saliency_losses.core.ops import Array, Ops
 
 
 def option(name: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, "
+                         f"got {_static(name, value)}")
 
 
 def flag(name: str, value: object) -> None:
     if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
+        raise TypeError(f"{name} must be True or False, got {_static(name, value)}")
+
+
+def _static(name: str, value: object) -> str:
+    """What came for an option that must be known before tracing."""
+    traced = type(value).__name__.endswith("Tracer")
+    return repr(value) + (f'; under jit: static_argnames="{name}"' if traced else "")
 
 
 def integer(name: str, value: object, low: int) -> None:
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
+        raise TypeError(f"{name} must be an integer, got {_static(name, value)}")
     if int(value) < low:
         raise ValueError(f"{name} must be at least {low}, got {value}")
 
 
 def number(name: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {value!r}")
+        raise TypeError(f"{name} must be a number, got {_static(name, value)}")
     given = float(value)
     above = given > low if open_low else given >= low
     if not (above and given <= high):
@@ -33,13 +41,41 @@ def number(name: str, value: object, low: float, high: float, *, open_low: bool 
         raise ValueError(f"{name} must lie in {bracket}{low}, {high}], got {value}")
 
 
+def scheduled(xp: Ops, name: str, value: Any, low: float, high: float, *,
+              open_low: bool = False) -> None:
+    """A number or a scalar array, which a schedule may move; checked where it can be read."""
+    if isinstance(value, Real):
+        return number(name, value, low, high, open_low=open_low)
+    if not xp.is_array(value) or value.shape != () or xp.kind(value) not in ("float", "integer"):
+        raise TypeError(f"{name} must be a number or a scalar array, got {value!r}")
+    found = xp.first(value, ~((value > low if open_low else value >= low) & (value <= high)))
+    return None if found is None else number(name, found, low, high, open_low=open_low)
+
+
+def as_scalar(xp: Ops, value: Any, like: Array) -> Any:
+    """A scalar array in the dtype of `like`, lest it widen the result; others as Python numbers."""
+    return xp.cast(value, like) if xp.is_array(value) else float(value)
+
+
 def reduction(value: str) -> None:
     option("reduction", value, ("mean", "sum", "none"))
 
 
+def activation(value: str | None) -> None:
+    option("activation", value, (None, "sigmoid", "softmax"))
+
+
+def _array(xp: Ops, name: str, x: object) -> Array:
+    if isinstance(x, (list, tuple, dict)):
+        raise TypeError(f"{name} must be one array, got {type(x).__name__}; several outputs of a "
+                        "network: one call per output, or deep_supervision; numbers: make an "
+                        "array of them")
+    return xp.array(name, x)
+
+
 def floating(xp: Ops, name: str, x: object) -> Array:
     """A floating-point argument, at least float32."""
-    array = xp.array(name, x)
+    array = _array(xp, name, x)
     if xp.kind(array) != "float":
         raise TypeError(f"{name} must be floating point, got {xp.dtype_name(array)}; "
                         "a 0/255 map: divide by 255, other integers: convert to float32")
@@ -48,7 +84,7 @@ def floating(xp: Ops, name: str, x: object) -> Array:
 
 def real(xp: Ops, name: str, x: object) -> Array:
     """A floating-point argument, at least float32, or an integer or bool one, as integers."""
-    array = xp.array(name, x)
+    array = _array(xp, name, x)
     if xp.kind(array) == "other":
         raise TypeError(f"{name} must be floating point, integer or bool, "
                         f"got {xp.dtype_name(array)}")
@@ -56,21 +92,11 @@ def real(xp: Ops, name: str, x: object) -> Array:
 
 
 def boolean(xp: Ops, name: str, x: object) -> Array:
-    array = xp.array(name, x)
+    array = _array(xp, name, x)
     if xp.kind(array) != "bool":
         raise TypeError(f"{name} must be bool, got {xp.dtype_name(array)}; "
                         f"compare first, for example {name} > 0.5")
     return array
-
-
-def labels(xp: Ops, name: str, x: object) -> Array:
-    """A bool or integer argument, as integers that can index."""
-    array = xp.array(name, x)
-    if xp.kind(array) not in ("bool", "integer"):
-        raise TypeError(f"{name} must be bool or integer, got {xp.dtype_name(array)}; "
-                        f"a 0/1 mask in floats: {name} > 0.5; region numbers in floats: "
-                        "convert to integers")
-    return xp.integers(array)
 
 
 def same_precision(xp: Ops, x: Array, other: Array) -> tuple[Array, Array]:
@@ -91,6 +117,17 @@ def features(xp: Ops, name: str, x: object, *, low_rank: int = 1) -> Array:
     return array
 
 
+def probabilities(xp: Ops, x: object, through: str | None, *, low_rank: int = 1) -> Array:
+    """The argument probs, as `features`, after the activation `through`, if any."""
+    array = features(xp, "probs", x, low_rank=low_rank)
+    if through == "softmax" and xp.channels(array.shape) == 1:
+        raise ValueError('activation must be "sigmoid" for probs with one channel, got "softmax", '
+                         "which makes 1 of every single channel")
+    if through is None:
+        return array
+    return xp.sigmoid(array) if through == "sigmoid" else xp.softmax(array)
+
+
 def maps(name: str, x: Array) -> None:
     """A map given alone: ``(N, *spatial)`` with 1 to 3 spatial axes."""
     if not 2 <= x.ndim <= 4:
@@ -98,9 +135,26 @@ def maps(name: str, x: Array) -> None:
                          f"got {tuple(x.shape)}")
 
 
+def channels_last(xp: Ops) -> bool:
+    return xp.stack_shape((0, 0), 1)[-1] == 1
+
+
 def public_layout(xp: Ops, channels: str) -> str:
-    channels_last = xp.stack_shape((0, 0), 1)[-1] == 1
-    return f"(N, *spatial, {channels})" if channels_last else f"(N, {channels}, *spatial)"
+    return f"(N, *spatial, {channels})" if channels_last(xp) else f"(N, {channels}, *spatial)"
+
+
+def _of_other_layout(xp: Ops, name: str) -> str:
+    """What is wrong, and the repair, where channels stand where the other framework has them."""
+    if channels_last(xp):
+        return f"{name} seems to have its channels first: jax.numpy.moveaxis({name}, 1, -1)"
+    return f"{name} seems to have its channels last: {name}.movedim(-1, 1)"
+
+
+def not_of_other_layout(xp: Ops, name: str, x: Array) -> None:
+    """Many channels of images one pixel wide are one channel, of the other framework's layout."""
+    if xp.channels(x.shape) > 1 and x.shape[1 if channels_last(xp) else -1] == 1:
+        raise ValueError(f"{name} must have shape {public_layout(xp, 'K')}, got {tuple(x.shape)}; "
+                         + _of_other_layout(xp, name))
 
 
 def shape(name: str, x: Array, expected: Sequence[int], why: str,
@@ -122,8 +176,10 @@ def shape(name: str, x: Array, expected: Sequence[int], why: str,
 
 def beside(xp: Ops, name: str, x: Array, other: str, array: Array) -> None:
     """A map ``(N, *spatial)`` that belongs to the features `array`, the argument `other`."""
-    shape(name, x, xp.map_shape(array.shape),
-          f"(N, *spatial) to match {other} of shape {tuple(array.shape)}")
+    full = tuple(array.shape)
+    other_layout = (full[0], *full[2:]) if channels_last(xp) else full[:-1]
+    shape(name, x, xp.map_shape(full), f"(N, *spatial) to match {other} of shape {full}",
+          {other_layout: "; " + _of_other_layout(xp, other)})
 
 
 def alike(name: str, x: Array, other: str, array: Array) -> None:
@@ -135,8 +191,8 @@ def map_per_class(xp: Ops, name: str, x: Array, other: str, array: Array) -> Non
     repairs = {}
     if xp.channels(array.shape) > 1:
         one = tuple(xp.map_shape(array.shape))
-        repairs = {one: "; class numbers: make them one-hot, a map per class",
-                   tuple(xp.stack_shape(one, 1)): f"; one mask: give that channel of {other} alone"}
+        repairs = {tuple(xp.stack_shape(one, 1)): "; class numbers: without that axis; "
+                                                  f"one mask: give that channel of {other} alone"}
     shape(name, x, tuple(array.shape), f"as {other} has", repairs)
 
 
@@ -149,43 +205,170 @@ def mask(xp: Ops, x: object, expected: Sequence[int], other: str) -> Array | Non
     return array
 
 
-def values(xp: Ops, name: str, x: Array, ok: Array, counted: Array | None,
+def values(xp: Ops, name: str, x: Array, wrong: Callable[[Any], Any], counted: Array | None,
            expected: str, repair: str) -> Array:
-    """Which images ``(N,)`` hold a counted value that is not `ok`: their loss shall be NaN.
+    """Which images ``(N,)`` hold a counted value that is `wrong`: their loss must be NaN.
 
     Where values can be read, an error instead, unless it is NaN, which must never raise.
     """
-    bad = ~ok if counted is None else ~ok & counted
+    bad = wrong(x) if counted is None else wrong(x) & counted
     found = xp.first(x, bad)
     if found is not None:
         where = "" if counted is None else " on counted pixels"
-        raise ValueError(f"{name} must be {expected}{where}, got {found:.6g}; {repair}")
+        # With as few digits as show what is wrong; 17 tell any number from any other.
+        shown = next(text for text in (f"{found:.{digits}g}" for digits in (6, 9, 17))
+                     if wrong(float(text)))
+        raise ValueError(f"{name} must be {expected}{where}, got {shown}; {repair}")
     return xp.any_per_image(bad)
 
 
-def label_values(xp: Ops, name: str, x: Array, num_regions: int, counted: Array | None) -> Array:
-    repair = (f"a 0/255 mask: {name} > 127; pixels to ignore: pass mask={name} != 255; "
-              "more regions: cas_loss with num_regions" if num_regions <= 2 else
-              "raise num_regions, or pass mask= to ignore pixels")
-    return _within(xp, name, x, 0, num_regions - 1, counted, f"in 0..{num_regions - 1}", repair)
+def label_array(xp: Ops, name: str, x: object) -> Array:
+    """A bool, integer or floating-point argument: floats widened, others as integers."""
+    array = _array(xp, name, x)
+    if xp.kind(array) == "other":
+        raise TypeError(f"{name} must be bool, integer, or floating point with whole values, "
+                        f"got {xp.dtype_name(array)}")
+    return xp.widen(array) if xp.kind(array) == "float" else xp.integers(array)
 
 
-def probability_values(xp: Ops, name: str, x: Array, counted: Array | None) -> Array:
-    return _within(xp, name, x, 0, 1, counted, "in [0, 1]",
-                   "logits: apply sigmoid or softmax first; a 0/255 map: divide by 255")
+def labels(xp: Ops, x: object, mask_given: object, ignore_index: int | None, num_regions: int,
+           other: str, array: Array, *, name: str = "labels"
+           ) -> tuple[Array, Array | None, Array]:
+    """The labels beside the features `array`, as integers that can index; the counted pixels, None
+    for all; the images with a bad label."""
+    found = label_array(xp, name, x)
+    beside(xp, name, found, other, array)
+    counted = without(xp, ignore_index, found, mask(xp, mask_given, found.shape, other))
+    found, bad = label_values(xp, name, found, x, num_regions, counted)
+    return found, counted, bad
 
 
-def _within(xp: Ops, name: str, x: Array, low: float, high: float, counted: Array | None,
-            expected: str, repair: str) -> Array:
-    none = xp.known_within(x, low, high)
-    if none is not None:
-        return none
-    return values(xp, name, x, ~((x < low) | (x > high)), counted, expected, repair)
+def without(xp: Ops, ignore_index: int | None, x: Array, counted: Array | None) -> Array | None:
+    """The `counted` pixels, None for all, but those where `x` is `ignore_index`."""
+    if ignore_index is None:
+        return counted
+    kept = ~xp.equals(x, ignore_index)
+    return kept if counted is None else kept & counted
 
 
-def weight_values(xp: Ops, name: str, x: Array) -> Array:
-    return values(xp, name, x, ~(x < 0), None, "non-negative",
-                  "logits: apply sigmoid or softmax first")
+def ignored(ignore_index: object) -> None:
+    if ignore_index is not None and (isinstance(ignore_index, bool)
+                                     or not isinstance(ignore_index, Integral)):
+        raise TypeError("ignore_index must be an integer or None, got "
+                        + _static("ignore_index", ignore_index))
+
+
+def label_values(xp: Ops, name: str, x: Array, given: Array, num_regions: int,
+                 counted: Array | None) -> tuple[Array, Array]:
+    """Labels as integers, and the images ``(N,)`` with a counted one outside of 0..R−1."""
+    last, whole = num_regions - 1, xp.kind(x) != "float"
+    if whole and xp.known_within(x, 0, last):
+        return x, xp.no_image(x)
+    ignore = "pixels to ignore: ignore_index=255, or mask="
+    repair = (f"classes are numbered from 0; {ignore}" if name == "target" else
+              f"a 0/255 mask: {name} > 127; {ignore}; more regions: cas_loss with num_regions"
+              if num_regions <= 2 else f"raise num_regions; {ignore}")
+    expected = f"in 0..{last}"
+    if whole:
+        return x, values(xp, name, x, lambda v: (v < 0) | (v > last), counted, expected, repair)
+    # Rounded out of range, see `_rounded`.
+    near = xp.clip(x, 0, last)
+    x = xp.where(xp.abs(x - near) <= 4 * xp.epsilon(given), near, x)
+    bad = values(xp, name, x, lambda v: (v < 0) | (v > last) | (v % 1 != 0), counted,
+                 "whole numbers " + expected, f"a soft mask: {name} > 0.5; {repair}")
+    return xp.integers(x), bad
+
+
+def targets(xp: Ops, x: object, probs: Array, mask_given: object, ignore_index: int | None, *,
+            binary: bool = False) -> tuple[Array, Array | None, Array]:
+    """The target ``(N, K, *spatial)`` of the argument probs, in its shape, as the map of K = 1, or
+    as class numbers; the counted pixels ``(N, 1 or K, *spatial)``, None for all; the images with
+    a bad value."""
+    spatial, classes = tuple(xp.map_shape(probs.shape)), xp.channels(probs.shape)
+    one_map = (spatial[0], 1, *spatial[1:])
+    t = real(xp, "target", x)
+    if tuple(t.shape) != spatial:
+        not_of_other_layout(xp, "probs", probs)
+        map_per_class(xp, "target", t, "probs", probs)
+        t = xp.images(t)
+    elif classes == 1:
+        t = xp.reshape(t, one_map)
+    else:
+        number, counted, bad = labels(xp, x, mask_given, ignore_index, classes, "probs", probs,
+                                      name="target")
+        if counted is not None:
+            counted = xp.reshape(counted, one_map)
+        return xp.join([number == k for k in range(classes)]), counted, bad
+    return target_values(xp, t, x, mask(xp, mask_given, spatial, "probs"), ignore_index,
+                         binary=binary)
+
+
+def target_values(xp: Ops, t: Array, given: Array, counted: Array | None,
+                  ignore_index: int | None, *, binary: bool = False
+                  ) -> tuple[Array, Array | None, Array]:
+    """As `targets`, from ``(N, K, *spatial)`` and the counted pixels ``(N, *spatial)``."""
+    if counted is not None:
+        counted = xp.reshape(counted, (t.shape[0], 1, *t.shape[2:]))
+    counted = without(xp, ignore_index, t, counted)
+    t, bad = (binary_values if binary else unit_values)(xp, "target", t, given, counted)
+    return t, counted, bad
+
+
+def unit_values(xp: Ops, name: str, x: Array, given: Array, counted: Array | None = None
+                ) -> tuple[Array, Array]:
+    """`x` in [0, 1], and the images ``(N,)`` with a counted value outside; see `_rounded`."""
+    repair = ("a 0/255 mask: divide by 255; pixels to ignore: ignore_index=255, or mask="
+              if name == "target" else
+              ('logits: activation="sigmoid" or "softmax"' if name == "probs" else
+               "logits: apply sigmoid or softmax first") + "; a 0/255 map: divide by 255")
+    return _rounded(xp, name, x, given, 1, counted, "in [0, 1]", repair)
+
+
+def binary_values(xp: Ops, name: str, x: Array, given: Array, counted: Array | None
+                  ) -> tuple[Array, Array]:
+    """`x` of 0 and 1, and the images ``(N,)`` with another counted value; see `_rounded`."""
+    x, outside = unit_values(xp, name, x, given, counted)
+    bad = values(xp, name, x, lambda v: (v != 0) & (v != 1), counted,
+                 "0 or 1, as the measure is defined for those alone,",
+                 f"a soft mask: {name} > 0.5")
+    return x, bad | outside
+
+
+def weight_values(xp: Ops, name: str, x: Array, given: Array) -> tuple[Array, Array]:
+    """`x` from 0 on, and the images ``(N,)`` with a value below; see `_rounded`."""
+    return _rounded(xp, name, x, given, float("inf"), None, "non-negative",
+                    "logits: apply sigmoid or softmax first")
+
+
+def two_unit_maps(xp: Ops, name: str, one: object, other_name: str, other: object
+                  ) -> tuple[Array, Array, Array]:
+    """Two floating-point maps of one shape in [0, 1], and the images with a value outside."""
+    x, y = floating(xp, name, one), floating(xp, other_name, other)
+    alike(other_name, y, name, x)
+    x, bad = unit_values(xp, name, x, one)
+    y, bad_too = unit_values(xp, other_name, y, other)
+    x, y = xp.promote(x, y)
+    return x, y, bad | bad_too
+
+
+def _rounded(xp: Ops, name: str, x: Array, given: Array, high: float, counted: Array | None,
+             expected: str, repair: str) -> tuple[Array, Array]:
+    """`x` from 0 to `high`, and the images ``(N,)`` with a counted value outside.
+
+    Sums of probabilities and interpolation round: up to four epsilons of the precision of `given`,
+    the argument as it came, count as the end of the range, without a change of the gradient.
+    """
+    if xp.known_within(x, 0, high):
+        return x, xp.no_image(x)
+    slack = 4 * xp.epsilon(given)
+    bad = values(xp, name, x, lambda v: (v < -slack) | (v > high + slack), counted, expected,
+                 repair)
+    return brought_within(xp, x, high) if slack else x, bad
+
+
+def brought_within(xp: Ops, x: Array, high: float) -> Array:
+    """`x` clipped to 0..`high` with the gradient of `x`: for what only rounding takes out."""
+    return x + xp.stop_gradient(xp.clip(x, 0, high) - x)
 
 
 def poison(xp: Ops, x: Array, bad: Array) -> Array:

@@ -1,7 +1,8 @@
 """The approximate weighted F-beta loss (Kolkin, Shechtman and Shakhnarovich, ICCV 2017; "W")."""
 
 from collections.abc import Callable
-from math import exp, log, pi
+from math import exp, log, pi, prod
+from typing import Any
 
 from saliency_losses.core import checks
 from saliency_losses.core.distance import squared_distance
@@ -29,142 +30,146 @@ class OneTarget:
         return self.found[-1]
 
 
-def check_options(beta: float, theta: int, phi: int, distance: str, error: str,
-                  normalize_kernel: bool, reduction: str) -> None:
-    checks.number("beta", beta, 0, float("inf"), open_low=True)
+def check_beta(xp: Ops, beta: Any) -> None:
+    checks.scheduled(xp, "beta", beta, 0, float("inf"), open_low=True)
+
+
+def check_options(xp: Ops, beta: Any, theta: int, phi: int, distance: str, error: str,
+                  normalize_kernel: bool, activation: str | None, ignore_index: int | None,
+                  reduction: str) -> None:
+    check_beta(xp, beta)
     checks.integer("theta", theta, 1)
     checks.integer("phi", phi, 0)
     checks.option("distance", distance, ("window", "euclidean"))
     checks.option("error", error, ("squared", "absolute"))
     checks.flag("normalize_kernel", normalize_kernel)
+    checks.activation(activation)
+    checks.ignored(ignore_index)
     checks.reduction(reduction)
 
 
-def weighted_fbeta_loss(xp: Ops, probs: Array, target: Array, *, beta: float, theta: int,
+def weighted_fbeta_loss(xp: Ops, probs: Array, target: Array, *, beta: Any, theta: int,
                         phi: int, distance: str, error: str, normalize_kernel: bool,
+                        activation: str | None, ignore_index: int | None,
                         distance_weights: Array, mask: Array, reduction: str) -> Array:
-    check_options(beta, theta, phi, distance, error, normalize_kernel, reduction)
-    p, b, foreground, background, bad = _maps(
-        xp, probs, target, phi, distance, distance_weights, mask)
+    check_options(xp, beta, theta, phi, distance, error, normalize_kernel, activation,
+                  ignore_index, reduction)
+    p, y, counted, bad = counted_maps(xp, probs, target, activation, ignore_index, mask)
+    images, channels = p.shape[:2]
+    p, y, b = xp.promote(p, y, _weights_of_alarms(xp, y, p, phi, distance, distance_weights))
 
     def errors(residual: Array, b: Array) -> Array:
-        weighted, miss = _weighted(xp, residual, b, theta, error, normalize_kernel)
-        return xp.join([xp.sum_pixels(xp.flat(xp.where(miss, weighted, 0.0))),
-                        xp.sum_pixels(xp.flat(xp.where(miss, 0.0, weighted)))])
+        misses, alarms = _weighted(xp, residual, b, theta, error, normalize_kernel)
+        return xp.join([xp.sum_pixels(xp.flat(misses)), xp.sum_pixels(xp.flat(alarms))])
 
     # The signed errors and their weights are all that the gradient needs.
-    sums = xp.recomputed(errors, p - xp.cast(foreground, p), b)
-    false_negative, false_positive = sums[:, 0], sums[:, 1]
-    size, others = counts(xp, xp.flat(foreground), p), counts(xp, xp.flat(background), p)
-    # W eq. 6 as 1 − F = (β² FN + FP) / ((1 + β²) TP + β² FN + FP), with TP = |Y| − FN
-    some = size > 0
+    sums = xp.reshape(xp.recomputed(errors, _each_map(xp, p - y), _each_map(xp, b)),
+                      (images, channels, 2))
+    false_negative, false_positive = sums[:, :, 0], sums[:, :, 1]
+    size = xp.reshape(xp.sum_pixels(xp.flat(_each_map(xp, y))), (images, channels))
+    # W eq. 6 as 1 − F = (β² FN + FP) / ((1 + β²) TP + β² FN + FP), with TP = Σ y − FN
+    beta, some = checks.as_scalar(xp, beta, size), size > 0
     wrong = beta**2 * false_negative + false_positive
     whole = (1 + beta**2) * (size - false_negative) + wrong
-    loss = xp.where(some, wrong / xp.where(some, whole, 1.0),
-                    false_positive / (2 * xp.maximum(others, 1.0)))
-    images = bad.shape[0]
-    each = xp.reshape(loss, (images, xp.channels(probs.shape)))
-    loss = xp.sum_vector(each) / each.shape[1]
+    each = xp.where(some, wrong / xp.where(some, whole, 1.0),
+                    false_positive / (2 * _pixels(xp, p, counted)))
+    loss = xp.sum_vector(each) / channels
     return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
 
 
 def weighted_error(xp: Ops, probs: Array, target: Array, *, theta: int, phi: int, distance: str,
-                   error: str, normalize_kernel: bool, distance_weights: Array,
-                   mask: Array) -> Array:
+                   error: str, normalize_kernel: bool, activation: str | None,
+                   ignore_index: int | None, distance_weights: Array, mask: Array) -> Array:
     """E^w of W eq. 5 in the shape of `probs`; 0 at pixels that do not count."""
-    p, b, foreground, *_ = _maps(
-        xp, probs, target, phi, distance, distance_weights, mask)
-    weighted, _ = _weighted(xp, p - xp.cast(foreground, p), b, theta, error, normalize_kernel)
-    return xp.public_images(xp.reshape(weighted, xp.images(probs).shape))
+    p, y, *_ = counted_maps(xp, probs, target, activation, ignore_index, mask)
+    p, y, b = xp.promote(p, y, _weights_of_alarms(xp, y, p, phi, distance, distance_weights))
+    misses, alarms = _weighted(xp, _each_map(xp, p - y), _each_map(xp, b), theta, error,
+                               normalize_kernel)
+    return xp.public_images(xp.reshape(misses + alarms, p.shape))
 
 
-def _maps(xp: Ops, probs: Array, target: Array, phi: int, distance: str,
-          distance_weights: Array, mask: Array) -> tuple[Array, Array, Array, Array, Array]:
-    """Of every map, ``(B, *spatial)``: the prediction, B of W eq. 4, the counted foreground and
-    background; and the images with a value out of range."""
-    p, t, counted, bad = checked_maps(xp, probs, target, mask)
-    shape = p.shape
-    maps = (shape[0] * shape[1], *shape[2:])
-    foreground = t == 1
-    background = ~foreground
+def counted_maps(xp: Ops, probs: Array, target: Array, activation: str | None,
+                  ignore_index: int | None, mask: Array, *, binary: bool = False
+                  ) -> tuple[Array, Array, Array | None, Array]:
+    """Prediction and target ``(N, K, *spatial)``, 0 where a pixel does not count; the counted
+    pixels ``(N, 1 or K, *spatial)``, None for all; the images with a value out of range."""
+    p = checks.probabilities(xp, probs, activation, low_rank=2)
+    y, counted, bad = checks.targets(xp, target, p, mask, ignore_index, binary=binary)
+    p = xp.images(p)
+    if activation is None:
+        p, outside = checks.unit_values(xp, "probs", p, probs, counted)
+        bad = bad | outside
+    p, y = checks.same_precision(xp, p, y)
     if counted is not None:
-        foreground, background = foreground & counted, background & counted
-        p = xp.where(counted, p, 0.0)
-    p = xp.reshape(p, maps)
-    foreground, background = xp.reshape(foreground, maps), xp.reshape(background, maps)
-    if distance_weights is None:
-        b = _distance_weights(xp, foreground, p, phi, distance)
-    elif isinstance(distance_weights, OneTarget):
-        b = distance_weights.once(lambda: _distance_weights(xp, foreground, p, phi, distance), p)
-    else:
-        given = checks.floating(xp, "distance_weights", distance_weights)
-        checks.alike("distance_weights", given, "probs", probs)
-        p, b = xp.promote(p, xp.reshape(xp.images(given), maps))
-    return p, b, foreground, background, bad
+        p, y = xp.where(counted, p, 0.0), xp.where(counted, y, 0.0)
+    return p, y, counted, bad
+
+
+def _weights_of_alarms(xp: Ops, y: Array, p: Array, phi: int, distance: str,
+                       given: Array | None) -> Array:
+    """B of W eq. 4, ``(N, K, *spatial)``."""
+    def computed() -> Array:
+        return xp.reshape(_distance_weights(xp, _each_map(xp, y > 0.5), p, phi, distance), p.shape)
+
+    if given is None:
+        return computed()
+    if isinstance(given, OneTarget):
+        return given.once(computed, p)
+    b = checks.floating(xp, "distance_weights", given)
+    checks.alike("distance_weights", b, "probs", xp.public_images(p))
+    return xp.images(b)
+
+
+def _each_map(xp: Ops, x: Array) -> Array:
+    """``(N, K, *spatial)`` as ``(B, *spatial)``."""
+    return xp.reshape(x, (x.shape[0] * x.shape[1], *x.shape[2:]))
+
+
+def _pixels(xp: Ops, like: Array, counted: Array | None) -> Any:
+    """How many pixels count, but at least 1: a number, or ``(N, 1 or K)``."""
+    if counted is None:
+        return max(prod(like.shape[2:]), 1)
+    number = counts(xp, xp.flat(_each_map(xp, counted)), like)
+    return xp.maximum(xp.reshape(number, counted.shape[:2]), 1.0)
 
 
 def _weighted(xp: Ops, residual: Array, b: Array, theta: int, error: str,
               normalize_kernel: bool) -> tuple[Array, Array]:
-    """E^w, and which pixels are misses."""
-    # Below 0 are the misses, which are at foreground pixels, above 0 the false alarms.
+    """E^w of misses and of false alarms, each 0 at the other's pixels."""
     e, miss = residual * residual if error == "squared" else xp.abs(residual), residual < 0
-    # W eq. 3: at foreground pixels the Gaussian sum of the foreground errors around
-    spread = _gaussian(xp, xp.where(miss, e, 0.0), theta, normalize_kernel)
-    # W eq. 5
-    return xp.where(miss & (spread < e), spread, e) * b, miss
+    missed = xp.where(miss, e, 0.0)
+    # W eq. 3: at misses the Gaussian sum of the misses around, and W eq. 5
+    spread = _gaussian(xp, missed, theta, normalize_kernel)
+    return xp.where(spread < missed, spread, missed), xp.where(miss, 0.0, e) * b
 
 
-def checked_maps(xp: Ops, probs: Array, target: Array, mask: Array
-                 ) -> tuple[Array, Array, Array | None, Array]:
-    """Probabilities and targets ``(N, K, *spatial)``, the counted pixels ``(N, 1, *spatial)`` or
-    None for all, and the images with a value out of range."""
-    probs = checks.features(xp, "probs", probs, low_rank=2)
-    target = checks.real(xp, "target", target)
-    checks.map_per_class(xp, "target", target, "probs", probs)
-    counted = checks.mask(xp, mask, xp.map_shape(probs.shape), "probs")
-    p, t = xp.images(probs), xp.images(target)
-    if counted is not None:
-        counted = xp.reshape(counted, (p.shape[0], 1, *p.shape[2:]))
-    if xp.kind(t) == "float":
-        p, t = xp.promote(p, t)
-    bad = checks.probability_values(xp, "probs", p, counted) | _target_values(xp, t, counted)
-    return p, t, counted, bad
-
-
-def weighted_fbeta_score(xp: Ops, probs: Array, target: Array, *, beta: float, theta: int,
+def weighted_fbeta_score(xp: Ops, probs: Array, target: Array, *, beta: Any, theta: int,
                          phi: int, distance: str, error: str, normalize_kernel: bool,
+                         activation: str | None, ignore_index: int | None,
                          distance_weights: Array, mask: Array, reduction: str) -> Array:
     checks.reduction(reduction)
     loss = weighted_fbeta_loss(
         xp, probs, target, beta=beta, theta=theta, phi=phi, distance=distance, error=error,
-        normalize_kernel=normalize_kernel, distance_weights=distance_weights, mask=mask,
-        reduction="none")
+        normalize_kernel=normalize_kernel, activation=activation, ignore_index=ignore_index,
+        distance_weights=distance_weights, mask=mask, reduction="none")
     return checks.reduce(xp, 1 - loss, reduction)
 
 
-def distance_weights(xp: Ops, target: Array, *, phi: int, distance: str, mask: Array) -> Array:
+def distance_weights(xp: Ops, target: Array, *, phi: int, distance: str,
+                     ignore_index: int | None, mask: Array) -> Array:
     checks.integer("phi", phi, 0)
     checks.option("distance", distance, ("window", "euclidean"))
-    target = checks.real(xp, "target", target)
-    if not 4 <= target.ndim <= 5:
+    checks.ignored(ignore_index)
+    t = checks.real(xp, "target", target)
+    if not 4 <= t.ndim <= 5:
         raise ValueError(f"target must have shape {checks.public_layout(xp, 'K')} with 2 or 3 "
-                         f"spatial axes, got {tuple(target.shape)}")
-    counted = checks.mask(xp, mask, xp.map_shape(target.shape), "target")
-    t = xp.images(target)
-    if counted is not None:
-        counted = xp.reshape(counted, (t.shape[0], 1, *t.shape[2:]))
-    bad = _target_values(xp, t, counted)
-    foreground = t == 1 if counted is None else (t == 1) & counted
-    maps = (t.shape[0] * t.shape[1], *t.shape[2:])
-    weights = _distance_weights(xp, xp.reshape(foreground, maps), xp.floats(target),
-                                phi, distance)
+                         f"spatial axes, got {tuple(t.shape)}")
+    checks.not_of_other_layout(xp, "target", t)
+    counted = checks.mask(xp, mask, xp.map_shape(t.shape), "target")
+    t, counted, bad = checks.target_values(xp, xp.images(t), target, counted, ignore_index)
+    foreground = t > 0.5 if counted is None else (t > 0.5) & counted
+    weights = _distance_weights(xp, _each_map(xp, foreground), xp.floats(t), phi, distance)
     return xp.public_images(checks.poison(xp, xp.reshape(weights, t.shape), bad))
-
-
-def _target_values(xp: Ops, t: Array, counted: Array | None) -> Array:
-    return checks.values(xp, "target", t, (t == 0) | (t == 1), counted, "0 or 1",
-                         "a 0/255 mask: target > 127; a soft mask: target > 0.5; "
-                         "pixels to ignore: leave them out by mask=")
 
 
 def _distance_weights(xp: Ops, foreground: Array, like: Array, phi: int, distance: str) -> Array:

@@ -1,49 +1,56 @@
 """The weighted F-measure (Margolin, Zelnik-Manor and Tal, CVPR 2014) as it is evaluated."""
 
 from math import exp
+from typing import Any
 
 from saliency_losses.core import checks
 from saliency_losses.core.distance import nearest_pixel
-from saliency_losses.core.fbeta import checked_maps, importance
+from saliency_losses.core.fbeta import check_beta, counted_maps, importance
 from saliency_losses.core.ops import Array, Ops
 from saliency_losses.core.regions import counts
 
-# σ = 5, cut to seven pixels and then brought to a sum of 1
-GAUSSIAN = [exp(-(k**2) / (2 * 5**2)) for k in range(-3, 4)]
-GAUSSIAN = [tap / sum(GAUSSIAN) for tap in GAUSSIAN]
 
-
-def check_options(beta: float, normalize: bool, reduction: str) -> None:
-    checks.number("beta", beta, 0, float("inf"), open_low=True)
+def check_options(xp: Ops, beta: Any, normalize: bool, activation: str | None,
+                  ignore_index: int | None, reduction: str) -> None:
+    check_beta(xp, beta)
     checks.flag("normalize", normalize)
+    checks.activation(activation)
+    checks.ignored(ignore_index)
     checks.reduction(reduction)
 
 
-def weighted_fmeasure(xp: Ops, probs: Array, target: Array, *, beta: float, normalize: bool,
+def weighted_fmeasure(xp: Ops, probs: Array, target: Array, *, beta: Any, normalize: bool,
+                      activation: str | None, ignore_index: int | None, mask: Array,
                       reduction: str) -> Array:
-    check_options(beta, normalize, reduction)
-    p, t, _, bad = checked_maps(xp, probs, target, None)
+    check_options(xp, beta, normalize, activation, ignore_index, reduction)
+    p, y, counted, bad = counted_maps(
+        xp, probs, target, activation, ignore_index, mask, binary=True)
+    if normalize and 0 not in p.shape:
+        p = _stretched(xp, p, counted)
     images, channels = p.shape[:2]
     maps = (images * channels, *p.shape[2:])
-    p, foreground = xp.reshape(p, maps), xp.reshape(t == 1, maps)
-    if normalize and 0 not in maps:
-        p = _stretched(xp, p)
-    measure = _of_maps(xp, p, foreground, beta)
+    measure = _of_maps(xp, xp.reshape(p, maps), xp.reshape(y == 1, maps), beta)
     measure = xp.sum_vector(xp.reshape(measure, (images, channels))) / channels
     return checks.reduce(xp, checks.poison(xp, measure, bad), reduction)
 
 
-def _stretched(xp: Ops, p: Array) -> Array:
-    """Each map from its least to its greatest value; a constant one as it is."""
-    pixels = xp.flat(p)
-    low, high = -xp.max_pixels(-pixels), xp.max_pixels(pixels)
-    constant = low == high
+def _stretched(xp: Ops, p: Array, counted: Array | None) -> Array:
+    """Each map ``(N, K, *spatial)`` from its least to its greatest counted value; a constant one as
+    it is, and 0 where a pixel does not count."""
+    per_map = (p.shape[0] * p.shape[1], *p.shape[2:])
+    infinity = float("inf")
+    lows, highs = (p, p) if counted is None else (
+        xp.where(counted, p, infinity), xp.where(counted, p, -infinity))
+    low = -xp.max_pixels(xp.flat(xp.reshape(-lows, per_map)))
+    high = xp.max_pixels(xp.flat(xp.reshape(highs, per_map)))
+    constant = ~(low < high)
     low, scale = xp.where(constant, 0.0, low), xp.where(constant, 1.0, high - low)
-    each = (p.shape[0],) + (1,) * (p.ndim - 1)
-    return (p - xp.reshape(low, each)) / xp.reshape(scale, each)
+    each = (*p.shape[:2],) + (1,) * (p.ndim - 2)
+    stretched = (p - xp.reshape(low, each)) / xp.reshape(scale, each)
+    return stretched if counted is None else xp.where(counted, stretched, 0.0)
 
 
-def _of_maps(xp: Ops, p: Array, foreground: Array, beta: float) -> Array:
+def _of_maps(xp: Ops, p: Array, foreground: Array, beta: Any) -> Array:
     y = xp.cast(foreground, p)
     if 0 in p.shape:
         return xp.sum_pixels(xp.flat(y))
@@ -51,11 +58,15 @@ def _of_maps(xp: Ops, p: Array, foreground: Array, beta: float) -> Array:
     squared, nearest = nearest_pixel(xp, foreground)
     # Every pixel with the error of its nearest foreground pixel, which for foreground is its own
     spread = xp.reshape(xp.take_along(xp.flat(error), xp.flat(nearest), 1), p.shape)
+    # σ = 5, cut to seven pixels and then brought to a sum of 1. Computed here: with open sizes the
+    # compiler takes numbers of the module for variables.
+    gaussian = [exp(-(k**2) / (2 * 5**2)) for k in range(-3, 4)]
     for axis in range(1, p.ndim):
-        spread = xp.filter_axis(spread, GAUSSIAN, axis)
+        spread = xp.filter_axis(spread, [tap / sum(gaussian) for tap in gaussian], axis)
     weighted = (xp.where(foreground & (spread < error), spread, error)
                 * importance(xp, squared, p))
 
+    beta = checks.as_scalar(xp, beta, p)
     size = counts(xp, xp.flat(foreground), p)
     missed = xp.sum_pixels(xp.flat(xp.where(foreground, weighted, 0.0)))
     spurious = xp.sum_pixels(xp.flat(xp.where(foreground, 0.0, weighted)))

@@ -8,11 +8,12 @@ from saliency_losses.core.regions import center, counts, keep, mean, root, unit_
 
 
 def check_options(form: str, normalize: bool, stop_gradient: bool, hard_negatives: bool,
-                  reduction: str) -> None:
+                  ignore_index: int | None, reduction: str) -> None:
     checks.option("form", form, ("centroid", "pairwise"))
     checks.flag("normalize", normalize)
     checks.flag("stop_gradient", stop_gradient)
     checks.flag("hard_negatives", hard_negatives)
+    checks.ignored(ignore_index)
     checks.reduction(reduction)
     if form == "pairwise" and (stop_gradient or hard_negatives):
         name = "stop_gradient" if stop_gradient else "hard_negatives"
@@ -21,9 +22,10 @@ def check_options(form: str, normalize: bool, stop_gradient: bool, hard_negative
 
 
 def metric_loss(xp: Ops, features: Array, labels: Array, *, form: str, normalize: bool,
-                stop_gradient: bool, hard_negatives: bool, mask: Array, reduction: str) -> Array:
-    check_options(form, normalize, stop_gradient, hard_negatives, reduction)
-    x, salient, background, counted, bad = _checked(xp, features, labels, mask)
+                stop_gradient: bool, hard_negatives: bool, ignore_index: int | None, mask: Array,
+                reduction: str) -> Array:
+    check_options(form, normalize, stop_gradient, hard_negatives, ignore_index, reduction)
+    x, salient, background, counted, bad = _checked(xp, features, labels, ignore_index, mask)
     plain = form == "centroid" and not (stop_gradient or hard_negatives)
     if normalize:
         x = keep(xp, x, counted)
@@ -63,9 +65,9 @@ def metric_loss(xp: Ops, features: Array, labels: Array, *, form: str, normalize
 
 
 def pixel_costs(xp: Ops, features: Array, labels: Array, *, form: str, normalize: bool,
-                hard_negatives: bool, mask: Array) -> Array:
+                hard_negatives: bool, ignore_index: int | None, mask: Array) -> Array:
     """A map ``(N, P)``, whose mean over the counted pixels is the loss."""
-    x, salient, background, counted, _ = _checked(xp, features, labels, mask)
+    x, salient, background, counted, _ = _checked(xp, features, labels, ignore_index, mask)
     x = keep(xp, x, counted)
     x = x * xp.over_channels(unit_scale(xp, x)) if normalize else center(xp, x, counted)[0]
     num_salient, num_background = counts(xp, salient, x), counts(xp, background, x)
@@ -88,15 +90,13 @@ def pixel_costs(xp: Ops, features: Array, labels: Array, *, form: str, normalize
     return xp.where(xp.over_pixels(both), costs, 0.0)
 
 
-def _checked(xp: Ops, features: Array, labels: Array, mask: Array
+def _checked(xp: Ops, features: Array, labels: Array, ignore_index: int | None, mask: Array
              ) -> tuple[Array, Array, Array, Array | None, Array]:
     """Features; the counted salient and background pixels; the counted pixels, None for all; the
     images with a bad label."""
     features = checks.features(xp, "features", features)
-    labels = checks.labels(xp, "labels", labels)
-    checks.beside(xp, "labels", labels, "features", features)
-    counted = checks.mask(xp, mask, labels.shape, "features")
-    bad = checks.label_values(xp, "labels", labels, 2, counted)
+    labels, counted, bad = checks.labels(
+        xp, labels, mask, ignore_index, 2, "features", features)
 
     salient = xp.flat(labels == 1)
     background = ~salient
@@ -177,7 +177,7 @@ def semantic_distance(xp: Ops, features: Array, background: Array) -> Array:
     features = checks.features(xp, "features", features)
     weights = checks.real(xp, "background", background)
     checks.beside(xp, "background", weights, "features", features)
-    bad = checks.weight_values(xp, "background", weights)
+    weights, bad = checks.weight_values(xp, "background", weights, background)
     features, weights = checks.same_precision(xp, features, weights)
 
     x, middle = center(xp, xp.features(features), None)

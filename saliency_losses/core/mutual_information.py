@@ -83,21 +83,20 @@ def js_mutual_information(xp: Ops, scores: Array, joint: Array, *, mask: Array,
 
 def foreground_vector(xp: Ops, features: Array, prior: Array, *, threshold: float) -> Array:
     checks.number("threshold", threshold, 0, 1)
-    features = checks.features(xp, "features", features)
-    prior = checks.real(xp, "prior", prior)
-    checks.beside(xp, "prior", prior, "features", features)
-    bad = checks.probability_values(xp, "prior", prior, None)
-    features, prior = checks.same_precision(xp, features, prior)
+    x = checks.features(xp, "features", features)
+    p = checks.real(xp, "prior", prior)
+    checks.beside(xp, "prior", p, "features", x)
+    p, bad = checks.unit_values(xp, "prior", p, prior)
+    x, p = checks.same_precision(xp, x, p)
 
-    p = xp.flat(prior)
+    p = xp.flat(p)
     weights = xp.where(p < threshold, 0.0, p)
     # Without a certain pixel, those of highest prior, which weigh alike.
     highest = xp.cast(p == xp.over_pixels(xp.max_pixels(p)), p)
     weights = xp.where(xp.over_pixels(xp.sum_pixels(weights) != 0), weights, highest)
     # R eq. 7
     share = weights / xp.over_pixels(xp.sum_pixels(weights))
-    x = xp.features(features)
-    return checks.poison(xp, xp.weighted_sum(x, share), bad)
+    return checks.poison(xp, xp.weighted_sum(xp.features(x), share), bad)
 
 
 def relation_pairs(xp: Ops, prior: Array, *, foreground: float,
@@ -107,23 +106,18 @@ def relation_pairs(xp: Ops, prior: Array, *, foreground: float,
     if background >= foreground:
         raise ValueError("background must be below foreground, "
                          f"got background={background}, foreground={foreground}")
-    prior = checks.floating(xp, "prior", prior)
-    checks.maps("prior", prior)
-    checks.probability_values(xp, "prior", prior, None)
-    joint = prior >= foreground
-    return joint, joint | (prior <= background)
+    p = checks.floating(xp, "prior", prior)
+    checks.maps("prior", p)
+    p, _ = checks.unit_values(xp, "prior", p, prior)
+    joint = p >= foreground
+    return joint, joint | (p <= background)
 
 
 def merge_by_confidence(xp: Ops, prior: Array, refined: Array) -> Array:
-    prior = checks.floating(xp, "prior", prior)
-    refined = checks.floating(xp, "refined", refined)
-    checks.alike("refined", refined, "prior", prior)
-    bad = (checks.probability_values(xp, "prior", prior, None)
-           | checks.probability_values(xp, "refined", refined, None))
-    prior, refined = xp.promote(prior, refined)
+    old, new, bad = checks.two_unit_maps(xp, "prior", prior, "refined", refined)
     # R eq. 10–11
-    surer = _confidence(xp, prior) > _confidence(xp, refined)
-    return checks.poison(xp, xp.where(surer, prior, refined), bad)
+    surer = _confidence(xp, old) > _confidence(xp, new)
+    return checks.poison(xp, xp.where(surer, old, new), bad)
 
 
 def _confidence(xp: Ops, s: Array) -> Array:

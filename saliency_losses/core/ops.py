@@ -22,6 +22,9 @@ class Ops(Protocol):
     def array(self, name: str, x: Any) -> Array:
         """`x` as the backend's array; TypeError that names the argument if it is none."""
 
+    def is_array(self, x: Any) -> bool:
+        """Whether it is an array of the backend, traced or not."""
+
     def kind(self, x: Array) -> str:
         """"bool", "integer", "float" or "other"."""
 
@@ -86,6 +89,9 @@ class Ops(Protocol):
         """The maps of a stack."""
 
     # Precision
+    def epsilon(self, x: Array) -> float:
+        """The distance from 1 to the next number of the dtype; 0 for bools and integers."""
+
     def widen(self, x: Array) -> Array:
         """Half precision to float32; wider floats unchanged."""
 
@@ -96,7 +102,7 @@ class Ops(Protocol):
         """Bools as integers that hold 0 to `most`, as narrow as is fast."""
 
     def integers(self, x: Array) -> Array:
-        """Bools and integers as integers that can index."""
+        """Bools, integers and whole floats as integers that can index."""
 
     def promote(self, *xs: Array) -> tuple[Array, ...]:
         """Floats brought to the widest dtype among them."""
@@ -111,7 +117,7 @@ class Ops(Protocol):
     def sqrt(self, x: Array) -> Array: ...
     def exp(self, x: Array) -> Array: ...
     def abs(self, x: Array) -> Array: ...
-    def clip(self, x: Array, low: int, high: int) -> Array: ...
+    def clip(self, x: Array, low: float, high: float) -> Array: ...
     def maximum(self, x: Array, low: float) -> Array: ...
     def minimum(self, x: Array, y: Array) -> Array: ...
     def isnan(self, x: Array) -> Array: ...
@@ -119,6 +125,11 @@ class Ops(Protocol):
         """log(1 + exp(x)), exact to rounding for any x."""
 
     def sigmoid(self, x: Array) -> Array: ...
+    def softmax(self, x: Array) -> Array:
+        """Over the channels, in the public layout."""
+
+    def equals(self, x: Array, value: int) -> Array:
+        """x == value, for any Python integer."""
 
     # Reductions
     def sum_pixels(self, x: Array) -> Array:
@@ -239,11 +250,14 @@ class Ops(Protocol):
         """function(*xs), which treats images alike; one at a time where that is faster."""
 
     # Values and chance
-    def known_within(self, x: Array, low: float, high: float) -> Array | None:
-        """False for each image, ``(N,)``, if it costs little to see that all lie in low..high.
+    def known_within(self, x: Array, low: float, high: float) -> bool:
+        """Whether it costs little to see that all values lie in low..high, and they do.
 
-        None if some do not, or if values cannot be read here without cost or at all.
+        False if some do not, or if values cannot be read here without cost or at all.
         """
+
+    def no_image(self, x: Array) -> Array:
+        """False for each image of `x`, ``(N,)``."""
 
     def first(self, values: Array, bad: Array) -> float | None:
         """The first number (NaN passed over) of `values` where `bad`.

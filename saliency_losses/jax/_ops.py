@@ -28,9 +28,22 @@ def _compiled(*static: int) -> Callable[[_F], _F]:
 
 def array(name: str, x: Any) -> Array:
     try:
-        return jnp.asarray(x)
+        array = jnp.asarray(x)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be a JAX array, got {type(x).__name__}") from error
+    if isinstance(array, jax.core.Tracer) or not _staging():
+        return array
+    # A constant of a program: XLA would compute with it while it compiles, for seconds.
+    return _barrier(array)
+
+
+def _staging() -> bool:
+    """Whether operations become part of a program, as within `jax.jit`, instead of results."""
+    return isinstance(lax.neg(np.zeros((), np.float32)), jax.core.Tracer)
+
+
+def is_array(x: Any) -> bool:
+    return isinstance(x, (Array, np.ndarray))
 
 
 def kind(x: Array) -> str:
@@ -123,6 +136,10 @@ def unstack(x: Array) -> list[Array]:
     return [one[:, 0] for one in _split(x)]
 
 
+def epsilon(x: Array) -> float:
+    return float(jnp.finfo(x.dtype).eps) if kind(x) == "float" else 0.0  # type: ignore[no-untyped-call]
+
+
 def widen(x: Array) -> Array:
     return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
 
@@ -133,7 +150,7 @@ def promote(*xs: Array) -> tuple[Array, ...]:
 
 
 def cast(x: Array, like: Array) -> Array:
-    return x.astype(like.dtype)
+    return jnp.asarray(x, like.dtype)
 
 
 def floats(x: Array) -> Array:
@@ -145,7 +162,7 @@ def integers_to(x: Array, most: int) -> Array:
 
 
 def integers(x: Array) -> Array:
-    return x if x.dtype.itemsize > 2 else x.astype(jnp.int32)
+    return x if kind(x) == "integer" and x.dtype.itemsize > 2 else x.astype(jnp.int32)
 
 
 def stop_gradient(x: Array) -> Array:
@@ -168,7 +185,7 @@ def abs(x: Array) -> Array:
     return jnp.where(x == 0, 0.0, jnp.abs(x))  # gradient 0 at 0, as in PyTorch
 
 
-def clip(x: Array, low: int, high: int) -> Array:
+def clip(x: Array, low: float, high: float) -> Array:
     return jnp.clip(x, low, high)
 
 
@@ -190,6 +207,19 @@ def softplus(x: Array) -> Array:
 
 def sigmoid(x: Array) -> Array:
     return jax.nn.sigmoid(x)
+
+
+def softmax(x: Array) -> Array:
+    return jax.nn.softmax(x)
+
+
+def equals(x: Array, value: int) -> Array:
+    if kind(x) == "integer":
+        held = np.iinfo(x.dtype)
+        if not held.min <= value <= held.max:
+            return jnp.zeros_like(x, jnp.bool_)
+    equal: Array = x == value
+    return equal
 
 
 @jax.custom_jvp
@@ -541,14 +571,18 @@ def join(xs: Sequence[Array]) -> Array:
     return jnp.stack(list(xs), 1)
 
 
-def known_within(x: Array, low: float, high: float) -> None:
-    return None
+def known_within(x: Array, low: float, high: float) -> bool:
+    return False
+
+
+def no_image(x: Array) -> Array:
+    return jnp.zeros(x.shape[0], jnp.bool_)
 
 
 def first(values: Array, bad: Array) -> float | None:
     if isinstance(values, jax.core.Tracer) or isinstance(bad, jax.core.Tracer):
         return None
-    if not bad.is_fully_addressable or not bool(bad.any()):
+    if not getattr(bad, "is_fully_addressable", True) or not bool(bad.any()):
         return None
     found = np.broadcast_to(np.asarray(values), bad.shape)[np.asarray(bad)].astype(np.float64)
     found = found[~np.isnan(found)]

@@ -10,6 +10,9 @@ three spatial axes. All functions share these rules:
 * An image without a counted pixel has loss 0 and gradient 0.
 * Values out of range raise `ValueError`; inside ``jax.jit``, ``jax.vmap`` and ``jax.grad``, where
   values cannot be read, the loss of that image alone is NaN.
+* Values out of range by no more than four epsilons of their own precision count as its end.
+* One output a call: a list, tuple or dict is a `TypeError`.
+* ``alpha`` and ``beta`` may be traced; all other options are static: ``static_argnames``.
 * NaN in a counted input makes the loss of that image NaN and raises nothing.
 """
 
@@ -29,6 +32,7 @@ from saliency_losses.core import (
 from saliency_losses.jax import _ops as xp
 
 Reduction = Literal["mean", "sum", "none"]
+Activation = Literal["sigmoid", "softmax"] | None
 
 
 def metric_loss(
@@ -39,6 +43,7 @@ def metric_loss(
     normalize: bool = False,
     stop_gradient: bool = False,
     hard_negatives: bool = False,
+    ignore_index: int | None = None,
     mask: jax.Array | None = None,
     reduction: Reduction = "mean",
 ) -> jax.Array:
@@ -54,22 +59,27 @@ def metric_loss(
 
     Args:
         features: ``(N, *spatial, C)``, any range; keep them bounded (tanh) or set `normalize`.
-        labels: ``(N, *spatial)``, bool or integer, 1 salient and 0 background.
+        labels: ``(N, *spatial)``, bool, integer or whole floats, 1 salient and 0 background.
         form: "centroid" (eq. 3) or "pairwise" (eq. 2, over all pairs, in linear time).
         normalize: Scale each pixel's features to unit length first; zero vectors stay zero.
         stop_gradient: Hold the means constant for the gradient, as the authors' program does.
         hard_negatives: Average over all pixels of the smaller region and as many of the larger,
             those of highest loss (§3.2). The means remain those of all counted pixels.
+        ignore_index: Default: None. A label whose pixels do not count, as if `mask` were False
+            there.
         mask: ``(N, *spatial)``, bool, True where a pixel counts.
         reduction: "mean", "sum" or "none" over the images.
 
     Returns:
-        The loss, at most 0 for the centroid form; at least −4 with `normalize`.
+        The loss. If no feature is longer than ρ, at least −4ρ² and at most 0 for the centroid form,
+        aρ² for the pairwise form, where a = ||S| − |B|| / n, and ρ² with `hard_negatives`. With
+        `normalize` ρ is 1, and the pairwise form at most a² / (1 + a) < ½ unless some features are
+        zero vectors.
 
     Raises:
         ValueError: Shapes that do not match, a label other than 0 and 1, or form="pairwise" with
             `stop_gradient` or `hard_negatives`.
-        TypeError: Features not floating point, labels not bool or integer, or a mask not bool.
+        TypeError: Features not floating point, complex labels, or a mask not bool.
 
     Example:
         >>> import jax.numpy as jnp
@@ -90,7 +100,7 @@ def metric_loss(
     """
     return metric.metric_loss(
         xp, features, labels, form=form, normalize=normalize, stop_gradient=stop_gradient,
-        hard_negatives=hard_negatives, mask=mask, reduction=reduction)
+        hard_negatives=hard_negatives, ignore_index=ignore_index, mask=mask, reduction=reduction)
 
 
 def semantic_distance(features: jax.Array, background: jax.Array) -> jax.Array:
@@ -131,8 +141,10 @@ def cas_loss(
     labels: jax.Array,
     *,
     num_regions: int = 2,
-    alpha: float = 0.5,
+    alpha: float | jax.Array = 0.5,
     average_regions: bool = False,
+    activation: Activation = None,
+    ignore_index: int | None = None,
     mask: jax.Array | None = None,
     reduction: Reduction = "mean",
 ) -> jax.Array:
@@ -148,11 +160,15 @@ def cas_loss(
     Args:
         probs: ``(N, *spatial, C)`` in [0, 1], the descriptor after softmax. That the channels sum
             to 1 is not checked. Give it at least `num_regions` channels.
-        labels: ``(N, *spatial)``, bool or integer, 0..num_regions−1.
+        labels: ``(N, *spatial)``, bool, integer or whole floats, 0..num_regions−1.
         num_regions: The number of labels; images may hold fewer.
-        alpha: The weight of the uniformer, in [0, 1].
+        alpha: The weight of the uniformer, in [0, 1]; a number or a scalar array.
         average_regions: Average the uniformer over the present regions and the discriminator over
             their pairs, so that images with few and many regions weigh alike.
+        activation: Default: None, `probs` are probabilities. "sigmoid" or "softmax" (over the
+            channels): `probs` are logits, to which it is applied first, in float32 or wider.
+        ignore_index: Default: None. A label whose pixels do not count, as if `mask` were False
+            there.
         mask: ``(N, *spatial)``, bool, True where a pixel counts.
         reduction: "mean", "sum" or "none" over the images.
 
@@ -164,7 +180,7 @@ def cas_loss(
     Raises:
         ValueError: Shapes that do not match, a label outside 0..num_regions−1, a probability
             outside [0, 1], alpha outside [0, 1] or num_regions below 1.
-        TypeError: Probs not floating point, labels not bool or integer, or a mask not bool.
+        TypeError: Probs not floating point, complex labels, or a mask not bool.
 
     Example:
         >>> import jax.numpy as jnp
@@ -189,7 +205,7 @@ def cas_loss(
     """
     return cas.cas_loss(
         xp, probs, labels, num_regions=num_regions, alpha=alpha, average_regions=average_regions,
-        mask=mask, reduction=reduction)
+        activation=activation, ignore_index=ignore_index, mask=mask, reduction=reduction)
 
 
 def class_agnostic_cross_entropy(
@@ -197,6 +213,7 @@ def class_agnostic_cross_entropy(
     labels: jax.Array,
     *,
     per: Literal["image", "pixel"] = "image",
+    ignore_index: int | None = None,
     mask: jax.Array | None = None,
     reduction: Reduction = "mean",
 ) -> jax.Array:
@@ -209,8 +226,10 @@ def class_agnostic_cross_entropy(
 
     Args:
         logits: ``(N, *spatial, 2)``, any range.
-        labels: ``(N, *spatial)``, bool or integer, 0 or 1.
+        labels: ``(N, *spatial)``, bool, integer or whole floats, 0 or 1.
         per: Compare per image, or per pixel.
+        ignore_index: Default: None. A label whose pixels do not count, as if `mask` were False
+            there.
         mask: ``(N, *spatial)``, bool, True where a pixel counts.
         reduction: "mean", "sum" or "none" over the images.
 
@@ -219,7 +238,7 @@ def class_agnostic_cross_entropy(
 
     Raises:
         ValueError: Shapes that do not match, other than two channels, or a label other than 0, 1.
-        TypeError: Logits not floating point, labels not bool or integer, or a mask not bool.
+        TypeError: Logits not floating point, complex labels, or a mask not bool.
 
     Example:
         >>> import jax.numpy as jnp
@@ -237,7 +256,7 @@ def class_agnostic_cross_entropy(
         labels is meant. Per pixel, the labels cancel and nothing is learnt of them.
     """
     return cas.class_agnostic_cross_entropy(
-        xp, logits, labels, per=per, mask=mask, reduction=reduction)
+        xp, logits, labels, per=per, ignore_index=ignore_index, mask=mask, reduction=reduction)
 
 
 def flip_labels(
@@ -246,21 +265,23 @@ def flip_labels(
     rng: jax.Array,
     *,
     per: Literal["pixel", "image"] = "pixel",
+    ignore_index: int | None = None,
 ) -> jax.Array:
     """Binary labels, exchanged at random: noise for anchors, or whole images with 0 and 1 swapped.
 
     Args:
-        labels: ``(N, *spatial)``, bool or integer, 0 or 1.
+        labels: ``(N, *spatial)``, bool, integer or whole floats, 0 or 1.
         probability: The probability of a flip, in [0, 1].
         rng: A JAX random key.
         per: Flip single pixels, or whole images.
+        ignore_index: Default: None. A label that stays as it is.
 
     Returns:
         ``(N, *spatial)`` in the dtype of `labels`.
 
     Raises:
         ValueError: A label other than 0 and 1, or a probability outside [0, 1].
-        TypeError: Labels not bool or integer, or `rng` not a key.
+        TypeError: Complex labels, or `rng` not a key.
 
     Example:
         >>> import jax
@@ -274,58 +295,66 @@ def flip_labels(
         Sharma et al., Class-Agnostic Segmentation Loss and Its Application to Salient Object
         Detection and Segmentation, IJCAI 2021 WSRL workshop, §5 (images).
     """
-    return cas.flip_labels(xp, labels, probability, rng, per=per)
+    return cas.flip_labels(xp, labels, probability, rng, per=per, ignore_index=ignore_index)
 
 
 def weighted_fbeta_loss(
     probs: jax.Array,
     target: jax.Array,
     *,
-    beta: float = 1.0,
+    beta: float | jax.Array = 1.0,
     theta: int = 9,
     phi: int = 5,
     distance: Literal["window", "euclidean"] = "window",
     error: Literal["squared", "absolute"] = "squared",
     normalize_kernel: bool = False,
+    activation: Activation = None,
+    ignore_index: int | None = None,
     distance_weights: jax.Array | None = None,
     mask: jax.Array | None = None,
     reduction: Reduction = "mean",
 ) -> jax.Array:
     """Weighted F-beta loss: misses weigh by the misses around them, false alarms by distance.
 
-    Per map, with y the target and p the prediction::
+    Per map, with y the target and p the prediction. A pixel is a miss if p < y, a false alarm if
+    p > y, foreground if y > ½::
 
-        E_i     = (p_i − y_i)²                             or |p_i − y_i|
-        (AE)_i  = Σ_{j: y_j=1} g(d_ij) E_j at foreground,  E_i elsewhere
-        g(d)    = (2πσ²)^(−1/2) exp(−d²/2σ²),              σ = θ/4, offsets −θ..θ
-        B_i     = 1 at foreground,  2 − exp(ln(0.5)/5 · Δ_i) elsewhere
+        E_i     = (p_i − y_i)²                           or |p_i − y_i|
+        (AE)_i  = Σ_{j: p_j<y_j} g(d_ij) E_j at misses,  E_i elsewhere
+        g(d)    = (2πσ²)^(−1/2) exp(−d²/2σ²),            σ = θ/4, offsets −θ..θ
+        B_i     = 2 − exp(ln(0.5)/5 · Δ_i) at alarms,    1 at misses; Δ = 0 at foreground
         E^w     = min(AE, E) · B
-        TP = Σ y (1 − E^w),   FP = Σ (1 − y) E^w,   FN = Σ y E^w
+        FN = Σ_misses E^w,   FP = Σ_alarms E^w,   TP = Σ y − FN
         loss    = 1 − (1 + β²) TP / ((1 + β²) TP + β² FN + FP)
 
     Args:
         probs: ``(N, H, W, K)`` or ``(N, D, H, W, K)`` in [0, 1]: K maps, scored separately and
             averaged. K = 1 is the usual case; K > 1 is one-vs-rest or multi-label.
-        target: The shape of `probs`, 0 or 1, bool, integer or floating point.
-        beta: Above 0; a larger one favours recall.
+        target: In the shape of `probs`, in [0, 1], bool, integer or floating point, soft values
+            too. Or ``(N, *spatial)``: the map itself for K = 1, class numbers 0..K−1 for K > 1.
+        beta: Above 0, a number or a scalar array; a larger one favours recall.
         theta: Half the width of the Gaussian window in pixels, at least 1.
         phi: The reach of distance="window" in pixels, at least 0.
         distance: "window": Δ is the squared distance to the nearest foreground pixel within φ, and
             ∞ beyond (§3). "euclidean": Δ is the exact distance, of any range (eq. 4).
         error: "squared" (§3) or "absolute" (eq. 2).
         normalize_kernel: Divide g by its sum over the window.
+        activation: Default: None, `probs` are probabilities. "sigmoid" or "softmax" (over the
+            channels): `probs` are logits, to which it is applied first, in float32 or wider.
+        ignore_index: Default: None. A target value whose pixels do not count, as if `mask` were
+            False there.
         distance_weights: B in the shape of `probs`, from `distance_weights`; replaces the distance
-            step, `distance` and `phi`.
+            step, `distance` and `phi`. It weighs false alarms alone.
         mask: ``(N, *spatial)``, bool. Other pixels neither err nor are foreground.
         reduction: "mean", "sum" or "none" over the images.
 
     Returns:
-        The loss, in [0, 1]; 0 for a perfect prediction. A map without foreground, where F is 0/0,
-        has the mean of E^w / 2 over its counted pixels.
+        The loss, in [0, 1]; 0 where p = y, and nowhere else. A map whose target is 0 everywhere,
+        where F is 0/0, has the mean of E^w / 2 over its counted pixels.
 
     Raises:
-        ValueError: Shapes that do not match, a probability outside [0, 1], a target other than 0
-            and 1, or an option out of range.
+        ValueError: Shapes that do not match, a probability or a target outside [0, 1], or an
+            option out of range.
         TypeError: Probs not floating point, or a mask not bool.
 
     Example:
@@ -345,24 +374,28 @@ def weighted_fbeta_loss(
         dimensions, so that AE < E at well under 1 % of the foreground of real predictions and A
         does next to nothing; with `normalize_kernel` it acts on about half. §2.1 says that a
         larger β favours precision; by eq. 1 and 6 it favours recall. Squared errors leave maps
-        soft: for the measure itself, error="absolute" and distance="euclidean".
+        soft: for the measure itself, error="absolute" and distance="euclidean". The paper has
+        targets of 0 and 1, whose misses lie in the foreground and false alarms outside; targets in
+        between are this library's extension.
     """
     return fbeta.weighted_fbeta_loss(
         xp, probs, target, beta=beta, theta=theta, phi=phi, distance=distance, error=error,
-        normalize_kernel=normalize_kernel, distance_weights=distance_weights, mask=mask,
-        reduction=reduction)
+        normalize_kernel=normalize_kernel, activation=activation, ignore_index=ignore_index,
+        distance_weights=distance_weights, mask=mask, reduction=reduction)
 
 
 def weighted_fbeta_score(
     probs: jax.Array,
     target: jax.Array,
     *,
-    beta: float = 1.0,
+    beta: float | jax.Array = 1.0,
     theta: int = 9,
     phi: int = 5,
     distance: Literal["window", "euclidean"] = "euclidean",
     error: Literal["squared", "absolute"] = "absolute",
     normalize_kernel: bool = False,
+    activation: Activation = None,
+    ignore_index: int | None = None,
     distance_weights: jax.Array | None = None,
     mask: jax.Array | None = None,
     reduction: Reduction = "mean",
@@ -375,19 +408,24 @@ def weighted_fbeta_score(
 
     Args:
         probs: ``(N, H, W, K)`` or ``(N, D, H, W, K)`` in [0, 1].
-        target: The shape of `probs`, 0 or 1, bool, integer or floating point.
-        beta: Above 0; a larger one favours recall.
+        target: In the shape of `probs`, in [0, 1], bool, integer or floating point, soft values
+            too. Or ``(N, *spatial)``: the map itself for K = 1, class numbers 0..K−1 for K > 1.
+        beta: Above 0, a number or a scalar array; a larger one favours recall.
         theta: Half the width of the Gaussian window in pixels, at least 1.
         phi: The reach of distance="window" in pixels, at least 0.
         distance: As in `weighted_fbeta_loss`.
         error: As in `weighted_fbeta_loss`.
         normalize_kernel: Divide the Gaussian by its sum over the window.
-        distance_weights: B in the shape of `probs`; replaces the distance step.
+        activation: As in `weighted_fbeta_loss`.
+        ignore_index: Default: None. A target value whose pixels do not count, as if `mask` were
+            False there.
+        distance_weights: B in the shape of `probs`, which weighs false alarms alone; replaces the
+            distance step.
         mask: ``(N, *spatial)``, bool. Other pixels neither err nor are foreground.
         reduction: "mean", "sum" or "none" over the images.
 
     Returns:
-        The score, in [0, 1]; 1 for a perfect prediction.
+        The score, in [0, 1]; 1 where p = y, and nowhere else.
 
     Raises:
         ValueError: As `weighted_fbeta_loss`.
@@ -411,16 +449,19 @@ def weighted_fbeta_score(
     """
     return fbeta.weighted_fbeta_score(
         xp, probs, target, beta=beta, theta=theta, phi=phi, distance=distance, error=error,
-        normalize_kernel=normalize_kernel, distance_weights=distance_weights, mask=mask,
-        reduction=reduction)
+        normalize_kernel=normalize_kernel, activation=activation, ignore_index=ignore_index,
+        distance_weights=distance_weights, mask=mask, reduction=reduction)
 
 
 def weighted_fmeasure(
     probs: jax.Array,
     target: jax.Array,
     *,
-    beta: float = 1.0,
+    beta: float | jax.Array = 1.0,
     normalize: bool = False,
+    activation: Activation = None,
+    ignore_index: int | None = None,
+    mask: jax.Array | None = None,
     reduction: Reduction = "mean",
 ) -> jax.Array:
     """Weighted F-measure as the field's evaluation programs compute it, batched on the device.
@@ -435,10 +476,16 @@ def weighted_fmeasure(
 
     Args:
         probs: ``(N, H, W, K)`` or ``(N, D, H, W, K)`` in [0, 1].
-        target: The shape of `probs`, 0 or 1, bool, integer or floating point.
-        beta: Above 0; a larger one favours recall. The programs' argument of this name is β².
+        target: In the shape of `probs`, 0 or 1, bool, integer or floating point. The measure is not
+            defined for soft targets. Or ``(N, *spatial)``, as in `weighted_fbeta_loss`.
+        beta: Above 0, a number or a scalar array; a larger one favours recall. The programs'
+            argument of this name is β².
         normalize: Stretch each map of `probs` to [0, 1] by its minimum and maximum first, as
             programs that read maps from files do; a constant map stays as it is.
+        activation: As in `weighted_fbeta_loss`.
+        ignore_index: Default: None. A target value whose pixels do not count, as if `mask` were
+            False there.
+        mask: ``(N, *spatial)``, bool. Other pixels neither err nor are foreground.
         reduction: "mean", "sum" or "none" over the images; an image's maps are averaged.
 
     Returns:
@@ -468,7 +515,8 @@ def weighted_fmeasure(
         without E'. It has a gradient, but `weighted_fbeta_loss` is made to train with.
     """
     return fmeasure.weighted_fmeasure(
-        xp, probs, target, beta=beta, normalize=normalize, reduction=reduction)
+        xp, probs, target, beta=beta, normalize=normalize, activation=activation,
+        ignore_index=ignore_index, mask=mask, reduction=reduction)
 
 
 def distance_weights(
@@ -476,26 +524,30 @@ def distance_weights(
     *,
     phi: int = 5,
     distance: Literal["window", "euclidean"] = "window",
+    ignore_index: int | None = None,
     mask: jax.Array | None = None,
 ) -> jax.Array:
-    """The weight of an error by its distance to the foreground: B of the weighted F-beta loss.
+    """The weight of a false alarm by its distance to the foreground: B of the weighted F-beta loss.
 
-    It depends on the target alone: compute it once in a data pipeline and pass it back::
+    Foreground is where y > ½. It depends on the target alone: compute it once in a data pipeline
+    and pass it back::
 
         B_i = 1 at foreground,  2 − exp(ln(0.5)/5 · Δ_i) elsewhere
 
     Args:
-        target: ``(N, H, W, K)`` or ``(N, D, H, W, K)``, 0 or 1, bool, integer or floating point.
+        target: ``(N, H, W, K)`` or ``(N, D, H, W, K)``, in [0, 1], bool, integer or
+            floating point.
         phi: The reach of distance="window" in pixels, at least 0.
         distance: "window": Δ is the squared distance to the nearest foreground pixel within φ, and
             ∞ beyond. "euclidean": Δ is the exact distance.
+        ignore_index: Default: None. A target value whose pixels are not foreground.
         mask: ``(N, *spatial)``, bool. Other pixels are not foreground.
 
     Returns:
         The shape of `target`, in [1, 2]; float32, or float64 for a float64 target.
 
     Raises:
-        ValueError: A target other than 0 and 1, a wrong shape, or an option out of range.
+        ValueError: A target outside [0, 1], a wrong shape, or an option out of range.
         TypeError: A mask not bool.
 
     Example:
@@ -512,7 +564,8 @@ def distance_weights(
         Eq. 10 prints e^(αΔ) where 2 − e^(αΔ) follows from eq. 4. Its square window reaches into
         the corners, but the definition cuts at distance φ and is followed.
     """
-    return fbeta.distance_weights(xp, target, phi=phi, distance=distance, mask=mask)
+    return fbeta.distance_weights(xp, target, phi=phi, distance=distance, ignore_index=ignore_index,
+                                  mask=mask)
 
 
 @overload
@@ -577,6 +630,7 @@ def anchor_softmax_loss(
     anchors: jax.Array,
     labels: jax.Array,
     *,
+    ignore_index: int | None = None,
     mask: jax.Array | None = None,
     reduction: Reduction = "mean",
 ) -> jax.Array:
@@ -589,7 +643,9 @@ def anchor_softmax_loss(
     Args:
         features: ``(N, *spatial, C)``, pixel embeddings of any range.
         anchors: ``(N, R, C)``, region embeddings, for example from `region_anchors`.
-        labels: ``(N, *spatial)``, bool or integer, 0..R−1.
+        labels: ``(N, *spatial)``, bool, integer or whole floats, 0..R−1.
+        ignore_index: Default: None. A label whose pixels do not count, as if `mask` were False
+            there.
         mask: ``(N, *spatial)``, bool, True where a pixel counts.
         reduction: "mean", "sum" or "none" over the images.
 
@@ -598,8 +654,8 @@ def anchor_softmax_loss(
 
     Raises:
         ValueError: Shapes that do not match, or a label outside 0..R−1.
-        TypeError: Features or anchors not floating point, labels not bool or integer, or a mask
-            not bool.
+        TypeError: Features or anchors not floating point, complex labels, or a mask not
+            bool.
 
     Example:
         >>> import jax.numpy as jnp
@@ -614,7 +670,7 @@ def anchor_softmax_loss(
         Zeng et al., Learning to Promote Saliency Detectors, CVPR 2018, eq. 3 and 4.
     """
     return anchor.anchor_softmax_loss(
-        xp, features, anchors, labels, mask=mask, reduction=reduction)
+        xp, features, anchors, labels, ignore_index=ignore_index, mask=mask, reduction=reduction)
 
 
 def anchor_probabilities(features: jax.Array, anchors: jax.Array) -> jax.Array:

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from saliency_losses.core import fmeasure
-from saliency_losses.jax.functional import weighted_fmeasure
+from saliency_losses.jax import _ops as xp
+from saliency_losses.jax.functional import Activation, weighted_fmeasure
 
 try:
     from flax import nnx
@@ -31,6 +32,8 @@ class WeightedFMeasure(nnx.Metric):
         beta: Above 0; a larger one favours recall. The programs' argument of this name is β².
         normalize: Stretch each map to [0, 1] by its minimum and maximum first, as programs that
             read maps from files do; a constant map stays as it is.
+        activation: "sigmoid" or "softmax" where maps come as logits.
+        ignore_index: Default: None. A target value whose pixels do not count.
 
     Raises:
         ValueError: An option out of range; in `update`, what `weighted_fmeasure` raises.
@@ -50,10 +53,13 @@ class WeightedFMeasure(nnx.Metric):
         Margolin, Zelnik-Manor and Tal, How to Evaluate Foreground Maps?, CVPR 2014.
     """
 
-    def __init__(self, *, beta: float = 1.0, normalize: bool = False) -> None:
-        fmeasure.check_options(beta, normalize, "mean")
+    def __init__(self, *, beta: float = 1.0, normalize: bool = False,
+                 activation: Activation = None, ignore_index: int | None = None) -> None:
+        fmeasure.check_options(xp, beta, normalize, activation, ignore_index, "mean")
         self.beta = beta
         self.normalize = normalize
+        self.activation: Activation = activation
+        self.ignore_index = ignore_index
         self.total = nnx.metrics.MetricState(jnp.zeros((), jnp.float32))
         self.images = nnx.metrics.MetricState(jnp.zeros((), jnp.int32))
 
@@ -62,8 +68,9 @@ class WeightedFMeasure(nnx.Metric):
         self.total[...] = jnp.zeros((), jnp.float32)
         self.images[...] = jnp.zeros((), jnp.int32)
 
-    def update(self, *, preds: jax.Array, target: jax.Array, mask: jax.Array | None = None,
-               **_: Any) -> None:
+    def update(  # type: ignore[override]  # Flax's own metrics name their arguments too.
+        self, *, preds: jax.Array, target: jax.Array, mask: jax.Array | None = None, **_: Any
+    ) -> None:
         """Adds a batch; other arguments, which ``nnx.MultiMetric`` hands to all, are passed over.
 
         Args:
@@ -72,6 +79,7 @@ class WeightedFMeasure(nnx.Metric):
             mask: ``(N,)``, bool, True for the images that count: not those that fill up a batch.
         """
         each = weighted_fmeasure(preds, target, beta=self.beta, normalize=self.normalize,
+                                 activation=self.activation, ignore_index=self.ignore_index,
                                  reduction="none")
         counted = jnp.ones(each.shape, bool) if mask is None else mask
         if counted.shape != each.shape or counted.dtype != bool:

@@ -1,6 +1,8 @@
 """The primitives of `core.ops.Ops` in PyTorch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import reduce
 from math import prod
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import Parameter
 
 from saliency_losses.core.regions import blocks
 
@@ -23,7 +26,20 @@ def array(name: str, x: Any) -> Tensor:
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}; "
                         "an array: torch.from_numpy")
+    if type(x) not in (Tensor, Parameter) and _is_plain(type(x)):
+        # Such as MONAI's MetaTensor, whose own versions of functions may know less.
+        with torch._C.DisableTorchFunctionSubclass():
+            return x.as_subclass(Tensor)
     return x
+
+
+def _is_plain(kind: type[Tensor]) -> bool:
+    """Whether tensors of that subclass hold their values as a plain one does."""
+    return kind.__torch_dispatch__ is Tensor.__torch_dispatch__
+
+
+def is_array(x: Any) -> bool:
+    return isinstance(x, Tensor)
 
 
 def kind(x: Tensor) -> str:
@@ -114,6 +130,10 @@ def unstack(x: Tensor) -> list[Tensor]:
     return list(x.unbind(1))
 
 
+def epsilon(x: Tensor) -> float:
+    return torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0
+
+
 def widen(x: Tensor) -> Tensor:
     return x.float() if x.dtype.itemsize < 4 else x
 
@@ -161,7 +181,7 @@ def abs(x: Tensor) -> Tensor:
     return x.abs()
 
 
-def clip(x: Tensor, low: int, high: int) -> Tensor:
+def clip(x: Tensor, low: float, high: float) -> Tensor:
     return x.clamp(low, high)
 
 
@@ -184,6 +204,14 @@ def softplus(x: Tensor) -> Tensor:
 
 def sigmoid(x: Tensor) -> Tensor:
     return x.sigmoid()
+
+
+def softmax(x: Tensor) -> Tensor:
+    return x.softmax(1)
+
+
+def equals(x: Tensor, value: int) -> Tensor:
+    return x == value
 
 
 def sum_pixels(x: Tensor) -> Tensor:
@@ -235,7 +263,7 @@ def region_index(labels: Tensor, num_regions: int) -> Tensor:
     run = torch.bucketize(torch.arange(pixels, device=labels.device),
                           torch.arange(length, max(pixels, length), length, device=labels.device),
                           right=True)
-    return labels.clamp(0, num_regions - 1) + num_regions * run
+    return labels.clamp(0, num_regions - 1) + num_regions * _beside(labels, run)
 
 
 def region_count(index: Tensor, counted: Tensor | None, num_regions: int) -> Tensor:
@@ -255,6 +283,21 @@ def region_take(x: Tensor, index: Tensor) -> Tensor:
         return region_take(x.unsqueeze(1), index).squeeze(1)
     runs = blocks(index.shape[1], x.shape[2])
     return x.repeat(1, 1, runs).gather(2, index.unsqueeze(1).expand(-1, x.shape[1], -1))
+
+
+def _beside(x: Tensor, made: Tensor) -> Tensor:
+    """`made`, which all processes have alike, as `x` takes it if that is a DTensor."""
+    if not hasattr(x, "device_mesh"):
+        return made
+    from torch.distributed.tensor import DTensor, Replicate
+
+    return DTensor.from_local(made, x.device_mesh, [Replicate()] * x.device_mesh.ndim,
+                              run_check=False)
+
+
+def _places(x: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    """0, 1, …, count − 1."""
+    return _beside(x, torch.arange(count, dtype=dtype, device=x.device))
 
 
 def own_gradient(function: Callable[..., tuple[Tensor, ...]], pull: Callable[..., Tensor],
@@ -294,11 +337,8 @@ class _OwnGradient(torch.autograd.Function):
         x, *constants = ctx.saved_tensors
         outputs = ctx.function(x, *constants)
         # The pull is linear in the gradients, and the transpose of the wanted push.
-        push = torch.func.vjp(lambda grads: ctx.pull(grads, outputs, x, *constants),
-                              tuple(torch.zeros_like(y) for y in outputs))[1]
-        moved: tuple[Tensor, ...]
-        (moved,) = push(tangent)
-        return moved
+        return _pulled(lambda *grads: (ctx.pull(grads, outputs, x, *constants),),
+                       tuple(torch.zeros_like(y) for y in outputs), (tangent,))
 
 
 def weighted_sum(x: Tensor, weights: Tensor) -> Tensor:
@@ -335,30 +375,44 @@ class _Recomputed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         function, floats, inputs = _of_floats(ctx.function, ctx.saved_tensors)
-        slopes = iter(torch.func.vjp(function, *floats)[1](grad))
+        slopes = iter(_pulled(function, floats, (grad,)))
         return None, *(next(slopes) if x.is_floating_point() else None for x in inputs)
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Tensor:
         # The pull is linear in its argument, and the transpose of the wanted push: its own pull.
         function, floats, inputs = _of_floats(ctx.function, ctx.saved_tensors)
-        linearized = torch.func.vjp(function, *floats)
-        push = torch.func.vjp(linearized[1], torch.zeros_like(linearized[0]))[1]
         given = [t for t, x in zip(tangents, inputs, strict=True) if x.is_floating_point()]
-        moved: Tensor
-        (moved,) = push(tuple(torch.zeros_like(x) if t is None else t
-                              for t, x in zip(given, floats, strict=True)))
+        moved, = _pulled(lambda *grads: _pulled(function, floats, grads),
+                         tuple(map(torch.zeros_like, function(*floats))),
+                         tuple(torch.zeros_like(x) if t is None else t
+                               for t, x in zip(given, floats, strict=True)))
         return moved
 
 
 def _of_floats(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]
-               ) -> tuple[Callable[..., Tensor], list[Tensor], tuple[Tensor, ...]]:
-    """The function of its floating-point inputs alone, and those."""
-    def of(*floats: Tensor) -> Tensor:
+               ) -> tuple[Callable[..., tuple[Tensor]], tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The function of its floating-point inputs alone, as a tuple of its one result; and those."""
+    def of(*floats: Tensor) -> tuple[Tensor]:
         rest = iter(floats)
-        return function(*(next(rest) if x.is_floating_point() else x for x in inputs))
+        return function(*(next(rest) if x.is_floating_point() else x for x in inputs)),
 
-    return of, [x for x in inputs if x.is_floating_point()], inputs
+    return of, tuple(x for x in inputs if x.is_floating_point()), inputs
+
+
+def _pulled(function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...],
+            grads: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The gradient of Σ grads · function(*inputs) in each of the inputs."""
+    if torch._C._are_functorch_transforms_active():
+        results: tuple[Tensor, ...] = torch.func.vjp(function, *inputs)[1](grads)
+        return results
+    # By autograd itself, since torch.func refuses to work within hooks on saved tensors.
+    further = torch.is_grad_enabled()
+    with torch.enable_grad():
+        inputs = tuple(x if x.requires_grad else x.detach().requires_grad_() for x in inputs)
+        found: tuple[Tensor, ...] = torch.autograd.grad(
+            function(*inputs), inputs, grads, create_graph=further, materialize_grads=True)
+    return found
 
 
 def squared_distances(x: Tensor, centers: Tensor) -> Tensor:
@@ -520,7 +574,7 @@ def _filtered(x: Tensor, axis: int, taps: Sequence[float]) -> Tensor:
 
 def nearest_true(x: Tensor, far: int) -> Tensor:
     last = x.shape[-1] - 1
-    place = torch.arange(last + 1, dtype=torch.int32, device=x.device)
+    place = _places(x, last + 1, torch.int32)
     # Products, since `where` is slower on a CPU than all of this.
     before = (x * (place + far)).cummax(-1).values - far
     after = last + far - (x.flip(-1) * (place + far)).cummax(-1).values.flip(-1)
@@ -557,11 +611,11 @@ def _lower_envelope(x: Tensor, bound: int) -> tuple[Tensor, Tensor]:
     value, source = _every(stride, x if short else x.long(), reach)
     dtype = torch.int32 if beyond * reach < 2**32 else torch.int64  # half of them get an offset
     x, value, source = (part.mT.contiguous().to(dtype) for part in (x, value, source))
-    k = torch.arange(reach, dtype=dtype, device=x.device)
+    k = _places(x, reach, dtype)
 
     # By source: how many of the solved places, but the first, have theirs before it.
     after = source[..., 1:] + 1
-    count = torch.zeros(*x.shape[:2], length + 1, dtype=dtype, device=x.device)
+    count = x.new_zeros(*x.shape[:2], length + 1)
     place = count.scatter_add(2, after.long(), torch.ones_like(after))[..., :length]
     place = place.cumsum(2, dtype=dtype)
     source = torch.cat([source, torch.full_like(source[..., :1], length - 1)], 2)
@@ -593,7 +647,7 @@ def _lowest(x: Tensor, bound: int) -> tuple[Tensor, Tensor]:
     length, lanes = x.shape[1:]
     dtype = torch.int32 if _in_32_bits(length, bound) else torch.int64
     half = 2**31 // length  # the numbers begin at the lowest of 32 bits
-    k = torch.arange(length, dtype=dtype, device=x.device)
+    k = _places(x, length, dtype)
     key = (x.to(dtype) - half) * length + k.unsqueeze(1)
     rise = length * (k.unsqueeze(1) - k) ** 2
     tiles = key.unsqueeze(1)
@@ -621,7 +675,7 @@ def _written(x: Tensor) -> Tensor:
 
 def _every(stride: int, x: Tensor, reach: int) -> tuple[Tensor, Tensor]:
     """min_k x_k + (i − k)² and its last k along axis 1, for every stride-th i."""
-    k = torch.arange(x.shape[1], dtype=x.dtype, device=x.device)
+    k = _places(x, x.shape[1], x.dtype)
     # Value and place in one number, so that one minimum finds both.
     key = x * reach + (reach - 1 - k).unsqueeze(1)
     rise = (reach * (k[::stride].unsqueeze(1) - k) ** 2).unsqueeze(2)
@@ -651,7 +705,7 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def positions(x: Tensor, axis: int) -> Tensor:
-    place = torch.arange(x.shape[axis], dtype=torch.int32, device=x.device)
+    place = _places(x, x.shape[axis], torch.int32)
     return place.reshape(-1, *[1] * (x.ndim - 1 - axis)).expand(x.shape)
 
 
@@ -663,29 +717,70 @@ def join(xs: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(xs), 1)
 
 
-def known_within(x: Tensor, low: float, high: float) -> Tensor | None:
-    if torch.compiler.is_compiling() or x.device.type != "cpu":
+class Look:
+    """How a Module looks at values, and whether there were values that it could look at."""
+
+    def __init__(self, everywhere: bool) -> None:
+        self.everywhere = everywhere
+        self.done = False
+
+
+_look: ContextVar[Look | None] = ContextVar("look", default=None)
+
+
+@contextmanager
+def looking(everywhere: bool) -> Iterator[Look]:
+    """Within it values are read on any device, or nowhere, instead of where that costs nothing."""
+    look = Look(everywhere)
+    token = _look.set(look)
+    try:
+        yield look
+    finally:
+        _look.reset(token)
+
+
+def _costs_nothing(x: Tensor) -> bool:
+    # Reading a CUDA tensor makes the host wait for the device.
+    return x.device.type == "cpu"
+
+
+def _read(x: Tensor, what: Callable[[Tensor], bool]) -> bool | None:
+    """what(x), None where values cannot or should not be read."""
+    if torch.compiler.is_compiling():
+        return None
+    look = _look.get()
+    if look is None:
+        if not _costs_nothing(x):
+            return None
+    elif not look.everywhere or (x.is_cuda and torch.cuda.is_current_stream_capturing()):
         return None
     try:
-        least, most = x.detach().aminmax()
-        within = bool(least >= low) and bool(most <= high)
+        found = what(x.detach())
     except RuntimeError:
-        return None  # no values: vmap, tracers, or no pixels
-    return x.new_zeros(x.shape[0], dtype=torch.bool) if within else None
+        return None  # vmap, tracers and the meta device hold no values; or no pixels
+    if look is not None:
+        look.done = True
+    return found
+
+
+def known_within(x: Tensor, low: float, high: float) -> bool:
+    def within(x: Tensor) -> bool:
+        least, most = x.aminmax()
+        return bool(least >= low) and bool(most <= high)
+
+    return _costs_nothing(x) and _read(x, within) is True
+
+
+def no_image(x: Tensor) -> Tensor:
+    return x.new_zeros(x.shape[0], dtype=torch.bool)
 
 
 def first(values: Tensor, bad: Tensor) -> float | None:
-    # Reading a CUDA tensor would make the host wait for the device.
-    if torch.compiler.is_compiling() or bad.device.type != "cpu":
+    if not _read(bad, lambda bad: bool(bad.any())):
         return None
-    try:
-        if not bool(bad.any()):
-            return None
-        found = values.detach().expand(bad.shape)[bad]
-        found = found[~found.isnan()]
-        return found[0].item() if found.numel() else None
-    except RuntimeError:
-        return None  # vmap and tracers hold no values
+    found = values.detach().expand(bad.shape)[bad]
+    found = found[~found.isnan()]
+    return found[0].item() if found.numel() else None
 
 
 def random(rng: Any, shape: Sequence[int], like: Tensor) -> Tensor:

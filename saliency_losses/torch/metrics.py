@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from saliency_losses.core import fmeasure
-from saliency_losses.torch.functional import Reduction, weighted_fmeasure
+from saliency_losses.torch import _ops as xp
+from saliency_losses.torch.functional import Activation, Reduction, weighted_fmeasure
 
 try:
     from torchmetrics import Metric
@@ -33,6 +34,8 @@ class WeightedFMeasure(Metric):
         beta: Above 0; a larger one favours recall. The programs' argument of this name is β².
         normalize: Stretch each map to [0, 1] by its minimum and maximum first, as programs that
             read maps from files do; a constant map stays as it is.
+        activation: "sigmoid" or "softmax" where maps come as logits.
+        ignore_index: Default: None. A target value whose pixels do not count.
         reduction: "mean" or "sum" over the images, or "none" for the measure of each image, in the
             order seen and process after process; then every measure is kept. torchmetrics makes a
             scalar of the measure of a single image.
@@ -68,11 +71,14 @@ class WeightedFMeasure(Metric):
     measures: list[Tensor]
 
     def __init__(self, *, beta: float = 1.0, normalize: bool = False,
+                 activation: Activation = None, ignore_index: int | None = None,
                  reduction: Reduction = "mean", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        fmeasure.check_options(beta, normalize, reduction)
+        fmeasure.check_options(xp, beta, normalize, activation, ignore_index, reduction)
         self.beta = beta
         self.normalize = normalize
+        self.activation: Activation = activation
+        self.ignore_index = ignore_index
         self.reduction: Reduction = reduction
         if reduction == "none":
             self.add_state("measures", [], dist_reduce_fx="cat")
@@ -84,6 +90,7 @@ class WeightedFMeasure(Metric):
         """Adds a batch: maps ``(N, K, *spatial)`` in [0, 1] and their masks."""
         with torch.no_grad():
             each = weighted_fmeasure(preds, target, beta=self.beta, normalize=self.normalize,
+                                     activation=self.activation, ignore_index=self.ignore_index,
                                      reduction="none")
         if self.reduction == "none":
             self.measures.append(each)

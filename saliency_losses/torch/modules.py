@@ -1,20 +1,55 @@
-"""The losses as Modules: stored options and one call of the function of the same name."""
+"""The losses as Modules: stored options and one call of the function of the same name.
 
-from typing import Literal
+All take `check`, when to look whether values are in their range. Looking makes a GPU's host wait.
 
+* "first" (default): at the first batch that can be looked at, wherever it is, and later where it
+  costs nothing, which is on a CPU. A wrong range is wrong from the first batch on.
+* "always": at every batch.
+* "never": at none. The loss of an image with a value out of range is NaN.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
 from torch import Tensor, nn
 
-from saliency_losses.core import cas, checks, fbeta, metric, mutual_information
-from saliency_losses.torch import functional
-from saliency_losses.torch.functional import Reduction
+from saliency_losses.core import anchor, cas, checks, fbeta, metric, mutual_information
+from saliency_losses.torch import _ops, functional
+from saliency_losses.torch.functional import Activation, Reduction
+
+Check = Literal["first", "always", "never"]
 
 
-class _Loss(nn.Module):
+class _Shown(nn.Module):
     """Shows the stored options where a Module is printed."""
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in vars(self).items()
                          if not name.startswith("_") and name != "training")
+
+
+class _Loss(_Shown):
+    """Looks at values as `check` says."""
+
+    def __init__(self, check: Check) -> None:
+        super().__init__()
+        checks.option("check", check, ("first", "always", "never"))
+        self.check: Check = check
+        self._looked = False
+
+    @property
+    def _first(self) -> bool:
+        """True while no batch has been looked at."""
+        return self.check == "first" and not self._looked
+
+    def _call(self, function: Callable[..., Tensor], *args: Tensor, **options: Any) -> Tensor:
+        if torch.compiler.is_compiling() or (self.check == "first" and self._looked):
+            return function(*args, **options)
+        with _ops.looking(self.check != "never") as look:
+            loss = function(*args, **options)
+        self._looked = self._looked or look.done
+        return loss
 
 
 class MetricLoss(_Loss):
@@ -30,20 +65,23 @@ class MetricLoss(_Loss):
 
     def __init__(self, *, form: Literal["centroid", "pairwise"] = "centroid",
                  normalize: bool = False, stop_gradient: bool = False,
-                 hard_negatives: bool = False, reduction: Reduction = "mean") -> None:
-        super().__init__()
-        metric.check_options(form, normalize, stop_gradient, hard_negatives, reduction)
+                 hard_negatives: bool = False, ignore_index: int | None = None,
+                 reduction: Reduction = "mean", check: Check = "first") -> None:
+        super().__init__(check)
+        metric.check_options(form, normalize, stop_gradient, hard_negatives,
+                             ignore_index, reduction)
         self.form: Literal["centroid", "pairwise"] = form
         self.normalize = normalize
         self.stop_gradient = stop_gradient
         self.hard_negatives = hard_negatives
+        self.ignore_index = ignore_index
         self.reduction: Reduction = reduction
 
     def forward(self, features: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
-        return functional.metric_loss(
-            features, labels, form=self.form, normalize=self.normalize,
-            stop_gradient=self.stop_gradient, hard_negatives=self.hard_negatives, mask=mask,
-            reduction=self.reduction)
+        return self._call(
+            functional.metric_loss, features, labels, form=self.form, normalize=self.normalize,
+            stop_gradient=self.stop_gradient, hard_negatives=self.hard_negatives,
+            ignore_index=self.ignore_index, mask=mask, reduction=self.reduction)
 
 
 class CASLoss(_Loss):
@@ -57,19 +95,25 @@ class CASLoss(_Loss):
         tensor(-2.)
     """
 
-    def __init__(self, *, num_regions: int = 2, alpha: float = 0.5,
-                 average_regions: bool = False, reduction: Reduction = "mean") -> None:
-        super().__init__()
-        cas.check_options(num_regions, alpha, average_regions, reduction)
+    def __init__(self, *, num_regions: int = 2, alpha: float | Tensor = 0.5,
+                 average_regions: bool = False, activation: Activation = None,
+                 ignore_index: int | None = None, reduction: Reduction = "mean",
+                 check: Check = "first") -> None:
+        super().__init__(check)
+        cas.check_options(_ops, num_regions, alpha, average_regions, activation, ignore_index,
+                          reduction)
         self.num_regions = num_regions
         self.alpha = alpha
         self.average_regions = average_regions
+        self.activation: Activation = activation
+        self.ignore_index = ignore_index
         self.reduction: Reduction = reduction
 
     def forward(self, probs: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
-        return functional.cas_loss(
-            probs, labels, num_regions=self.num_regions, alpha=self.alpha,
-            average_regions=self.average_regions, mask=mask, reduction=self.reduction)
+        return self._call(
+            functional.cas_loss, probs, labels, num_regions=self.num_regions, alpha=self.alpha,
+            average_regions=self.average_regions, activation=self.activation,
+            ignore_index=self.ignore_index, mask=mask, reduction=self.reduction)
 
 
 class ClassAgnosticCrossEntropy(_Loss):
@@ -84,15 +128,18 @@ class ClassAgnosticCrossEntropy(_Loss):
     """
 
     def __init__(self, *, per: Literal["image", "pixel"] = "image",
-                 reduction: Reduction = "mean") -> None:
-        super().__init__()
-        cas.check_cross_entropy_options(per, reduction)
+                 ignore_index: int | None = None, reduction: Reduction = "mean",
+                 check: Check = "first") -> None:
+        super().__init__(check)
+        cas.check_cross_entropy_options(per, ignore_index, reduction)
         self.per: Literal["image", "pixel"] = per
+        self.ignore_index = ignore_index
         self.reduction: Reduction = reduction
 
     def forward(self, logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
-        return functional.class_agnostic_cross_entropy(
-            logits, labels, per=self.per, mask=mask, reduction=self.reduction)
+        return self._call(
+            functional.class_agnostic_cross_entropy, logits, labels, per=self.per,
+            ignore_index=self.ignore_index, mask=mask, reduction=self.reduction)
 
 
 class WeightedFBetaLoss(_Loss):
@@ -106,26 +153,33 @@ class WeightedFBetaLoss(_Loss):
         tensor(1.)
     """
 
-    def __init__(self, *, beta: float = 1.0, theta: int = 9, phi: int = 5,
+    def __init__(self, *, beta: float | Tensor = 1.0, theta: int = 9, phi: int = 5,
                  distance: Literal["window", "euclidean"] = "window",
                  error: Literal["squared", "absolute"] = "squared",
-                 normalize_kernel: bool = False, reduction: Reduction = "mean") -> None:
-        super().__init__()
-        fbeta.check_options(beta, theta, phi, distance, error, normalize_kernel, reduction)
+                 normalize_kernel: bool = False, activation: Activation = None,
+                 ignore_index: int | None = None, reduction: Reduction = "mean",
+                 check: Check = "first") -> None:
+        super().__init__(check)
+        fbeta.check_options(_ops, beta, theta, phi, distance, error, normalize_kernel, activation,
+                            ignore_index, reduction)
         self.beta = beta
         self.theta = theta
         self.phi = phi
         self.distance: Literal["window", "euclidean"] = distance
         self.error: Literal["squared", "absolute"] = error
         self.normalize_kernel = normalize_kernel
+        self.activation: Activation = activation
+        self.ignore_index = ignore_index
         self.reduction: Reduction = reduction
 
     def forward(self, probs: Tensor, target: Tensor, *, distance_weights: Tensor | None = None,
                 mask: Tensor | None = None) -> Tensor:
-        return functional.weighted_fbeta_loss(
-            probs, target, beta=self.beta, theta=self.theta, phi=self.phi,
-            distance=self.distance, error=self.error, normalize_kernel=self.normalize_kernel,
-            distance_weights=distance_weights, mask=mask, reduction=self.reduction)
+        return self._call(
+            functional.weighted_fbeta_loss, probs, target, beta=self.beta, theta=self.theta,
+            phi=self.phi, distance=self.distance, error=self.error,
+            normalize_kernel=self.normalize_kernel, activation=self.activation,
+            ignore_index=self.ignore_index, distance_weights=distance_weights, mask=mask,
+            reduction=self.reduction)
 
 
 class AnchorSoftmaxLoss(_Loss):
@@ -140,15 +194,18 @@ class AnchorSoftmaxLoss(_Loss):
         tensor(0.6931)
     """
 
-    def __init__(self, *, reduction: Reduction = "mean") -> None:
-        super().__init__()
-        checks.reduction(reduction)
+    def __init__(self, *, ignore_index: int | None = None, reduction: Reduction = "mean",
+                 check: Check = "first") -> None:
+        super().__init__(check)
+        anchor.check_options(ignore_index, reduction)
+        self.ignore_index = ignore_index
         self.reduction: Reduction = reduction
 
     def forward(self, features: Tensor, anchors: Tensor, labels: Tensor, *,
                 mask: Tensor | None = None) -> Tensor:
-        return functional.anchor_softmax_loss(
-            features, anchors, labels, mask=mask, reduction=self.reduction)
+        return self._call(
+            functional.anchor_softmax_loss, features, anchors, labels,
+            ignore_index=self.ignore_index, mask=mask, reduction=self.reduction)
 
 
 class JSMutualInformationLoss(_Loss):
@@ -162,12 +219,14 @@ class JSMutualInformationLoss(_Loss):
         tensor(1.3863)
     """
 
-    def __init__(self, *, balance: bool = True, reduction: Reduction = "mean") -> None:
-        super().__init__()
+    def __init__(self, *, balance: bool = True, reduction: Reduction = "mean",
+                 check: Check = "first") -> None:
+        super().__init__(check)
         mutual_information.check_options(balance, reduction)
         self.balance = balance
         self.reduction: Reduction = reduction
 
     def forward(self, scores: Tensor, joint: Tensor, *, mask: Tensor | None = None) -> Tensor:
-        return functional.js_mutual_information_loss(
-            scores, joint, balance=self.balance, mask=mask, reduction=self.reduction)
+        return self._call(
+            functional.js_mutual_information_loss, scores, joint, balance=self.balance, mask=mask,
+            reduction=self.reduction)

@@ -1,14 +1,16 @@
 """Several outputs of one network under one loss: a function, and a criterion around a criterion."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from saliency_losses.core import supervision
 from saliency_losses.torch import _ops as xp
 from saliency_losses.torch.functional import weighted_fbeta_loss, weighted_fbeta_score
-from saliency_losses.torch.modules import WeightedFBetaLoss, _Loss
+from saliency_losses.torch.modules import WeightedFBetaLoss, _Loss, _Shown
 
 _WEIGHTED = (weighted_fbeta_loss, weighted_fbeta_score, WeightedFBetaLoss)
 
@@ -70,7 +72,7 @@ def deep_supervision(
         weighted=_WEIGHTED)
 
 
-class DeepSupervision(_Loss):
+class DeepSupervision(_Shown):
     """See `deep_supervision`. ``criterion(outputs, target, **arguments)``.
 
     Example:
@@ -92,5 +94,8 @@ class DeepSupervision(_Loss):
         self.resize: Literal["bilinear"] | None = resize
 
     def forward(self, outputs: Sequence[Tensor], target: Tensor, **arguments: Any) -> Tensor:
-        return deep_supervision(self.loss, outputs, target, weights=self.weights,
-                                resize=self.resize, **arguments)
+        # The first batch of a criterion is all outputs of it.
+        first = isinstance(self.loss, _Loss) and self.loss._first
+        with xp.looking(True) if first and not is_compiling() else nullcontext():
+            return deep_supervision(self.loss, outputs, target, weights=self.weights,
+                                    resize=self.resize, **arguments)
