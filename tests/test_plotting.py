@@ -104,11 +104,11 @@ def direct(case: Case) -> np.ndarray:
     if case.function == "js_mutual_information_loss":
         share = n / np.where(target, (target & mask).sum(), (~target & mask).sum())
         return share * np.log1p(np.exp(np.where(target, -output, output)))
-    y, p = target[..., 0], output[..., 0]
-    errors, foreground, _ = reference._errors(p, y, "squared", mask)
-    spread = reference._smoothed(errors, foreground, y.shape, 9, cut=True)
-    b = reference._weights(foreground, y.shape, 5, "window")
-    return (np.minimum(spread, errors) * b).reshape(y.shape)
+    p, y, _ = reference._counted_maps(output[..., 0], target[..., 0], mask)
+    errors, shape = reference._errors(p, y, "squared"), mask.shape
+    spread = reference._smoothed(errors, p < y, shape, 9, cut=True)
+    b = np.where(p < y, 1, reference._weights(y > 0.5, shape, 5, "window"))
+    return (np.minimum(spread, errors) * b).reshape(shape)
 
 
 @pytest.mark.parametrize("name", ["metric", "cas", "anchor", "js", "weighted_f"])
