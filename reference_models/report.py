@@ -524,6 +524,7 @@ def seconds_text(every: Sequence[Result]) -> list[str]:
     rows = [
         [
             recipe, scale, backend, device, str(runs[0]["schedule"]["size"]),
+            runs[0].get("precision", "float32"),
             f"{statistics.fmean(run['seconds']['training'] for run in runs):.0f}",
             *(f"{1000 * min(run['inference_seconds'][batch] for run in runs):.1f}"
               for batch in ("1", "8")),
@@ -537,7 +538,7 @@ def seconds_text(every: Sequence[Result]) -> list[str]:
         "alone, one image at a time and eight at once, the fastest of several calls.",
         "",
         table(
-            ("recipe", "scale", "framework", "device", "side in px", "training, s",
+            ("recipe", "scale", "framework", "device", "side in px", "trained in", "training, s",
              "an image, ms", "an image of 8, ms"),
             rows,
         ),

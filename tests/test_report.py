@@ -313,9 +313,11 @@ def test_a_value_without_a_second_row_has_an_interval_too(tmp_path):
 
 
 def test_seconds_stand_in_one_table():
-    timed = made("zoomout-ce", "medium") | {"inference_seconds": {"1": 0.0301, "8": 0.0212}}
+    timed = made("zoomout-ce", "medium") | {
+        "inference_seconds": {"1": 0.0301, "8": 0.0212}, "precision": "bfloat16",
+    }  # fmt: skip
     text = "\n".join(report.seconds_text([timed, made("fcn-ce-clean")]))
-    assert "| zoomout-ce | medium | torch | cpu: X | 224 | 50 | 30.1 | 21.2 |" in text
+    assert "| zoomout-ce | medium | torch | cpu: X | 224 | bfloat16 | 50 | 30.1 | 21.2 |" in text
     assert "fcn-ce-clean" not in text
     assert report.seconds_text([made("fcn-ce-clean")]) == []
 
