@@ -11,7 +11,10 @@ from tests.backends import BACKENDS, Backend, torch
 from tests.cases import BY_NAME, Case
 
 # torch 2.13's compiler still uses what it deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+]
 
 # A case, the place of an argument that has a range, and the range's ends.
 RANGED = [
