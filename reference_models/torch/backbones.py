@@ -201,7 +201,7 @@ class Float32OnCPU(nn.Conv2d):
         if x.is_cuda:
             return super().forward(x)
         with torch.autocast("cpu", enabled=False):
-            return super().forward(x.float())
+            return super().forward(x.to(self.weight.dtype))
 
 
 class InvertedResidual(nn.Module):
