@@ -140,6 +140,7 @@ def test_a_run_leaves_all_files(loss, backend, tmp_path: Path, capsys):
     options = tiny(loss, backend=backend, out=tmp_path / "run")
     run(options, Shared(), clock())
     assert {file.name for file in options.folder.iterdir()} == {
+        ".lock",
         "options.json",
         "checkpoint.safetensors",
         "weights.safetensors",
