@@ -29,6 +29,7 @@ from reference_models.options import InputError
 NAMES = ("mae", "f", "max_f", "weighted_f", "s", "e", "auroc")
 EXACT = ("weighted_f_exact", "weighted_f_loss")
 WORTH_A_POOL = 200  # Images; fewer are measured before the processes have started.
+AT_ONCE = 8  # Images that a process is given.
 
 
 Row = dict[str, float | np.ndarray]
@@ -101,14 +102,29 @@ def measure_each(
         )
     if workers is None:
         workers = cores() if len(masks) > WORTH_A_POOL else 1
-    one = partial(one_image, names=tuple(names))
+    rows = partial(rows_of, names=tuple(names))
     if workers == 1:
-        return list(map(one, range(len(maps)), maps, masks))
+        return rows(0, maps, masks)
+    starts = range(0, len(maps), AT_ONCE)
+    parts = [slice(start, start + AT_ONCE) for start in starts]
     try:
-        return list(pool(workers).map(one, range(len(maps)), maps, masks, chunksize=8))
+        found = [
+            pool(workers).submit(rows, part.start, maps[part], masks[part]) for part in parts
+        ]
+        return [row for some in found for row in some.result()]
     except BaseException:  # A fault, or Ctrl-C.
         end_pool(workers)
         raise
+
+
+def rows_of(
+    first: int, maps: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: tuple[str, ...]
+) -> list[Row]:
+    """first: the number of the first image, for messages."""
+    return [
+        one_image(first + place, saliency, mask, names)
+        for place, (saliency, mask) in enumerate(zip(maps, masks, strict=True))
+    ]
 
 
 def means(rows: Sequence[Row], names: Sequence[str]) -> Measures:
@@ -235,12 +251,14 @@ def pool(workers: int) -> ProcessPoolExecutor:
 
 
 def end_pool(workers: int) -> None:
-    """At once: without this Python would first start every worker and end the work in hand."""
+    """At once: without this Python would first start every worker and do all that is queued.
+
+    Nothing is cancelled, as Python 3.11 then hangs: it hands the loss of the workers to the tasks
+    that are left, and fails at a cancelled one.
+    """
     executor = pool(workers)
     pool.cache_clear()
-    processes = list(executor._processes.values())  # Python 3.14 has a public way.
-    executor.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
+    for process in list(executor._processes.values()):  # Python 3.14 has a public way.
         process.terminate()
 
 
