@@ -44,14 +44,13 @@ criterion = DeepSupervision(loss, weights=[1, 0.5, 0.25])
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
 images, masks = scenes(16)
 losses = []
-for step in range(40):
+for _ in range(40):
     total = criterion(model(images), masks)
     optimizer.zero_grad()
     total.backward()
     optimizer.step()
     losses.append(total.item())
-    if step % 10 == 0:
-        print(f"step {step:2}  loss {losses[-1]:.4f}")
+print(f"loss {losses[0]:.4f} -> {losses[-1]:.4f}")
 assert losses[-1] < losses[0]
 unseen, masks = scenes(16, seed=1)
 with torch.inference_mode():

@@ -1,6 +1,7 @@
 """What the losses demand of their arguments, and how they say so; and the reduction over images."""
 
 from collections.abc import Callable, Sequence
+from math import prod
 from numbers import Integral, Real
 from typing import Any
 
@@ -151,8 +152,10 @@ def _of_other_layout(xp: Ops, name: str) -> str:
 
 
 def not_of_other_layout(xp: Ops, name: str, x: Array) -> None:
-    """Many channels of images one pixel wide are one channel, of the other framework's layout."""
-    if xp.channels(x.shape) > 1 and x.shape[1 if channels_last(xp) else -1] == 1:
+    """Many channels of images one pixel wide are one channel, of the other framework's layout;
+    those of images of one pixel in all are what they seem."""
+    one_wide = x.shape[1 if channels_last(xp) else -1] == 1 and prod(xp.map_shape(x.shape)[1:]) > 1
+    if xp.channels(x.shape) > 1 and one_wide:
         raise ValueError(f"{name} must have shape {public_layout(xp, 'K')}, got {tuple(x.shape)}; "
                          + _of_other_layout(xp, name))
 
