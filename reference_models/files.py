@@ -109,11 +109,11 @@ def write_json(path: Path, content: dict[str, object]) -> None:
 def write_arrays(path: Path, arrays: Arrays, about: dict[str, object]) -> None:
     """A safetensors file with a note on the arrays and their fingerprint."""
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    noted = {**about, FINGERPRINT: fingerprint(contiguous)}
+    note = {**about, FINGERPRINT: fingerprint(contiguous)}
     # One entry: the order of several is random, and the same run must give the same bytes. Written
     # by us, as the package would leave the file readable to its owner alone.
     with whole(path) as partial:
-        partial.write_bytes(save(contiguous, metadata={"about": json.dumps(noted)}))
+        partial.write_bytes(save(contiguous, metadata={"about": json.dumps(note)}))
 
 
 RETRAIN = "give another, or train it again"
@@ -121,12 +121,9 @@ RETRAIN = "give another, or train it again"
 
 def read_arrays(path: Path, repair: str = RETRAIN) -> Arrays:
     """The arrays of a safetensors file; those that `write_arrays` wrote are checked for damage."""
-    try:
-        with safe_open(path, "np") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            about = json.loads((file.metadata() or {}).get("about", "{}"))
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
-        raise InputError(f"{path} is damaged, or no safetensors file ({error}); {repair}") from None
+    with opened(path, repair) as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about = noted(file)
     wanted = about.get(FINGERPRINT) if isinstance(about, dict) else None
     if wanted is not None and wanted != fingerprint(arrays):
         raise InputError(f"{path} is damaged: its data are not those that were written; {repair}")
@@ -135,17 +132,28 @@ def read_arrays(path: Path, repair: str = RETRAIN) -> Arrays:
 
 def read_about(path: Path, repair: str = RETRAIN) -> dict[str, Any]:
     """What `write_arrays` noted about the arrays."""
-    try:
-        with safe_open(path, "np") as file:
-            about = json.loads((file.metadata() or {}).get("about", "null"))
-    except (OSError, SafetensorError, ValueError) as error:
-        raise InputError(f"{path} is damaged, or no safetensors file ({error}); {repair}") from None
+    with opened(path, repair) as file:
+        about = noted(file)
     if not isinstance(about, dict):
         raise InputError(
             f"{path} does not say what it is, as files that `python -m reference_models.train` "
             f"writes do; {repair}"
         )
     return about
+
+
+@contextmanager
+def opened(path: Path, repair: str) -> Iterator[Any]:
+    try:
+        with safe_open(path, "np") as file:
+            yield file
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged, or no safetensors file ({error}); {repair}") from None
+
+
+def noted(file: Any) -> Any:
+    """The note of `write_arrays`, None without one."""
+    return json.loads((file.metadata() or {}).get("about", "null"))
 
 
 FINGERPRINT = "sha256_of_arrays"

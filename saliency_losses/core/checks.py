@@ -83,12 +83,12 @@ def floating(xp: Ops, name: str, x: object) -> Array:
     return xp.widen(array)
 
 
-def real(xp: Ops, name: str, x: object) -> Array:
+def real(xp: Ops, name: str, x: object, expected: str = "floating point, integer or bool"
+         ) -> Array:
     """A floating-point argument, at least float32, or an integer or bool one, as integers."""
     array = _array(xp, name, x)
     if xp.kind(array) == "other":
-        raise TypeError(f"{name} must be floating point, integer or bool, "
-                        f"got {xp.dtype_name(array)}")
+        raise TypeError(f"{name} must be {expected}, got {xp.dtype_name(array)}")
     return xp.widen(array) if xp.kind(array) == "float" else xp.integers(array)
 
 
@@ -227,11 +227,7 @@ def values(xp: Ops, name: str, x: Array, wrong: Callable[[Any], Any], counted: A
 
 def label_array(xp: Ops, name: str, x: object) -> Array:
     """A bool, integer or floating-point argument: floats widened, others as integers."""
-    array = _array(xp, name, x)
-    if xp.kind(array) == "other":
-        raise TypeError(f"{name} must be bool, integer, or floating point with whole values, "
-                        f"got {xp.dtype_name(array)}")
-    return xp.widen(array) if xp.kind(array) == "float" else xp.integers(array)
+    return real(xp, name, x, "bool, integer, or floating point with whole values")
 
 
 def labels(xp: Ops, x: object, mask_given: object, ignore_index: int | None, num_regions: int,
