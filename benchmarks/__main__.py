@@ -34,8 +34,10 @@ def main() -> None:
             getattr(commands, options.command)(options, out)
     print(report.write(out))
     if options.quick:
-        print("--quick: torch.compile for the first case only, the paper's job at 96², "
-              "the peers' checks without compilation.")
+        print(
+            "--quick: torch.compile for the first case only, the paper's job at 96², "
+            "the peers' checks without compilation."
+        )
 
 
 if __name__ == "__main__":

@@ -265,7 +265,8 @@ def bandwidth(options: Options, out: Path) -> None:
                     row.unit = f"copy of {copied.nbytes} bytes"
                     row.input_bytes = sum(array.nbytes for array in inputs.values())
                     row.memory_bytes = row.input_bytes + sum(
-                        inputs[name].nbytes for name in case.gradients)
+                        inputs[name].nbytes for name in case.gradients
+                    )
                     call = partial(side.function(case, bool(case.gradients)), side.place(inputs))
                     _time(row, call, options, unit)
                     recorder.add(row, "cuda")
@@ -306,9 +307,7 @@ def peers(options: Options, out: Path) -> None:
                 recorder.add(robustness.Finding(peer.label, peer.framework, note=why))
 
 
-def _peer_rows(
-    peer: Peer, loss: Loss, size: int, options: Options, first: bool
-) -> Iterator[Row]:
+def _peer_rows(peer: Peer, loss: Loss, size: int, options: Options, first: bool) -> Iterator[Row]:
     """A copy of the input, then the peer on each of its sides, in turns with BCE.
 
     What runs forward alone runs in NumPy too, so PyTorch's BCE is the unit of all of it.

@@ -48,25 +48,43 @@ def main() -> None:
     partial = path.with_suffix(".partial.csv")
     with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["detector", "quantity", "mean", "largest", "images", "device", "versions",
-                         "commit"])
+        writer.writerow(
+            ["detector", "quantity", "mean", "largest", "images", "device", "versions", "commit"]
+        )
         for detector in DETECTORS:
-            found = [quantities(prediction, mask) for prediction, mask in tqdm(
-                maps(options, detector), desc=detector, total=options.images)]
+            found = [
+                quantities(prediction, mask)
+                for prediction, mask in tqdm(
+                    maps(options, detector), desc=detector, total=options.images
+                )
+            ]
             for name in found[0]:
                 values = [one[name] for one in found]
-                writer.writerow([detector, name, f"{np.mean(values):.6f}", f"{max(values):.6f}",
-                                 len(found), device_name("cpu"), versions(), commit()])
+                writer.writerow(
+                    [
+                        detector,
+                        name,
+                        f"{np.mean(values):.6f}",
+                        f"{max(values):.6f}",
+                        len(found),
+                        device_name("cpu"),
+                        versions(),
+                        commit(),
+                    ]
+                )
     os.replace(partial, path)
     print(f"Written to {path}")
 
 
 def maps(options: Options, detector: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """A detector's maps in [0, 1] and the boolean masks."""
-    with (zipfile.ZipFile(options.data / "ecssd.zip") as masks,
-          zipfile.ZipFile(options.data / "ecssd_baselines.zip") as baselines):
-        names = sorted(name for name in masks.namelist()
-                       if name.startswith("masks/") and name.endswith(".png"))
+    with (
+        zipfile.ZipFile(options.data / "ecssd.zip") as masks,
+        zipfile.ZipFile(options.data / "ecssd_baselines.zip") as baselines,
+    ):
+        names = sorted(
+            name for name in masks.namelist() if name.startswith("masks/") and name.endswith(".png")
+        )
         for name in names[: options.images]:
             mask = Image.open(io.BytesIO(masks.read(name))).convert("1")
             stored = baselines.read(f"{detector}/{Path(name).stem}.webp")
@@ -84,7 +102,8 @@ def quantities(prediction: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     return {
         "1 − loss": weighted_fbeta_score(p, y, error="squared", distance="window").item(),
         "1 − loss, unit kernel": weighted_fbeta_score(
-            p, y, error="squared", distance="window", normalize_kernel=True).item(),
+            p, y, error="squared", distance="window", normalize_kernel=True
+        ).item(),
         "score": weighted_fbeta_score(p, y).item(),
         "score, unit kernel": weighted_fbeta_score(p, y, normalize_kernel=True).item(),
         "weighted_fmeasure": ours,

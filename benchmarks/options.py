@@ -20,9 +20,9 @@ class Options:
     and plots again from the CSV files.
     """
 
-    command: Positional[
-        Literal["compare", "speed", "growth", "bandwidth", "peers", "report"]
-    ] = "compare"
+    command: Positional[Literal["compare", "speed", "growth", "bandwidth", "peers", "report"]] = (
+        "compare"
+    )
     quick: bool = False
     """Small sizes and few repeats, under a minute on two cores; writes to a temporary folder."""
     out: Path | None = None

@@ -24,8 +24,14 @@ from benchmarks.sides import Side
 
 OURS = "ours"
 INSTALL = "pip install -e .[peers]"
-PACKAGES = ("kornia", "monai", "optax", "pysodmetrics", "segmentation-models-pytorch",
-            "torchmetrics")
+PACKAGES = (
+    "kornia",
+    "monai",
+    "optax",
+    "pysodmetrics",
+    "segmentation-models-pytorch",
+    "torchmetrics",
+)
 EAGER, COMPILED = Side("torch", "eager"), Side("torch", "compile")
 JIT = Side("jax", "jit")
 NUMPY = Side("numpy", "numpy")
@@ -133,8 +139,10 @@ class Peer:
     def inputs(self, seed: int, masks: Array, predicted: Array | None = None) -> Inputs:
         """The arguments, the first of them made as if `predicted` were the masks."""
         shown = [masks if predicted is None else predicted, *[masks] * (len(self.wants) - 1)]
-        return {name: ARRAYS[name](np.random.default_rng(seed), mask)
-                for name, mask in zip(self.wants, shown, strict=True)}
+        return {
+            name: ARRAYS[name](np.random.default_rng(seed), mask)
+            for name, mask in zip(self.wants, shown, strict=True)
+        }
 
     def load(self) -> Loss:
         """From placed inputs to the loss; ImportError or AttributeError where there is none."""
@@ -182,20 +190,44 @@ def _ours(group: str, name: str, function: str, *wants: str, **more: Any) -> tup
 
 SMP = "segmentation_models_pytorch.losses"
 PEERS: tuple[Peer, ...] = (
-    *_ours(MAPS, "weighted F-beta, window", "weighted_fbeta_loss", "logits", "target",
-           activation="sigmoid"),
-    *_ours(MAPS, "weighted F-beta, exact distance", "weighted_fbeta_loss", "logits", "target",
-           activation="sigmoid", options={"distance": "euclidean"}),
+    *_ours(
+        MAPS,
+        "weighted F-beta, window",
+        "weighted_fbeta_loss",
+        "logits",
+        "target",
+        activation="sigmoid",
+    ),
+    *_ours(
+        MAPS,
+        "weighted F-beta, exact distance",
+        "weighted_fbeta_loss",
+        "logits",
+        "target",
+        activation="sigmoid",
+        options={"distance": "euclidean"},
+    ),
     _torch("kornia", "dice", "kornia.losses.dice_loss", "class logits", "labels"),
     _torch("kornia", "focal", "kornia.losses.binary_focal_loss_with_logits", "logits", "target"),
     _torch("kornia", "Lovász hinge", "kornia.losses.lovasz_hinge_loss", "logits", "labels"),
-    _torch("kornia", "HausdorffER", "kornia.losses.HausdorffERLoss", "class logits", "label maps",
-           activation="softmax"),
-    _torch("MONAI", "Dice", "monai.losses.DiceLoss", "logits", "target",
-           options={"sigmoid": True}),
+    _torch(
+        "kornia",
+        "HausdorffER",
+        "kornia.losses.HausdorffERLoss",
+        "class logits",
+        "label maps",
+        activation="softmax",
+    ),
+    _torch("MONAI", "Dice", "monai.losses.DiceLoss", "logits", "target", options={"sigmoid": True}),
     _torch("MONAI", "focal", "monai.losses.FocalLoss", "logits", "target"),
-    _torch("MONAI", "HausdorffDT", "monai.losses.HausdorffDTLoss", "logits", "target",
-           options={"sigmoid": True, "include_background": True}),
+    _torch(
+        "MONAI",
+        "HausdorffDT",
+        "monai.losses.HausdorffDTLoss",
+        "logits",
+        "target",
+        options={"sigmoid": True, "include_background": True},
+    ),
     _torch("smp", "Dice", f"{SMP}.DiceLoss", "logits", "target", options={"mode": "binary"}),
     _torch("smp", "focal", f"{SMP}.FocalLoss", "logits", "target", options={"mode": "binary"}),
     _torch("smp", "Lovász", f"{SMP}.LovaszLoss", "logits", "target", options={"mode": "binary"}),
@@ -203,32 +235,86 @@ PEERS: tuple[Peer, ...] = (
     Peer(MAPS, "jax", "optax", "focal", "optax.losses.sigmoid_focal_loss", ("logits", "target")),
     # none of the libraries has a loss on maps of embeddings or on unlabelled regions
     *_ours(REGIONS, "metric, 16 channels", "metric_loss", "embeddings", "labels"),
-    *_ours(REGIONS, "CAS, 2 channels", "cas_loss", "class logits", "labels",
-           activation="softmax"),
-    *_ours(REGIONS, "class-agnostic cross-entropy", "class_agnostic_cross_entropy",
-           "class logits", "labels"),
-    *_ours(REGIONS, "anchor softmax, 16 channels", "anchor_softmax_loss",
-           "embeddings", "anchors", "labels", leaves=2),
-    *_ours(REGIONS, "JS mutual information", "js_mutual_information_loss",
-           "scores", "foreground"),
-    *_ours(MEASURES, "weighted_fmeasure", "weighted_fmeasure", "probability maps", "target",
-           leaves=0),
-    Peer(MEASURES, "numpy", "pysodmetrics", "WeightedFmeasure.cal_wfm",
-         "py_sod_metrics.WeightedFmeasure", ("probabilities", "foreground"),
-         leaves=0, method="cal_wfm", per_image=True),
-    *_ours(DISTANCES, "distance_transform, indices", "distance_transform", "foreground",
-           leaves=0, options={"return_indices": True}),
-    Peer(DISTANCES, "numpy", "scipy", "distance_transform_edt, indices",
-         "scipy.ndimage.distance_transform_edt", ("background",),
-         leaves=0, options={"return_indices": True}, per_image=True),
-    Peer(DISTANCES, "torch", "MONAI", "distance_transform_edt, indices",
-         "monai.transforms.utils.distance_transform_edt", ("background",),
-         leaves=0, options={"return_indices": True}),
-    Peer(DISTANCES, "torch", "kornia", "distance_transform",
-         "kornia.contrib.distance_transform", ("target",), leaves=0),
-    Peer(DISTANCES, "torch", "torchmetrics", "distance_transform",
-         "torchmetrics.functional.segmentation.utils.distance_transform", ("background",),
-         leaves=0, per_image=True),
+    *_ours(REGIONS, "CAS, 2 channels", "cas_loss", "class logits", "labels", activation="softmax"),
+    *_ours(
+        REGIONS,
+        "class-agnostic cross-entropy",
+        "class_agnostic_cross_entropy",
+        "class logits",
+        "labels",
+    ),
+    *_ours(
+        REGIONS,
+        "anchor softmax, 16 channels",
+        "anchor_softmax_loss",
+        "embeddings",
+        "anchors",
+        "labels",
+        leaves=2,
+    ),
+    *_ours(REGIONS, "JS mutual information", "js_mutual_information_loss", "scores", "foreground"),
+    *_ours(
+        MEASURES, "weighted_fmeasure", "weighted_fmeasure", "probability maps", "target", leaves=0
+    ),
+    Peer(
+        MEASURES,
+        "numpy",
+        "pysodmetrics",
+        "WeightedFmeasure.cal_wfm",
+        "py_sod_metrics.WeightedFmeasure",
+        ("probabilities", "foreground"),
+        leaves=0,
+        method="cal_wfm",
+        per_image=True,
+    ),
+    *_ours(
+        DISTANCES,
+        "distance_transform, indices",
+        "distance_transform",
+        "foreground",
+        leaves=0,
+        options={"return_indices": True},
+    ),
+    Peer(
+        DISTANCES,
+        "numpy",
+        "scipy",
+        "distance_transform_edt, indices",
+        "scipy.ndimage.distance_transform_edt",
+        ("background",),
+        leaves=0,
+        options={"return_indices": True},
+        per_image=True,
+    ),
+    Peer(
+        DISTANCES,
+        "torch",
+        "MONAI",
+        "distance_transform_edt, indices",
+        "monai.transforms.utils.distance_transform_edt",
+        ("background",),
+        leaves=0,
+        options={"return_indices": True},
+    ),
+    Peer(
+        DISTANCES,
+        "torch",
+        "kornia",
+        "distance_transform",
+        "kornia.contrib.distance_transform",
+        ("target",),
+        leaves=0,
+    ),
+    Peer(
+        DISTANCES,
+        "torch",
+        "torchmetrics",
+        "distance_transform",
+        "torchmetrics.functional.segmentation.utils.distance_transform",
+        ("background",),
+        leaves=0,
+        per_image=True,
+    ),
 )
 
 

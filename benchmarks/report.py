@@ -15,8 +15,7 @@ from matplotlib.patches import Patch
 from benchmarks.cases import CASES
 
 Rows = list[dict[str, str]]
-NAMES = ("compare", "paper", "speed", "speed_threads", "growth", "bandwidth", "peers",
-         "robustness")
+NAMES = ("compare", "paper", "speed", "speed_threads", "growth", "bandwidth", "peers", "robustness")
 EXACT = "exact"
 FORWARD = "forward"
 ERROR = "largest error, "  # a direction of the peers' rows, with the image's sides
@@ -236,8 +235,10 @@ def _units(rows: Rows) -> str:
         if copies:
             fresh, kept = (_number(_multiple(r)) for r in copies)
             size = _number(int(copies[0]["input_bytes"]) / 2**20)
-            text += (f"; a copy of the {size} MiB of 16 channels {fresh} of it into fresh memory, "
-                     f"{kept} into memory that is there")
+            text += (
+                f"; a copy of the {size} MiB of 16 channels {fresh} of it into fresh memory, "
+                f"{kept} into memory that is there"
+            )
         parts.append(text)
     return f"{'. '.join(parts)}.\n"
 
@@ -255,8 +256,11 @@ def growth_table(rows: Rows) -> str:
                 continue
             slope = growth_exponent([size**2 for size in times], list(times.values()))
             milliseconds = " / ".join(_number(1e3 * seconds) for seconds in times.values())
-            line.append(f"{slope:.2f} ({milliseconds})" if slope <= most
-                        else f"**{slope:.2f}** ({milliseconds})")
+            line.append(
+                f"{slope:.2f} ({milliseconds})"
+                if slope <= most
+                else f"**{slope:.2f}** ({milliseconds})"
+            )
         body.append(line)
     sizes = " / ".join(f"{size}²" for size in _unique(r["size"] for r in rows))
     return _markdown(["", "at most", *(f"{side} ({sizes}, ms)" for side in SIDES)], body)
@@ -297,8 +301,11 @@ def peers_tables(rows: Rows) -> str:
     parts = []
     sizes = _unique(r["size"] for r in rows if r["size"])
     for group, unit, panel in _panels(rows):
-        shapes = [d for d in _unique(r["direction"] for r in _select(rows, item=group))
-                  if d.startswith(ERROR)]
+        shapes = [
+            d
+            for d in _unique(r["direction"] for r in _select(rows, item=group))
+            if d.startswith(ERROR)
+        ]
         body = []
         for case, side in dict.fromkeys((r["case"], r["side"]) for r in panel):
             line = [case, side]
@@ -309,8 +316,12 @@ def peers_tables(rows: Rows) -> str:
                 (row, *_) = [*_select(rows, case=case, direction=shape), {"difference": ""}]
                 line.append(f"{float(row['difference']):.2g}" if row["difference"] else "failed")
             body.append(line)
-        header = ["", "side", *(f"{s}²: × {unit} (ms; × copy of its input)" for s in sizes),
-                  *shapes]
+        header = [
+            "",
+            "side",
+            *(f"{s}²: × {unit} (ms; × copy of its input)" for s in sizes),
+            *shapes,
+        ]
         parts.append(f"### {group[0].upper()}{group[1:]}, in {unit}\n\n{_markdown(header, body)}")
     return "\n".join(parts)
 
@@ -341,27 +352,34 @@ def robustness_notes(rows: Rows) -> str:
     """What stands behind the words of the table."""
     return "".join(
         f"- {r['case']}, {r['side']}{', ' * bool(r['check'])}{r['check']}: {r['note']}\n"
-        for r in rows if r["note"] and r["verdict"] != "ok"
+        for r in rows
+        if r["note"] and r["verdict"] != "ok"
     )
 
 
 def plot_peers(rows: Rows, path: Path) -> None:
     """Multiples of BCE as bars, one panel for each job, ours in colour, large images darker."""
-    panels = [(group, unit, [r for r in panel if r["unit_median_s"]])
-              for group, unit, panel in _panels(rows)]
+    panels = [
+        (group, unit, [r for r in panel if r["unit_median_s"]])
+        for group, unit, panel in _panels(rows)
+    ]
     sizes = _unique(r["size"] for r in rows if r["size"])
     names = [list(dict.fromkeys((r["case"], r["side"]) for r in panel)) for *_, panel in panels]
     heights = [len(n) + 1.5 for n in names]
     figure = Figure(figsize=(9, 0.3 * sum(heights) + 0.6), layout="constrained")
-    axes = figure.subplots(
-        len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axis, (group, unit, panel), labels in zip(axes, panels, names, strict=True):
         for row in panel:
             k, place = sizes.index(row["size"]), labels.index((row["case"], row["side"]))
             thickness = 0.8 / len(sizes)
             colour = "C3" if row["case"].startswith(OURS) else "C0"
-            axis.barh(place - 0.4 + (k + 0.5) * thickness, _multiple(row), thickness,
-                      color=colour, alpha=0.5 + 0.5 * (k + 1) / len(sizes))
+            axis.barh(
+                place - 0.4 + (k + 0.5) * thickness,
+                _multiple(row),
+                thickness,
+                color=colour,
+                alpha=0.5 + 0.5 * (k + 1) / len(sizes),
+            )
         axis.set_yticks(range(len(labels)), [f"{case}, {side}" for case, side in labels])
         axis.invert_yaxis()
         axis.tick_params(axis="x", labelbottom=True)
@@ -372,8 +390,10 @@ def plot_peers(rows: Rows, path: Path) -> None:
     axes[0].set_xscale("log")
     axes[0].set_xlim(left=10 ** math.floor(math.log10(least)))
     handles = [Patch(color="C3", label="ours"), Patch(color="C0", label="others")]
-    shades = [Patch(color="grey", alpha=0.5 + 0.5 * (k + 1) / len(sizes), label=f"{s}²")
-              for k, s in enumerate(sizes)]
+    shades = [
+        Patch(color="grey", alpha=0.5 + 0.5 * (k + 1) / len(sizes), label=f"{s}²")
+        for k, s in enumerate(sizes)
+    ]
     figure.legend(handles=handles + shades, loc="outside lower center", ncols=4, fontsize=8)
     _save(figure, path)
 

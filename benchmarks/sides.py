@@ -38,8 +38,9 @@ class Side:
             return _exact(case)
         library = saliency_losses.torch if self.library == "torch" else saliency_losses.jax
         loss = getattr(library, case.loss)
-        step = self.step(lambda inputs: loss(**inputs, **case.options),
-                         case.gradients if backward else ())
+        step = self.step(
+            lambda inputs: loss(**inputs, **case.options), case.gradients if backward else ()
+        )
         return lambda placed: step(placed)[0]
 
     def step(self, loss: Callable[[Any], Any], gradients: tuple[str, ...]) -> Step:

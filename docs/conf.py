@@ -28,8 +28,12 @@ html_math_renderer = "mathml"
 
 # Each of these pages includes a file at the top, which has to be there.
 INCLUDED = {"README.md": "overview.md", "CHANGELOG.md": "changelog.md"}
-MODULES = {"torch": "saliency_losses/torch", "jax": "saliency_losses/jax",
-           "reference": "saliency_losses/reference.py", "plotting": "saliency_losses/plotting.py"}
+MODULES = {
+    "torch": "saliency_losses/torch",
+    "jax": "saliency_losses/jax",
+    "reference": "saliency_losses/reference.py",
+    "plotting": "saliency_losses/plotting.py",
+}
 exclude_patterns = [
     *(page for file, page in INCLUDED.items() if not (ROOT / file).exists()),
     *(f"api/{name}.md" for name, file in MODULES.items() if not (ROOT / file).exists()),
@@ -100,12 +104,15 @@ losses/mutual-information
 def sources() -> str:
     """Every example in full, under a heading that is its file's name."""
     files = sorted((DOCS / "examples").glob("*.py"))
-    return "\n".join(f"## {name}\n\n```{{literalinclude}} {name}\n:language: python\n```\n"
-                     for name in (file.name for file in files))
+    return "\n".join(
+        f"## {name}\n\n```{{literalinclude}} {name}\n:language: python\n```\n"
+        for name in (file.name for file in files)
+    )
 
 
 def linked(text: str, folder: Path, page: Path) -> str:
     """Links of a file in `folder` as they are from `page`; those that leave the site are text."""
+
     def link(match: re.Match[str]) -> str:
         image, label, target = match.groups()
         file, _, anchor = target.partition("#")
@@ -133,8 +140,9 @@ def include(app: Sphinx, file: Path, docname: str, content: list[str]) -> None:
     content[0] = linked(content[0], (DOCS / file).resolve().parent, DOCS / f"{docname}.md")
 
 
-def escape_bars(app: Sphinx, what: str, name: str, thing: object, options: object,
-                lines: list[str]) -> None:
+def escape_bars(
+    app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
+) -> None:
     """|S| is a size in the docstrings; in reStructuredText it would be a substitution."""
     literal = None
     for i, line in enumerate(lines):

@@ -30,8 +30,10 @@ def tables() -> dict[str, str]:
         "growth": table("growth", lambda rows: report.growth_table(rows) + report.notes(rows)),
         "bandwidth": table("bandwidth", report.bandwidth_table),
         "peers": table("peers", lambda rows: report.peers_tables(rows) + "\n" + report.notes(rows)),
-        "robustness": table("robustness", lambda rows: (
-            report.robustness_table(rows) + "\n" + report.robustness_notes(rows))),
+        "robustness": table(
+            "robustness",
+            lambda rows: report.robustness_table(rows) + "\n" + report.robustness_notes(rows),
+        ),
         "cas_stuck": stuck_table(json.loads(STUCK.read_text(encoding="utf-8"))),
         "fbeta": measures_table(report.read_rows(RESULTS / "measures.csv")),
     }
@@ -48,20 +50,29 @@ def table(name: str, text: Callable[[report.Rows], str]) -> str:
 def measures_table(rows: report.Rows) -> str:
     """The versions of the weighted F-beta measure, a column per detector."""
     detectors = list(dict.fromkeys(row["detector"] for row in rows))
-    means = {(row["quantity"], row["detector"]): float(
-        row["largest" if row["quantity"] == DIFFERENCE else "mean"]) for row in rows}
-    lines = [f"Detectors' maps on {rows[0]['images']} images of ECSSD, F_1^w, means: `1 − loss`, "
-             "`weighted_fbeta_score`, `weighted_fmeasure`, and the field's evaluation program "
-             "(pysodmetrics, without stretching). Last, the share of the foreground at which "
-             "A lowers the error.", "", "| | " + " | ".join(detectors) + " |",
-             "|---|" + "---|" * len(detectors)]
+    means = {
+        (row["quantity"], row["detector"]): float(
+            row["largest" if row["quantity"] == DIFFERENCE else "mean"]
+        )
+        for row in rows
+    }
+    lines = [
+        f"Detectors' maps on {rows[0]['images']} images of ECSSD, F_1^w, means: `1 − loss`, "
+        "`weighted_fbeta_score`, `weighted_fmeasure`, and the field's evaluation program "
+        "(pysodmetrics, without stretching). Last, the share of the foreground at which "
+        "A lowers the error.",
+        "",
+        "| | " + " | ".join(detectors) + " |",
+        "|---|" + "---|" * len(detectors),
+    ]
     for quantity in dict.fromkeys(row["quantity"] for row in rows):
         digits = 4 if quantity == DIFFERENCE else 3
         values = (f"{means[quantity, detector]:.{digits}f}" for detector in detectors)
         lines.append(f"| {quantity} | " + " | ".join(values) + " |")
     row = rows[0]
-    return "\n".join([*lines, "", f"{row['device']}; {row['versions']}; commit {row['commit']}.",
-                      ""])
+    return "\n".join(
+        [*lines, "", f"{row['device']}; {row['versions']}; commit {row['commit']}.", ""]
+    )
 
 
 def stuck_table(results: dict) -> str:
@@ -70,11 +81,15 @@ def stuck_table(results: dict) -> str:
     for run in results["runs"]:
         stuck = "constant" if run["spread"] < 0.01 else "split by colour"
         ends["found the object" if run["correlation"] > MEANINGFUL else stuck].append(run)
-    lines = ["| network | learning rate | " + " | ".join(ends) + " | starts for 99 % |",
-             "|---|---|" + "---|" * (len(ends) + 1)]
+    lines = [
+        "| network | learning rate | " + " | ".join(ends) + " | starts for 99 % |",
+        "|---|---|" + "---|" * (len(ends) + 1),
+    ]
     for network, way in dict.fromkeys((run["network"], run["way"]) for run in results["runs"]):
-        counts = [sum((run["network"], run["way"]) == (network, way) for run in runs)
-                  for runs in ends.values()]
+        counts = [
+            sum((run["network"], run["way"]) == (network, way) for run in runs)
+            for runs in ends.values()
+        ]
         stuck = sum(counts[1:]) / sum(counts)
         starts = ceil(log(0.01) / log(stuck)) if stuck else 1
         cells = [network, way, *map(str, counts), str(starts)]
@@ -89,13 +104,17 @@ def stuck_table(results: dict) -> str:
         spans = (span([run[key] for run in runs]) for runs in ends.values())
         lines.append(f"| {name} | " + " | ".join(spans) + " |")
     used = ", ".join(f"{name} {results['versions'][name]}" for name in ("python", "torch"))
-    return "\n".join([
-        *lines, "",
-        f"Seeds of each: {len({run['seed'] for run in results['runs']})}. {results['images']} "
-        f"generated scenes of {results['side']}², {results['steps']} steps of {results['batch']} "
-        f"with Adam, measured on 40 others. {results['device']}; {used}; commit "
-        f"{results['commit'][:12]}; `python docs/figures/cas_stuck.py`.", "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Seeds of each: {len({run['seed'] for run in results['runs']})}. {results['images']} "
+            f"generated scenes of {results['side']}², {results['steps']} steps of "
+            f"{results['batch']} with Adam, measured on 40 others. {results['device']}; {used}; "
+            f"commit {results['commit'][:12]}; `python docs/figures/cas_stuck.py`.",
+            "",
+        ]
+    )
 
 
 def span(values: list[float]) -> str:

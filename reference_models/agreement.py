@@ -113,9 +113,14 @@ def apart_in_the_end(one: Steps, steps: int = 20) -> float:
 
 def main() -> None:
     with command():
-        agreement = tyro.cli(Agreement, prog="python -m reference_models.agreement", config=(
-            tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff,
-        ))  # fmt: skip
+        agreement = tyro.cli(
+            Agreement,
+            prog="python -m reference_models.agreement",
+            config=(
+                tyro.conf.FlagCreatePairsOff,
+                tyro.conf.HelptextFromCommentsOff,
+            ),
+        )
         wanted = [
             name
             for name in networks()

@@ -73,18 +73,21 @@ def demo(options: Options) -> None:
         else "{differing:,} of {weights:,} weights differ, by up to {largest:.3g}"
     ).format(**identity)
     print(verdict)
-    write_json(folder / "demo.json", {
-        "options": options.as_json(),
-        "images": data.counts(),
-        "data_sha256": data.sha256,
-        "measures": measures,
-        "inverted": inverted,
-        "cas_swapped_against_clean": identity,
-        "training_seconds": seconds,
-        "device": trained.trainer.device,
-        "versions": versions(options.backend),
-        "commit": commit(),
-    })  # fmt: skip
+    write_json(
+        folder / "demo.json",
+        {
+            "options": options.as_json(),
+            "images": data.counts(),
+            "data_sha256": data.sha256,
+            "measures": measures,
+            "inverted": inverted,
+            "cas_swapped_against_clean": identity,
+            "training_seconds": seconds,
+            "device": trained.trainer.device,
+            "versions": versions(options.backend),
+            "commit": commit(),
+        },
+    )
     picture(data, maps, measures, verdict, options.seed, folder / "demo.png")
     print(f"{sum(seconds.values()):.0f} s of training; written to {folder}/")
 

@@ -63,9 +63,14 @@ class Options:
 
 def main() -> None:
     with command():
-        options = tyro.cli(Options, prog="python -m reference_models.evaluate", config=(
-            tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff,
-        ))  # fmt: skip
+        options = tyro.cli(
+            Options,
+            prog="python -m reference_models.evaluate",
+            config=(
+                tyro.conf.FlagCreatePairsOff,
+                tyro.conf.HelptextFromCommentsOff,
+            ),
+        )
         run(options)
 
 
@@ -97,8 +102,14 @@ def run_maps(options: Options) -> None:
     print(f"{len(maps)} images of {options.masks}, maps of {path}")
     for name, value in row.items():
         print(f"{LABELS[name]:27}{value:.4f}")
-    write(options.out, maps=str(path), masks=str(options.masks), images=len(maps), notes=notes,
-          measures=row)  # fmt: skip
+    write(
+        options.out,
+        maps=str(path),
+        masks=str(options.masks),
+        images=len(maps),
+        notes=notes,
+        measures=row,
+    )
 
 
 def run_network(options: Options) -> None:
@@ -122,8 +133,14 @@ def run_network(options: Options) -> None:
     print(f"{len(test.truth)} images of {options.masks}, maps of {options.maps}")
     for name, row in described(rows):
         print(f"{name}\n  {one_line(row)}")
-    write(options.out, network=str(options.maps), masks=str(options.masks),
-          images=len(test.truth), notes=notes, measures=rows)  # fmt: skip
+    write(
+        options.out,
+        network=str(options.maps),
+        masks=str(options.masks),
+        images=len(test.truth),
+        notes=notes,
+        measures=rows,
+    )
 
 
 def write(out: Path | None, **content: object) -> None:

@@ -58,9 +58,15 @@ def intervals(
     if len(of) > 1:
         data.append(np.arange(len(of)))
     low, high = bootstrap(
-        data, statistic, n_resamples=RESAMPLES, batch=500, vectorized=True,
-        confidence_level=LEVEL, method="percentile", rng=np.random.default_rng(0),
-    ).confidence_interval  # fmt: skip
+        data,
+        statistic,
+        n_resamples=RESAMPLES,
+        batch=500,
+        vectorized=True,
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
     return {
         measure: (float(low[place]), float(high[place])) for place, measure in enumerate(measures)
     }

@@ -104,7 +104,6 @@ class OutOfTime(Exception):
         """What the command is to exit with."""
 
 
-
 MEANINGFUL = 0.63
 """The correlation of map and masks that runs which find the objects exceed and stuck ones do not
 reach: of the 200 runs of docs/losses/cas.md those end above 0.65, these below 0.60."""
@@ -138,8 +137,9 @@ def asked_to_stop() -> Callable[[], int | None]:
         signal.signal(number, usual[number])
         print("\nstopping after this step; once more stops at once", file=sys.stderr)
 
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")
-               if hasattr(signal, name)]  # fmt: skip
+    numbers = [
+        getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+    ]
     usual = {number: signal.signal(number, ask) for number in numbers}
     return lambda: asked[0] if asked else None
 

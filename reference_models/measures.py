@@ -108,9 +108,7 @@ def measure_each(
     starts = range(0, len(maps), AT_ONCE)
     parts = [slice(start, start + AT_ONCE) for start in starts]
     try:
-        found = [
-            pool(workers).submit(rows, part.start, maps[part], masks[part]) for part in parts
-        ]
+        found = [pool(workers).submit(rows, part.start, maps[part], masks[part]) for part in parts]
         return [row for some in found for row in some.result()]
     except BaseException:  # A fault, or Ctrl-C.
         end_pool(workers)

@@ -146,10 +146,13 @@ def write_readme() -> None:
             f"{recipe.about} | {about['scale']}, seed {about['seed']} | {measures(known)} | "
             f"{str(known['commit'])[:10]} | {size} |"
         )
-    table = "\n".join((
-        "| model | trained on | learnt from | scale | measures of this run | commit | size |",
-        "|---|---|---|---|---|---|---|", *lines,
-    ))  # fmt: skip
+    table = "\n".join(
+        (
+            "| model | trained on | learnt from | scale | measures of this run | commit | size |",
+            "|---|---|---|---|---|---|---|",
+            *lines,
+        )
+    )
     text = HEAD.format(table=table, backbones="".join(backbones), sets=", ".join(sorted(sets)))
     with whole(WEIGHTS / "README.md") as partial:
         partial.write_text(text, encoding="utf-8")

@@ -106,9 +106,13 @@ class Model:
         one = self.square(photo, prior, fit_mask(mask, self.size))
         seen = self.trained.trainer.seen(one)
         return explain(
-            seen.loss, seen.output, seen.labels, image=seen.image,
-            prediction=self.trained.main_map(one), title=f"{self.recipe.name}: its training loss",
-        )  # fmt: skip
+            seen.loss,
+            seen.output,
+            seen.labels,
+            image=seen.image,
+            prediction=self.trained.main_map(one),
+            title=f"{self.recipe.name}: its training loss",
+        )
 
     def square(
         self, photo: Image.Image, prior: np.ndarray | None, mask: np.ndarray | None = None
@@ -124,9 +128,16 @@ class Model:
 
 def main() -> None:
     with command():
-        failed = predict(tyro.cli(Predict, prog="python -m reference_models.predict", config=(
-            tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff,
-        )))  # fmt: skip
+        failed = predict(
+            tyro.cli(
+                Predict,
+                prog="python -m reference_models.predict",
+                config=(
+                    tyro.conf.FlagCreatePairsOff,
+                    tyro.conf.HelptextFromCommentsOff,
+                ),
+            )
+        )
     sys.exit(1 if failed else 0)
 
 
@@ -251,10 +262,15 @@ def options_of(
                 raise InputError(f"{file} is of the {key} {about[key]!r}, not of {allowed}")
         backbone = schedule["backbone"] or {}
         options = Options(
-            recipe=name, backend=about["backend"], scale=about["scale"], size=schedule["size"],
-            backbone=backbone.get("name"), padding=backbone.get("padding"), device=device,
+            recipe=name,
+            backend=about["backend"],
+            scale=about["scale"],
+            size=schedule["size"],
+            backbone=backbone.get("name"),
+            padding=backbone.get("padding"),
+            device=device,
             archives=archives,
-        )  # fmt: skip
+        )
         plan = as_stored(options)["schedule"]
         fits = all(plan[key] == schedule[key] for key in ("backbone", "backbone_rate", "options"))
     except (KeyError, TypeError, AttributeError) as error:

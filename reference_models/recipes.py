@@ -364,7 +364,9 @@ def menet() -> list[Recipe]:
         "ce": ("ce", True, "cross-entropy"),
         "metric": ("metric", True, "cross-entropy and the metric loss"),
         "metric-hard-negatives": (
-            "metric-hard-negatives", True, "cross-entropy and the metric loss on hard negatives"
+            "metric-hard-negatives",
+            True,
+            "cross-entropy and the metric loss on hard negatives",
         ),
     }
     head = {

@@ -288,22 +288,26 @@ def tested(results: Results, known: Intervals, claim: Claim, scale: str) -> list
     for ask in claim.asks:
         found = differences(results, scale, ask.of, ask.minus, ask.measure)
         interval = known.get((scale, ask.of, ask.minus), {}).get(ask.measure)
-        every.append(Tested(
-            f"{difference(ask.of, ask.minus)}: {NAMES[ask.measure]}",
-            bounds(ask),
-            spread(found, interval, sign=ask.minus is not None),
-            verdict(ask, found, interval) if found else None,
-        ))  # fmt: skip
+        every.append(
+            Tested(
+                f"{difference(ask.of, ask.minus)}: {NAMES[ask.measure]}",
+                bounds(ask),
+                spread(found, interval, sign=ask.minus is not None),
+                verdict(ask, found, interval) if found else None,
+            )
+        )
     for identity in claim.identities:
         equal = equal_weights(results, scale, identity)
         asked = [same for same in equal.values() if same is not None]
         same, held = ("equal", "holds") if all(asked) else ("not equal", "refuted")
-        every.append(Tested(
-            f"weights of {identity.first} and {identity.second}",
-            "equal bit for bit on a CPU",
-            same if asked else "not asked for on a GPU" * bool(equal),
-            held if asked else None,
-        ))  # fmt: skip
+        every.append(
+            Tested(
+                f"weights of {identity.first} and {identity.second}",
+                "equal bit for bit on a CPU",
+                same if asked else "not asked for on a GPU" * bool(equal),
+                held if asked else None,
+            )
+        )
     return every
 
 
@@ -523,14 +527,20 @@ def seconds_text(every: Sequence[Result]) -> list[str]:
         return []
     rows = [
         [
-            recipe, scale, backend, device, str(runs[0]["schedule"]["size"]),
+            recipe,
+            scale,
+            backend,
+            device,
+            str(runs[0]["schedule"]["size"]),
             runs[0].get("precision", "float32"),
             f"{statistics.fmean(run['seconds']['training'] for run in runs):.0f}",
-            *(f"{1000 * min(run['inference_seconds'][batch] for run in runs):.1f}"
-              for batch in ("1", "8")),
+            *(
+                f"{1000 * min(run['inference_seconds'][batch] for run in runs):.1f}"
+                for batch in ("1", "8")
+            ),
         ]
         for (scale, recipe, backend, device), runs in groups.items()
-    ]  # fmt: skip
+    ]
     return [
         "## Seconds",
         "",
@@ -538,12 +548,21 @@ def seconds_text(every: Sequence[Result]) -> list[str]:
         "alone, one image at a time and eight at once, the fastest of several calls.",
         "",
         table(
-            ("recipe", "scale", "framework", "device", "side in px", "trained in", "training, s",
-             "an image, ms", "an image of 8, ms"),
+            (
+                "recipe",
+                "scale",
+                "framework",
+                "device",
+                "side in px",
+                "trained in",
+                "training, s",
+                "an image, ms",
+                "an image of 8, ms",
+            ),
             rows,
         ),
         "",
-    ]  # fmt: skip
+    ]
 
 
 # Both frameworks ---------------------------------------------------------------------------------
@@ -574,10 +593,16 @@ def frameworks_text(results: Results, in_jax: Results, first_steps: Sequence[Ste
                 torch, jax = (values(every, scale, of, measure) for every in (results, in_jax))
                 gap = statistics.fmean(jax.values()) - statistics.fmean(torch.values())
                 gaps.append((abs(gap), f"{NAMES[measure]} of {name}"))
-                rows.append([
-                    name, test, NAMES[measure], spread(torch), spread(jax),
-                    signed(gap),
-                ])  # fmt: skip
+                rows.append(
+                    [
+                        name,
+                        test,
+                        NAMES[measure],
+                        spread(torch),
+                        spread(jax),
+                        signed(gap),
+                    ]
+                )
         if rows:
             head = ("recipe", "test", "measure", "PyTorch", "JAX", "difference")
             largest, where = max(gaps)
@@ -636,15 +661,33 @@ PICTURES = {
     "results-frameworks": "The first steps in PyTorch and in JAX from the same weights",
 }
 CURVES = (
-    "zoomout-ce", "zoomout-af", "zoomout-exact", "fcn-ce-clean", "fcn-ce-swapped",
-    "fcn-cas-swapped", "fcn-cace-swapped", "menet-metric", "metric-head-metric", "anchors",
-    "relations", "regions-cas-8",
-)  # fmt: skip
+    "zoomout-ce",
+    "zoomout-af",
+    "zoomout-exact",
+    "fcn-ce-clean",
+    "fcn-ce-swapped",
+    "fcn-cas-swapped",
+    "fcn-cace-swapped",
+    "menet-metric",
+    "metric-head-metric",
+    "anchors",
+    "relations",
+    "regions-cas-8",
+)
 FIRST_STEPS = (
-    "zoomout-ce", "zoomout-af", "zoomout-exact", "fcn-ce-clean", "fcn-cas-clean",
-    "deeplab-cace-clean", "menet-metric", "metric-head-metric", "anchors-no-flips", "anchors",
-    "relations-self-drfi", "regions-cas-8",
-)  # fmt: skip
+    "zoomout-ce",
+    "zoomout-af",
+    "zoomout-exact",
+    "fcn-ce-clean",
+    "fcn-cas-clean",
+    "deeplab-cace-clean",
+    "menet-metric",
+    "metric-head-metric",
+    "anchors-no-flips",
+    "anchors",
+    "relations-self-drfi",
+    "regions-cas-8",
+)
 
 
 def scale_of(results: Results, recipes: Iterable[str]) -> ScaleName:
@@ -724,8 +767,10 @@ def first_steps_plot(first_steps: Sequence[Steps]) -> figures.Plot | None:
 def effects_plot(results: Results) -> figures.Plot | None:
     """The differences that a paper has too."""
     lines: dict[str, list[tuple[float, tuple[float, ...]]]] = {
-        "paper": [], "medium": [], "small": [],
-    }  # fmt: skip
+        "paper": [],
+        "medium": [],
+        "small": [],
+    }
     labels: list[str] = []
     for claim in claims():
         for of, minus in claim.effects.pairs:
@@ -779,15 +824,17 @@ def report(folder: Path, root: Path = ROOT, check: bool = False) -> list[str]:
         root / "reference_models" / "RUNS.md": runs_text(results, in_jax),
     }
     stale = [
-        path for path, text in texts.items()
+        path
+        for path, text in texts.items()
         if not path.is_file() or path.read_text(encoding="utf-8") != text
-    ]  # fmt: skip
+    ]
     # Pictures differ in bits from one version of the plotting library to the next, so what is
     # compared is what they were drawn from.
     stale += [
-        pictures / f"{name}.png" for name, plot in wanted.items()
+        pictures / f"{name}.png"
+        for name, plot in wanted.items()
         if figures.drawn_from(pictures / f"{name}.png") != plot.digest()
-    ]  # fmt: skip
+    ]
     unwanted = [path for path in sorted(pictures.glob("results-*.png")) if path.stem not in wanted]
     if not check:
         for path, text in texts.items():
@@ -803,6 +850,4 @@ def report(folder: Path, root: Path = ROOT, check: bool = False) -> list[str]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m reference_models.report", config=(
-        tyro.conf.FlagCreatePairsOff,
-    ))  # fmt: skip
+    tyro.cli(main, prog="python -m reference_models.report", config=(tyro.conf.FlagCreatePairsOff,))

@@ -84,20 +84,29 @@ code comes without its repository.
 
 # The losses themselves on a GPU: what it tells, the command, the file that it leaves.
 LOSSES = (
-    ("the CPU's numbers, compiled too, and no waiting for the device",
-     "python -m pytest -q tests/test_cuda.py --junitxml benchmarks/results/cuda.xml",
-     "benchmarks/results/cuda.xml"),
-    ("shares of the copy bandwidth",
-     "python -m benchmarks bandwidth --threads 16", "benchmarks/results/bandwidth.csv"),
-    ("everything, JAX on the GPU",
-     "python -m pytest -q -n 4 tests --junitxml benchmarks/results/all.xml",
-     "benchmarks/results/all.xml"),
+    (
+        "the CPU's numbers, compiled too, and no waiting for the device",
+        "python -m pytest -q tests/test_cuda.py --junitxml benchmarks/results/cuda.xml",
+        "benchmarks/results/cuda.xml",
+    ),
+    (
+        "shares of the copy bandwidth",
+        "python -m benchmarks bandwidth --threads 16",
+        "benchmarks/results/bandwidth.csv",
+    ),
+    (
+        "everything, JAX on the GPU",
+        "python -m pytest -q -n 4 tests --junitxml benchmarks/results/all.xml",
+        "benchmarks/results/all.xml",
+    ),
 )
 
 
 def losses_text() -> str:
-    lines = [(what, f"`{command}`", "done" if (ROOT / file).exists() else "")
-             for what, command, file in LOSSES]
+    lines = [
+        (what, f"`{command}`", "done" if (ROOT / file).exists() else "")
+        for what, command, file in LOSSES
+    ]
     return table(("of the losses, on a GPU", "command", "state"), lines) + "\n"
 
 

@@ -124,9 +124,13 @@ def prior_of(name: str, of: TestSet | Images, options: Options) -> np.ndarray:
 def finished(recipe: str, options: Options) -> Trained:
     """The network of another recipe, trained before as it stands, at the same scale and seed."""
     other = Options(
-        recipe=recipe, backend=options.backend, scale=options.scale, seed=options.seed,
-        archives=options.archives, device=options.device,
-    )  # fmt: skip
+        recipe=recipe,
+        backend=options.backend,
+        scale=options.scale,
+        seed=options.seed,
+        archives=options.archives,
+        device=options.device,
+    )
     beside = options.folder.parent / other.name / WEIGHTS
     file = beside if beside.is_file() else other.folder / WEIGHTS
     if not trained_as(file, other):

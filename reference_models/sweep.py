@@ -33,19 +33,28 @@ NEEDED = (
 # From the most important down.
 FIRST: dict[str, tuple[str, ...]] = {
     "W: cross-entropy, the exact measure, Dice, the paper's loss": (
-        "zoomout-ce", "zoomout-exact", "zoomout-dice", "zoomout-af",
+        "zoomout-ce",
+        "zoomout-exact",
+        "zoomout-dice",
+        "zoomout-af",
     ),
     "C: labels of whole images swapped": (
-        "fcn-ce-clean", "fcn-cas-swapped", "fcn-ce-swapped", "fcn-cace-swapped", "fcn-cas-clean",
+        "fcn-ce-clean",
+        "fcn-cas-swapped",
+        "fcn-ce-swapped",
+        "fcn-cace-swapped",
+        "fcn-cas-clean",
     ),
     "M: the metric loss on pretrained features": (
-        "metric-head-ce", "metric-head-metric", "metric-head-metric-hard-negatives",
+        "metric-head-ce",
+        "metric-head-metric",
+        "metric-head-metric-hard-negatives",
     ),
     "L: promoting the maps of weak detectors": ("anchors", "anchors-ce"),
     "R: refining without labels": ("relations",),
     "C: general segmentation": ("regions-cas-8", "regions-ce-8"),
     "M: MEnet from scratch": ("menet-ce", "menet-metric", "menet-metric-hard-negatives"),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -94,10 +103,14 @@ class Sweep:
 
     def options(self, run: Run) -> Options:
         chosen = Options(
-            recipe=run.recipe, backend=self.backend, scale=self.scale, seed=run.seed,
-            archives=self.archives, device=self.device,
+            recipe=run.recipe,
+            backend=self.backend,
+            scale=self.scale,
+            seed=run.seed,
+            archives=self.archives,
+            device=self.device,
             checkpoint_seconds=self.checkpoint_seconds,
-        )  # fmt: skip
+        )
         return replace(chosen, out=self.out / chosen.name)
 
     @property
@@ -162,9 +175,14 @@ def with_needs(sweep: Sweep, wanted: Sequence[Run]) -> list[Run]:
 def main() -> None:
     begun = time.monotonic()
     with command():
-        sweep = tyro.cli(Sweep, prog="python -m reference_models.sweep", config=(
-            tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff,
-        ))  # fmt: skip
+        sweep = tyro.cli(
+            Sweep,
+            prog="python -m reference_models.sweep",
+            config=(
+                tyro.conf.FlagCreatePairsOff,
+                tyro.conf.HelptextFromCommentsOff,
+            ),
+        )
         step_aside()
         if sweep.stage and (missing := stage(sweep)):
             print(f"waiting for {', '.join(missing)} in {sweep.staged}")

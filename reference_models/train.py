@@ -44,9 +44,14 @@ class Shared:
 def main() -> None:
     begun = time.monotonic()
     with command():
-        options = tyro.cli(Options, prog="python -m reference_models.train", config=(
-            tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff,
-        ))  # fmt: skip
+        options = tyro.cli(
+            Options,
+            prog="python -m reference_models.train",
+            config=(
+                tyro.conf.FlagCreatePairsOff,
+                tyro.conf.HelptextFromCommentsOff,
+            ),
+        )
         if options.recipes:
             for recipe in RECIPES.values():
                 print(f"{recipe.name:44}{recipe.about}")

@@ -4,9 +4,7 @@ from reference_models.loop import Trainer
 from reference_models.options import Options
 
 
-def new_trainer(
-    options: Options, features: dict | None = None, imagenet: bool = True
-) -> Trainer:
+def new_trainer(options: Options, features: dict | None = None, imagenet: bool = True) -> Trainer:
     """features: those of frozen backbones that other runs may have left. imagenet: give the
     backbone its ImageNet weights."""
     if options.backend == "torch":

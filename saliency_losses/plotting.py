@@ -21,8 +21,9 @@ try:
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 except ModuleNotFoundError as error:
-    raise ImportError('saliency_losses.plotting needs matplotlib: '
-                      'pip install "saliency-losses[plot]"') from error
+    raise ImportError(
+        'saliency_losses.plotting needs matplotlib: pip install "saliency-losses[plot]"'
+    ) from error
 
 _Array = Any
 _Numbers = npt.NDArray[np.float64]
@@ -123,14 +124,25 @@ def explain(
     if channel is None and channels[1]:
         channel = 0
     views = {"image": image, "prediction": prediction}
-    _check_lengths(output, {"target": target} | views
-                   | {name: criterion.options.get(name) for name in _BATCHED})
+    _check_lengths(
+        output,
+        {"target": target} | views | {name: criterion.options.get(name) for name in _BATCHED},
+    )
 
     seen = []
     for n in range(min(rows, output.shape[0])):
-        given = {name: x if x is None else x[n:n + 1] for name, x in views.items()}
-        seen.append(_views(criterion.of_image(n), framework, channels, channel,
-                           output[n:n + 1], target[n:n + 1], **given))
+        given = {name: x if x is None else x[n : n + 1] for name, x in views.items()}
+        seen.append(
+            _views(
+                criterion.of_image(n),
+                framework,
+                channels,
+                channel,
+                output[n : n + 1],
+                target[n : n + 1],
+                **given,
+            )
+        )
     figure = Figure(figsize=(2.5 * len(seen[0]), 2.2 * len(seen) + 0.7), layout="constrained")
     grid = figure.subplots(len(seen), len(seen[0]), squeeze=False)
     for place, row in enumerate(seen):
@@ -156,8 +168,10 @@ class _Criterion(NamedTuple):
 
     def of_image(self, n: int) -> "_Criterion":
         def cut(arguments: dict[str, Any]) -> dict[str, Any]:
-            return {name: x[n:n + 1] if name in _BATCHED and x is not None else x
-                    for name, x in arguments.items()}
+            return {
+                name: x[n : n + 1] if name in _BATCHED and x is not None else x
+                for name, x in arguments.items()
+            }
 
         return self._replace(given=cut(self.given), options=cut(self.options))
 
@@ -180,8 +194,10 @@ def _criterion(loss: Callable[..., Any], framework: str, arguments: dict[str, An
     given, bound = arguments, loss if isinstance(loss, partial) else None
     if bound is not None:
         if bound.args:
-            raise TypeError("loss must be a functools.partial with arguments by name only, got "
-                            f"{len(bound.args)} without a name")
+            raise TypeError(
+                "loss must be a functools.partial with arguments by name only, got "
+                f"{len(bound.args)} without a name"
+            )
         loss, given = bound.func, bound.keywords | arguments
     if isinstance(loss, type) or not callable(loss):
         repair = f"; make one: {loss.__name__}()" if isinstance(loss, type) else ""
@@ -194,23 +210,27 @@ def _criterion(loss: Callable[..., Any], framework: str, arguments: dict[str, An
     if function is None or not home.startswith("saliency_losses."):
         return _Criterion(loss, None, given, given, None)
     if not home.startswith(f"saliency_losses.{framework}."):
-        raise TypeError(f"loss is {home}.{name}, but output is of {framework}; take it from "
-                        f"saliency_losses.{framework}")
+        raise TypeError(
+            f"loss is {home}.{name}, but output is of {framework}; take it from "
+            f"saliency_losses.{framework}"
+        )
     public = getattr(import_module(f"saliency_losses.{framework}"), function)
     parameters = inspect.signature(public).parameters
-    first, *between, last = (name for name, p in parameters.items()
-                             if p.kind is not p.KEYWORD_ONLY)
+    first, *between, last = (name for name, p in parameters.items() if p.kind is not p.KEYWORD_ONLY)
     for place in between:
         if given.get(place) is None:
-            raise ValueError(f"{function} takes {place} too, which are missing; give "
-                             f"explain(..., {place}={place})")
+            raise ValueError(
+                f"{function} takes {place} too, which are missing; give "
+                f"explain(..., {place}={place})"
+            )
     defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
     stored = {name: x for name, x in getattr(loss, "__dict__", {}).items() if name in defaults}
     return _Criterion(loss, (first, last), given, defaults | stored | given, _LOSSES[function])
 
 
-def _value_and_gradient(loss: Callable[[_Array], _Array], framework: str, output: _Array
-                        ) -> tuple[float, _Array]:
+def _value_and_gradient(
+    loss: Callable[[_Array], _Array], framework: str, output: _Array
+) -> tuple[float, _Array]:
     if framework == "jax":
         import jax
 
@@ -222,8 +242,9 @@ def _value_and_gradient(loss: Callable[[_Array], _Array], framework: str, output
         x = output.detach().clone().requires_grad_()
         value = loss(x)
         if not (isinstance(value, torch.Tensor) and value.requires_grad):
-            raise TypeError("loss must give a tensor that is computed from the output, got "
-                            f"{value!r}")
+            raise TypeError(
+                f"loss must give a tensor that is computed from the output, got {value!r}"
+            )
         (gradient,) = torch.autograd.grad(value.sum(), x)
         return value.sum().item(), gradient
 
@@ -237,8 +258,10 @@ def _framework(output: _Array) -> str:
         framework = sys.modules.get(name)
         if framework is not None and isinstance(output, getattr(framework, kind)):
             return name
-    raise TypeError(f"output must be a torch.Tensor or a jax.Array, got {type(output).__name__}; "
-                    "an array of NumPy: torch.from_numpy or jax.numpy.asarray")
+    raise TypeError(
+        f"output must be a torch.Tensor or a jax.Array, got {type(output).__name__}; "
+        "an array of NumPy: torch.from_numpy or jax.numpy.asarray"
+    )
 
 
 def _channels(output: _Array, target: _Array) -> tuple[bool, bool]:
@@ -247,8 +270,10 @@ def _channels(output: _Array, target: _Array) -> tuple[bool, bool]:
         return True, False
     if output.ndim == target.ndim:
         return (output.ndim >= 4,) * 2
-    raise ValueError("target must have as many axes as output, or one less, got target of shape "
-                     f"{tuple(target.shape)} and output of shape {tuple(output.shape)}")
+    raise ValueError(
+        "target must have as many axes as output, or one less, got target of shape "
+        f"{tuple(target.shape)} and output of shape {tuple(output.shape)}"
+    )
 
 
 def _check_lengths(output: _Array, others: dict[str, _Array | None]) -> None:
@@ -257,8 +282,10 @@ def _check_lengths(output: _Array, others: dict[str, _Array | None]) -> None:
         raise ValueError(f"output must have at least one image, got shape {tuple(output.shape)}")
     for name, x in others.items():
         if x is not None and tuple(x.shape[:1]) != images:
-            raise ValueError(f"{name} must have one entry for each of the {images[0]} images of "
-                             f"output, got shape {tuple(x.shape)}")
+            raise ValueError(
+                f"{name} must have one entry for each of the {images[0]} images of "
+                f"output, got shape {tuple(x.shape)}"
+            )
 
 
 def _numbers(x: _Array) -> _Numbers:
@@ -276,8 +303,9 @@ def _image(name: str, x: _Array, framework: str, channels: bool) -> _Numbers:
         layout = "(N, *spatial)"
         if channels:
             layout = "(N, C, *spatial)" if framework == "torch" else "(N, *spatial, C)"
-        raise ValueError(f"{name} must have shape {layout} with 1 to 3 spatial axes, got "
-                         f"{tuple(x.shape)}")
+        raise ValueError(
+            f"{name} must have shape {layout} with 1 to 3 spatial axes, got {tuple(x.shape)}"
+        )
     if pixels.ndim == 2:
         return pixels[None]
     return pixels[len(pixels) // 2] if pixels.ndim == 4 else pixels
@@ -287,14 +315,18 @@ def _photograph(x: _Array, framework: str) -> _Numbers:
     """``(H, W)`` or ``(H, W, 3)`` in [0, 1]."""
     pixels = _image("image", x, framework, channels=True)
     if pixels.shape[-1] not in (1, 3):
-        raise ValueError(f"image must have 1 or 3 channels, got {pixels.shape[-1]}: shape "
-                         f"{tuple(x.shape)} in the layout of {framework}")
+        raise ValueError(
+            f"image must have 1 or 3 channels, got {pixels.shape[-1]}: shape "
+            f"{tuple(x.shape)} in the layout of {framework}"
+        )
     if str(x.dtype).endswith("uint8"):
         pixels = pixels / 255
     if not (pixels.min() >= 0 and pixels.max() <= 1):
-        raise ValueError("image must be uint8 or lie in [0, 1], got values in "
-                         f"{pixels.min():.6g}..{pixels.max():.6g}; undo its normalisation, or "
-                         "divide a 0/255 image by 255")
+        raise ValueError(
+            "image must be uint8 or lie in [0, 1], got values in "
+            f"{pixels.min():.6g}..{pixels.max():.6g}; undo its normalisation, or "
+            "divide a 0/255 image by 255"
+        )
     return pixels if pixels.shape[-1] == 3 else pixels[..., 0]
 
 
@@ -322,10 +354,18 @@ class _View(NamedTuple):
     label: str = ""
 
 
-def _views(criterion: _Criterion, framework: str, channels: tuple[bool, bool],
-           channel: int | None, output: _Array, target: _Array, image: _Array | None,
-           prediction: _Array | None) -> list[_View]:
+def _views(
+    criterion: _Criterion,
+    framework: str,
+    channels: tuple[bool, bool],
+    channel: int | None,
+    output: _Array,
+    target: _Array,
+    image: _Array | None,
+    prediction: _Array | None,
+) -> list[_View]:
     """What is drawn of one image."""
+
     def picture(name: str, x: _Array, has_channels: bool) -> _Numbers:
         return _image(name, x, framework, has_channels)
 
@@ -351,8 +391,12 @@ def _views(criterion: _Criterion, framework: str, channels: tuple[bool, bool],
         _View("prediction" + which, shown),
         _View("target", truth),
         _View(title, costs, measured=True, signed=bool((costs < 0).any())),
-        _View("∂ loss / ∂ output" + of, steep, measured=True,
-              signed=channel is not None or gradient.shape[-1] <= 2),
+        _View(
+            "∂ loss / ∂ output" + of,
+            steep,
+            measured=True,
+            signed=channel is not None or gradient.shape[-1] <= 2,
+        ),
     ]
     mask, ignored = (criterion.options.get(name) for name in ("mask", "ignore_index"))
     if mask is not None or ignored is not None:
@@ -362,8 +406,12 @@ def _views(criterion: _Criterion, framework: str, channels: tuple[bool, bool],
         if ignored is not None:
             counted &= truth != ignored
         # A prediction given beside the output may be of another size.
-        views = [view._replace(values=np.where(counted, view.values, np.nan))
-                 if view.values.shape == counted.shape else view for view in views]
+        views = [
+            view._replace(values=np.where(counted, view.values, np.nan))
+            if view.values.shape == counted.shape
+            else view
+            for view in views
+        ]
     if image is not None:
         views.insert(0, _View("image", _photograph(image, framework)))
     return [views[0]._replace(label=f"loss {value:.4g}"), *views[1:]]
@@ -380,8 +428,13 @@ def _draw(axes: Axes, view: _View, titled: bool) -> None:
     colours = "RdBu_r" if view.signed else "viridis" if view.measured else "gray"
     if not view.measured and low >= 0 and high <= 1:
         limits = Normalize(0, 1)
-    drawn = axes.imshow(view.values, cmap=colours, norm=limits, interpolation="nearest",
-                        aspect="auto" if len(view.values) == 1 else "equal")
+    drawn = axes.imshow(
+        view.values,
+        cmap=colours,
+        norm=limits,
+        interpolation="nearest",
+        aspect="auto" if len(view.values) == 1 else "equal",
+    )
     if view.measured:
         ticks = [limits.vmin, 0, limits.vmax] if view.signed else [limits.vmin, limits.vmax]
         bar = axes.figure.colorbar(drawn, ax=axes, ticks=ticks, format="%.2g", shrink=0.9)

@@ -1,6 +1,5 @@
 """One face for both backends: tests speak NumPy, channels last, as the references do."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -42,8 +41,12 @@ CHANNELS = {
     "merge_by_confidence": ((False, False), False),
 }
 LOSSES = (
-    "metric_loss", "cas_loss", "class_agnostic_cross_entropy", "weighted_fbeta_loss",
-    "anchor_softmax_loss", "js_mutual_information_loss",
+    "metric_loss",
+    "cas_loss",
+    "class_agnostic_cross_entropy",
+    "weighted_fbeta_loss",
+    "anchor_softmax_loss",
+    "js_mutual_information_loss",
 )
 
 
@@ -59,15 +62,19 @@ class Backend:
     def numpy(self, x: Any, channels: bool) -> Any:
         raise NotImplementedError
 
-    def prepared(self, function: str, args: tuple[Any, ...],
-                 options: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    def prepared(
+        self, function: str, args: tuple[Any, ...], options: dict[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
         """Positional arguments and options with every NumPy array in the backend's own form."""
         with_channels = CHANNELS[function][0]
-        prepared = [self.array(x, c) if isinstance(x, np.ndarray) else x
-                    for x, c in zip(args, with_channels + (False,) * len(args), strict=False)]
+        prepared = [
+            self.array(x, c) if isinstance(x, np.ndarray) else x
+            for x, c in zip(args, with_channels + (False,) * len(args), strict=False)
+        ]
         return prepared, {
             name: self.array(x, name == "distance_weights") if isinstance(x, np.ndarray) else x
-            for name, x in options.items()}
+            for name, x in options.items()
+        }
 
     def call(self, function: str, *args: Any, **options: Any) -> Any:
         """The function's result on NumPy input, channels last."""
@@ -115,8 +122,11 @@ class JaxBackend(Backend):
 
     def gradient(self, function: str, *args: Any, wrt: int = 0, **options: Any) -> np.ndarray:
         prepared, rest = self.prepared(function, args, options)
-        of_one: Callable[[jax.Array], jax.Array] = lambda x: getattr(self.functions, function)(  # noqa: E731
-            *prepared[:wrt], x, *prepared[wrt + 1:], **rest).sum()
+
+        def of_one(x: jax.Array) -> jax.Array:
+            inputs = (*prepared[:wrt], x, *prepared[wrt + 1 :])
+            return getattr(self.functions, function)(*inputs, **rest).sum()
+
         return self.numpy(jax.grad(of_one)(prepared[wrt]), CHANNELS[function][0][wrt])
 
 

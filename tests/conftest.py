@@ -16,9 +16,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # JAX compiles anew for each shape, so the first example of a shape is slow and says nothing.
 hypothesis.settings.register_profile(
-    "dev", max_examples=25, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
-hypothesis.settings.register_profile("full", parent=hypothesis.settings.get_profile("dev"),
-                                     max_examples=500)
+    "dev", max_examples=25, deadline=None, suppress_health_check=list(hypothesis.HealthCheck)
+)
+hypothesis.settings.register_profile(
+    "full", parent=hypothesis.settings.get_profile("dev"), max_examples=500
+)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 

@@ -38,6 +38,7 @@ class Problem(NamedTuple):
 
 # One image of a kind
 
+
 def _features(rng: np.random.Generator, kind: str, shape: tuple[int, ...]) -> Array:
     return {
         "normal": lambda: rng.normal(size=shape) * 3,
@@ -96,8 +97,14 @@ def softmax(x: Array) -> Array:
     return e / e.sum(-1, keepdims=True)
 
 
-def over(draw: Any, make: Callable[..., Array], rng: np.random.Generator, kinds: tuple[str, ...],
-         shape: tuple[int, ...], *rest: Any) -> Array:
+def over(
+    draw: Any,
+    make: Callable[..., Array],
+    rng: np.random.Generator,
+    kinds: tuple[str, ...],
+    shape: tuple[int, ...],
+    *rest: Any,
+) -> Array:
     """A batch, each image of its own kind."""
     return np.stack([make(rng, draw(st.sampled_from(kinds)), shape, *rest) for _ in range(N)])
 
@@ -114,8 +121,9 @@ def _mask_or_none(draw: Any, rng: np.random.Generator, spatial: tuple[int, ...])
     return over(draw, _mask, rng, MASK_KINDS, spatial) if draw(st.booleans()) else None
 
 
-def _labels_and_mask(draw: Any, rng: np.random.Generator, spatial: tuple[int, ...],
-                     regions: int) -> tuple[Array, Array | None]:
+def _labels_and_mask(
+    draw: Any, rng: np.random.Generator, spatial: tuple[int, ...], regions: int
+) -> tuple[Array, Array | None]:
     dtype = draw(st.sampled_from(("uint8", "int32", "int64") + ("bool",) * (regions <= 2)))
     labels = over(draw, _labels, rng, LABEL_KINDS, spatial, regions).astype(dtype)
     mask = _mask_or_none(draw, rng, spatial)
@@ -124,16 +132,28 @@ def _labels_and_mask(draw: Any, rng: np.random.Generator, spatial: tuple[int, ..
 
 # Calls of the losses
 
+
 @st.composite
 def metric(draw: Any) -> Problem:
     rng, dtype, spatial = draw(rngs), draw(dtypes), draw(st.sampled_from(list(CHANNELS_OF)))
     labels, mask = _labels_and_mask(draw, rng, spatial, 2)
     x = over(draw, _features, rng, FEATURE_KINDS, (*spatial, CHANNELS_OF[spatial])).astype(dtype)
-    options = draw(st.sampled_from((
-        {}, {"form": "pairwise"}, {"hard_negatives": True}, {"stop_gradient": True},
-        {"hard_negatives": True, "stop_gradient": True})))
-    return Problem((spoil(x, mask, HUGE), labels),
-                   options | {"normalize": draw(st.booleans()), "mask": mask}, dtype)
+    options = draw(
+        st.sampled_from(
+            (
+                {},
+                {"form": "pairwise"},
+                {"hard_negatives": True},
+                {"stop_gradient": True},
+                {"hard_negatives": True, "stop_gradient": True},
+            )
+        )
+    )
+    return Problem(
+        (spoil(x, mask, HUGE), labels),
+        options | {"normalize": draw(st.booleans()), "mask": mask},
+        dtype,
+    )
 
 
 @st.composite
@@ -151,13 +171,21 @@ def background(draw: Any) -> Problem:
 @st.composite
 def cas(draw: Any) -> Problem:
     rng, dtype = draw(rngs), draw(dtypes)
-    spatial, regions = draw(st.sampled_from((
-        ((7,), 2), ((5, 4), 7), ((1, 6), 1), ((1, 6), 3), ((2, 3, 4), 5))))
+    spatial, regions = draw(
+        st.sampled_from((((7,), 2), ((5, 4), 7), ((1, 6), 1), ((1, 6), 3), ((2, 3, 4), 5)))
+    )
     labels, mask = _labels_and_mask(draw, rng, spatial, regions)
     s = over(draw, _probs, rng, PROB_KINDS, (*spatial, CHANNELS_OF[spatial])).astype(dtype)
-    return Problem((spoil(s, mask, 7.0), labels), {
-        "num_regions": regions, "alpha": draw(st.floats(0, 1)),
-        "average_regions": draw(st.booleans()), "mask": mask}, dtype)
+    return Problem(
+        (spoil(s, mask, 7.0), labels),
+        {
+            "num_regions": regions,
+            "alpha": draw(st.floats(0, 1)),
+            "average_regions": draw(st.booleans()),
+            "mask": mask,
+        },
+        dtype,
+    )
 
 
 @st.composite
@@ -166,8 +194,11 @@ def cross_entropy(draw: Any) -> Problem:
     labels, mask = _labels_and_mask(draw, rng, spatial, 2)
     # Not farther from 0: log Σ exp z − z, as the reference has it, would lose digits of float64.
     z = over(draw, _features, rng, SCORE_KINDS, (*spatial, 2)) * draw(st.sampled_from((1, -1)))
-    return Problem((spoil(z.astype(dtype), mask, -HUGE), labels),
-                   {"per": draw(st.sampled_from(("image", "pixel"))), "mask": mask}, dtype)
+    return Problem(
+        (spoil(z.astype(dtype), mask, -HUGE), labels),
+        {"per": draw(st.sampled_from(("image", "pixel"))), "mask": mask},
+        dtype,
+    )
 
 
 def _target(rng: np.random.Generator, kind: str, shape: tuple[int, ...]) -> Array:
@@ -220,19 +251,28 @@ def maps(draw: Any, shapes: tuple[tuple[int, ...], ...] = tuple(MAPS_OF)) -> Pro
         kinds = (dtype,)
         y = np.stack([_softened(rng, draw(st.sampled_from(SOFT_KINDS)), own) for own in y])
         y = y.astype(dtype)
-    p = np.stack([_prediction(rng, draw(st.sampled_from(PREDICTION_KINDS)), y[i])
-                  for i in range(N)]).clip(0, 1).astype(dtype)
+    p = (
+        np.stack(
+            [_prediction(rng, draw(st.sampled_from(PREDICTION_KINDS)), y[i]) for i in range(N)]
+        )
+        .clip(0, 1)
+        .astype(dtype)
+    )
     mask = _mask_or_none(draw, rng, spatial)
     options: Options = {
-        "beta": draw(st.floats(0.1, 4)), "theta": draw(st.sampled_from((1, 3, 9))),
+        "beta": draw(st.floats(0.1, 4)),
+        "theta": draw(st.sampled_from((1, 3, 9))),
         "phi": draw(st.sampled_from((0, 1, 3, 5))),
         "distance": draw(st.sampled_from(("window", "euclidean"))),
         "error": draw(st.sampled_from(("squared", "absolute"))),
-        "normalize_kernel": draw(st.booleans()), "mask": mask}
+        "normalize_kernel": draw(st.booleans()),
+        "mask": mask,
+    }
     given = draw(st.sampled_from(("none", "none", "own", "other")))
     if given == "own":
         options["distance_weights"] = exact(
-            "distance_weights", y, distance="euclidean", mask=mask).astype(dtype)
+            "distance_weights", y, distance="euclidean", mask=mask
+        ).astype(dtype)
     elif given == "other":
         options["distance_weights"] = rng.uniform(0, 3, y.shape).astype(dtype)
     target = y.astype(draw(st.sampled_from(kinds)))
@@ -244,8 +284,13 @@ def evaluated(draw: Any) -> Problem:
     """For the measure, which has no mask."""
     rng, dtype, spatial = draw(rngs), draw(dtypes), draw(st.sampled_from(list(MAPS_OF)))
     y = over(draw, _target, rng, TARGET_KINDS, (*spatial, MAPS_OF[spatial]))
-    p = np.stack([_prediction(rng, draw(st.sampled_from(PREDICTION_KINDS)), y[i])
-                  for i in range(N)]).clip(0, 1).astype(dtype)
+    p = (
+        np.stack(
+            [_prediction(rng, draw(st.sampled_from(PREDICTION_KINDS)), y[i]) for i in range(N)]
+        )
+        .clip(0, 1)
+        .astype(dtype)
+    )
     target = y.astype(draw(st.sampled_from(("bool", "uint8", "int64", dtype))))
     return Problem((p, target), {"beta": draw(st.sampled_from((0.5, 1.0, 2.0)))}, dtype)
 
@@ -258,10 +303,15 @@ def targets(draw: Any) -> Problem:
     dtype = draw(st.sampled_from(("bool", "uint8", "int64", "float32", "float64")))
     if dtype.startswith("float"):
         y = np.stack([_softened(rng, draw(st.sampled_from(SOFT_KINDS)), own) for own in y])
-    return Problem((spoil(y.astype(dtype), mask, 7),), {
-        "phi": draw(st.sampled_from((0, 1, 3, 5, 80))),
-        "distance": draw(st.sampled_from(("window", "euclidean"))), "mask": mask},
-        "float64" if dtype == "float64" else "float32")
+    return Problem(
+        (spoil(y.astype(dtype), mask, 7),),
+        {
+            "phi": draw(st.sampled_from((0, 1, 3, 5, 80))),
+            "distance": draw(st.sampled_from(("window", "euclidean"))),
+            "mask": mask,
+        },
+        "float64" if dtype == "float64" else "float32",
+    )
 
 
 @st.composite
@@ -331,6 +381,7 @@ def priors(draw: Any, count: int = 1) -> Problem:
 
 # The oracle on batches
 
+
 def exact(function: str, *args: Any, **options: Any) -> Any:
     """The reference image by image; the weighted F functions map by map, averaged."""
     options.pop("stop_gradient", None)
@@ -340,15 +391,22 @@ def exact(function: str, *args: Any, **options: Any) -> Any:
         own = [x[i] if isinstance(x, np.ndarray) else x for x in args]
         rest = {k: x[i] if isinstance(x, np.ndarray) else x for k, x in options.items()}
         if function == "distance_weights":
-            return np.stack([of_one(own[0][..., k], **rest)
-                             for k in range(own[0].shape[-1])], axis=-1)
+            return np.stack(
+                [of_one(own[0][..., k], **rest) for k in range(own[0].shape[-1])], axis=-1
+            )
         if not function.startswith("weighted_f"):
             return of_one(*own, **rest)
         weights = rest.pop("distance_weights", None)
-        given = [{} if weights is None else {"distance_weights": weights[..., k]}
-                 for k in range(own[0].shape[-1])]
-        return np.mean([of_one(own[0][..., k], own[1][..., k], **rest, **given[k])
-                        for k in range(own[0].shape[-1])])
+        given = [
+            {} if weights is None else {"distance_weights": weights[..., k]}
+            for k in range(own[0].shape[-1])
+        ]
+        return np.mean(
+            [
+                of_one(own[0][..., k], own[1][..., k], **rest, **given[k])
+                for k in range(own[0].shape[-1])
+            ]
+        )
 
     results = [of_image(i) for i in range(len(args[0]))]
     if isinstance(results[0], tuple):
@@ -358,6 +416,7 @@ def exact(function: str, *args: Any, **options: Any) -> Any:
 
 # Any loss, for the properties that all of them share
 
+
 class Variant(NamedTuple):
     function: str
     options: Options
@@ -366,32 +425,55 @@ class Variant(NamedTuple):
         return f"{self.function}({', '.join(f'{k}={v!r}' for k, v in self.options.items())})"
 
 
-METRIC = tuple(Variant("metric_loss", options) for options in (
-    {}, {"form": "pairwise"}, {"stop_gradient": True}, {"hard_negatives": True},
-    {"normalize": True}, {"normalize": True, "form": "pairwise"},
-    {"normalize": True, "stop_gradient": True, "hard_negatives": True}))
-CAS = (Variant("cas_loss", {}), Variant("cas_loss", {"num_regions": 3, "alpha": 0.9}),
-       Variant("cas_loss", {"num_regions": 5, "average_regions": True}))
-CROSS_ENTROPY = (Variant("class_agnostic_cross_entropy", {}),
-                 Variant("class_agnostic_cross_entropy", {"per": "pixel"}))
+METRIC = tuple(
+    Variant("metric_loss", options)
+    for options in (
+        {},
+        {"form": "pairwise"},
+        {"stop_gradient": True},
+        {"hard_negatives": True},
+        {"normalize": True},
+        {"normalize": True, "form": "pairwise"},
+        {"normalize": True, "stop_gradient": True, "hard_negatives": True},
+    )
+)
+CAS = (
+    Variant("cas_loss", {}),
+    Variant("cas_loss", {"num_regions": 3, "alpha": 0.9}),
+    Variant("cas_loss", {"num_regions": 5, "average_regions": True}),
+)
+CROSS_ENTROPY = (
+    Variant("class_agnostic_cross_entropy", {}),
+    Variant("class_agnostic_cross_entropy", {"per": "pixel"}),
+)
 FBETA = (
     Variant("weighted_fbeta_loss", {}),
     Variant("weighted_fbeta_loss", {"error": "absolute", "distance": "euclidean", "beta": 0.5}),
     Variant("weighted_fbeta_loss", {"normalize_kernel": True, "theta": 3, "phi": 2}),
     Variant("weighted_fbeta_loss", {"normalize_kernel": True, "error": "absolute", "beta": 2.0}),
-    Variant("weighted_fbeta_score", {}))
+    Variant("weighted_fbeta_score", {}),
+)
 ANCHOR = (Variant("anchor_softmax_loss", {}),)
-PAIRS = (Variant("js_mutual_information_loss", {}),
-         Variant("js_mutual_information_loss", {"balance": False}),
-         Variant("js_mutual_information", {}))
+PAIRS = (
+    Variant("js_mutual_information_loss", {}),
+    Variant("js_mutual_information_loss", {"balance": False}),
+    Variant("js_mutual_information", {}),
+)
 POINTWISE = METRIC + CAS + CROSS_ENTROPY + ANCHOR + PAIRS
 VARIANTS = POINTWISE + FBETA
 KINDS = ("random", "constant", "perfect", "zero")
 
 
-def arguments(variant: Variant, rng: np.random.Generator, spatial: tuple[int, ...] = (5, 4), *,
-              kind: str = "random", labelling: str = "random", dtype: str = "float64",
-              n: int = N) -> tuple[Array, ...]:
+def arguments(
+    variant: Variant,
+    rng: np.random.Generator,
+    spatial: tuple[int, ...] = (5, 4),
+    *,
+    kind: str = "random",
+    labelling: str = "random",
+    dtype: str = "float64",
+    n: int = N,
+) -> tuple[Array, ...]:
     """Arguments of `variant` for `n` images, of a kind of prediction and a kind of labels."""
     function, regions = variant.function, variant.options.get("num_regions", 2)
     labels = np.stack([_labels(rng, labelling, spatial, regions) for _ in range(n)])
@@ -406,24 +488,41 @@ def arguments(variant: Variant, rng: np.random.Generator, spatial: tuple[int, ..
     elif function == "cas_loss":
         x |= {"random": softmax(rng.normal(size=(n, *spatial, 3))), "perfect": one_hot}
     elif function == "class_agnostic_cross_entropy":
-        x = {"random": 3 * rng.normal(size=flat.shape), "constant": flat, "zero": 0 * flat,
-             "perfect": 200.0 * one_hot}
+        x = {
+            "random": 3 * rng.normal(size=flat.shape),
+            "constant": flat,
+            "zero": 0 * flat,
+            "perfect": 200.0 * one_hot,
+        }
     elif function.startswith("weighted_fbeta"):
-        target = np.stack([labels == 1, rng.permuted(labels.reshape(n, -1), axis=1).reshape(
-            labels.shape) == 1], axis=-1)
-        x = {"random": rng.random(flat.shape), "constant": flat, "zero": 0 * flat,
-             "perfect": target.astype(float)}
+        target = np.stack(
+            [labels == 1, rng.permuted(labels.reshape(n, -1), axis=1).reshape(labels.shape) == 1],
+            axis=-1,
+        )
+        x = {
+            "random": rng.random(flat.shape),
+            "constant": flat,
+            "zero": 0 * flat,
+            "perfect": target.astype(float),
+        }
         return x[kind].astype(dtype), target
     elif function.startswith("js_"):
-        maps = {"random": 3 * rng.normal(size=labels.shape), "constant": flat[..., 0],
-                "zero": 0 * flat[..., 0], "perfect": 200.0 * sign}
+        maps = {
+            "random": 3 * rng.normal(size=labels.shape),
+            "constant": flat[..., 0],
+            "zero": 0 * flat[..., 0],
+            "perfect": 200.0 * sign,
+        }
         return maps[kind].astype(dtype), labels == 1
     elif function == "anchor_softmax_loss":
         anchors = 20 * rng.normal(size=(n, 2, 3))
         if kind != "perfect":
             anchors = 0 * anchors + {"random": rng.normal(size=anchors.shape)}.get(
-                kind, x["constant"][0].flat[0] if kind == "constant" else 0.0)
-        x |= {"random": rng.normal(size=(n, *spatial, 3)),
-              "perfect": np.stack([a[own] for a, own in zip(anchors, labels, strict=True)])}
+                kind, x["constant"][0].flat[0] if kind == "constant" else 0.0
+            )
+        x |= {
+            "random": rng.normal(size=(n, *spatial, 3)),
+            "perfect": np.stack([a[own] for a, own in zip(anchors, labels, strict=True)]),
+        }
         return x[kind].astype(dtype), anchors.astype(dtype), labels
     return x[kind].astype(dtype), labels

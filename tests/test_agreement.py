@@ -25,9 +25,14 @@ def test_every_network_with_every_loss_has_a_recipe():
 @pytest.mark.slow
 def test_both_frameworks_take_the_same_first_steps(tmp_path: Path):
     options = Options(
-        recipe="menet-metric", scale="small", data="scenes", size=64, batch=8, train_images=16,
+        recipe="menet-metric",
+        scale="small",
+        data="scenes",
+        size=64,
+        batch=8,
+        train_images=16,
         test_images=4,
-    )  # fmt: skip
+    )
     one = agreement.compare(options, 5, {"torch": Shared(), "jax": Shared()})
     assert [len(one["losses"][backend]) for backend in ("torch", "jax")] == [5, 5]
     assert one["losses"]["torch"][0] != one["losses"]["torch"][4]

@@ -95,10 +95,20 @@ def test_speed_table_sets_multiples_beside_goals() -> None:
     eager, compiled, jitted = case.goals or (0, 0, 0)
     times = {"torch eager": eager, "torch.compile": compiled + 1, "jax.jit": 1.5 * jitted}
     rows = [
-        Row(case.name, side, "forward + backward", size, 8, median_s=seconds, unit="BCE",
-            unit_median_s=1.0, threads=1)
-        for size in (256, 512) for side, seconds in times.items()
-    ]  # fmt: skip
+        Row(
+            case.name,
+            side,
+            "forward + backward",
+            size,
+            8,
+            median_s=seconds,
+            unit="BCE",
+            unit_median_s=1.0,
+            threads=1,
+        )
+        for size in (256, 512)
+        for side, seconds in times.items()
+    ]
     goals, without = report.speed_table(rows_of(*rows)).split("| 8 × C × 512² |")
     assert f"| {eager:.2f} ({eager},000 ms) | {eager} |" in goals
     assert f", within the 4 for value checks | {compiled} |" in goals
@@ -116,8 +126,14 @@ def test_growth_and_bandwidth_tables() -> None:
     assert line.startswith("| F | 1.1 | 1.00 (")
     assert "| **1.50** (" in line
     # 100 bytes copied are 200 moved in a second; 300 moved in three seconds are half of that
-    row = Row("F", "torch.compile, cuda", median_s=3.0, unit="copy of 100 bytes",
-              unit_median_s=1.0, memory_bytes=300)
+    row = Row(
+        "F",
+        "torch.compile, cuda",
+        median_s=3.0,
+        unit="copy of 100 bytes",
+        unit_median_s=1.0,
+        memory_bytes=300,
+    )
     assert "| F | 50% (3,000 ms) |" in report.bandwidth_table(rows_of(row))
 
 

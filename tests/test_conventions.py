@@ -10,8 +10,13 @@ from tests.backends import BACKENDS, Backend, close
 from tests.cases import BY_NAME, Case
 
 LABELLED = {"metric": 1, "metric_hard": 1, "cas": 1, "cace": 1, "anchor": 2}
-TARGETED = {"weighted_f": 1, "weighted_f_euclidean": 1, "weighted_f_score": 1,
-            "weighted_f_measure": 1, "distance_weights": 0}
+TARGETED = {
+    "weighted_f": 1,
+    "weighted_f_euclidean": 1,
+    "weighted_f_score": 1,
+    "weighted_f_measure": 1,
+    "distance_weights": 0,
+}
 each_labelled = pytest.mark.parametrize("name", LABELLED)
 
 
@@ -20,11 +25,12 @@ def value(backend: Backend, case: Case) -> np.ndarray:
 
 
 def with_argument(case: Case, place: int, x: np.ndarray, **options: Any) -> Case:
-    args = (*case.args[:place], x, *case.args[place + 1:])
+    args = (*case.args[:place], x, *case.args[place + 1 :])
     return case._replace(args=args, options=case.options | options)
 
 
 # Labels
+
 
 @each_labelled
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint8", "int32"])
@@ -71,12 +77,15 @@ def test_flipped_float_labels_stay_floats(backend: Backend) -> None:
 def source(backend: Backend) -> Any:
     if backend.name == "jax":
         import jax
+
         return jax.random.key(0)
     import torch
+
     return torch.Generator().manual_seed(0)
 
 
 # Pixels to ignore
+
 
 @pytest.mark.parametrize("name", [*LABELLED, *TARGETED])
 @pytest.mark.parametrize("kind", ["int64 255", "int32 -100", "uint8 255", "float32 255"])
@@ -103,15 +112,24 @@ def test_an_ignored_value_of_one_map_ignores_it_in_that_map_alone(backend: Backe
     p, y = rng.random((2, 6, 5, 2)), (rng.random((2, 6, 5, 2)) < 0.5).astype(np.int64)
     y[:, :2, :, 1] = 255
     got = backend.call("weighted_fbeta_loss", p, y, ignore_index=255, reduction="none")
-    each = [backend.call("weighted_fbeta_loss", p[..., k:k + 1], y[..., k:k + 1] % 255,
-                         mask=y[..., k] < 255, reduction="none") for k in (0, 1)]
+    each = [
+        backend.call(
+            "weighted_fbeta_loss",
+            p[..., k : k + 1],
+            y[..., k : k + 1] % 255,
+            mask=y[..., k] < 255,
+            reduction="none",
+        )
+        for k in (0, 1)
+    ]
     close(got, np.mean(each, 0))
 
 
 @pytest.mark.parametrize("index", [-1, 2**31, 2**40, -(2**40), 300])
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int8", "uint32", "int32", "int64"])
 def test_an_index_that_no_label_can_have_ignores_nothing(
-        backend: Backend, index: int, dtype: str) -> None:
+    backend: Backend, index: int, dtype: str
+) -> None:
     case = BY_NAME["metric"]
     case = with_argument(case, 1, case.args[1].astype(dtype))
     ignoring = case._replace(options=case.options | {"ignore_index": index})
@@ -142,35 +160,48 @@ def test_a_wrong_ignore_index_is_an_error(backend: Backend, index: Any) -> None:
 
 # Targets
 
+
 @pytest.mark.parametrize("name", [name for name in TARGETED if name != "distance_weights"])
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "float32"])
 def test_the_target_of_one_map_needs_no_channel_axis(
-        backend: Backend, name: str, dtype: str) -> None:
+    backend: Backend, name: str, dtype: str
+) -> None:
     case = BY_NAME[name].per_image()
     target = case.args[1].astype(dtype)
     prepared, options = backend.prepared(case.function, (case.args[0], target), case.options)
     flat = backend.array(target[..., 0], False)
     function = getattr(backend.functions, case.function)
-    np.testing.assert_array_equal(function(prepared[0], flat, **options),
-                                  function(prepared[0], prepared[1], **options))
+    np.testing.assert_array_equal(
+        function(prepared[0], flat, **options), function(prepared[0], prepared[1], **options)
+    )
 
 
-@pytest.mark.parametrize("function", ["weighted_fbeta_loss", "weighted_fbeta_score",
-                                      "weighted_fmeasure"])
+@pytest.mark.parametrize(
+    "function", ["weighted_fbeta_loss", "weighted_fbeta_score", "weighted_fmeasure"]
+)
 @pytest.mark.parametrize("dtype", ["uint8", "int64", "float32"])
 @pytest.mark.parametrize("spatial", [(6, 5), (3, 4, 2)])
 def test_class_numbers_are_one_hot_maps(
-        backend: Backend, function: str, dtype: str, spatial: tuple[int, ...]) -> None:
+    backend: Backend, function: str, dtype: str, spatial: tuple[int, ...]
+) -> None:
     rng = np.random.default_rng(0)
     p, number = rng.random((2, *spatial, 3)), rng.integers(0, 3, (2, *spatial))
     one_hot = np.eye(3)[number]
     number[:, 0], out = 255, np.zeros(number.shape, bool)
     out[:, 0] = True
     public = getattr(backend.functions, function)
-    got = public(backend.array(p, True), backend.array(number.astype(dtype), False),
-                 ignore_index=255, reduction="none")
-    expected = public(backend.array(p, True), backend.array(one_hot, True),
-                      mask=backend.array(~out, False), reduction="none")
+    got = public(
+        backend.array(p, True),
+        backend.array(number.astype(dtype), False),
+        ignore_index=255,
+        reduction="none",
+    )
+    expected = public(
+        backend.array(p, True),
+        backend.array(one_hot, True),
+        mask=backend.array(~out, False),
+        reduction="none",
+    )
     close(got, expected)
 
 
@@ -182,12 +213,22 @@ def test_a_class_number_out_of_range_is_an_error(backend: Backend) -> None:
 
 # Logits
 
+
 def logits_of(x: np.ndarray) -> np.ndarray:
     return np.log(x) - np.log1p(-x)
 
 
-@pytest.mark.parametrize("name", ["weighted_f", "weighted_f_soft", "weighted_f_score",
-                                  "weighted_f_several", "weighted_f_measure", "cas"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "weighted_f",
+        "weighted_f_soft",
+        "weighted_f_score",
+        "weighted_f_several",
+        "weighted_f_measure",
+        "cas",
+    ],
+)
 def test_sigmoid(backend: Backend, name: str) -> None:
     case = BY_NAME[name].per_image()
     logits = with_argument(case, 0, logits_of(case.args[0]), activation="sigmoid")
@@ -202,8 +243,10 @@ def test_softmax(backend: Backend, name: str) -> None:
     case = BY_NAME[name].per_image()
     logits = np.random.default_rng(0).normal(size=case.args[0].shape) * 3
     e = np.exp(logits)
-    close(value(backend, with_argument(case, 0, logits, activation="softmax")),
-          value(backend, with_argument(case, 0, e / e.sum(-1, keepdims=True))))
+    close(
+        value(backend, with_argument(case, 0, logits, activation="softmax")),
+        value(backend, with_argument(case, 0, e / e.sum(-1, keepdims=True))),
+    )
 
 
 def test_logits_of_half_precision_are_widened_first(backend: Backend) -> None:
@@ -211,8 +254,11 @@ def test_logits_of_half_precision_are_widened_first(backend: Backend) -> None:
     half = (20 * case.args[0] - 10).astype(np.float16)
     got = value(backend, with_argument(case, 0, half, activation="sigmoid"))
     assert got.dtype == np.float64  # the target's
-    close(got, value(backend, with_argument(case, 0, half.astype(float), activation="sigmoid")),
-          "float32")
+    close(
+        got,
+        value(backend, with_argument(case, 0, half.astype(float), activation="sigmoid")),
+        "float32",
+    )
 
 
 @pytest.mark.parametrize("size", [1e4, 1e30])

@@ -61,8 +61,9 @@ def test_large_images_alone_and_together(backend: Backend) -> None:
 def test_jax_without_a_loop_over_columns() -> None:
     """What runs on other devices than a CPU."""
     x = jnp.asarray(np.random.default_rng(0).random((2, 5, 30)) < 0.1)
-    for one, other in zip(jax_ops.last_and_next(x, 40), jax_ops.loop_to_last_and_next(x, 40),
-                          strict=True):
+    for one, other in zip(
+        jax_ops.last_and_next(x, 40), jax_ops.loop_to_last_and_next(x, 40), strict=True
+    ):
         np.testing.assert_array_equal(one, other)
 
 
@@ -127,8 +128,11 @@ def test_torch_compiled(shape: tuple[int, ...], dynamic: bool) -> None:
     foreground = torch.zeros(shape, dtype=torch.bool)
     foreground[:, 0, 0] = foreground[:, 0, 4] = True
     compiled = torch.compile(torch_transform, fullgraph=True, dynamic=dynamic)
-    for one, two in zip(torch_transform(foreground, return_indices=True),
-                        compiled(foreground, return_indices=True), strict=True):
+    for one, two in zip(
+        torch_transform(foreground, return_indices=True),
+        compiled(foreground, return_indices=True),
+        strict=True,
+    ):
         torch.testing.assert_close(two, one)
 
 
@@ -141,7 +145,6 @@ def test_jax_transforms(return_indices: bool) -> None:
         return found if isinstance(found, tuple) else (found,)
 
     expected = of(images[0])
-    for one, two, three in zip(
-            expected, jax.jit(of)(images[0]), jax.vmap(of)(images), strict=True):
+    for one, two, three in zip(expected, jax.jit(of)(images[0]), jax.vmap(of)(images), strict=True):
         np.testing.assert_allclose(two, one, rtol=1e-6)
         np.testing.assert_allclose(three[0], one, rtol=1e-6)

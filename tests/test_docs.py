@@ -53,8 +53,12 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.slow
 def test_every_picture_of_a_loss_can_be_drawn_and_is_shown(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-W", "error", "docs/figures/losses.py", str(tmp_path)],
-                   check=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    subprocess.run(
+        [sys.executable, "-W", "error", "docs/figures/losses.py", str(tmp_path)],
+        check=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     drawn = {file.name for file in tmp_path.iterdir()}
     assert drawn == {file.name for file in (ROOT / "docs" / "figures").glob("loss-*.png")}
     pages = [page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "losses").glob("*.md")]
@@ -62,8 +66,12 @@ def test_every_picture_of_a_loss_can_be_drawn_and_is_shown(tmp_path: Path) -> No
 
 
 def test_tables_are_those_of_the_results() -> None:
-    subprocess.run([sys.executable, "docs/fill.py", "--check"], check=True, cwd=ROOT,
-                   env={"PYTHONPATH": str(ROOT)})
+    subprocess.run(
+        [sys.executable, "docs/fill.py", "--check"],
+        check=True,
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT)},
+    )
 
 
 def test_what_the_page_says_of_stuck_cas_runs() -> None:

@@ -125,8 +125,11 @@ def test_bad_data_is_named(folder: Path):
     fails("neither a folder nor a readable zip", folder / "all/noise/0.png")
     fails("several folders of .*all hold saliency maps: blur, noise; name one", folder / "all")
     fails("DRFI does not exist", folder / "all", name="DRFI")
-    fails("must hold masks/, or a folder that does, but holds blur, noise", folder / "all/blur",
-          folder / "all")  # fmt: skip
+    fails(
+        "must hold masks/, or a folder that does, but holds blur, noise",
+        folder / "all/blur",
+        folder / "all",
+    )
     (folder / "all/blur/1.webp").unlink()
     (folder / "all/blur/3.webp").unlink()
     fails("2 images have not a map in .*blur: 1, 3", folder / "all/blur")
@@ -159,9 +162,15 @@ def test_the_detectors_have_the_published_error():
     """As listed in the README of the archives, there measured at full size."""
     masks, _ = read_masks(ARCHIVES / "ecssd.zip")
     listed = {
-        "DRFI": 0.178, "RC": 0.186, "MF_heuristic": 0.200, "CHS": 0.227,
-        "HS": 0.228, "MF_supervised": 0.251, "SR": 0.290, "IG": 0.295,
-    }  # fmt: skip
+        "DRFI": 0.178,
+        "RC": 0.186,
+        "MF_heuristic": 0.200,
+        "CHS": 0.227,
+        "HS": 0.228,
+        "MF_supervised": 0.251,
+        "SR": 0.290,
+        "IG": 0.295,
+    }
     for name, mae in listed.items():
         maps = read_maps(ARCHIVES / "ecssd_baselines.zip" / name, masks)
         row = measure(list(maps.values()), list(masks.values()), only=["mae"], workers=1)

@@ -12,8 +12,11 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "examples"
 EXAMPLES = pytest.mark.parametrize("file", sorted(FOLDER.glob("*.py")), ids=lambda file: file.stem)
 # What the extra `examples` installs; these packages give warnings of their own.
-NEEDS = {"torch_evaluation": ["torchmetrics"], "torch_lightning": ["lightning"],
-         "torch_hf_trainer": ["transformers", "accelerate"]}
+NEEDS = {
+    "torch_evaluation": ["torchmetrics"],
+    "torch_lightning": ["lightning"],
+    "torch_hf_trainer": ["transformers", "accelerate"],
+}
 
 
 @pytest.mark.slow

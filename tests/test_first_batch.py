@@ -15,7 +15,8 @@ from saliency_losses.torch import _ops
 # torch 2.13's compiler still uses what it deprecates.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")]
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -44,8 +45,11 @@ def batch(kind: str = "right") -> tuple[Tensor, Tensor]:
     images = torch.rand(2, 3, 16, 16, generator=rng)
     mask = (images.mean(1, keepdim=True) > 0.5).float()
     soft = nn.functional.interpolate(mask, scale_factor=0.5, mode="bilinear", antialias=True)
-    return images, {"right": mask, "0/255": 255 * mask, "soft": nn.functional.interpolate(
-        soft, scale_factor=2, mode="bilinear")}[kind]
+    return images, {
+        "right": mask,
+        "0/255": 255 * mask,
+        "soft": nn.functional.interpolate(soft, scale_factor=2, mode="bilinear"),
+    }[kind]
 
 
 def train(criterion: nn.Module, kind: str = "right", logits: bool = False) -> list[Tensor]:
@@ -67,16 +71,20 @@ def train(criterion: nn.Module, kind: str = "right", logits: bool = False) -> li
     return found
 
 
-@pytest.mark.parametrize(("criterion", "kind", "logits", "said"), [
-    (losses.WeightedFBetaLoss, "0/255", False, "target must be in .*got 255; a 0/255 mask"),
-    (losses.WeightedFBetaLoss, "right", True, 'probs must be .*logits: activation="sigmoid"'),
-    (losses.CASLoss, "soft", False, "labels must be whole numbers .*a soft mask: labels > 0.5"),
-    (losses.CASLoss, "0/255", False, "labels must be whole numbers .*got 255"),
-    (losses.CASLoss, "right", True, 'probs must be .*logits: activation='),
-])
+@pytest.mark.parametrize(
+    ("criterion", "kind", "logits", "said"),
+    [
+        (losses.WeightedFBetaLoss, "0/255", False, "target must be in .*got 255; a 0/255 mask"),
+        (losses.WeightedFBetaLoss, "right", True, 'probs must be .*logits: activation="sigmoid"'),
+        (losses.CASLoss, "soft", False, "labels must be whole numbers .*a soft mask: labels > 0.5"),
+        (losses.CASLoss, "0/255", False, "labels must be whole numbers .*got 255"),
+        (losses.CASLoss, "right", True, "probs must be .*logits: activation="),
+    ],
+)
 @pytest.mark.parametrize("check", ["first", "always", "never"])
 def test_a_wrong_range_is_an_error_in_the_first_batch(
-        criterion: type[nn.Module], kind: str, logits: bool, said: str, check: str) -> None:
+    criterion: type[nn.Module], kind: str, logits: bool, said: str, check: str
+) -> None:
     made = criterion(check=check)
     if check == "never":
         assert all(loss.isnan() for loss in train(made, kind, logits))
@@ -88,9 +96,11 @@ def test_a_wrong_range_is_an_error_in_the_first_batch(
 
 @pytest.mark.parametrize("check", ["first", "always", "never"])
 def test_right_batches_train(check: str) -> None:
-    for kind, criterion in (("right", losses.CASLoss(check=check)),
-                            ("right", losses.WeightedFBetaLoss(check=check)),
-                            ("soft", losses.WeightedFBetaLoss(check=check))):
+    for kind, criterion in (
+        ("right", losses.CASLoss(check=check)),
+        ("right", losses.WeightedFBetaLoss(check=check)),
+        ("soft", losses.WeightedFBetaLoss(check=check)),
+    ):
         found = train(criterion, kind)
         assert torch.stack(found).isfinite().all()
 
@@ -103,8 +113,9 @@ def test_functions_give_nan_there() -> None:
 
 
 def test_it_waits_in_the_first_batch_alone(reads: list[Any]) -> None:
-    first, always, never = (losses.WeightedFBetaLoss(check=check)
-                            for check in ("first", "always", "never"))
+    first, always, never = (
+        losses.WeightedFBetaLoss(check=check) for check in ("first", "always", "never")
+    )
     for criterion, expected in ((first, [2, 0, 0]), (always, [2, 2, 2]), (never, [0, 0, 0])):
         for count in expected:  # probs and target
             reads.clear()

@@ -34,10 +34,22 @@ ROOT = Path(__file__).parent.parent
 
 
 def small(recipe: str = "menet-ce", **changes: object) -> Options:
-    return Options(**({
-        "recipe": recipe, "backend": "jax", "scale": "small", "data": "scenes", "size": 32,
-        "train_images": 8, "test_images": 4, "steps": 5, "batch": 4,
-    } | changes))  # fmt: skip
+    return Options(
+        **(
+            {
+                "recipe": recipe,
+                "backend": "jax",
+                "scale": "small",
+                "data": "scenes",
+                "size": 32,
+                "train_images": 8,
+                "test_images": 4,
+                "steps": 5,
+                "batch": 4,
+            }
+            | changes
+        )
+    )
 
 
 def draws(options: Options, count: int) -> list:
@@ -70,8 +82,12 @@ def test_the_rate_is_the_schedules(monkeypatch):
     """Adam's first steps of a constant gradient are as long as the rate."""
     plan = replace(RECIPES["menet-ce"].small, steps=4, rate=0.1)
     tuned = replace(plan, backbone_rate=0.5)
-    learnt = nnx.State({"head": {"w": nnx.Param(jnp.ones(3, jnp.float32))},
-                        "backbone": {"w": nnx.Param(jnp.ones(3, jnp.float32))}})  # fmt: skip
+    learnt = nnx.State(
+        {
+            "head": {"w": nnx.Param(jnp.ones(3, jnp.float32))},
+            "backbone": {"w": nnx.Param(jnp.ones(3, jnp.float32))},
+        }
+    )
     for schedule, share in ((plan, 1.0), (tuned, 0.5)):
         optimizer = adam(schedule)
         moments = optimizer.init(learnt)
@@ -110,10 +126,21 @@ def test_weights_of_another_network_are_refused():
         new_trainer(small("menet-ce")).load(new_trainer(small("menet-ce-plain")).weights())
 
 
-@pytest.mark.parametrize("name", [
-    "zoomout-ce", "zoomout-exact", "fcn-cas-swapped", "deeplab-ce-clean", "menet-metric",
-    "metric-head-metric-hard-negatives", "anchors", "anchors-fc", "relations", "scenes-js-mi",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "zoomout-ce",
+        "zoomout-exact",
+        "fcn-cas-swapped",
+        "deeplab-ce-clean",
+        "menet-metric",
+        "metric-head-metric-hard-negatives",
+        "anchors",
+        "anchors-fc",
+        "relations",
+        "scenes-js-mi",
+    ],
+)
 def test_every_system_trains_in_half_precision(name: str):
     """bfloat16 as on a GPU: all that leaves a system is float32 and finite."""
     recipe = RECIPES[name]
@@ -193,9 +220,17 @@ def settings(recipe: str) -> Options:
     before = RECIPES[recipe]
     backbone = before.small.backbone and Backbone("mobilenet_v2", (1, 3))
     plan = replace(
-        before.small, size=64, crop=32, backbone=backbone, backbone_rate=0.1 if backbone else 0.0,
-        steps=3, batch=8, train_images=16, test_images=4, rate=1e-3,
-    )  # fmt: skip
+        before.small,
+        size=64,
+        crop=32,
+        backbone=backbone,
+        backbone_rate=0.1 if backbone else 0.0,
+        steps=3,
+        batch=8,
+        train_images=16,
+        test_images=4,
+        rate=1e-3,
+    )
     RECIPES[recipe] = replace(before, small=plan)
     return Options(recipe=recipe, backend="jax", scale="small", data="scenes")
 
@@ -234,10 +269,16 @@ def trained(recipe: str, out: Path, devices: int, processes: int = 1) -> dict[st
                 "JAX_NUM_PROCESSES": str(processes),
                 "JAX_PROCESS_ID": str(rank),
             }
-        children.append(subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, recipe, out], cwd=ROOT, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        ))  # fmt: skip
+        children.append(
+            subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, recipe, out],
+                cwd=ROOT,
+                env=environment,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        )
     for child in children:
         _, errors = child.communicate(timeout=400)
         assert child.returncode == 0, errors

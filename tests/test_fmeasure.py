@@ -20,8 +20,13 @@ def masks() -> list[Bools]:
     noise = np.random.default_rng(1).random((40, 53)) < 0.3
     corners = np.zeros_like(noise)
     corners[0, 0] = corners[39, 52] = True
-    return [(y - 18) ** 2 + (x - 22) ** 2 < 80, (y - 38) ** 2 + (x - 50) ** 2 < 150,
-            (y > 10) & (y < 14), corners, noise]
+    return [
+        (y - 18) ** 2 + (x - 22) ** 2 < 80,
+        (y - 38) ** 2 + (x - 50) ** 2 < 150,
+        (y > 10) & (y < 14),
+        corners,
+        noise,
+    ]
 
 
 def prediction(mask: Bools, seed: int = 0) -> Floats:
@@ -35,14 +40,16 @@ def program(values: Floats, mask: Bools, beta: float = 1.0) -> float:
 
 
 def ours(backend: Backend, values: Floats, mask: Bools, beta: float = 1.0) -> float:
-    return float(backend.call("weighted_fmeasure", values[None, ..., None], mask[None, ..., None],
-                              beta=beta))
+    return float(
+        backend.call("weighted_fmeasure", values[None, ..., None], mask[None, ..., None], beta=beta)
+    )
 
 
 @pytest.mark.parametrize("mask", masks())
 @pytest.mark.parametrize("beta", [0.3**0.5, 1.0, 2.0])
 def test_it_is_the_programs_where_equally_near_pixels_are_taken_alike(
-        backend: Backend, mask: Bools, beta: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend: Backend, mask: Bools, beta: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def first_in_row_major_order(background: Bools, return_indices: bool) -> tuple[Floats, Floats]:
         distance, indices = reference.distance_transform(~background, return_indices=return_indices)
         return distance, np.moveaxis(indices, -1, 0)
@@ -53,8 +60,7 @@ def test_it_is_the_programs_where_equally_near_pixels_are_taken_alike(
 
 
 @pytest.mark.parametrize("mask", masks()[:4])
-def test_it_is_the_programs_where_no_pixels_are_equally_near(
-        backend: Backend, mask: Bools) -> None:
+def test_it_is_the_programs_where_no_pixels_are_equally_near(backend: Backend, mask: Bools) -> None:
     """An error that is the same all over the foreground leaves nothing to choose."""
     values = np.where(mask, 0.7, prediction(mask))
     assert ours(backend, values, mask) == pytest.approx(program(values, mask), abs=1e-9)
@@ -63,7 +69,8 @@ def test_it_is_the_programs_where_no_pixels_are_equally_near(
 @pytest.mark.parametrize("mask", masks())
 @pytest.mark.parametrize("seed", range(3))
 def test_the_programs_choice_among_equally_near_pixels_matters_little(
-        backend: Backend, mask: Bools, seed: int) -> None:
+    backend: Backend, mask: Bools, seed: int
+) -> None:
     """Both lie between the measures with the best and with the worst of all such choices."""
     values = prediction(mask, seed)
     low, high = (measure_by_choice(values, mask, choose) for choose in (np.max, np.min))
@@ -81,11 +88,12 @@ def measure_by_choice(values: Floats, mask: Bools, choose: object) -> float:
         distance[pixel] = np.sqrt(squared.min())
         nearest = places[squared == squared.min()]
         spread[pixel] = choose(error[tuple(nearest.T)])  # type: ignore[operator]
-    kernel = np.exp(-np.arange(-3, 4) ** 2 / 50)
+    kernel = np.exp(-(np.arange(-3, 4) ** 2) / 50)
     for axis in (0, 1):
         spread = ndimage.convolve1d(spread, kernel / kernel.sum(), axis, mode="constant")
-    weighted = np.where(mask, np.minimum(error, spread),
-                        error * (2 - np.exp(np.log(0.5) / 5 * distance)))
+    weighted = np.where(
+        mask, np.minimum(error, spread), error * (2 - np.exp(np.log(0.5) / 5 * distance))
+    )
     hit = mask.sum() - weighted[mask].sum()
     return float(2 * hit / (mask.sum() + hit + weighted[~mask].sum()))
 
@@ -110,8 +118,11 @@ def test_maps_of_an_image_are_averaged_and_batches_change_nothing(backend: Backe
     for n in range(len(y)):
         alone = backend.call("weighted_fmeasure", p[n : n + 1], y[n : n + 1])
         np.testing.assert_allclose(alone, each[n], rtol=1e-12)
-    pair = backend.call("weighted_fmeasure", np.concatenate([p[:1], p[1:2]], -1),
-                        np.concatenate([y[:1], y[1:2]], -1))
+    pair = backend.call(
+        "weighted_fmeasure",
+        np.concatenate([p[:1], p[1:2]], -1),
+        np.concatenate([y[:1], y[1:2]], -1),
+    )
     np.testing.assert_allclose(pair, each[:2].mean(), rtol=1e-12)
     np.testing.assert_allclose(backend.call("weighted_fmeasure", p, y), each.mean(), rtol=1e-12)
     assert backend.call("weighted_fmeasure", y.astype(float), y) == 1

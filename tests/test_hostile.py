@@ -44,33 +44,63 @@ BAD: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], tuple[str
     ("cas_loss", (S[..., :0], Y), {}, ValueError, ("probs", "C >= 1")),
     ("metric_loss", (F, Y), {"form": "mean"}, ValueError, ("form", "'centroid'", "'mean'")),
     ("metric_loss", (F, Y), {"normalize": 1}, TypeError, ("normalize", "True or False")),
-    ("metric_loss", (F, Y), {"form": "pairwise", "stop_gradient": True}, ValueError,
-     ("stop_gradient", "centroid")),
-    ("metric_loss", (F, Y), {"form": "pairwise", "hard_negatives": True}, ValueError,
-     ("hard_negatives", "centroid")),
+    (
+        "metric_loss",
+        (F, Y),
+        {"form": "pairwise", "stop_gradient": True},
+        ValueError,
+        ("stop_gradient", "centroid"),
+    ),
+    (
+        "metric_loss",
+        (F, Y),
+        {"form": "pairwise", "hard_negatives": True},
+        ValueError,
+        ("hard_negatives", "centroid"),
+    ),
     ("semantic_distance", (F, -M.astype(float)), {}, ValueError, ("background", "non-negative")),
     ("class_agnostic_cross_entropy", (F, Y), {}, ValueError, ("logits", "2", "(2,")),
     ("class_agnostic_cross_entropy", (S, Y), {"per": "batch"}, ValueError, ("per", "'image'")),
     ("weighted_fbeta_loss", (P, 255 * T), {}, ValueError, ("target", "[0, 1]", "divide by 255")),
     ("weighted_fbeta_loss", (P, T + 254 * (1 - T)), {}, ValueError, ("to ignore", "mask=")),
     ("weighted_fbeta_loss", (S, T), {}, ValueError, ("target", "that channel of probs alone")),
-    ("weighted_fmeasure", (P, 0.5 * T), {}, ValueError,
-     ("target", "0 or 1", "defined", "got 0.5", "target > 0.5")),
+    (
+        "weighted_fmeasure",
+        (P, 0.5 * T),
+        {},
+        ValueError,
+        ("target", "0 or 1", "defined", "got 0.5", "target > 0.5"),
+    ),
     ("weighted_fmeasure", (P, 255 * T), {}, ValueError, ("target", "[0, 1]", "divide by 255")),
     ("weighted_fbeta_loss", (4 * P, T), {}, ValueError, ("probs", "[0, 1]", "sigmoid")),
     ("weighted_fbeta_loss", (P, T), {"beta": 0.0}, ValueError, ("beta", "(0,")),
     ("weighted_fbeta_loss", (P, T), {"theta": 0}, ValueError, ("theta", "at least 1")),
     ("weighted_fbeta_loss", (P, T), {"phi": -1}, ValueError, ("phi", "at least 0")),
     ("weighted_fbeta_loss", (P, T), {"distance": "l1"}, ValueError, ("distance", "'window'")),
-    ("weighted_fbeta_loss", (P, T), {"distance_weights": P[:, :2]}, ValueError,
-     ("distance_weights",)),
+    (
+        "weighted_fbeta_loss",
+        (P, T),
+        {"distance_weights": P[:, :2]},
+        ValueError,
+        ("distance_weights",),
+    ),
     ("weighted_fbeta_loss", (P[:, 0], T[:, 0]), {}, ValueError, ("probs", "2 to 3")),
     ("distance_transform", (T[..., 0],), {}, TypeError, ("foreground", "bool", "float64")),
-    ("distance_transform", (T > 0, ), {"return_indices": 1}, TypeError, ("return_indices", "1")),
-    ("distance_transform", (np.ones(3, bool),), {}, ValueError,
-     ("foreground", "1 to 3 spatial axes", "(3,)")),
-    ("distance_transform", (np.broadcast_to(np.ones((1, 1, 1), bool), (1, 40000, 2)),), {},
-     ValueError, ("foreground", "2**29", "cut it into parts")),
+    ("distance_transform", (T > 0,), {"return_indices": 1}, TypeError, ("return_indices", "1")),
+    (
+        "distance_transform",
+        (np.ones(3, bool),),
+        {},
+        ValueError,
+        ("foreground", "1 to 3 spatial axes", "(3,)"),
+    ),
+    (
+        "distance_transform",
+        (np.broadcast_to(np.ones((1, 1, 1), bool), (1, 40000, 2)),),
+        {},
+        ValueError,
+        ("foreground", "2**29", "cut it into parts"),
+    ),
     ("distance_weights", (2 * T,), {}, ValueError, ("target", "[0, 1]", "got 2")),
     ("anchor_softmax_loss", (F, A[..., :2], Y), {}, ValueError, ("anchors", "(2, R, 3)")),
     ("anchor_softmax_loss", (F, A, 2 * Y), {}, ValueError, ("labels", "0..1", "got 2")),
@@ -88,11 +118,19 @@ BAD: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], tuple[str
 ]
 
 
-@pytest.mark.parametrize(("function", "args", "options", "error", "said"), BAD,
-                         ids=[f"{k}-{row[0]}" for k, row in enumerate(BAD)])
+@pytest.mark.parametrize(
+    ("function", "args", "options", "error", "said"),
+    BAD,
+    ids=[f"{k}-{row[0]}" for k, row in enumerate(BAD)],
+)
 def test_error_names_argument_expectation_and_repair(
-        backend: Backend, function: str, args: tuple[Any, ...], options: dict[str, Any],
-        error: type[Exception], said: tuple[str, ...]) -> None:
+    backend: Backend,
+    function: str,
+    args: tuple[Any, ...],
+    options: dict[str, Any],
+    error: type[Exception],
+    said: tuple[str, ...],
+) -> None:
     with pytest.raises(error) as caught:
         backend.call(function, *args, **options)
     for part in said:
@@ -156,8 +194,10 @@ def test_ignored_pixels_may_hold_anything(backend: Backend) -> None:
     mask[0, 1] = False
     labels[0, 1], probs[0, 1], features[0, 1] = 255, -7.0, 1e30
     for function, first, clean in (("cas_loss", probs, S), ("metric_loss", features, F)):
-        np.testing.assert_array_equal(backend.call(function, first, labels, mask=mask),
-                                      backend.call(function, clean, Y, mask=mask))
+        np.testing.assert_array_equal(
+            backend.call(function, first, labels, mask=mask),
+            backend.call(function, clean, Y, mask=mask),
+        )
 
 
 def test_no_images_and_no_pixels_are_zero(backend: Backend) -> None:
@@ -175,18 +215,33 @@ KINDS: tuple[Any, ...] = (np.float16, np.float32, np.float64, np.int64, np.uint8
 
 
 @pytest.mark.parametrize("function", LOSSES)
-def test_any_arrays_give_a_number_or_an_error_that_names_one(backend: Backend,
-                                                           function: str) -> None:
+def test_any_arrays_give_a_number_or_an_error_that_names_one(
+    backend: Backend, function: str
+) -> None:
     rng = np.random.default_rng(1)
     shapes = [(2, 3), (2, 3, 2), (2, 1, 3), (2, 3, 3, 1), (2, 3, 3, 2), (1,), (2, 2, 2, 2, 2, 2)]
-    names = ("features", "labels", "probs", "logits", "target", "anchors", "scores", "joint",
-             "mask")
+    names = (
+        "features",
+        "labels",
+        "probs",
+        "logits",
+        "target",
+        "anchors",
+        "scores",
+        "joint",
+        "mask",
+    )
     for _ in range(60):
-        arrays = [(rng.normal(size=shapes[rng.integers(len(shapes))]) * 2).astype(
-            KINDS[rng.integers(len(KINDS))]) for _ in range(3 if "anchor" in function else 2)]
+        arrays = [
+            (rng.normal(size=shapes[rng.integers(len(shapes))]) * 2).astype(
+                KINDS[rng.integers(len(KINDS))]
+            )
+            for _ in range(3 if "anchor" in function else 2)
+        ]
         try:
             value = getattr(backend.functions, function)(
-                *(backend.array(array, False) for array in arrays))
+                *(backend.array(array, False) for array in arrays)
+            )
         except (ValueError, TypeError) as error:
             assert any(name in str(error) for name in names), str(error)  # noqa: PT017
         else:

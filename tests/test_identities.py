@@ -28,9 +28,11 @@ def spread(x: np.ndarray) -> float:
 
 # §2, the metric loss
 
+
 @given(rng=draw.rngs, labels=st.sampled_from((LABELS, EQUAL)))
 def test_both_forms_are_their_sums_over_pixels_and_over_pairs(
-        backend: Backend, rng: Rng, labels: np.ndarray) -> None:
+    backend: Backend, rng: Rng, labels: np.ndarray
+) -> None:
     features = rng.normal(size=(1, 12, 3)) + rng.normal(size=3)
     salient, rest = parts(features, labels)
     gap = salient.mean(0) - rest.mean(0)
@@ -39,11 +41,15 @@ def test_both_forms_are_their_sums_over_pixels_and_over_pairs(
         return ((x[:, None] - others[None]) ** 2).sum(-1).mean(1)
 
     # M eq. 3 and eq. 2, as they stand.
-    centroid = np.concatenate([
-        ((a - a.mean(0)) ** 2).sum(1) - ((a - b.mean(0)) ** 2).sum(1)
-        for a, b in ((salient, rest), (rest, salient))]).mean()
-    pairwise = np.concatenate([mean_square(a, a) - mean_square(a, b)
-                               for a, b in ((salient, rest), (rest, salient))]).mean()
+    centroid = np.concatenate(
+        [
+            ((a - a.mean(0)) ** 2).sum(1) - ((a - b.mean(0)) ** 2).sum(1)
+            for a, b in ((salient, rest), (rest, salient))
+        ]
+    ).mean()
+    pairwise = np.concatenate(
+        [mean_square(a, a) - mean_square(a, b) for a, b in ((salient, rest), (rest, salient))]
+    ).mean()
     close(backend.call("metric_loss", features, labels), centroid)
     close(backend.call("metric_loss", features, labels, form="pairwise"), pairwise)
     # The identities.
@@ -55,8 +61,10 @@ def test_both_forms_are_their_sums_over_pixels_and_over_pairs(
 @given(rng=draw.rngs)
 def test_both_forms_agree_for_equal_sizes_or_equal_spreads_only(backend: Backend, rng: Rng) -> None:
     def difference(features: np.ndarray, labels: np.ndarray) -> float:
-        return float(backend.call("metric_loss", features, labels, form="pairwise")
-                     - backend.call("metric_loss", features, labels))
+        return float(
+            backend.call("metric_loss", features, labels, form="pairwise")
+            - backend.call("metric_loss", features, labels)
+        )
 
     features = rng.normal(size=(1, 12, 3))
     close(difference(features, EQUAL), 0)
@@ -73,7 +81,8 @@ def test_both_forms_agree_for_equal_sizes_or_equal_spreads_only(backend: Backend
 
 @given(rng=draw.rngs)
 def test_nothing_in_the_centroid_form_pulls_a_pixel_to_its_own_mean(
-        backend: Backend, rng: Rng) -> None:
+    backend: Backend, rng: Rng
+) -> None:
     features = rng.normal(size=(1, 12, 3))
     means = np.stack([part.mean(0) for part in parts(features, LABELS)[::-1]])[LABELS]
     scattered = means + 100 * (features - means)
@@ -93,8 +102,9 @@ def test_held_means_give_every_pixel_the_same_pull(backend: Backend, rng: Rng) -
     close(own, -2 * sign * gap / np.where(LABELS == 1, 4, 8)[..., None])
     close(held, -2 * sign * gap / 12)
     # Held means of the chosen pixels: 4 salient, and the 4 hardest of the background.
-    hard = backend.gradient("metric_loss", features, LABELS, stop_gradient=True,
-                            hard_negatives=True)
+    hard = backend.gradient(
+        "metric_loss", features, LABELS, stop_gradient=True, hard_negatives=True
+    )
     loss = np.where(LABELS == 1, np.inf, 2 * (features @ gap))
     chosen = loss >= np.sort(loss[0])[-8]
     close(hard, -2 * sign * gap / 8 * chosen[..., None])
@@ -107,16 +117,18 @@ def test_of_equally_hard_pixels_the_earlier_are_chosen(backend: Backend, salient
     features = np.where(labels == 1, 4.0, -1.0)[..., None]
     labels = labels if salient else 1 - labels
     for dtype in draw.DTYPES:
-        got = backend.gradient("metric_loss", features.astype(dtype), labels,
-                               hard_negatives=True, stop_gradient=True)[0, :, 0]
+        got = backend.gradient(
+            "metric_loss", features.astype(dtype), labels, hard_negatives=True, stop_gradient=True
+        )[0, :, 0]
         np.testing.assert_array_equal(np.flatnonzero(got), [0, 1, 2, 6])
 
 
 def test_hard_negatives_choose_the_highest_loss_not_the_lowest(backend: Backend) -> None:
     # μ_S = 0, μ_B = 4: of the background, 1 is nearest to the wrong mean.
     features = np.array([[[0.0], [3.0], [1.0], [8.0]]])
-    got = backend.gradient("metric_loss", features, np.array([[1, 0, 0, 0]]),
-                           hard_negatives=True, stop_gradient=True)
+    got = backend.gradient(
+        "metric_loss", features, np.array([[1, 0, 0, 0]]), hard_negatives=True, stop_gradient=True
+    )
     np.testing.assert_array_equal(got[0, :, 0] != 0, [True, False, True, False])
 
 
@@ -125,13 +137,16 @@ def test_normalized_loss_depends_on_directions_alone(backend: Backend, rng: Rng)
     features = rng.normal(size=(1, 12, 3))
     longer = features * rng.uniform(0.1, 10, (1, 12, 1))
     for options in ({}, {"form": "pairwise"}, {"hard_negatives": True}):
-        close(backend.call("metric_loss", longer, LABELS, normalize=True, **options),
-              backend.call("metric_loss", features, LABELS, normalize=True, **options))
+        close(
+            backend.call("metric_loss", longer, LABELS, normalize=True, **options),
+            backend.call("metric_loss", features, LABELS, normalize=True, **options),
+        )
     at = backend.gradient("metric_loss", features, LABELS, normalize=True)
     close((at * features).sum(-1), np.zeros((1, 12)))
 
 
 # §3, the class-agnostic loss
+
 
 def discriminator(probs: np.ndarray, labels: np.ndarray) -> float:
     """Σ_{r≠q} ‖ŝ_r − ŝ_q‖² over ordered pairs, in float64."""
@@ -145,12 +160,16 @@ def test_cas_pair_sum(backend: Backend, rng: Rng, averaged: bool) -> None:
     probs, labels = rng.random((1, 12, 3)), rng.choice(rng.permutation(7)[:4], (1, 12))
     present = len(np.unique(labels))
     pairs = max(present * (present - 1), 1) if averaged else 1
-    close(backend.call("cas_loss", probs, labels, num_regions=7, alpha=0.0,
-                       average_regions=averaged), -discriminator(probs, labels) / pairs)
+    close(
+        backend.call("cas_loss", probs, labels, num_regions=7, alpha=0.0, average_regions=averaged),
+        -discriminator(probs, labels) / pairs,
+    )
     regions = [probs[0][labels[0] == r] for r in np.unique(labels)]
     uniformer = sum(map(spread, regions)) / (present if averaged else 1)
-    close(backend.call("cas_loss", probs, labels, num_regions=7, alpha=1.0,
-                       average_regions=averaged), uniformer)
+    close(
+        backend.call("cas_loss", probs, labels, num_regions=7, alpha=1.0, average_regions=averaged),
+        uniformer,
+    )
 
 
 @pytest.mark.parametrize("apart", [1e-2, 1e-3, 1e-4])
@@ -176,7 +195,8 @@ def test_cas_spread_of_nearly_equal_descriptors_in_float32(backend: Backend, nar
 
 @given(rng=draw.rngs, alpha=st.floats(0, 1), regions=st.sampled_from((2, 5)))
 def test_constant_descriptors_are_a_saddle(
-        backend: Backend, rng: Rng, alpha: float, regions: int) -> None:
+    backend: Backend, rng: Rng, alpha: float, regions: int
+) -> None:
     labels = rng.integers(0, regions, (1, 12))
     options = {"num_regions": regions, "alpha": alpha}
     for value in (draw.softmax(rng.normal(size=3)), np.full(3, 0.5)):
@@ -191,7 +211,8 @@ def test_constant_descriptors_are_a_saddle(
 
 @given(rng=draw.rngs, alpha=st.floats(0.05, 0.95), factor=st.sampled_from((0.1, 0.9, 1.1, 10.0)))
 def test_constant_descriptors_are_left_only_above_the_fisher_ratio(
-        backend: Backend, rng: Rng, alpha: float, factor: float) -> None:
+    backend: Backend, rng: Rng, alpha: float, factor: float
+) -> None:
     """Along a direction u the loss changes by (α (V_r + V_q) − 2 (1 − α) ‖μ_r − μ_q‖²) t²."""
     labels = LABELS
     u = rng.normal(size=(1, 12, 3))
@@ -210,6 +231,7 @@ def test_constant_descriptors_are_left_only_above_the_fisher_ratio(
 
 
 # §4, the weighted F-beta loss
+
 
 def false_negatives(backend: Backend, p: np.ndarray, y: np.ndarray, **options: object) -> float:
     """FN of a map without false positives: loss = FN / (2 |Y| − FN)."""
@@ -239,7 +261,7 @@ def blob() -> tuple[np.ndarray, np.ndarray]:
 
 
 def smoothed(error: np.ndarray, y: np.ndarray, normalize: bool) -> np.ndarray:
-    taps = np.exp(-np.arange(-9, 10) ** 2 / (2 * 2.25**2))
+    taps = np.exp(-(np.arange(-9, 10) ** 2) / (2 * 2.25**2))
     x = np.where(y, error, 0)
     for axis in (0, 1):
         x = ndimage.correlate1d(x, taps, axis, mode="constant")
@@ -248,7 +270,8 @@ def smoothed(error: np.ndarray, y: np.ndarray, normalize: bool) -> np.ndarray:
 
 @pytest.mark.parametrize("error", ["squared", "absolute"])
 def test_the_printed_kernel_does_next_to_nothing_and_the_unit_kernel_much(
-        backend: Backend, error: str) -> None:
+    backend: Backend, error: str
+) -> None:
     p, y = blob()
     e = np.abs(p - y) ** (2 if error == "squared" else 1)
     eased = {normalize: (smoothed(e, y, normalize) < e)[y].mean() for normalize in (False, True)}
@@ -270,13 +293,16 @@ def test_a_larger_beta_favours_recall(backend: Backend) -> None:
     p = y.copy()
     p[0, 3:5, 3:9] = 0  # misses
     p[1, 1:3, 3:9] = 1  # false alarms
-    low, high = (backend.call("weighted_fbeta_loss", p, y, beta=beta, reduction="none")
-                 for beta in (0.5, 2.0))
+    low, high = (
+        backend.call("weighted_fbeta_loss", p, y, beta=beta, reduction="none")
+        for beta in (0.5, 2.0)
+    )
     assert high[0] > low[0]
     assert high[1] < low[1]
 
 
 # §5, the anchors
+
 
 @given(rng=draw.rngs)
 def test_the_prior_is_the_running_mean_of_the_results(backend: Backend, rng: Rng) -> None:
@@ -290,6 +316,7 @@ def test_the_prior_is_the_running_mean_of_the_results(backend: Backend, rng: Rng
 
 # §6, mutual information
 
+
 def divergence(p: np.ndarray, q: np.ndarray) -> float:
     """The Jensen–Shannon divergence of two distributions on finitely many points, in nats."""
     m = (p + q) / 2
@@ -298,7 +325,8 @@ def divergence(p: np.ndarray, q: np.ndarray) -> float:
 
 @given(k=st.integers(1, 11), other=st.integers(1, 11), rng=draw.rngs)
 def test_the_optimal_critic_of_two_points_attains_the_divergence(
-        backend: Backend, k: int, other: int, rng: Rng) -> None:
+    backend: Backend, k: int, other: int, rng: Rng
+) -> None:
     # 12 joint pairs, k of them at the first point; 12 product pairs, `other` of them.
     at = np.concatenate([np.arange(12) >= k, np.arange(12) >= other])[None].astype(int)
     joint = (np.arange(24) < 12)[None]
@@ -313,7 +341,8 @@ def test_the_optimal_critic_of_two_points_attains_the_divergence(
 
 @pytest.mark.parametrize("mu", [0.25, 1.0, 3.0])
 def test_the_optimal_critic_of_two_gaussians_attains_the_divergence(
-        backend: Backend, mu: float) -> None:
+    backend: Backend, mu: float
+) -> None:
     def term(x: float) -> float:
         p, q = norm.pdf(x, mu), norm.pdf(x, -mu)
         return p * log(2 * p / (p + q)) if p > 0 else 0.0
@@ -354,7 +383,8 @@ def test_rolled_pairs_are_unbiased_and_permuted_pairs_are_not(backend: Backend, 
 
 @given(rng=draw.rngs)
 def test_the_pooled_form_is_twice_binary_cross_entropy_and_equal_for_equal_numbers(
-        backend: Backend, rng: Rng) -> None:
+    backend: Backend, rng: Rng
+) -> None:
     scores, joint = rng.normal(size=(1, 12)), rng.permuted(np.arange(12) < 6)[None]
     balanced = backend.call("js_mutual_information_loss", scores, joint)
     close(backend.call("js_mutual_information_loss", scores, joint, balance=False), balanced)

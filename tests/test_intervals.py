@@ -31,9 +31,14 @@ def test_a_mean_is_that_of_scipys_paired_bootstrap():
     of, minus = both()
     expected = bootstrap(
         (of.values["mae"][:, 0], minus.values["mae"][:, 0]),
-        lambda a, b, axis: (a - b).mean(axis=axis), paired=True, vectorized=True, batch=500,
-        n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0),
-    ).confidence_interval  # fmt: skip
+        lambda a, b, axis: (a - b).mean(axis=axis),
+        paired=True,
+        vectorized=True,
+        batch=500,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
     assert intervals([of], [minus], ["mae"])["mae"] == pytest.approx(expected, abs=1e-12)
 
 

@@ -27,9 +27,11 @@ def ids(case: Any) -> str | None:
 every = pytest.mark.parametrize("case", CASES, ids=ids)
 # XLA takes seconds for each of these, and they differ little from weighted_f_given.
 SLOW = ("weighted_f_euclidean", "weighted_f_several", "weighted_f_volume", "weighted_f_score")
-every_soon = pytest.mark.parametrize("case", [
-    pytest.param(case, marks=[pytest.mark.slow] if case.name in SLOW else [])
-    for case in CASES], ids=ids)
+every_soon = pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.slow] if case.name in SLOW else []) for case in CASES],
+    ids=ids,
+)
 
 
 def bound(case: Case) -> tuple[Callable[..., jax.Array], list[jax.Array], tuple[int, ...]]:
@@ -39,6 +41,7 @@ def bound(case: Case) -> tuple[Callable[..., jax.Array], list[jax.Array], tuple[
 
 def weighted(of: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """A scalar that no symmetry makes constant, from results of any shape."""
+
     def scalar(*inputs: jax.Array) -> jax.Array:
         result = of(*inputs).ravel()
         return (result * jnp.cos(jnp.arange(result.size, dtype=result.dtype))).sum()
@@ -107,8 +110,10 @@ def test_vmap_equals_a_loop(case: Case) -> None:
 @every
 def test_rematerialised_equals_stored(case: Case) -> None:
     of, inputs, places = bound(case)
-    same(jax.jit(jax.grad(weighted(jax.checkpoint(of)), places))(*inputs),
-         jax.jit(jax.grad(weighted(of), places))(*inputs))
+    same(
+        jax.jit(jax.grad(weighted(jax.checkpoint(of)), places))(*inputs),
+        jax.jit(jax.grad(weighted(of), places))(*inputs),
+    )
 
 
 @pytest.mark.slow
@@ -164,8 +169,10 @@ def test_strict_dtype_promotion_with_any_labels(name: str, dtype: str) -> None:
     place = len(case.args) - 1
     other = case._replace(args=(*case.args[:place], case.args[place].astype(dtype)))
     with jax.numpy_dtype_promotion("strict"):
-        same(JAX.call(other.function, *other.args, **other.options),
-             JAX.call(case.function, *case.args, **case.options))
+        same(
+            JAX.call(other.function, *other.args, **other.options),
+            JAX.call(case.function, *case.args, **case.options),
+        )
 
 
 # Values that cannot be read
@@ -188,8 +195,9 @@ def test_jit_over_a_bad_value_spoils_that_image_only(name: str, place: int, valu
     public = getattr(JAX.functions, bad.function)
     numbers = [k for k, x in enumerate(args) if not isinstance(x, jax.Array)]
     static = [k for k, x in options.items() if not isinstance(x, jax.Array)]
-    got = np.asarray(jax.jit(public, static_argnames=static, static_argnums=numbers)(
-        *args, **options))
+    got = np.asarray(
+        jax.jit(public, static_argnames=static, static_argnums=numbers)(*args, **options)
+    )
     expected = JAX.call(good.function, *good.args, **good.options)
     assert np.isnan(got[0]).all()
     close(got[1:], expected[1:])
@@ -205,13 +213,15 @@ def test_a_concrete_bad_value_is_an_error(name: str, place: int, value: float) -
 @pytest.mark.slow
 @bad_value
 def test_a_gradient_over_a_bad_value_leaves_the_other_images(
-        name: str, place: int, value: float) -> None:
+    name: str, place: int, value: float
+) -> None:
     good, bad = good_and_bad(name, place, value)
     if not bad.wrt:
         pytest.skip("has no gradient")
     (of_good, inputs, places), (of_bad, bad_inputs, _) = bound(good), bound(bad)
-    slope = [jax.jit(jax.grad(lambda *xs, of=of: of(*xs)[1:].sum(), places))
-             for of in (of_good, of_bad)]
+    slope = [
+        jax.jit(jax.grad(lambda *xs, of=of: of(*xs)[1:].sum(), places)) for of in (of_good, of_bad)
+    ]
     for ours, theirs in zip(slope[1](*bad_inputs), slope[0](*inputs), strict=True):
         close(ours, theirs)
 
@@ -234,15 +244,20 @@ def test_vmap_over_a_bad_label_spoils_that_image_only() -> None:
 
 def run(program: str, **environment: str) -> None:
     result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)], text=True,
-        capture_output=True, cwd=Path(__file__).parents[1], check=False,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment)
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        text=True,
+        capture_output=True,
+        cwd=Path(__file__).parents[1],
+        check=False,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment,
+    )
     assert result.returncode == 0, result.stderr[-4000:]
 
 
 @pytest.mark.slow
 def test_sharded_batches_equal_unsharded() -> None:
-    run("""
+    run(
+        """
         import jax, jax.numpy as jnp, numpy as np
         from jax.sharding import Mesh, NamedSharding, PartitionSpec
         from tests.backends import BACKENDS, close
@@ -290,7 +305,9 @@ def test_sharded_batches_equal_unsharded() -> None:
             assert "got 255" in str(error)
         else:
             raise AssertionError("no error")
-        """, XLA_FLAGS="--xla_force_host_platform_device_count=4")
+        """,
+        XLA_FLAGS="--xla_force_host_platform_device_count=4",
+    )
 
 
 @pytest.mark.slow
@@ -324,7 +341,8 @@ def test_called_again_without_jit_nothing_is_compiled_again(case: Case) -> None:
     of(*inputs)
     compiled: list[str] = []
     monitoring.register_event_duration_secs_listener(
-        lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None)
+        lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None
+    )
     try:
         of(*inputs)
     finally:

@@ -133,13 +133,15 @@ def test_the_row_is_what_pysodmetrics_computes():
         "s": pytest.approx(structure.get_results()["sm"], abs=1e-12),
         "e": pytest.approx(alignment.get_results()["em"]["curve"].max(), abs=1e-12),
         "auroc": pytest.approx(
-            np.mean([
-                roc_auc_score(mask.ravel(), np.rint(255 * values).ravel())
-                for values, mask in zip(maps, masks, strict=True)
-            ]),
+            np.mean(
+                [
+                    roc_auc_score(mask.ravel(), np.rint(255 * values).ravel())
+                    for values, mask in zip(maps, masks, strict=True)
+                ]
+            ),
             abs=1e-12,
         ),
-    }  # fmt: skip
+    }
 
 
 def test_the_exact_weighted_f_is_the_reference():
@@ -147,10 +149,12 @@ def test_the_exact_weighted_f_is_the_reference():
 
     maps, masks = blobs(2, size=20)
     values = np.rint(255 * maps) / 255
-    expected = np.mean([
-        weighted_fbeta_score(value[None], mask[None].astype(float))
-        for value, mask in zip(values, masks, strict=True)
-    ])  # fmt: skip
+    expected = np.mean(
+        [
+            weighted_fbeta_score(value[None], mask[None].astype(float))
+            for value, mask in zip(values, masks, strict=True)
+        ]
+    )
     row = measure(maps, masks, exact=True)
     assert row["weighted_f_exact"] == pytest.approx(expected, abs=1e-10)
     assert row["weighted_f_loss"] > row["weighted_f_exact"]  # Squared errors are smaller.
@@ -302,11 +306,13 @@ def test_the_definitions_by_brute_force(regions, truth):
             covered += inside.sum() / 12 * max(ious)
         coverings.append(covered)
         rands.append(
-            np.mean([
-                (annotated[one] == annotated[two]) == (regions[one] == regions[two])
-                for one, two in combinations(pixels, 2)
-            ])
-        )  # fmt: skip
+            np.mean(
+                [
+                    (annotated[one] == annotated[two]) == (regions[one] == regions[two])
+                    for one, two in combinations(pixels, 2)
+                ]
+            )
+        )
         # A pixel's surprise at one label given the other, both ways.
         surprise = 0.0
         for pixel in pixels:

@@ -72,8 +72,9 @@ def test_stops_and_swapped_labels_leave_no_trace(
     assert report["precision"] == ("bfloat16" if half else "float32")
 
 
-@pytest.mark.parametrize("name", ["zoomout-exact", "fcn-cas-clean", "metric-head-metric",
-                                  "anchors", "relations"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["zoomout-exact", "fcn-cas-clean", "metric-head-metric", "anchors", "relations"]
+)
 def test_the_backbones_gradient_in_bfloat16_points_where_that_in_float32_does(name: str):
     torch.manual_seed(0)
     system = build(RECIPES[name], RECIPES[name].medium)
@@ -85,10 +86,15 @@ def test_the_backbones_gradient_in_bfloat16_points_where_that_in_float32_does(na
         loss = Objective(system, half)(batch._replace(rng=torch.Generator().manual_seed(1)), None)
         assert loss.dtype == torch.float32
         loss.backward()
-        gradients.append(torch.cat([
-            parameter.grad.flatten() for parameter in system.backbone.parameters()
-            if parameter.grad is not None
-        ]))  # fmt: skip
+        gradients.append(
+            torch.cat(
+                [
+                    parameter.grad.flatten()
+                    for parameter in system.backbone.parameters()
+                    if parameter.grad is not None
+                ]
+            )
+        )
     assert all(gradient.isfinite().all() for gradient in gradients)
     cosine = torch.nn.functional.cosine_similarity(*gradients, dim=0)
     assert 0.9 < cosine < 1, "in bfloat16 it is another, and not by much"

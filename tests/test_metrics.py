@@ -66,11 +66,18 @@ def test_stretched_maps_are_measured_as_the_program_does(backend: Backend) -> No
 @given(seed=st.integers(0, 2**32 - 1), beta=st.sampled_from([0.5, 1.0]))
 def test_stretched_maps_against_the_reference(backend: Backend, seed: int, beta: float) -> None:
     probs, target = data(3, seed)
-    got = backend.call("weighted_fmeasure", probs, target, beta=beta, normalize=True,
-                       reduction="none")
-    close(got, np.array([
-        reference.weighted_fmeasure(p[..., 0], y[..., 0], beta=beta, normalize=True)
-        for p, y in zip(probs, target, strict=True)]))
+    got = backend.call(
+        "weighted_fmeasure", probs, target, beta=beta, normalize=True, reduction="none"
+    )
+    close(
+        got,
+        np.array(
+            [
+                reference.weighted_fmeasure(p[..., 0], y[..., 0], beta=beta, normalize=True)
+                for p, y in zip(probs, target, strict=True)
+            ]
+        ),
+    )
 
 
 def test_values_out_of_range_are_not_stretched_into_it(backend: Backend) -> None:
@@ -84,8 +91,12 @@ def test_values_out_of_range_are_not_stretched_into_it(backend: Backend) -> None
 # In torchmetrics
 
 
-@given(seed=st.integers(0, 2**32 - 1), cuts=st.lists(st.integers(1, 7), max_size=4),
-       normalize=st.booleans(), beta=st.sampled_from([0.3**0.5, 1.0]))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    cuts=st.lists(st.integers(1, 7), max_size=4),
+    normalize=st.booleans(),
+    beta=st.sampled_from([0.3**0.5, 1.0]),
+)
 def test_batches_change_nothing(seed: int, cuts: list[int], normalize: bool, beta: float) -> None:
     probs, target = in_torch(data(8, seed))
     options = {"beta": beta, "normalize": normalize}
@@ -95,8 +106,9 @@ def test_batches_change_nothing(seed: int, cuts: list[int], normalize: bool, bet
         for metric in metrics.values():
             # Each batch's own value, too; torchmetrics makes a scalar of a single one.
             got = metric(some, masks)
-            expected_of_batch = weighted_fmeasure(some, masks, **options,
-                                                  reduction=metric.reduction).squeeze()
+            expected_of_batch = weighted_fmeasure(
+                some, masks, **options, reduction=metric.reduction
+            ).squeeze()
             torch.testing.assert_close(got, expected_of_batch, check_dtype=False, **SINGLE)
     for how, value in (("mean", expected.mean()), ("sum", expected.sum()), ("none", expected)):
         torch.testing.assert_close(metrics[how].compute(), value, check_dtype=False, **SINGLE)
@@ -112,8 +124,9 @@ def test_the_rule_for_empty_masks_and_the_states() -> None:
     metric.update(probs.requires_grad_(), target)
     assert set(metric.metric_state) == {"total", "images"}
     assert metric.images == 2  # the second, whose mask is empty, counts as 0
-    torch.testing.assert_close(metric.compute().double(), weighted_fmeasure(
-        probs[:1], target[:1]).detach() / 2, **SINGLE)
+    torch.testing.assert_close(
+        metric.compute().double(), weighted_fmeasure(probs[:1], target[:1]).detach() / 2, **SINGLE
+    )
     assert not metric.total.requires_grad
     assert set(WeightedFMeasure(reduction="none").metric_state) == {"measures"}
     exact = WeightedFMeasure().set_dtype(torch.float64)
@@ -122,8 +135,10 @@ def test_the_rule_for_empty_masks_and_the_states() -> None:
 
 
 @pytest.mark.parametrize("metric", [WeightedFMeasure, InFlax])
-@pytest.mark.parametrize(("options", "kind"), [
-    ({"beta": 0}, ValueError), ({"beta": "1"}, TypeError), ({"normalize": None}, TypeError)])
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [({"beta": 0}, ValueError), ({"beta": "1"}, TypeError), ({"normalize": None}, TypeError)],
+)
 def test_wrong_options(metric: Any, options: dict[str, Any], kind: type[Exception]) -> None:
     with pytest.raises(kind, match=next(iter(options))):
         metric(**options)
@@ -159,8 +174,10 @@ def update(metric: InFlax, probs: jax.Array, target: jax.Array) -> None:
     metric.update(preds=probs, target=target)
 
 
-@pytest.mark.parametrize(("cuts", "update", "normalize"), [
-    ([], update, False), ([2, 4], update, True), ([2, 4], nnx.jit(update), False)])
+@pytest.mark.parametrize(
+    ("cuts", "update", "normalize"),
+    [([], update, False), ([2, 4], update, True), ([2, 4], nnx.jit(update), False)],
+)
 def test_in_flax_batches_change_nothing(cuts: list[int], update: Any, normalize: bool) -> None:
     probs, target = data(6)
     metric = InFlax(normalize=normalize)
@@ -168,8 +185,10 @@ def test_in_flax_batches_change_nothing(cuts: list[int], update: Any, normalize:
     for p, y in zip(batches(probs, cuts), batches(target, cuts), strict=True):
         update(metric, jnp.asarray(p), jnp.asarray(y))
     np.testing.assert_allclose(
-        metric.compute(), weighted_fmeasure(*in_torch((probs, target)), normalize=normalize),
-        **SINGLE)
+        metric.compute(),
+        weighted_fmeasure(*in_torch((probs, target)), normalize=normalize),
+        **SINGLE,
+    )
     metric.reset()
     assert jnp.isnan(metric.compute())
     assert metric.images[...] == 0
@@ -181,15 +200,21 @@ def test_in_flax_images_that_fill_up_a_batch_do_not_count() -> None:
     filled[4:] = np.nan
     mask = jnp.arange(6) < 4
     metric = nnx.MultiMetric(measure=InFlax(), loss=nnx.metrics.Average())
-    metric.update(preds=jnp.asarray(filled), target=jnp.asarray(target), mask=mask,
-                  values=jnp.ones(6, jnp.float32))
+    metric.update(
+        preds=jnp.asarray(filled),
+        target=jnp.asarray(target),
+        mask=mask,
+        values=jnp.ones(6, jnp.float32),
+    )
     found = metric.compute()
-    np.testing.assert_allclose(found["measure"], weighted_fmeasure(
-        *in_torch((probs[:4], target[:4]))), **SINGLE)
+    np.testing.assert_allclose(
+        found["measure"], weighted_fmeasure(*in_torch((probs[:4], target[:4]))), **SINGLE
+    )
     assert found["loss"] == 1
     with pytest.raises(ValueError, match=r"mask must be bool of shape \(6,\), a value for each"):
-        InFlax().update(preds=jnp.asarray(probs), target=jnp.asarray(target),
-                        mask=jnp.ones((6, 7, 9), bool))
+        InFlax().update(
+            preds=jnp.asarray(probs), target=jnp.asarray(target), mask=jnp.ones((6, 7, 9), bool)
+        )
 
 
 def test_the_flax_metric_is_a_pytree_of_its_states() -> None:
@@ -200,14 +225,28 @@ def test_the_flax_metric_is_a_pytree_of_its_states() -> None:
 # Without the packages
 
 
-@pytest.mark.parametrize(("module", "package", "install"), [
-    ("saliency_losses.torch.metrics", "torchmetrics", r'pip install "saliency-losses[metrics]"'),
-    ("saliency_losses.jax.metrics", "flax", "pip install flax")])
+@pytest.mark.parametrize(
+    ("module", "package", "install"),
+    [
+        (
+            "saliency_losses.torch.metrics",
+            "torchmetrics",
+            r'pip install "saliency-losses[metrics]"',
+        ),
+        ("saliency_losses.jax.metrics", "flax", "pip install flax"),
+    ],
+)
 def test_without_its_package_an_import_says_what_to_install(
-        module: str, package: str, install: str) -> None:
+    module: str, package: str, install: str
+) -> None:
     program = f"import sys; sys.modules['{package}'] = None; import {module}"
-    done = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True,
-                          check=False, cwd=Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        text=True,
+        capture_output=True,
+        check=False,
+        cwd=Path(__file__).parents[1],
+    )
     assert done.returncode != 0
     assert done.stderr.strip().splitlines()[-1].startswith(f"ImportError: {module} needs ")
     assert done.stderr.strip().endswith(install)

@@ -30,21 +30,40 @@ FUNCTIONS = {
 }
 # For each Module: a case, and every option at another value than its default.
 SETTINGS = [
-    ("MetricLoss", "metric", {"normalize": True, "stop_gradient": True, "hard_negatives": True,
-                              "reduction": "none"}),
+    (
+        "MetricLoss",
+        "metric",
+        {"normalize": True, "stop_gradient": True, "hard_negatives": True, "reduction": "none"},
+    ),
     ("MetricLoss", "metric", {"form": "pairwise", "normalize": True, "reduction": "sum"}),
-    ("CASLoss", "cas", {"num_regions": 3, "alpha": 0.25, "average_regions": True,
-                        "reduction": "none"}),
+    (
+        "CASLoss",
+        "cas",
+        {"num_regions": 3, "alpha": 0.25, "average_regions": True, "reduction": "none"},
+    ),
     ("ClassAgnosticCrossEntropy", "cace", {"per": "pixel", "reduction": "none"}),
-    ("WeightedFBetaLoss", "weighted_f", {
-        "beta": 0.5, "theta": 3, "phi": 2, "distance": "euclidean", "error": "absolute",
-        "normalize_kernel": True, "reduction": "none"}),
+    (
+        "WeightedFBetaLoss",
+        "weighted_f",
+        {
+            "beta": 0.5,
+            "theta": 3,
+            "phi": 2,
+            "distance": "euclidean",
+            "error": "absolute",
+            "normalize_kernel": True,
+            "reduction": "none",
+        },
+    ),
     ("WeightedFBetaLoss", "weighted_f", {"phi": 1, "reduction": "none"}),
     ("MetricLoss", "metric", {"ignore_index": 1, "reduction": "none"}),
     ("CASLoss", "cas_average", {"activation": "softmax", "ignore_index": 1, "reduction": "none"}),
     ("ClassAgnosticCrossEntropy", "cace", {"ignore_index": 1, "reduction": "none"}),
-    ("WeightedFBetaLoss", "weighted_f", {"activation": "sigmoid", "ignore_index": 0,
-                                         "reduction": "none"}),
+    (
+        "WeightedFBetaLoss",
+        "weighted_f",
+        {"activation": "sigmoid", "ignore_index": 0, "reduction": "none"},
+    ),
     ("AnchorSoftmaxLoss", "anchor", {"ignore_index": 1, "reduction": "none"}),
     ("JSMutualInformationLoss", "js", {"balance": False, "reduction": "none"}),
 ]
@@ -87,8 +106,11 @@ def make(name: str, options: dict[str, Any]) -> nn.Module:
 def stored(name: str) -> list[str]:
     """The options that a Module stores: the keyword-only ones that are no tensors, and its own."""
     function = getattr(saliency_losses.torch, FUNCTIONS[name])
-    return [p.name for p in inspect.signature(function).parameters.values()
-            if p.kind is p.KEYWORD_ONLY and p.name not in ("mask", "distance_weights")] + ["check"]
+    return [
+        p.name
+        for p in inspect.signature(function).parameters.values()
+        if p.kind is p.KEYWORD_ONLY and p.name not in ("mask", "distance_weights")
+    ] + ["check"]
 
 
 def inputs(case: Case) -> tuple[list[Any], Tensor]:
@@ -98,13 +120,19 @@ def inputs(case: Case) -> tuple[list[Any], Tensor]:
 
 def inputs_of(case: str) -> tuple[list[Any], Tensor]:
     found = BY_NAME[case]
-    return inputs(found if "mask" in found.options else found._replace(
-        options={"mask": BY_NAME["cas"].options["mask"]}))
+    return inputs(
+        found
+        if "mask" in found.options
+        else found._replace(options={"mask": BY_NAME["cas"].options["mask"]})
+    )
 
 
 def test_each_module_is_listed_here() -> None:
-    modules = {name for name in saliency_losses.torch.__all__
-               if isinstance(getattr(saliency_losses.torch, name), type)}
+    modules = {
+        name
+        for name in saliency_losses.torch.__all__
+        if isinstance(getattr(saliency_losses.torch, name), type)
+    }
     assert modules == {*FUNCTIONS, "DeepSupervision"}  # for that, test_supervision.py
 
 
@@ -116,7 +144,8 @@ def test_options_and_defaults_are_those_of_the_function(name: str) -> None:
     assert list(options) == stored(name)
     assert all(p.kind is p.KEYWORD_ONLY for p in options.values())
     assert {k: p.default for k, p in options.items()} == {"check": "first"} | {
-        k: function[k].default for k in options if k != "check"}
+        k: function[k].default for k in options if k != "check"
+    }
     call = list(inspect.signature(module.forward).parameters.values())[1:]
     assert [p.name for p in call] == [p for p in function if p not in options]
     assert [p.kind for p in call] == [function[p.name].kind for p in call]
@@ -143,8 +172,11 @@ def test_every_option_reaches_the_function(name: str, case: str, options: dict[s
     args, mask = inputs_of(case)
     full = make(name, options)(*args, mask=mask)
     for left_out in options:
-        if (name, left_out) in {("CASLoss", "num_regions"), ("WeightedFBetaLoss", "phi"),
-                                ("MetricLoss", "stop_gradient")}:
+        if (name, left_out) in {
+            ("CASLoss", "num_regions"),
+            ("WeightedFBetaLoss", "phi"),
+            ("MetricLoss", "stop_gradient"),
+        }:
             continue  # an error, of no effect beside "euclidean", seen in the gradient only
         other = make(name, {k: v for k, v in options.items() if k != left_out})(*args, mask=mask)
         assert other.shape != full.shape or not torch.allclose(other, full), left_out
@@ -180,7 +212,8 @@ def test_the_mask_is_keyword_only() -> None:
 
 @pytest.mark.parametrize(("name", "option", "value", "error"), WRONG)
 def test_a_wrong_option_is_an_error_at_construction(
-        name: str, option: str, value: Any, error: type[Exception]) -> None:
+    name: str, option: str, value: Any, error: type[Exception]
+) -> None:
     with pytest.raises(error, match=option):
         make(name, {option: value})
 
@@ -193,7 +226,8 @@ def test_options_that_exclude_each_other_are_an_error_at_construction(option: st
 
 def test_every_option_has_a_wrong_value_here() -> None:
     assert {(name, option) for name in FUNCTIONS for option in stored(name)} == {
-        (name, option) for name, option, _, _ in WRONG}
+        (name, option) for name, option, _, _ in WRONG
+    }
 
 
 @pytest.mark.parametrize(("name", "case", "options"), SETTINGS)
@@ -228,9 +262,16 @@ def test_copies_give_the_same(name: str, case: str, options: dict[str, Any]) -> 
     saved = io.BytesIO()
     torch.save(criterion, saved)
     saved.seek(0)
-    copies = [copy.copy(criterion), copy.deepcopy(criterion),
-              pickle.loads(pickle.dumps(criterion)), torch.load(saved, weights_only=False),
-              criterion.to("cpu"), criterion.double(), criterion.half(), criterion.eval()]
+    copies = [
+        copy.copy(criterion),
+        copy.deepcopy(criterion),
+        pickle.loads(pickle.dumps(criterion)),
+        torch.load(saved, weights_only=False),
+        criterion.to("cpu"),
+        criterion.double(),
+        criterion.half(),
+        criterion.eval(),
+    ]
     for other in copies:
         assert repr(other) == repr(criterion)
         assert torch.equal(other(*args, mask=mask), expected)
@@ -264,8 +305,9 @@ def test_options_may_be_changed_afterwards(name: str) -> None:
         args[1] = args[1].clamp(max=1)
     criterion = make(name, {})
     criterion.reduction = "sum"
-    assert torch.equal(criterion(*args, mask=mask), make(name, {"reduction": "sum"})(
-        *args, mask=mask))
+    assert torch.equal(
+        criterion(*args, mask=mask), make(name, {"reduction": "sum"})(*args, mask=mask)
+    )
     criterion.reduction = "average"
     with pytest.raises(ValueError, match="reduction"):
         criterion(*args, mask=mask)

@@ -43,24 +43,32 @@ each_backend = pytest.mark.parametrize("backend", BACKENDS, ids=["torch", "jax"]
 def imported(statement: str) -> set[str]:
     """The top-level packages that a fresh process holds after `statement`."""
     program = f"import sys; {statement}; print(*{{name.split('.')[0] for name in sys.modules}})"
-    result = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True,
-                            check=True, cwd=ROOT.parent)
+    result = subprocess.run(
+        [sys.executable, "-c", program], text=True, capture_output=True, check=True, cwd=ROOT.parent
+    )
     return set(result.stdout.split())
 
 
-@pytest.mark.parametrize(("statement", "present", "absent"), [
-    ("import saliency_losses", {"saliency_losses"}, {"torch", "jax", "numpy"}),
-    ("import saliency_losses.core", {"saliency_losses"}, {"torch", "jax", "numpy"}),
-    ("from saliency_losses.core import anchor, cas, fbeta, metric, mutual_information",
-     {"saliency_losses"}, {"torch", "jax", "numpy"}),
-    ("import saliency_losses.reference", {"numpy"}, {"torch", "jax", "scipy"}),
-    ("import saliency_losses.torch", {"torch"}, {"jax", "flax", "optax", "torchmetrics"}),
-    ("import saliency_losses.jax", {"jax"}, {"torch", "flax", "optax"}),
-    ("import saliency_losses.torch.metrics", {"torchmetrics"}, {"jax", "flax"}),
-    ("import saliency_losses.jax.metrics", {"flax"}, {"torch", "torchmetrics"}),
-])
+@pytest.mark.parametrize(
+    ("statement", "present", "absent"),
+    [
+        ("import saliency_losses", {"saliency_losses"}, {"torch", "jax", "numpy"}),
+        ("import saliency_losses.core", {"saliency_losses"}, {"torch", "jax", "numpy"}),
+        (
+            "from saliency_losses.core import anchor, cas, fbeta, metric, mutual_information",
+            {"saliency_losses"},
+            {"torch", "jax", "numpy"},
+        ),
+        ("import saliency_losses.reference", {"numpy"}, {"torch", "jax", "scipy"}),
+        ("import saliency_losses.torch", {"torch"}, {"jax", "flax", "optax", "torchmetrics"}),
+        ("import saliency_losses.jax", {"jax"}, {"torch", "flax", "optax"}),
+        ("import saliency_losses.torch.metrics", {"torchmetrics"}, {"jax", "flax"}),
+        ("import saliency_losses.jax.metrics", {"flax"}, {"torch", "torchmetrics"}),
+    ],
+)
 def test_an_import_brings_in_no_other_framework(
-        statement: str, present: set[str], absent: set[str]) -> None:
+    statement: str, present: set[str], absent: set[str]
+) -> None:
     found = imported(statement)
     assert present <= found
     assert not absent & found
@@ -78,13 +86,17 @@ def imports_of(file: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize(("folder", "allowed", "of_metrics"), [
-    ("core", ("saliency_losses.core",), ()),
-    ("torch", ("torch", "saliency_losses.core", "saliency_losses.torch"), ("torchmetrics",)),
-    ("jax", ("jax", "numpy", "saliency_losses.core", "saliency_losses.jax"), ("flax",)),
-])
-def test_imports_go_one_way(folder: str, allowed: tuple[str, ...],
-                            of_metrics: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("folder", "allowed", "of_metrics"),
+    [
+        ("core", ("saliency_losses.core",), ()),
+        ("torch", ("torch", "saliency_losses.core", "saliency_losses.torch"), ("torchmetrics",)),
+        ("jax", ("jax", "numpy", "saliency_losses.core", "saliency_losses.jax"), ("flax",)),
+    ],
+)
+def test_imports_go_one_way(
+    folder: str, allowed: tuple[str, ...], of_metrics: tuple[str, ...]
+) -> None:
     files = sorted((ROOT / folder).glob("**/*.py"))
     assert files
     for file in files:
@@ -92,7 +104,8 @@ def test_imports_go_one_way(folder: str, allowed: tuple[str, ...],
             first = name.split(".")[0]
             ours = first in sys.stdlib_module_names or any(
                 name == a or name.startswith(a + ".")
-                for a in allowed + of_metrics * (file.stem == "metrics"))
+                for a in allowed + of_metrics * (file.stem == "metrics")
+            )
             assert ours, f"{file.name} imports {name}"
 
 
@@ -106,16 +119,21 @@ def test_the_references_share_no_code_with_the_losses() -> None:
 
 def defined(module: ModuleType) -> set[str]:
     """The public functions and classes that a module itself defines."""
-    return {name for name, x in vars(module).items()
-            if not name.startswith("_") and getattr(x, "__module__", "") == module.__name__
-            and (inspect.isfunction(x) or inspect.isclass(x))}
+    return {
+        name
+        for name, x in vars(module).items()
+        if not name.startswith("_")
+        and getattr(x, "__module__", "") == module.__name__
+        and (inspect.isfunction(x) or inspect.isclass(x))
+    }
 
 
 def test_all_is_complete() -> None:
     of_several = defined(supervision)
     assert set(FUNCTIONS) == defined(functional) | {WITH_ARGUMENTS}
     assert set(FUNCTIONS) == defined(saliency_losses.jax.functional) | defined(
-        saliency_losses.jax.supervision)
+        saliency_losses.jax.supervision
+    )
     assert set(MODULES) == defined(modules) | of_several - {WITH_ARGUMENTS}
     assert set(saliency_losses.torch.__all__) == defined(functional) | defined(modules) | of_several
     for backend in BACKENDS:
@@ -125,9 +143,12 @@ def test_all_is_complete() -> None:
 
 def test_all_names_that_are_imported_are_public() -> None:
     for backend in BACKENDS:
-        names = {alias.asname or alias.name
-                 for node in ast.parse(inspect.getsource(backend)).body
-                 if isinstance(node, ast.ImportFrom) for alias in node.names}
+        names = {
+            alias.asname or alias.name
+            for node in ast.parse(inspect.getsource(backend)).body
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
         assert names == set(backend.__all__)
 
 
@@ -145,6 +166,7 @@ SOURCES = {
 
 def public_api() -> list[str]:
     """Every public name with its signature as written, whatever a framework makes of it."""
+
     def signature(name: str, function: ast.FunctionDef) -> str:
         returns = ast.unparse(function.returns) if function.returns else "?"
         return f"{module}.{name}({ast.unparse(function.args)}) -> {returns}"
@@ -157,8 +179,11 @@ def public_api() -> list[str]:
             elif isinstance(node, ast.FunctionDef):
                 lines.append(signature(node.name, node))
             elif isinstance(node, ast.ClassDef):
-                lines += [signature(f"{node.name}.{method.name}", method)
-                          for method in node.body if isinstance(method, ast.FunctionDef)]
+                lines += [
+                    signature(f"{node.name}.{method.name}", method)
+                    for method in node.body
+                    if isinstance(method, ast.FunctionDef)
+                ]
     return [line for line in lines if not re.match(r"[\w.]*\._(?!_init__)", line)]
 
 
@@ -170,16 +195,19 @@ def test_the_public_api_is_as_written_down() -> None:
 
 @each_function
 def test_both_backends_have_the_same_signature(name: str) -> None:
-    ours, theirs = (inspect.signature(getattr(backend, name)).parameters.values()
-                    for backend in BACKENDS)
+    ours, theirs = (
+        inspect.signature(getattr(backend, name)).parameters.values() for backend in BACKENDS
+    )
     assert [p.name for p in ours] == [p.name for p in theirs]
     assert [p.kind for p in ours] == [p.kind for p in theirs]
     assert [(p.default, type(p.default)) for p in ours] == [
-        (p.default, type(p.default)) for p in theirs]
+        (p.default, type(p.default)) for p in theirs
+    ]
 
 
 def annotations(function: Any) -> dict[str, str]:
     """The types, with "array" and "rng" for those of the framework."""
+
     def neutral(hint: Any) -> str:
         text = str(hint) if not isinstance(hint, type) else f"{hint.__module__}.{hint.__name__}"
         return re.sub(r"(\w+\.)+(Tensor|Array|ArrayImpl)\b", "array", text)
@@ -210,22 +238,35 @@ def test_options_are_keyword_only_and_inputs_positional(name: str) -> None:
 
 @pytest.mark.slow
 def test_mypy_passes_a_users_file() -> None:
-    result = subprocess.run([sys.executable, "-m", "mypy", "--strict", "tests/typed_use.py"],
-                            text=True, capture_output=True, check=False, cwd=PROJECT)
+    result = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "tests/typed_use.py"],
+        text=True,
+        capture_output=True,
+        check=False,
+        cwd=PROJECT,
+    )
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize(("alias", "module"), [
-    ("st", "saliency_losses.torch"), ("sj", "saliency_losses.jax"),
-    ("stm", "saliency_losses.torch.metrics"), ("sjm", "saliency_losses.jax.metrics"),
-    ("sr", "saliency_losses.reference")])
+@pytest.mark.parametrize(
+    ("alias", "module"),
+    [
+        ("st", "saliency_losses.torch"),
+        ("sj", "saliency_losses.jax"),
+        ("stm", "saliency_losses.torch.metrics"),
+        ("sjm", "saliency_losses.jax.metrics"),
+        ("sr", "saliency_losses.reference"),
+    ],
+)
 def test_the_users_file_uses_every_name(alias: str, module: str) -> None:
     used = (PROJECT / "tests" / "typed_use.py").read_text(encoding="utf-8")
-    names = re.findall(rf"^{re.escape(module)}\.(?!metrics\.)(\w+)[.(]", "\n".join(public_api()),
-                       re.MULTILINE)
+    names = re.findall(
+        rf"^{re.escape(module)}\.(?!metrics\.)(\w+)[.(]", "\n".join(public_api()), re.MULTILINE
+    )
     assert names
     assert set(names) == set(re.findall(rf"\b{alias}\.(\w+)\(", used)) | set(
-        re.findall(rf"\b{alias}\.(\w+)\)\(", used))
+        re.findall(rf"\b{alias}\.(\w+)\)\(", used)
+    )
 
 
 # Documentation
@@ -264,8 +305,9 @@ def test_the_documented_options_are_those_of_the_signature(name: str) -> None:
     """Each choice of an option is named where the option is described."""
     function = getattr(saliency_losses.torch, name)
     args = sections(function.__doc__)["Args"]
-    entries = dict(re.findall(r"^    (\w+): (.*?)(?=^    \w+: |\Z)", args,
-                              flags=re.MULTILINE | re.DOTALL))
+    entries = dict(
+        re.findall(r"^    (\w+): (.*?)(?=^    \w+: |\Z)", args, flags=re.MULTILINE | re.DOTALL)
+    )
     for option, hint in get_type_hints(function).items():
         for value in get_args(hint) if get_origin(hint) is Literal else ():
             assert value in entries[option].lower() or "As in `" in entries[option], value
@@ -282,20 +324,40 @@ def test_every_module_refers_to_its_function(name: str) -> None:
     assert f"{name}(" in doc["Example"]
 
 
-@pytest.mark.parametrize("module", [
-    saliency_losses, saliency_losses.core, saliency_losses.reference, *BACKENDS,
-    functional, modules, supervision, saliency_losses.torch.metrics, saliency_losses.jax.functional,
-    saliency_losses.jax.supervision, saliency_losses.jax.metrics], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "module",
+    [
+        saliency_losses,
+        saliency_losses.core,
+        saliency_losses.reference,
+        *BACKENDS,
+        functional,
+        modules,
+        supervision,
+        saliency_losses.torch.metrics,
+        saliency_losses.jax.functional,
+        saliency_losses.jax.supervision,
+        saliency_losses.jax.metrics,
+    ],
+    ids=lambda m: m.__name__,
+)
 def test_every_module_file_has_a_docstring(module: ModuleType) -> None:
     first = (module.__doc__ or "").splitlines()[0]
     assert first.endswith((".", ";"))
 
 
-@pytest.mark.parametrize("module", [
-    "saliency_losses.torch.functional", "saliency_losses.torch.modules",
-    "saliency_losses.torch.supervision", "saliency_losses.torch.metrics",
-    "saliency_losses.jax.functional", "saliency_losses.jax.supervision",
-    "saliency_losses.jax.metrics"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "saliency_losses.torch.functional",
+        "saliency_losses.torch.modules",
+        "saliency_losses.torch.supervision",
+        "saliency_losses.torch.metrics",
+        "saliency_losses.jax.functional",
+        "saliency_losses.jax.supervision",
+        "saliency_losses.jax.metrics",
+    ],
+)
 def test_examples_run(module: str) -> None:
     # In a process of its own: the suite's settings change what JAX prints.
     program = f"""
@@ -313,8 +375,13 @@ for name in names:
 assert names
 raise SystemExit(runner.failures)
 """
-    result = subprocess.run([sys.executable, "-W", "error", "-c", program], text=True,
-                            capture_output=True, check=False, cwd=ROOT.parent)
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        text=True,
+        capture_output=True,
+        check=False,
+        cwd=ROOT.parent,
+    )
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -365,8 +432,9 @@ def test_version() -> None:
 
 
 def test_changelog_and_citation_have_the_version() -> None:
-    changelog, citation = ((PROJECT / name).read_text(encoding="utf-8")
-                           for name in ("CHANGELOG.md", "CITATION.cff"))
+    changelog, citation = (
+        (PROJECT / name).read_text(encoding="utf-8") for name in ("CHANGELOG.md", "CITATION.cff")
+    )
     version, date = re.findall(r"^## (\d\S*) - (\S+)$", changelog, re.MULTILINE)[0]
     assert version == saliency_losses.__version__
     assert re.findall(r"^version: (\S+)$", citation, re.MULTILINE) == [version]
@@ -379,7 +447,11 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
     result = subprocess.run(
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder)],
-        text=True, capture_output=True, check=False, cwd=PROJECT)
+        text=True,
+        capture_output=True,
+        check=False,
+        cwd=PROJECT,
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     return folder
 
@@ -398,7 +470,8 @@ def test_the_wheel_holds_the_package_alone(distributions: Path) -> None:
     ours = {str(file.relative_to(ROOT.parent)) for file in ROOT.rglob("*.py")}
     about = f"saliency_losses-{saliency_losses.__version__}.dist-info"
     assert names == ours | {"saliency_losses/py.typed"} | {
-        f"{about}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "licenses/LICENSE")}
+        f"{about}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "licenses/LICENSE")
+    }
 
 
 @pytest.mark.slow
@@ -423,13 +496,25 @@ def test_the_sdist_holds_what_is_needed_and_no_data(distributions: Path) -> None
     with tarfile.open(file) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     assert names >= {
-        "LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "pyproject.toml",
-        "constraints.txt", "docs/losses.md", "tests/conftest.py", "tests/public_api.txt",
-        "benchmarks/results/compare.csv", "reference_models/train.py", "saliency_losses/py.typed"}
+        "LICENSE",
+        "README.md",
+        "CHANGELOG.md",
+        "CITATION.cff",
+        "pyproject.toml",
+        "constraints.txt",
+        "docs/losses.md",
+        "tests/conftest.py",
+        "tests/public_api.txt",
+        "benchmarks/results/compare.csv",
+        "reference_models/train.py",
+        "saliency_losses/py.typed",
+    }
     kinds = {Path(name).suffix for name in names if not name.startswith("docs/")}
     assert kinds <= {"", ".py", ".md", ".txt", ".toml", ".cff", ".typed", ".csv", ".json", ".png"}
-    assert not any(name.startswith((".ci", ".github", "data", "runs", "reference_models/weights"))
-                   for name in names)
+    assert not any(
+        name.startswith((".ci", ".github", "data", "runs", "reference_models/weights"))
+        for name in names
+    )
     assert file.stat().st_size < 4e6
 
 
@@ -437,6 +522,9 @@ def test_the_sdist_holds_what_is_needed_and_no_data(distributions: Path) -> None
 def test_a_package_index_takes_both(distributions: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "twine", "check", "--strict", *map(str, distributions.iterdir())],
-        text=True, capture_output=True, check=False)
+        text=True,
+        capture_output=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("PASSED") == 2

@@ -21,8 +21,9 @@ LIBRARIES = {peer.library: peer.path.partition(".")[0] for peer in PEERS}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", [*(f"{library}: " for library in LIBRARIES if library != OURS),
-                                  f"{OURS}: metric"])
+@pytest.mark.parametrize(
+    "part", [*(f"{library}: " for library in LIBRARIES if library != OURS), f"{OURS}: metric"]
+)
 def test_a_library_runs(part: str, tmp_path: Path) -> None:
     chosen = [peer for peer in PEERS if part in peer.label]
     pytest.importorskip(LIBRARIES[chosen[0].library])
@@ -121,25 +122,33 @@ def verdicts(backend: str, path: str, quick: bool = True) -> dict[str, robustnes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("backend", "path"), [
-    ("torch", "torch.nn.functional.binary_cross_entropy_with_logits"),
-    ("jax", "optax.losses.sigmoid_binary_cross_entropy")])
+@pytest.mark.parametrize(
+    ("backend", "path"),
+    [
+        ("torch", "torch.nn.functional.binary_cross_entropy_with_logits"),
+        ("jax", "optax.losses.sigmoid_binary_cross_entropy"),
+    ],
+)
 def test_cross_entropy_passes_every_check(backend: str, path: str) -> None:
     found = verdicts(backend, path, quick=False)
     assert {check: f.verdict for check, f in found.items()} == dict.fromkeys(found, "ok")
     assert len(found) == len(robustness.CHECKS)
 
 
-@pytest.mark.parametrize(("loss", "check", "verdict"), [
-    ("foreground_mean", "empty mask", "no"),
-    ("overlap", "empty mask", "gradient 0"),
-    ("batch_dice", "float16", "no"),
-    ("in_float32", "float64, finite differences", "no"),
-    ("half_gradient", "float64, finite differences", "no"),
-    ("batch_dice", "batch = mean of images", "no"),
-    ("branching", "vmap", "error"),
-    ("batch_dice", "p = t is a minimum", "no"),
-    ("raising", "full mask", "error")])
+@pytest.mark.parametrize(
+    ("loss", "check", "verdict"),
+    [
+        ("foreground_mean", "empty mask", "no"),
+        ("overlap", "empty mask", "gradient 0"),
+        ("batch_dice", "float16", "no"),
+        ("in_float32", "float64, finite differences", "no"),
+        ("half_gradient", "float64, finite differences", "no"),
+        ("batch_dice", "batch = mean of images", "no"),
+        ("branching", "vmap", "error"),
+        ("batch_dice", "p = t is a minimum", "no"),
+        ("raising", "full mask", "error"),
+    ],
+)
 def test_a_fault_is_found(
     loss: str, check: str, verdict: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,29 +170,57 @@ def test_an_error_keeps_its_first_line() -> None:
 
 def squared_distances(foreground):
     from scipy.ndimage import distance_transform_edt
+
     return distance_transform_edt(~foreground) ** 2
 
 
 def test_errors_of_distances_are_against_the_exact_ones() -> None:
     ours = next(p for p in PEERS if p.group == DISTANCES and p.backend == "torch")
-    wrong = Peer(DISTANCES, "numpy", "theirs", "squares", f"{__name__}.squared_distances",
-                 ("foreground",), leaves=0, per_image=True)
+    wrong = Peer(
+        DISTANCES,
+        "numpy",
+        "theirs",
+        "squares",
+        f"{__name__}.squared_distances",
+        ("foreground",),
+        leaves=0,
+        per_image=True,
+    )
     assert [r.difference < 1e-5 for r in _distance_errors(ours, ours.load(), 0)] == [True] * 3
     assert [r.difference > 10 for r in _distance_errors(wrong, wrong.load(), 0)] == [True] * 3
 
 
 def test_peers_table_sets_multiples_beside_copies_and_errors() -> None:
     def row(case: str, side: str, seconds: float, size: int = 64) -> Row:
-        return Row(case, side, "forward", size, 1, item=DISTANCES, median_s=seconds,
-                   unit="torch BCE", unit_median_s=0.002)
+        return Row(
+            case,
+            side,
+            "forward",
+            size,
+            1,
+            item=DISTANCES,
+            median_s=seconds,
+            unit="torch BCE",
+            unit_median_s=0.002,
+        )
 
     slow = row("theirs: brute force", "torch eager", 0.0, 512)
     slow.median_s, slow.unit_median_s, slow.note = None, None, "not run: too long"
     copy = Row("theirs: brute force", "x.clone()", "", 64, item=DISTANCES, median_s=1e-5)
-    error = Row("theirs: brute force", "torch eager", f"{report.ERROR}48 × 96", item=DISTANCES,
-                difference=18.0)
-    rows = rows_of(row("ours: exact", "jax.jit", 0.001),
-                   row("theirs: brute force", "torch eager", 0.1), slow, copy, error)
+    error = Row(
+        "theirs: brute force",
+        "torch eager",
+        f"{report.ERROR}48 × 96",
+        item=DISTANCES,
+        difference=18.0,
+    )
+    rows = rows_of(
+        row("ours: exact", "jax.jit", 0.001),
+        row("theirs: brute force", "torch eager", 0.1),
+        slow,
+        copy,
+        error,
+    )
     lines = report.peers_tables(rows).splitlines()
     assert lines[0] == "### Distance transform, one image, in torch BCE"
     assert "| ours: exact | jax.jit | 0.500 (1.00) | – | failed |" in lines
@@ -193,16 +230,34 @@ def test_peers_table_sets_multiples_beside_copies_and_errors() -> None:
 
 def test_robustness_table_makes_faults_bold_and_says_what_was_raised() -> None:
     rows = [
-        {"case": "theirs: dice", "side": "PyTorch", "check": check, "size": size,
-         "verdict": verdict, "note": note}
+        {
+            "case": "theirs: dice",
+            "side": "PyTorch",
+            "check": check,
+            "size": size,
+            "verdict": verdict,
+            "note": note,
+        }
         for check, size, verdict, note in (
-            ("empty mask", "32", "ok", ""), ("float16", "512", "no", "loss nan"),
-            ("vmap", "32", "error", "RuntimeError: no"))
-    ] + [{"case": "others: dice", "side": "PyTorch", "check": "", "size": "", "verdict": "",
-          "note": "not installed: pip install -e .[peers]"}]
+            ("empty mask", "32", "ok", ""),
+            ("float16", "512", "no", "loss nan"),
+            ("vmap", "32", "error", "RuntimeError: no"),
+        )
+    ] + [
+        {
+            "case": "others: dice",
+            "side": "PyTorch",
+            "check": "",
+            "size": "",
+            "verdict": "",
+            "note": "not installed: pip install -e .[peers]",
+        }
+    ]
     assert report.robustness_table(rows).splitlines()[2:] == [
-        "| theirs: dice, PyTorch | ok | **no** | **error** |"]
+        "| theirs: dice, PyTorch | ok | **no** | **error** |"
+    ]
     assert report.robustness_notes(rows).splitlines() == [
         "- theirs: dice, PyTorch, float16: loss nan",
         "- theirs: dice, PyTorch, vmap: RuntimeError: no",
-        "- others: dice, PyTorch: not installed: pip install -e .[peers]"]
+        "- others: dice, PyTorch: not installed: pip install -e .[peers]",
+    ]

@@ -163,9 +163,16 @@ def test_a_run_leaves_its_rows_before_its_results(tmp_path: Path, monkeypatch):
 
     monkeypatch.setattr(train, "write_json", write_json)
     options = Options(
-        recipe="menet-metric", scale="small", data="scenes", size=32, train_images=8,
-        test_images=4, steps=2, batch=4, out=tmp_path / "run",
-    )  # fmt: skip
+        recipe="menet-metric",
+        scale="small",
+        data="scenes",
+        size=32,
+        train_images=8,
+        test_images=4,
+        steps=2,
+        batch=4,
+        out=tmp_path / "run",
+    )
     train.run(options, train.Shared(), clock(), tmp_path / "results")
     results = tmp_path / "results" / f"{options.name}.json"
     assert there[results]

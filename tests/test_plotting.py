@@ -45,11 +45,13 @@ def rows_of(figure: Figure) -> int:
 
 def one(case: Case, n: int) -> Case:
     """The case with its image n alone."""
-    def cut(x: Any) -> Any:
-        return x[n:n + 1] if isinstance(x, np.ndarray) else x
 
-    return case._replace(args=tuple(map(cut, case.args)),
-                         options={name: cut(x) for name, x in case.options.items()})
+    def cut(x: Any) -> Any:
+        return x[n : n + 1] if isinstance(x, np.ndarray) else x
+
+    return case._replace(
+        args=tuple(map(cut, case.args)), options={name: cut(x) for name, x in case.options.items()}
+    )
 
 
 def flat(case: Case, x: np.ndarray) -> np.ndarray:
@@ -97,9 +99,10 @@ def direct(case: Case) -> np.ndarray:
             costs = np.where(target == r, share * (0.5 * inside - 0.5 * apart), costs)
         return costs
     if case.function == "anchor_softmax_loss":
-        one_by_one = [reference.anchor_softmax_loss(f[None], between[0], np.array([y]))
-                      for f, y in zip(output.reshape(-1, output.shape[-1]), target.ravel(),
-                                      strict=True)]
+        one_by_one = [
+            reference.anchor_softmax_loss(f[None], between[0], np.array([y]))
+            for f, y in zip(output.reshape(-1, output.shape[-1]), target.ravel(), strict=True)
+        ]
         return np.array(one_by_one).reshape(target.shape)
     if case.function == "js_mutual_information_loss":
         share = n / np.where(target, (target & mask).sum(), (~target & mask).sum())
@@ -149,16 +152,25 @@ def test_rows_and_columns(backend: Backend) -> None:
     assert rows_of(explain(loss, probs, target, rows=2)) == 2
     assert figure.get_suptitle() == "seen"
     titles = [axes.get_title() for axes in figure.axes[:5]]
-    assert titles == ["image", "prediction", "target", "$E^w$: error after A and B",
-                      "∂ loss / ∂ output"]
+    assert titles == [
+        "image",
+        "prediction",
+        "target",
+        "$E^w$: error after A and B",
+        "∂ loss / ∂ output",
+    ]
     close(values(figure, 0, 1), backend.numpy(image, True)[1] / 255)
     close(values(figure, 1, 3), backend.numpy(probs, True)[3, ..., 0])
     close(values(figure, 2, 3), backend.numpy(target, True)[3, ..., 0])
     gradient = figure.axes[4].images[0]
     assert gradient.norm.vmin == -gradient.norm.vmax < 0
     assert figure.axes[3].images[0].norm.vmin == 0
-    other = explain(loss, probs, target, prediction=1 - probs[:, 0] if backend.name == "torch"
-                    else 1 - probs[..., 0])
+    other = explain(
+        loss,
+        probs,
+        target,
+        prediction=1 - probs[:, 0] if backend.name == "torch" else 1 - probs[..., 0],
+    )
     close(values(other, 0), 1 - backend.numpy(probs, True)[0, ..., 0])
     close(values(other, 3), values(figure, 4))
 
@@ -178,8 +190,13 @@ def test_ignored_labels_are_blank_and_a_target_needs_no_channel_axis(backend: Ba
     logits, classes = rng.normal(size=(2, 6, 5, 3)), rng.integers(0, 3, (2, 6, 5))
     classes[:, 0] = 255
     for shown, target in ((logits, classes), (logits[..., :1], classes % 2 + 254 * (classes > 9))):
-        figure = explain(backend.functions.weighted_fbeta_loss, backend.array(shown, True),
-                         backend.array(target, False), activation="sigmoid", ignore_index=255)
+        figure = explain(
+            backend.functions.weighted_fbeta_loss,
+            backend.array(shown, True),
+            backend.array(target, False),
+            activation="sigmoid",
+            ignore_index=255,
+        )
         for axes in figure.axes[:4]:
             values = axes.images[0].get_array()
             assert np.ma.getmaskarray(np.ma.masked_invalid(values))[0].all()
@@ -199,8 +216,10 @@ def test_more_channels_are_a_norm_or_one_of_them(backend: Backend) -> None:
     close(values(figure, 0), features[0, ..., 2])
     close(values(figure, 3), slope[..., 2])
     two = backend.array(softmax(features[..., :2]), True)
-    close(values(explain(backend.functions.cas_loss, two, given[1]), 0),
-          backend.numpy(two, True)[0, ..., 1])
+    close(
+        values(explain(backend.functions.cas_loss, two, given[1]), 0),
+        backend.numpy(two, True)[0, ..., 1],
+    )
 
 
 def test_volumes_and_signals(backend: Backend) -> None:
@@ -215,15 +234,26 @@ def test_volumes_and_signals(backend: Backend) -> None:
     assert values(explain(backend.functions.metric_loss, line, labels), 2).shape == (1, 9)
 
 
-@pytest.mark.parametrize("name", ["MetricLoss", "CASLoss", "ClassAgnosticCrossEntropy",
-                                  "WeightedFBetaLoss", "AnchorSoftmaxLoss",
-                                  "JSMutualInformationLoss"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MetricLoss",
+        "CASLoss",
+        "ClassAgnosticCrossEntropy",
+        "WeightedFBetaLoss",
+        "AnchorSoftmaxLoss",
+        "JSMutualInformationLoss",
+    ],
+)
 def test_modules_are_their_functions(name: str) -> None:
     function = {f.replace("_", ""): f for f in LOSSES}[name.lower()]
-    options = {"metric_loss": {"form": "pairwise"}, "cas_loss": {"alpha": 0.2},
-               "class_agnostic_cross_entropy": {"per": "pixel"},
-               "weighted_fbeta_loss": {"normalize_kernel": True, "theta": 3},
-               "js_mutual_information_loss": {"balance": False}}.get(function, {})
+    options = {
+        "metric_loss": {"form": "pairwise"},
+        "cas_loss": {"alpha": 0.2},
+        "class_agnostic_cross_entropy": {"per": "pixel"},
+        "weighted_fbeta_loss": {"normalize_kernel": True, "theta": 3},
+        "js_mutual_information_loss": {"balance": False},
+    }.get(function, {})
     rng = torch.Generator().manual_seed(0)
     output = torch.rand(2, 2, 6, 5, generator=rng)
     target: Any = torch.rand(2, 6, 5, generator=rng) > 0.5
@@ -250,6 +280,7 @@ def test_any_other_function_is_seen_by_its_gradient(backend: Backend) -> None:
     if backend.name == "torch":
         figure = explain(torch.nn.CrossEntropyLoss(), *given)
     else:
+
         def entropy(x: jax.Array, labels: jax.Array) -> jax.Array:
             return -(jax.nn.log_softmax(x) * jax.nn.one_hot(labels, 3)).sum(-1).mean()
 
@@ -262,8 +293,11 @@ def test_any_other_function_is_seen_by_its_gradient(backend: Backend) -> None:
 
 def test_half_precision_and_an_even_picture(backend: Backend) -> None:
     zeros = np.zeros((1, 6, 5, 1))
-    narrow = (torch.zeros(1, 1, 6, 5, dtype=torch.bfloat16) if backend.name == "torch"
-              else jnp.zeros((1, 6, 5, 1), jnp.bfloat16))
+    narrow = (
+        torch.zeros(1, 1, 6, 5, dtype=torch.bfloat16)
+        if backend.name == "torch"
+        else jnp.zeros((1, 6, 5, 1), jnp.bfloat16)
+    )
     figure = explain(backend.functions.weighted_fbeta_loss, narrow, backend.array(zeros, True))
     figure.savefig("/dev/null", format="png")
     assert (values(figure, 2) == 0).all()
@@ -272,21 +306,35 @@ def test_half_precision_and_an_even_picture(backend: Backend) -> None:
 # Errors
 
 
-@pytest.mark.parametrize(("more", "error", "text"), [
-    ({"image": np.zeros((7, 6, 5, 3))}, ValueError, "image must have one entry for each of the 8"),
-    ({"image": np.zeros((8, 6, 5, 2))}, ValueError, "image must have 1 or 3 channels, got 2"),
-    ({"image": np.full((8, 6, 5, 3), 4.0)}, ValueError, "undo its normalisation"),
-    ({"mask": np.ones((2, 6, 5), bool)}, ValueError, "mask must have one entry for each of the 8"),
-    ({"channel": 1}, ValueError, r"channel must be in 0\.\.0, got 1"),
-    ({"rows": 0}, ValueError, "rows must be at least 1"),
-    ({"rows": 1.5}, TypeError, "rows must be an integer"),
-    ({"gamma": 1}, TypeError, "gamma"),
-])
+@pytest.mark.parametrize(
+    ("more", "error", "text"),
+    [
+        (
+            {"image": np.zeros((7, 6, 5, 3))},
+            ValueError,
+            "image must have one entry for each of the 8",
+        ),
+        ({"image": np.zeros((8, 6, 5, 2))}, ValueError, "image must have 1 or 3 channels, got 2"),
+        ({"image": np.full((8, 6, 5, 3), 4.0)}, ValueError, "undo its normalisation"),
+        (
+            {"mask": np.ones((2, 6, 5), bool)},
+            ValueError,
+            "mask must have one entry for each of the 8",
+        ),
+        ({"channel": 1}, ValueError, r"channel must be in 0\.\.0, got 1"),
+        ({"rows": 0}, ValueError, "rows must be at least 1"),
+        ({"rows": 1.5}, TypeError, "rows must be an integer"),
+        ({"gamma": 1}, TypeError, "gamma"),
+    ],
+)
 def test_arguments_that_do_not_fit(
-        backend: Backend, more: dict[str, Any], error: type[Exception], text: str) -> None:
+    backend: Backend, more: dict[str, Any], error: type[Exception], text: str
+) -> None:
     probs, target, _ = arrays(backend)
-    more = {name: backend.array(x, name == "image") if isinstance(x, np.ndarray) else x
-            for name, x in more.items()}
+    more = {
+        name: backend.array(x, name == "image") if isinstance(x, np.ndarray) else x
+        for name, x in more.items()
+    }
     with pytest.raises(error, match=text):
         explain(backend.functions.weighted_fbeta_loss, probs, target, **more)
 
@@ -314,8 +362,9 @@ def test_losses_and_outputs_that_do_not_fit(backend: Backend) -> None:
     with pytest.raises(ValueError, match="target must have as many axes as output"):
         explain(lambda x, y: x.sum(), probs, target[:, 0, 0])
     with pytest.raises(ValueError, match="with 1 to 3 spatial axes"):
-        explain(backend.functions.js_mutual_information_loss, probs[:, 0, 0, 0],
-                probs[:, 0, 0, 0] > 0.5)
+        explain(
+            backend.functions.js_mutual_information_loss, probs[:, 0, 0, 0], probs[:, 0, 0, 0] > 0.5
+        )
     if backend.name == "torch":
         with pytest.raises(TypeError, match="must give a tensor that is computed from the output"):
             explain(lambda x, y: 1.0, probs, target)
@@ -325,32 +374,46 @@ def test_losses_and_outputs_that_do_not_fit(backend: Backend) -> None:
 
 
 def run(program: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-W", "error", "-c", program], text=True,
-                          capture_output=True, check=False, cwd=ROOT)
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        text=True,
+        capture_output=True,
+        check=False,
+        cwd=ROOT,
+    )
 
 
-@pytest.mark.parametrize(("mine", "other", "program"), [
-    ("torch", "jax", "import torch; p = torch.rand(1, 1, 6, 5); y = (p > 0.5).float(); "),
-    ("jax", "torch", "import jax.numpy as np; p = np.ones((1, 6, 5, 1)) / 2; y = 0 * p; "),
-])
+@pytest.mark.parametrize(
+    ("mine", "other", "program"),
+    [
+        ("torch", "jax", "import torch; p = torch.rand(1, 1, 6, 5); y = (p > 0.5).float(); "),
+        ("jax", "torch", "import jax.numpy as np; p = np.ones((1, 6, 5, 1)) / 2; y = 0 * p; "),
+    ],
+)
 def test_neither_pyplot_nor_the_other_framework(mine: str, other: str, program: str) -> None:
-    done = run(f"import sys; from saliency_losses.plotting import explain; "
-               f"assert not {{'torch', 'jax'}} & set(sys.modules); {program}"
-               f"from saliency_losses.{mine} import weighted_fbeta_loss as loss; "
-               "explain(loss, p, y).savefig('/dev/null', format='png'); "
-               f"assert not {{'matplotlib.pyplot', '{other}'}} & set(sys.modules)")
+    done = run(
+        f"import sys; from saliency_losses.plotting import explain; "
+        f"assert not {{'torch', 'jax'}} & set(sys.modules); {program}"
+        f"from saliency_losses.{mine} import weighted_fbeta_loss as loss; "
+        "explain(loss, p, y).savefig('/dev/null', format='png'); "
+        f"assert not {{'matplotlib.pyplot', '{other}'}} & set(sys.modules)"
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_without_matplotlib() -> None:
-    done = run("import sys, saliency_losses, saliency_losses.reference; "
-               "assert 'matplotlib' not in sys.modules; sys.modules['matplotlib'] = None; "
-               "import saliency_losses.plotting")
-    assert 'ImportError: saliency_losses.plotting needs matplotlib: pip install' in done.stderr
+    done = run(
+        "import sys, saliency_losses, saliency_losses.reference; "
+        "assert 'matplotlib' not in sys.modules; sys.modules['matplotlib'] = None; "
+        "import saliency_losses.plotting"
+    )
+    assert "ImportError: saliency_losses.plotting needs matplotlib: pip install" in done.stderr
     assert '"saliency-losses[plot]"' in done.stderr
 
 
 def test_the_example_runs() -> None:
-    done = run("import doctest, sys; from saliency_losses import plotting; "
-               "sys.exit(doctest.testmod(plotting).failed)")
+    done = run(
+        "import doctest, sys; from saliency_losses import plotting; "
+        "sys.exit(doctest.testmod(plotting).failed)"
+    )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -60,30 +60,59 @@ def large(side: int = SIDE) -> dict[str, Case]:
     # Not constant in the foreground, where a Gaussian of unit sum would tie with the error itself.
     probs = np.where(target == 1, np.where(rng.random(target.shape) > 0.3, 0.8, 0.6), 0.1)
     anchors = np.array([[[0.1, 0.8], [0.6, 0.3]]])
-    return {case.name: case for case in [
-        Case("metric", "metric_loss", (signal, labels), {"mask": mask}, (0,)),
-        Case("metric_pairwise", "metric_loss", (textured, labels), {"form": "pairwise"}, (0,)),
-        Case("metric_normalize", "metric_loss", (signal, labels), {"normalize": True}, (0,)),
-        Case("metric_hard", "metric_loss", (signal, labels), {"hard_negatives": True}, (0,)),
-        Case("cas", "cas_loss", (signal, labels), {"mask": mask}, (0,)),
-        Case("cas_uniformer", "cas_loss", (textured, labels), {"alpha": 1.0}, (0,)),
-        Case("cace", "class_agnostic_cross_entropy", (signal, labels), {}, (0,)),
-        Case("cace_pixel", "class_agnostic_cross_entropy", (signal, labels),
-             {"per": "pixel", "mask": mask}, (0,)),
-        Case("weighted_f", "weighted_fbeta_loss", (probs, target), {"mask": mask}, (0,)),
-        Case("weighted_f_empty", "weighted_fbeta_loss", (tenth[..., None], 0 * target), {}, (0,)),
-        Case("weighted_f_normalize", "weighted_fbeta_loss", (probs, target),
-             {"normalize_kernel": True, "error": "absolute"}, (0,)),
-        Case("anchor", "anchor_softmax_loss", (signal, anchors, labels), {"mask": mask}, (0, 1)),
-        Case("region_anchors", "region_anchors",
-             (signal, np.stack([tenth, np.where(labels == 1, 0.9, 0.1)], -1)), {}, (0, 1)),
-        Case("semantic_distance", "semantic_distance", (signal, tenth), {}, (0,)),
-        Case("foreground_vector", "foreground_vector", (signal, tenth), {"threshold": 0.05}, (0,)),
-        Case("js", "js_mutual_information_loss", (tenth, labels == 1), {"mask": mask}, (0,)),
-        Case("js_pooled", "js_mutual_information_loss", (tenth, labels == 1), {"balance": False},
-             (0,)),
-        Case("js_estimate", "js_mutual_information", (tenth, labels == 1), {}, (0,)),
-    ]}
+    return {
+        case.name: case
+        for case in [
+            Case("metric", "metric_loss", (signal, labels), {"mask": mask}, (0,)),
+            Case("metric_pairwise", "metric_loss", (textured, labels), {"form": "pairwise"}, (0,)),
+            Case("metric_normalize", "metric_loss", (signal, labels), {"normalize": True}, (0,)),
+            Case("metric_hard", "metric_loss", (signal, labels), {"hard_negatives": True}, (0,)),
+            Case("cas", "cas_loss", (signal, labels), {"mask": mask}, (0,)),
+            Case("cas_uniformer", "cas_loss", (textured, labels), {"alpha": 1.0}, (0,)),
+            Case("cace", "class_agnostic_cross_entropy", (signal, labels), {}, (0,)),
+            Case(
+                "cace_pixel",
+                "class_agnostic_cross_entropy",
+                (signal, labels),
+                {"per": "pixel", "mask": mask},
+                (0,),
+            ),
+            Case("weighted_f", "weighted_fbeta_loss", (probs, target), {"mask": mask}, (0,)),
+            Case(
+                "weighted_f_empty", "weighted_fbeta_loss", (tenth[..., None], 0 * target), {}, (0,)
+            ),
+            Case(
+                "weighted_f_normalize",
+                "weighted_fbeta_loss",
+                (probs, target),
+                {"normalize_kernel": True, "error": "absolute"},
+                (0,),
+            ),
+            Case(
+                "anchor", "anchor_softmax_loss", (signal, anchors, labels), {"mask": mask}, (0, 1)
+            ),
+            Case(
+                "region_anchors",
+                "region_anchors",
+                (signal, np.stack([tenth, np.where(labels == 1, 0.9, 0.1)], -1)),
+                {},
+                (0, 1),
+            ),
+            Case("semantic_distance", "semantic_distance", (signal, tenth), {}, (0,)),
+            Case(
+                "foreground_vector", "foreground_vector", (signal, tenth), {"threshold": 0.05}, (0,)
+            ),
+            Case("js", "js_mutual_information_loss", (tenth, labels == 1), {"mask": mask}, (0,)),
+            Case(
+                "js_pooled",
+                "js_mutual_information_loss",
+                (tenth, labels == 1),
+                {"balance": False},
+                (0,),
+            ),
+            Case("js_estimate", "js_mutual_information", (tenth, labels == 1), {}, (0,)),
+        ]
+    }
 
 
 LARGE = large(8)  # names only; the arrays are made where they are used
@@ -139,7 +168,8 @@ def scaled(*gradients: Any) -> list[np.ndarray]:
 @pytest.mark.slow
 @large_case
 def test_float32_sums_over_a_million_pixels(
-        backend: Backend, name: str, images: dict[str, Case]) -> None:
+    backend: Backend, name: str, images: dict[str, Case]
+) -> None:
     of, inputs = compiled(backend, images[name].astype(np.float32))
     widened, _ = compiled(backend, images[name])
     # The same inputs, so that the sums alone make a difference.
@@ -147,8 +177,9 @@ def test_float32_sums_over_a_million_pixels(
     got, expected = of(*inputs), widened(*wide)
     assert dtype_of(got) == "float32"
     close(float64(got), float64(expected), "float32")
-    for ours, theirs in zip(gradients(backend, of, inputs), gradients(backend, widened, wide),
-                            strict=True):
+    for ours, theirs in zip(
+        gradients(backend, of, inputs), gradients(backend, widened, wide), strict=True
+    ):
         close(*scaled(ours, theirs), "float32")
 
 
@@ -160,21 +191,37 @@ def test_float32_sums_give_the_known_values(backend: Backend) -> None:
     tenth = np.full((1, side, side, 1), 0.1, np.float32)
     two = np.where(labels[..., None] == 1, np.float32(0.1), np.float32(0.7))
     step = float(np.float32(0.7)) - float(np.float32(0.1))
-    close(backend.call("metric_loss", two, labels), -step**2, "float32")
+    close(backend.call("metric_loss", two, labels), -(step**2), "float32")
     close(backend.call("cas_loss", two, labels), -(step**2), "float32")
     # The uniformer of a constant region is 0 to the square of the mean's rounding.
     assert 0 <= backend.call("cas_loss", two, labels, alpha=1.0) < 1e-10
     close(backend.call("region_anchors", tenth, tenth), [[[0.1]]], "float32")
-    close(backend.call("region_anchors", tenth, np.concatenate([tenth, two], -1)),
-          [[[0.1], [0.1]]], "float32")
+    close(
+        backend.call("region_anchors", tenth, np.concatenate([tenth, two], -1)),
+        [[[0.1], [0.1]]],
+        "float32",
+    )
     close(backend.call("foreground_vector", tenth, tenth[..., 0]), [[0.1]], "float32")
-    close(backend.call("js_mutual_information_loss", tenth[..., 0], labels == 1),
-          np.logaddexp(0, -0.1) + np.logaddexp(0, 0.1), "float32")
-    close(backend.call("anchor_softmax_loss", tenth, np.array([[[0.1], [0.2]]], np.float32),
-                       0 * labels), np.logaddexp(0, -0.1), "float32")
+    close(
+        backend.call("js_mutual_information_loss", tenth[..., 0], labels == 1),
+        np.logaddexp(0, -0.1) + np.logaddexp(0, 0.1),
+        "float32",
+    )
+    close(
+        backend.call(
+            "anchor_softmax_loss", tenth, np.array([[[0.1], [0.2]]], np.float32), 0 * labels
+        ),
+        np.logaddexp(0, -0.1),
+        "float32",
+    )
     close(backend.call("weighted_fbeta_loss", tenth, np.zeros_like(tenth)), 0.1**2, "float32")
-    close(backend.call("class_agnostic_cross_entropy", np.concatenate([tenth, 0 * tenth], -1),
-                       0 * labels), np.logaddexp(0, -0.1), "float32")
+    close(
+        backend.call(
+            "class_agnostic_cross_entropy", np.concatenate([tenth, 0 * tenth], -1), 0 * labels
+        ),
+        np.logaddexp(0, -0.1),
+        "float32",
+    )
 
 
 @pytest.mark.slow
@@ -187,9 +234,11 @@ def test_channels_last_sums_are_as_exact(name: str, images: dict[str, Case]) -> 
     last = [x.to(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs]
     expected = float64(widened(*[x.double() for x in inputs]))
     close(float64(of(*last)), expected, "float32")
-    for ours, theirs in zip(gradients(backend, of, last),
-                            gradients(backend, widened, [x.double() for x in inputs]),
-                            strict=True):
+    for ours, theirs in zip(
+        gradients(backend, of, last),
+        gradients(backend, widened, [x.double() for x in inputs]),
+        strict=True,
+    ):
         close(*scaled(ours, theirs), "float32")
 
 
@@ -197,15 +246,17 @@ def test_channels_last_sums_are_as_exact(name: str, images: dict[str, Case]) -> 
 @large_case
 @pytest.mark.parametrize("dtype", HALVES)
 def test_half_precision_is_computed_in_float32(
-        backend: Backend, name: str, dtype: str, images: dict[str, Case]) -> None:
+    backend: Backend, name: str, dtype: str, images: dict[str, Case]
+) -> None:
     of, inputs = in_dtype(backend, images[name].astype(np.float32), dtype)
     widened = [cast(x, "float32") for x in inputs]
     got, expected = of(*inputs), of(*widened)
     assert dtype_of(got) == "float32"
     assert np.isfinite(float64(got)).all()
     np.testing.assert_array_equal(float64(got), float64(expected))
-    for ours, theirs in zip(gradients(backend, of, inputs), gradients(backend, of, widened),
-                            strict=True):
+    for ours, theirs in zip(
+        gradients(backend, of, inputs), gradients(backend, of, widened), strict=True
+    ):
         assert dtype_of(ours) == dtype
         # Rounded once, at the end.
         np.testing.assert_array_equal(float64(ours), float64(cast(theirs, dtype)))
@@ -219,8 +270,9 @@ def gradient_dtypes(backend: Backend, of: Callable[..., Any], inputs: list[Any])
         return [dtype_of(g) for g in gradients(backend, of, inputs)]
     places = tuple(range(len(inputs)))
     # Traced only, which is enough for dtypes.
-    return [dtype_of(g) for g in jax.eval_shape(
-        jax.grad(lambda *xs: of(*xs).sum(), places), *inputs)]
+    return [
+        dtype_of(g) for g in jax.eval_shape(jax.grad(lambda *xs: of(*xs).sum(), places), *inputs)
+    ]
 
 
 @every
@@ -240,10 +292,19 @@ PAIRS = [case for case in CASES if len(case.wrt) == 2]
 
 
 @pytest.mark.parametrize("case", PAIRS, ids=ids)
-@pytest.mark.parametrize("dtypes", [
-    ("float16", "float64"), ("float64", "bfloat16"), ("float32", "float64"),
-    ("float16", "bfloat16"), ("bfloat16", "float16"), ("float16", "float32"),
-    ("float32", "bfloat16")], ids="-".join)
+@pytest.mark.parametrize(
+    "dtypes",
+    [
+        ("float16", "float64"),
+        ("float64", "bfloat16"),
+        ("float32", "float64"),
+        ("float16", "bfloat16"),
+        ("bfloat16", "float16"),
+        ("float16", "float32"),
+        ("float32", "bfloat16"),
+    ],
+    ids="-".join,
+)
 def test_mixed_dtypes_promote(backend: Backend, case: Case, dtypes: tuple[str, str]) -> None:
     of, inputs = compiled(backend, case)
     mixed = [cast(x, dtype) for x, dtype in zip(inputs, dtypes, strict=True)]
@@ -255,13 +316,22 @@ def test_mixed_dtypes_promote(backend: Backend, case: Case, dtypes: tuple[str, s
 
 
 @pytest.mark.parametrize("function", ["weighted_fbeta_loss", "weighted_fbeta_score"])
-@pytest.mark.parametrize("dtypes", [
-    ("float32", "float64", None), ("float64", "float32", None), ("float16", "float64", None),
-    ("float16", "bfloat16", None), ("float32", "float32", "float64"),
-    ("float16", "float16", "float64"), ("float64", "float32", "float32"),
-    ("float32", "int64", "float16")])
+@pytest.mark.parametrize(
+    "dtypes",
+    [
+        ("float32", "float64", None),
+        ("float64", "float32", None),
+        ("float16", "float64", None),
+        ("float16", "bfloat16", None),
+        ("float32", "float32", "float64"),
+        ("float16", "float16", "float64"),
+        ("float64", "float32", "float32"),
+        ("float32", "int64", "float16"),
+    ],
+)
 def test_probs_target_and_distance_weights_promote(
-        backend: Backend, function: str, dtypes: tuple[str, str, str | None]) -> None:
+    backend: Backend, function: str, dtypes: tuple[str, str, str | None]
+) -> None:
     rng = np.random.default_rng(3)
     probs = backend.array(rng.random((2, 7, 6, 1)), True)
     target = backend.array((rng.random((2, 7, 6, 1)) > 0.5) * 1.0, True)
@@ -276,13 +346,23 @@ def test_probs_target_and_distance_weights_promote(
     got = call(probs, target, **options)
     assert dtype_of(got) == expected
     np.testing.assert_array_equal(
-        float64(got), float64(call(cast(probs, expected), cast(target, expected), **wide)))
+        float64(got), float64(call(cast(probs, expected), cast(target, expected), **wide))
+    )
 
 
-@pytest.mark.parametrize(("dtype", "expected"), [
-    ("bool", "float32"), ("uint8", "float32"), ("int32", "float32"), ("int64", "float32"),
-    ("float16", "float32"), ("bfloat16", "float32"), ("float32", "float32"),
-    ("float64", "float64")])
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        ("bool", "float32"),
+        ("uint8", "float32"),
+        ("int32", "float32"),
+        ("int64", "float32"),
+        ("float16", "float32"),
+        ("bfloat16", "float32"),
+        ("float32", "float32"),
+        ("float64", "float64"),
+    ],
+)
 def test_the_dtype_of_distance_weights(backend: Backend, dtype: str, expected: str) -> None:
     target = np.zeros((1, 6, 7, 1))
     target[:, 2, 3] = 1
@@ -296,17 +376,26 @@ def test_the_dtype_of_distance_weights(backend: Backend, dtype: str, expected: s
 
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int32", "int64"])
-@pytest.mark.parametrize(("function", "features"), [
-    ("semantic_distance", "float64"), ("semantic_distance", "float16"),
-    ("foreground_vector", "float64"), ("foreground_vector", "bfloat16"),
-    ("region_anchors", "float64"), ("region_anchors", "float32")])
+@pytest.mark.parametrize(
+    ("function", "features"),
+    [
+        ("semantic_distance", "float64"),
+        ("semantic_distance", "float16"),
+        ("foreground_vector", "float64"),
+        ("foreground_vector", "bfloat16"),
+        ("region_anchors", "float64"),
+        ("region_anchors", "float32"),
+    ],
+)
 def test_whole_number_weights_take_the_dtype_of_the_features(
-        backend: Backend, function: str, features: str, dtype: str) -> None:
+    backend: Backend, function: str, features: str, dtype: str
+) -> None:
     rng = np.random.default_rng(4)
     x = cast(backend.array(rng.standard_normal((2, 5, 6, 3)), True), features)
     channels = CHANNELS[function][0][1]
-    hard = backend.array((rng.random((2, 5, 6, 2) if channels else (2, 5, 6)) > 0.5) * 1.0,
-                         channels)
+    hard = backend.array(
+        (rng.random((2, 5, 6, 2) if channels else (2, 5, 6)) > 0.5) * 1.0, channels
+    )
     call = getattr(backend.functions, function)
     got = call(x, cast(hard, dtype))
     assert dtype_of(got) == result_dtype(features)
@@ -314,11 +403,25 @@ def test_whole_number_weights_take_the_dtype_of_the_features(
 
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int16", "int32"])
-@pytest.mark.parametrize("case", [c for c in CASES if c.name in (
-    "metric", "metric_hard", "cas_average", "cace", "anchor", "weighted_f", "weighted_f_several")],
-    ids=ids)
-def test_labels_of_any_whole_dtype_are_the_same(
-        backend: Backend, case: Case, dtype: str) -> None:
+@pytest.mark.parametrize(
+    "case",
+    [
+        c
+        for c in CASES
+        if c.name
+        in (
+            "metric",
+            "metric_hard",
+            "cas_average",
+            "cace",
+            "anchor",
+            "weighted_f",
+            "weighted_f_several",
+        )
+    ],
+    ids=ids,
+)
+def test_labels_of_any_whole_dtype_are_the_same(backend: Backend, case: Case, dtype: str) -> None:
     place = len(case.args) - 1
     labels = np.minimum(case.args[place], 1) if dtype == "bool" else case.args[place]
     others = [case._replace(args=(*case.args[:place], labels.astype(d))) for d in (dtype, "int64")]
@@ -329,18 +432,28 @@ def test_labels_of_any_whole_dtype_are_the_same(
 
 
 @pytest.mark.parametrize("offset", [1e4, -1e6])
-@pytest.mark.parametrize("options", [
-    {}, {"form": "pairwise"}, {"hard_negatives": True}, {"stop_gradient": True}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"form": "pairwise"}, {"hard_negatives": True}, {"stop_gradient": True}],
+    ids=str,
+)
 def test_the_metric_loss_keeps_its_digits_at_any_offset(
-        backend: Backend, offset: float, options: dict[str, Any]) -> None:
+    backend: Backend, offset: float, options: dict[str, Any]
+) -> None:
     rng = np.random.default_rng(5)
     features = (offset + rng.standard_normal((2, 16, 16, 4))).astype(np.float32)
     labels = rng.integers(0, 2, (2, 16, 16))
     wide = features.astype(np.float64)
-    close(backend.call("metric_loss", features, labels, **options),
-          backend.call("metric_loss", wide, labels, **options), "float32")
-    close(backend.gradient("metric_loss", features, labels, **options) * labels.size,
-          backend.gradient("metric_loss", wide, labels, **options) * labels.size, "float32")
+    close(
+        backend.call("metric_loss", features, labels, **options),
+        backend.call("metric_loss", wide, labels, **options),
+        "float32",
+    )
+    close(
+        backend.gradient("metric_loss", features, labels, **options) * labels.size,
+        backend.gradient("metric_loss", wide, labels, **options) * labels.size,
+        "float32",
+    )
 
 
 @pytest.mark.parametrize("offset", [1e4, -1e6])
@@ -351,19 +464,39 @@ def test_distances_keep_their_digits_at_any_offset(backend: Backend, offset: flo
     weights = rng.random((2, 16, 16)).astype(np.float32)
     labels = rng.integers(0, 3, (2, 16, 16))
     wide = [x.astype(np.float64) for x in (features, anchors, weights)]
-    close(backend.call("semantic_distance", features, weights),
-          backend.call("semantic_distance", wide[0], wide[2]), "float32")
-    close(backend.call("anchor_softmax_loss", features, anchors, labels),
-          backend.call("anchor_softmax_loss", *wide[:2], labels), "float32")
-    close(backend.call("anchor_probabilities", features, anchors),
-          backend.call("anchor_probabilities", *wide[:2]), "float32")
-    close(*(backend.gradient("anchor_softmax_loss", *xs, labels, wrt=1)
-            for xs in ((features, anchors), wide[:2])), "float32")
+    close(
+        backend.call("semantic_distance", features, weights),
+        backend.call("semantic_distance", wide[0], wide[2]),
+        "float32",
+    )
+    close(
+        backend.call("anchor_softmax_loss", features, anchors, labels),
+        backend.call("anchor_softmax_loss", *wide[:2], labels),
+        "float32",
+    )
+    close(
+        backend.call("anchor_probabilities", features, anchors),
+        backend.call("anchor_probabilities", *wide[:2]),
+        "float32",
+    )
+    close(
+        *(
+            backend.gradient("anchor_softmax_loss", *xs, labels, wrt=1)
+            for xs in ((features, anchors), wide[:2])
+        ),
+        "float32",
+    )
     # A mean is as exact as its own size allows.
-    close(backend.call("foreground_vector", features, weights),
-          backend.call("foreground_vector", wide[0], wide[2]), "float32")
-    close(backend.call("region_anchors", features, weights[..., None]),
-          backend.call("region_anchors", wide[0], wide[2][..., None]), "float32")
+    close(
+        backend.call("foreground_vector", features, weights),
+        backend.call("foreground_vector", wide[0], wide[2]),
+        "float32",
+    )
+    close(
+        backend.call("region_anchors", features, weights[..., None]),
+        backend.call("region_anchors", wide[0], wide[2][..., None]),
+        "float32",
+    )
 
 
 def test_cas_keeps_its_digits_where_regions_nearly_agree(backend: Backend) -> None:
@@ -371,8 +504,10 @@ def test_cas_keeps_its_digits_where_regions_nearly_agree(backend: Backend) -> No
     probs = (0.5 + 1e-3 * rng.standard_normal((2, 32, 32, 3))).astype(np.float32)
     labels = rng.integers(0, 3, (2, 32, 32))
     for alpha in (0.0, 1.0):
-        got, expected = (backend.call("cas_loss", x, labels, num_regions=3, alpha=alpha)
-                         for x in (probs, probs.astype(np.float64)))
+        got, expected = (
+            backend.call("cas_loss", x, labels, num_regions=3, alpha=alpha)
+            for x in (probs, probs.astype(np.float64))
+        )
         # Relative to the loss itself, which is of the order of 1e-6.
         assert abs(got - expected) < 1e-3 * abs(expected)
 
@@ -418,19 +553,24 @@ def test_small_losses_are_not_rounded_to_nothing(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize("options", [
-    {}, {"normalize_kernel": True}, {"distance": "euclidean", "error": "absolute"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"normalize_kernel": True}, {"distance": "euclidean", "error": "absolute"}],
+    ids=str,
+)
 def test_perfect_and_worst_maps(backend: Backend, dtype: str, options: dict[str, Any]) -> None:
     target = np.zeros((2, 12, 12, 1), dtype)
     target[:, 3:9, 4:10] = 1
     worst = 1 - target
     for probs, low, high in ((target, 0, 0), (worst, 1 if not options else 0.7, 1)):
-        of, inputs = compiled(backend, Case(
-            "", "weighted_fbeta_loss", (probs, target), options, (0,)))
+        of, inputs = compiled(
+            backend, Case("", "weighted_fbeta_loss", (probs, target), options, (0,))
+        )
         assert low <= of(*inputs) <= high
         assert np.isfinite(float64(gradients(backend, of, inputs)[0])).all()
-    of, inputs = compiled(backend, Case(
-        "", "weighted_fbeta_score", (target, target), options, (0,)))
+    of, inputs = compiled(
+        backend, Case("", "weighted_fbeta_score", (target, target), options, (0,))
+    )
     assert of(*inputs) == 1
     labels = target[..., 0] == 1
     one_hot = np.concatenate([target, 1 - target], -1)
@@ -467,10 +607,16 @@ def test_the_scale_of_weights_changes_nothing(backend: Backend, weights: float) 
     features = rng.standard_normal((1, 6, 5, 2)).astype(np.float32)
     hard = (rng.random((1, 6, 5)) > 0.5).astype(np.float32)
     scaled = hard * np.float32(weights)
-    close(backend.call("region_anchors", features, scaled[..., None]),
-          backend.call("region_anchors", features, hard[..., None]), "float32")
-    close(backend.call("semantic_distance", features, scaled),
-          backend.call("semantic_distance", features, hard), "float32")
+    close(
+        backend.call("region_anchors", features, scaled[..., None]),
+        backend.call("region_anchors", features, hard[..., None]),
+        "float32",
+    )
+    close(
+        backend.call("semantic_distance", features, scaled),
+        backend.call("semantic_distance", features, hard),
+        "float32",
+    )
 
 
 def test_bfloat16_of_jax_is_a_float(backend: Backend) -> None:

@@ -49,10 +49,13 @@ def ended(
     if options.plan.backbone is not None:
         torch.manual_seed(0)
         save_file(
-            {name: tensor.half() for name, tensor in mobilenet_v2((18,)).state_dict().items()
-             if tensor.is_floating_point()},
+            {
+                name: tensor.half()
+                for name, tensor in mobilenet_v2((18,)).state_dict().items()
+                if tensor.is_floating_point()
+            },
             "data/mobilenet_v2.fp16.safetensors",
-        )  # fmt: skip
+        )
     folder.mkdir(parents=True)
     about = {**options.as_json(), "inverted": inverted}
     write_arrays(folder / "weights.safetensors", new_trainer(options).weights(), about)
@@ -60,8 +63,13 @@ def ended(
         {"mae": 0.1, "max_f": 0.8, "f": 0.75, "weighted_f": value} for value in (0.99, weighted_f)
     )
     measures = {"ecssd": {"prior": prior, "map": main, "semantic distance": prior}}
-    report = {**options.as_json(), "commit": "0123456789abcdef", "weights_sha256": "aa",
-              "images": {"train": 9}, "measures": measures}  # fmt: skip
+    report = {
+        **options.as_json(),
+        "commit": "0123456789abcdef",
+        "weights_sha256": "aa",
+        "images": {"train": 9},
+        "measures": measures,
+    }
     write_json(folder / "run.json", report)
     write_json(train.RESULTS / f"{options.name}.json", report)
     return folder
@@ -244,9 +252,10 @@ def test_a_mask_shows_what_the_loss_sees(place, monkeypatch, recipe):
     explained = predict.explain
     figures = []
     monkeypatch.setattr(
-        predict, "explain", lambda *args, **more: figures.append(explained(*args, **more)) or
-        figures[-1],
-    )  # fmt: skip
+        predict,
+        "explain",
+        lambda *args, **more: figures.append(explained(*args, **more)) or figures[-1],
+    )
     for mask in (place / "masks", place / "masks" / "one.png"):
         assert predict.predict(Predict((file,), model=run, mask=mask)) == []
     names = {path.name for path in Path("predictions").iterdir()}

@@ -16,8 +16,10 @@ from tests.strategies import exact
 from tests.test_identities import smoothed
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
-needs = {name: pytest.mark.skipif(not (DATA / f"{name}.zip").exists(), reason=f"no {name}.zip")
-         for name in ("ecssd", "ecssd_baselines", "pascal_s", "bsds500")}
+needs = {
+    name: pytest.mark.skipif(not (DATA / f"{name}.zip").exists(), reason=f"no {name}.zip")
+    for name in ("ecssd", "ecssd_baselines", "pascal_s", "bsds500")
+}
 STEMS = ("0001", "0123", "0456", "0789", "1000")
 
 
@@ -29,8 +31,10 @@ def image(archive: str, name: str) -> Image.Image:
 @cache
 def mask_and_map(stem: str, side: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """A mask of ECSSD and DRFI's saliency map, `(1, H, W, 1)`, resized to `side` if given."""
-    mask, saliency = image("ecssd", f"masks/{stem}.png"), image("ecssd_baselines",
-                                                                f"DRFI/{stem}.webp").convert("L")
+    mask, saliency = (
+        image("ecssd", f"masks/{stem}.png"),
+        image("ecssd_baselines", f"DRFI/{stem}.webp").convert("L"),
+    )
     size = mask.size if side is None else (side, side)
     y = np.asarray(mask.convert("L").resize(size, Image.Resampling.NEAREST)) > 127
     p = np.asarray(saliency.resize(size, Image.Resampling.BILINEAR)) / 255
@@ -40,18 +44,28 @@ def mask_and_map(stem: str, side: int | None = None) -> tuple[np.ndarray, np.nda
 
 @needs["ecssd"]
 @needs["ecssd_baselines"]
-@pytest.mark.parametrize("options", [
-    {}, {"normalize_kernel": True}, {"error": "absolute", "distance": "euclidean"},
-    {"normalize_kernel": True, "distance": "euclidean", "theta": 5, "beta": 0.5}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"normalize_kernel": True},
+        {"error": "absolute", "distance": "euclidean"},
+        {"normalize_kernel": True, "distance": "euclidean", "theta": 5, "beta": 0.5},
+    ],
+)
 def test_weighted_fbeta_of_real_maps_is_the_reference(
-        backend: Backend, options: dict[str, object]) -> None:
+    backend: Backend, options: dict[str, object]
+) -> None:
     pairs = [mask_and_map(stem, 48) for stem in STEMS]
     y, p = (np.concatenate(own) for own in zip(*pairs, strict=True))
     for dtype in draw.DTYPES:
         args = p.astype(dtype), y
         for function in ("weighted_fbeta_loss", "weighted_fbeta_score"):
-            close(backend.call(function, *args, **options, reduction="none"),
-                  exact(function, *args, **options), dtype)
+            close(
+                backend.call(function, *args, **options, reduction="none"),
+                exact(function, *args, **options),
+                dtype,
+            )
 
 
 @needs["ecssd"]
@@ -68,13 +82,16 @@ def test_euclidean_weights_at_full_size_are_scipys_distance(backend: Backend, st
     y = np.asarray(image("ecssd", f"masks/{stem}.png"))
     expected = 2 - np.exp(np.log(0.5) / 5 * ndimage.distance_transform_edt(~y))
     for dtype in draw.DTYPES:
-        got = backend.call("distance_weights", y[None, ..., None].astype(dtype),
-                           distance="euclidean")[0, ..., 0]
+        got = backend.call(
+            "distance_weights", y[None, ..., None].astype(dtype), distance="euclidean"
+        )[0, ..., 0]
         close(got, expected, dtype)
     window = backend.call("distance_weights", y[None, ..., None].astype(float))[0, ..., 0]
     squared = ndimage.distance_transform_edt(~y) ** 2
-    close(window, np.where(y, 1, np.where(squared.round() <= 25, 2 - np.exp(
-        np.log(0.5) / 5 * squared), 2)))
+    close(
+        window,
+        np.where(y, 1, np.where(squared.round() <= 25, 2 - np.exp(np.log(0.5) / 5 * squared), 2)),
+    )
 
 
 @needs["ecssd"]
@@ -93,8 +110,17 @@ def test_the_printed_kernel_acts_on_few_real_pixels_and_the_unit_kernel_on_many(
 @needs["pascal_s"]
 def test_empty_real_masks_give_finite_losses(backend: Backend) -> None:
     # See the data's README: no pixel of these reaches 128.
-    y = np.stack([np.asarray(image("pascal_s", f"masks/{stem}.png").convert("L").resize(
-        (64, 48), Image.Resampling.NEAREST)) > 127 for stem in (359, 408, 424, 460, 622)])
+    y = np.stack(
+        [
+            np.asarray(
+                image("pascal_s", f"masks/{stem}.png")
+                .convert("L")
+                .resize((64, 48), Image.Resampling.NEAREST)
+            )
+            > 127
+            for stem in (359, 408, 424, 460, 622)
+        ]
+    )
     assert not y.any()
     rng = np.random.default_rng(0)
     p = rng.random((*y.shape, 1))
@@ -107,11 +133,12 @@ def test_empty_real_masks_give_finite_losses(backend: Backend) -> None:
     assert (backend.call("metric_loss", features, y, reduction="none") == 0).all()
     assert (backend.gradient("metric_loss", features, y) == 0).all()
     probs = draw.softmax(features)
-    close(backend.call("cas_loss", probs, y, reduction="none"),
-          0.5 * probs.var((1, 2)).sum(-1))
-    for function, args in (("class_agnostic_cross_entropy", (features[..., :2], y)),
-                           ("anchor_softmax_loss", (features, rng.normal(size=(5, 2, 3)), y)),
-                           ("js_mutual_information_loss", (features[..., 0], y))):
+    close(backend.call("cas_loss", probs, y, reduction="none"), 0.5 * probs.var((1, 2)).sum(-1))
+    for function, args in (
+        ("class_agnostic_cross_entropy", (features[..., :2], y)),
+        ("anchor_softmax_loss", (features, rng.normal(size=(5, 2, 3)), y)),
+        ("js_mutual_information_loss", (features[..., 0], y)),
+    ):
         assert np.isfinite(backend.call(function, *args)), function
         assert np.isfinite(backend.gradient(function, *args)).all(), function
 
@@ -119,8 +146,9 @@ def test_empty_real_masks_give_finite_losses(backend: Backend) -> None:
 @needs["bsds500"]
 @pytest.mark.parametrize("averaged", [False, True])
 def test_cas_loss_of_many_human_regions_is_the_reference(backend: Backend, averaged: bool) -> None:
-    labels = np.stack([np.asarray(image("bsds500", f"segmentations/2092_{i}.png"))
-                       for i in range(2)])[:, :, :160]
+    labels = np.stack(
+        [np.asarray(image("bsds500", f"segmentations/2092_{i}.png")) for i in range(2)]
+    )[:, :, :160]
     regions = [len(np.unique(own)) for own in labels]
     assert max(regions) > 8
     rng = np.random.default_rng(0)

@@ -440,7 +440,8 @@ class TestWeightedFbeta:
         target, probs = row(1, 1, 0, 0), row(0.5, 1, 0, 0.5)
         for heavy in (1, 7):
             score = ref.weighted_fbeta_score(
-                probs, target, theta=2, distance_weights=row(heavy, heavy, heavy, 1))
+                probs, target, theta=2, distance_weights=row(heavy, heavy, heavy, 1)
+            )
             tp, fn, fp = 2 - G / 2, G / 2, 0.5
             assert score == close(2 * tp / (2 * tp + fn + fp), rel=1e-14)
 
@@ -454,7 +455,8 @@ class TestWeightedFbeta:
         score = ref.weighted_fbeta_score(probs, target, theta=2)
         assert score == close(2 * tp / (2 * tp + fn + fp), rel=1e-12)
         assert ref.weighted_fbeta_score(probs, target, theta=2) == close(
-            ref.exact_weighted_fbeta_score(probs, target, theta=2), rel=1e-3)
+            ref.exact_weighted_fbeta_score(probs, target, theta=2), rel=1e-3
+        )
 
     def test_soft_target_without_foreground(self) -> None:
         # No y above ½: every false alarm weighs 2; but Σ y = 0.6 is there to be found.
@@ -464,8 +466,7 @@ class TestWeightedFbeta:
     def test_soft_target_of_dice(self) -> None:
         # A and B off: 2 Σ min(p, y) / (Σ p + Σ y). With θ = 1 the kernel's middle is above 1.
         probs, target = row(0.5, 0.9, 0, 0.3), row(0.7, 0.2, 0, 1)
-        score = ref.weighted_fbeta_score(
-            probs, target, theta=1, distance_weights=np.ones((1, 4)))
+        score = ref.weighted_fbeta_score(probs, target, theta=1, distance_weights=np.ones((1, 4)))
         shared = 0.5 + 0.2 + 0.3
         assert score == close(2 * shared / (probs.sum() + target.sum()), rel=1e-12)
 

@@ -178,10 +178,17 @@ def test_the_weights_file_is_the_network_that_was_measured(backend, tmp_path: Pa
     )
 
 
-@pytest.mark.parametrize(("backend", "wrong", "inverted", "correlation"), [
-    ("torch", 0.0, False, 1.0), ("torch", 1.0, True, 1.0), ("torch", 0.1, False, 0.8),
-    ("torch", 0.45, False, 0.1), ("torch", 0.55, True, 0.1), ("jax", 0.55, True, 0.1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("backend", "wrong", "inverted", "correlation"),
+    [
+        ("torch", 0.0, False, 1.0),
+        ("torch", 1.0, True, 1.0),
+        ("torch", 0.1, False, 0.8),
+        ("torch", 0.45, False, 0.1),
+        ("torch", 0.55, True, 0.1),
+        ("jax", 0.55, True, 0.1),
+    ],
+)
 def test_maps_that_do_not_show_the_masks_get_a_note(
     backend, wrong, inverted, correlation, tmp_path: Path, monkeypatch
 ):
@@ -352,9 +359,16 @@ def with_backbone(tmp_path: Path, **changes: object) -> Options:
         save_file(backbone.state_dict(), file)
     chosen = {"recipe": "deeplab-cas-swapped"} | changes
     return Options(
-        scale="small", data="scenes", size=32, steps=4, batch=4, train_images=8,
-        learning_rate=1e-3, archives=tmp_path, **chosen,
-    )  # fmt: skip
+        scale="small",
+        data="scenes",
+        size=32,
+        steps=4,
+        batch=4,
+        train_images=8,
+        learning_rate=1e-3,
+        archives=tmp_path,
+        **chosen,
+    )
 
 
 @pytest.fixture
@@ -450,9 +464,14 @@ def test_batch_normalisation_is_not_split_on_cpus(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("recipe", "rate"), [
-    ("deeplab-cas-swapped", 0.0), ("deeplab-cas-swapped", 0.1), ("anchors", 0.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("recipe", "rate"),
+    [
+        ("deeplab-cas-swapped", 0.0),
+        ("deeplab-cas-swapped", 0.1),
+        ("anchors", 0.0),
+    ],
+)
 def test_two_processes_train_as_one_does(recipe, rate, tmp_path: Path):
     """torchrun with gloo: the same losses and weights; one process writes, and alone can load."""
     program = tmp_path / "both.py"
@@ -530,9 +549,12 @@ def test_compare_sees_a_single_bit():
 def command(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "reference_models.train", *map(str, words)],
-        capture_output=True, text=True, cwd=ROOT, timeout=300,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.slow

@@ -60,17 +60,30 @@ def of_another_network(file: Path) -> None:
     write_arrays(file, {"x": np.zeros(3)}, {})
 
 
-DAMAGES = (flip_a_byte, cut, replace_by_text, without_moments, without_one_moment,
-           with_a_flat_moment, of_another_network)  # fmt: skip
+DAMAGES = (
+    flip_a_byte,
+    cut,
+    replace_by_text,
+    without_moments,
+    without_one_moment,
+    with_a_flat_moment,
+    of_another_network,
+)
 
 
 @pytest.fixture(scope="module", params=["torch", "jax"])
 def stopped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Options:
     """A run that was stopped after two of its four steps."""
     options = Options(
-        recipe="scenes-cas", backend=request.param, size=16, steps=4, batch=4, train_images=8,
-        test_images=4, out=tmp_path_factory.mktemp(request.param) / "run",
-    )  # fmt: skip
+        recipe="scenes-cas",
+        backend=request.param,
+        size=16,
+        steps=4,
+        batch=4,
+        train_images=8,
+        test_images=4,
+        out=tmp_path_factory.mktemp(request.param) / "run",
+    )
     calls = iter(range(2))
 
     def check() -> None:
@@ -109,8 +122,12 @@ def test_a_damaged_record_of_options_is_named(stopped: Options):
 
 def test_weights_that_do_not_say_what_they_are(tmp_path: Path):
     file = tmp_path / "weights.safetensors"
-    good = {"recipe": "scenes-cas", "backend": "torch", "scale": "small",
-            "schedule": {"backbone": None, "size": 64}}  # fmt: skip
+    good = {
+        "recipe": "scenes-cas",
+        "backend": "torch",
+        "scale": "small",
+        "schedule": {"backbone": None, "size": 64},
+    }
     for about, match in (
         ({}, "does not say what it is"),
         (good | {"backend": "tf"}, "backend 'tf', not of"),
@@ -158,9 +175,21 @@ def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypa
 
 def train_command(folder: Path, *more: str) -> list[str]:
     return [
-        sys.executable, "-m", "reference_models.train", "--size", "16", "--train-images", "8",
-        "--test-images", "4", "--batch", "4", "--out", str(folder), *more,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "reference_models.train",
+        "--size",
+        "16",
+        "--train-images",
+        "8",
+        "--test-images",
+        "4",
+        "--batch",
+        "4",
+        "--out",
+        str(folder),
+        *more,
+    ]
 
 
 def environment() -> dict[str, str]:
@@ -171,9 +200,13 @@ def environment() -> dict[str, str]:
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_the_exit_status_says_what_stopped_a_run(tmp_path: Path, name: str):
     child = subprocess.Popen(
-        train_command(tmp_path / "run", "--steps", "100000"), cwd=ROOT, env=environment(),
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        train_command(tmp_path / "run", "--steps", "100000"),
+        cwd=ROOT,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     while not (tmp_path / "run/options.json").exists():
         time.sleep(0.01)
     child.send_signal(getattr(signal, name))
@@ -184,9 +217,12 @@ def test_the_exit_status_says_what_stopped_a_run(tmp_path: Path, name: str):
 
 def test_minutes_that_are_over_have_a_status_of_their_own(tmp_path: Path):
     done = subprocess.run(
-        train_command(tmp_path / "run", "--minutes", "0"), cwd=ROOT, env=environment(),
-        text=True, capture_output=True,
-    )  # fmt: skip
+        train_command(tmp_path / "run", "--minutes", "0"),
+        cwd=ROOT,
+        env=environment(),
+        text=True,
+        capture_output=True,
+    )
     assert done.returncode == 75, done.stderr
     assert "stopped; the same command goes on" in done.stdout
 
@@ -223,9 +259,14 @@ def measuring(folder: Path, when: str) -> subprocess.Popen:
     file = folder / "measuring.py"
     file.write_text(MEASURING)
     child = subprocess.Popen(
-        [sys.executable, str(file), when], cwd=ROOT, env=environment() | {"PYTHONPATH": str(ROOT)},
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, str(file), when],
+        cwd=ROOT,
+        env=environment() | {"PYTHONPATH": str(ROOT)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
     assert child.stdout.readline() == "begun\n"
     return child
 
@@ -278,4 +319,3 @@ def alive(process: int) -> bool:
         return False
     stat = Path(f"/proc/{process}/stat")
     return not (stat.is_file() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
-

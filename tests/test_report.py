@@ -35,28 +35,52 @@ def made(recipe: str, scale: str = "small", seed: int = 0, device: str = "cpu: X
         names = ("covering", "rand", "variation_of_information", "regions")
         maps = ("regions",)
     else:
-        names = ("mae", "f", "max_f", "weighted_f", "s", "e", "auroc",
-                 "weighted_f_exact", "weighted_f_loss")  # fmt: skip
+        names = (
+            "mae",
+            "f",
+            "max_f",
+            "weighted_f",
+            "s",
+            "e",
+            "auroc",
+            "weighted_f_exact",
+            "weighted_f_loss",
+        )
         main = MAIN.get(chosen.system, "map")
-        maps = {"menet": (main, "semantic distance"), "metric-head": (main, "semantic distance"),
-                "relations": ("prior", "prior, cut at 1/2", "merged", "refined"),
-                "anchors": ("prior", "prior, cut at 1/2", "T = 5", "T = 1"),
-                }.get(chosen.system, (main,))  # fmt: skip
+        maps = {
+            "menet": (main, "semantic distance"),
+            "metric-head": (main, "semantic distance"),
+            "relations": ("prior", "prior, cut at 1/2", "merged", "refined"),
+            "anchors": ("prior", "prior, cut at 1/2", "T = 5", "T = 1"),
+        }.get(chosen.system, (main,))
         if recipe == "anchors-ce":
             maps = ("map",)
-    tests = [f"{test}{end}" for test in chosen.tests for end in (
-        [f", {p}" for p in chosen.test_priors.get(test, ())]
-        or ["", *(f", {c}" for c in chosen.corruptions)]
-    )]  # fmt: skip
+    tests = [
+        f"{test}{end}"
+        for test in chosen.tests
+        for end in (
+            [f", {p}" for p in chosen.test_priors.get(test, ())]
+            or ["", *(f", {c}" for c in chosen.corruptions)]
+        )
+    ]
     given = {name: values.get(name, 0.5) for name in names}
     return {
-        "recipe": recipe, "backend": "torch", "scale": scale, "seed": seed, "device": device,
-        "schedule": {"steps": 30, "size": 224}, "images": {"train": 9, "ecssd": 3},
-        "notes": ["a note"], "versions": {"torch": "2"}, "commit": "0123456789abcdef-dirty",
-        "weights_sha256": "aa", "date": "2026-11-20",
-        "seconds": {"data": 1.0, "training": 50.0, "evaluation": 9.0}, "loss_curve": [2.0, 1.0],
+        "recipe": recipe,
+        "backend": "torch",
+        "scale": scale,
+        "seed": seed,
+        "device": device,
+        "schedule": {"steps": 30, "size": 224},
+        "images": {"train": 9, "ecssd": 3},
+        "notes": ["a note"],
+        "versions": {"torch": "2"},
+        "commit": "0123456789abcdef-dirty",
+        "weights_sha256": "aa",
+        "date": "2026-11-20",
+        "seconds": {"data": 1.0, "training": 50.0, "evaluation": 9.0},
+        "loss_curve": [2.0, 1.0],
         "measures": {test: {name: dict(given) for name in maps} for test in tests},
-    }  # fmt: skip
+    }
 
 
 def write(folder: Path, *results: dict) -> Path:
@@ -93,10 +117,12 @@ def leave_rows(folder: Path, result: dict, images: int = 60, noise: float = 0.02
         every = {name: hard + noise * rng.normal(size=images) for name in means}
         centred = {name: means[name] + value - value.mean() for name, value in every.items()}
         return [
-            {name: np.full(256, values[i]) if name in ("max_f", "e") else values[i]
-             for name, values in centred.items()}
+            {
+                name: np.full(256, values[i]) if name in ("max_f", "e") else values[i]
+                for name, values in centred.items()
+            }
             for i in range(images)
-        ]  # fmt: skip
+        ]
 
     each = {
         test: Each(stems, tuple(next(iter(maps.values()))), {m: rows(v) for m, v in maps.items()})
@@ -129,8 +155,12 @@ def test_a_second_time_gives_the_same_files_and_check_sees_any_change(tmp_path):
     report.report(folder, tmp_path)
     files = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.suffix in (".md", ".png")}
     assert {p.name for p in files} == {
-        "results.md", "RUNS.md", "results-effects.png", "results-noise.png", "results-losses.png"
-    }  # fmt: skip
+        "results.md",
+        "RUNS.md",
+        "results-effects.png",
+        "results-noise.png",
+        "results-losses.png",
+    }
     assert report.report(folder, tmp_path) == []
     assert {p: p.read_bytes() for p in files} == files
     # What is drawn tells a picture of old results, though its bytes are not compared.
@@ -165,9 +195,11 @@ def test_every_recipe_on_real_data_stands_in_a_table():
 
 def test_differences_are_paired_by_seed_and_paper_stands_beside():
     found = results(
-        made("zoomout-af", "medium", 0, f=0.8), made("zoomout-af", "medium", 1, f=0.9),
-        made("zoomout-ce", "medium", 1, f=0.7), made("zoomout-ce", "medium", 2, f=0.1),
-    )  # fmt: skip
+        made("zoomout-af", "medium", 0, f=0.8),
+        made("zoomout-af", "medium", 1, f=0.9),
+        made("zoomout-ce", "medium", 1, f=0.7),
+        made("zoomout-ce", "medium", 2, f=0.1),
+    )
     af, ce = row("zoomout-af"), row("zoomout-ce")
     assert report.differences(found, "medium", af, ce, "f") == {1: pytest.approx(0.2)}
     assert report.differences(found, "small", af, ce, "f") == {}
@@ -314,8 +346,9 @@ def test_a_value_without_a_second_row_has_an_interval_too(tmp_path):
 
 def test_seconds_stand_in_one_table():
     timed = made("zoomout-ce", "medium") | {
-        "inference_seconds": {"1": 0.0301, "8": 0.0212}, "precision": "bfloat16",
-    }  # fmt: skip
+        "inference_seconds": {"1": 0.0301, "8": 0.0212},
+        "precision": "bfloat16",
+    }
     text = "\n".join(report.seconds_text([timed, made("fcn-ce-clean")]))
     assert "| zoomout-ce | medium | torch | cpu: X | 224 | bfloat16 | 50 | 30.1 | 21.2 |" in text
     assert "fcn-ce-clean" not in text
@@ -384,9 +417,11 @@ def test_a_picture_remembers_what_it_shows(tmp_path):
 
 def steps(recipe: str, torch: list[float], jax: list[float]) -> dict:
     return {
-        "recipe": recipe, "losses": {"torch": torch, "jax": jax}, "device": "cpu: X",
+        "recipe": recipe,
+        "losses": {"torch": torch, "jax": jax},
+        "device": "cpu: X",
         "commit": "0123456789abcdef",
-    }  # fmt: skip
+    }
 
 
 def test_both_frameworks_stand_side_by_side():

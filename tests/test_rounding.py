@@ -18,20 +18,35 @@ pytestmark = [
 
 # A case, the place of an argument that has a range, and the range's ends.
 RANGED = [
-    ("cas", 0, (0, 1)), ("weighted_f", 0, (0, 1)), ("weighted_f", 1, (0, 1)),
-    ("weighted_f_euclidean", 0, (0, 1)), ("weighted_f_euclidean", 1, (0, 1)),
-    ("weighted_f_score", 0, (0, 1)), ("weighted_f_measure", 0, (0, 1)),
-    ("weighted_f_measure", 1, (0, 1)), ("distance_weights", 0, (0, 1)),
-    ("semantic_distance", 1, (0,)), ("region_anchors", 1, (0,)),
-    ("update_prior", 0, (0, 1)), ("update_prior", 1, (0, 1)),
-    ("merge_by_confidence", 0, (0, 1)), ("merge_by_confidence", 1, (0, 1)),
+    ("cas", 0, (0, 1)),
+    ("weighted_f", 0, (0, 1)),
+    ("weighted_f", 1, (0, 1)),
+    ("weighted_f_euclidean", 0, (0, 1)),
+    ("weighted_f_euclidean", 1, (0, 1)),
+    ("weighted_f_score", 0, (0, 1)),
+    ("weighted_f_measure", 0, (0, 1)),
+    ("weighted_f_measure", 1, (0, 1)),
+    ("distance_weights", 0, (0, 1)),
+    ("semantic_distance", 1, (0,)),
+    ("region_anchors", 1, (0,)),
+    ("update_prior", 0, (0, 1)),
+    ("update_prior", 1, (0, 1)),
+    ("merge_by_confidence", 0, (0, 1)),
+    ("merge_by_confidence", 1, (0, 1)),
     ("foreground_vector", 1, (0, 1)),
 ]
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
-each = pytest.mark.parametrize(("name", "place", "end", "dtype"), [
-    (name, place, end, dtype) for k, (name, place, ends) in enumerate(RANGED) for end in ends
-    # Every argument in one dtype, in turn, and one argument in all.
-    for j, dtype in enumerate(EPSILON) if name == "weighted_f" or j == k % 4])
+each = pytest.mark.parametrize(
+    ("name", "place", "end", "dtype"),
+    [
+        (name, place, end, dtype)
+        for k, (name, place, ends) in enumerate(RANGED)
+        for end in ends
+        # Every argument in one dtype, in turn, and one argument in all.
+        for j, dtype in enumerate(EPSILON)
+        if name == "weighted_f" or j == k % 4
+    ],
+)
 
 
 def holding(case: Case, place: int, value: float, dtype: str) -> Case:
@@ -39,7 +54,7 @@ def holding(case: Case, place: int, value: float, dtype: str) -> Case:
     for image in range(2):
         case = case.holding(place, value, image)
     changed = case.args[place].astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-    return case._replace(args=(*case.args[:place], changed, *case.args[place + 1:]))
+    return case._replace(args=(*case.args[:place], changed, *case.args[place + 1 :]))
 
 
 def steps(end: int, dtype: str, count: int) -> float:
@@ -49,11 +64,15 @@ def steps(end: int, dtype: str, count: int) -> float:
 def prepared(backend: Backend, case: Case) -> tuple[list[Any], dict[str, Any]]:
     """As `Backend.prepared`, with bfloat16, which PyTorch does not take from NumPy."""
     narrow = [getattr(x, "dtype", None) == ml_dtypes.bfloat16 for x in case.args]
-    wide = tuple(x.astype(np.float32) if bf16 else x
-                 for x, bf16 in zip(case.args, narrow, strict=True))
+    wide = tuple(
+        x.astype(np.float32) if bf16 else x for x, bf16 in zip(case.args, narrow, strict=True)
+    )
     args, options = backend.prepared(case.function, wide, case.options)
-    bfloat16 = torch.Tensor.bfloat16 if backend.name == "torch" else (
-        lambda x: x.astype(jax.numpy.bfloat16))
+    bfloat16 = (
+        torch.Tensor.bfloat16
+        if backend.name == "torch"
+        else (lambda x: x.astype(jax.numpy.bfloat16))
+    )
     return [bfloat16(x) if bf16 else x for x, bf16 in zip(args, narrow, strict=True)], options
 
 
@@ -61,7 +80,7 @@ def value(backend: Backend, case: Case, how: str = "eager") -> np.ndarray:
     function = getattr(backend.functions, case.function)
     args, options = prepared(backend, case)
     arrays = [x for x in args if not isinstance(x, int)]
-    rest = args[len(arrays):]
+    rest = args[len(arrays) :]
 
     def call(*xs: Any) -> Any:
         return function(*xs, *rest, **options)
@@ -77,7 +96,8 @@ def value(backend: Backend, case: Case, how: str = "eager") -> np.ndarray:
 
 @each
 def test_a_value_out_of_range_by_rounding_is_the_end(
-        backend: Backend, name: str, place: int, end: int, dtype: str) -> None:
+    backend: Backend, name: str, place: int, end: int, dtype: str
+) -> None:
     case = BY_NAME[name].per_image()
     at_end = value(backend, holding(case, place, end, dtype))
     beyond = holding(case, place, steps(end, dtype, 4), dtype)
@@ -87,7 +107,8 @@ def test_a_value_out_of_range_by_rounding_is_the_end(
 
 @each
 def test_a_value_farther_out_is_an_error_that_shows_the_difference(
-        backend: Backend, name: str, place: int, end: int, dtype: str) -> None:
+    backend: Backend, name: str, place: int, end: int, dtype: str
+) -> None:
     wrong = holding(BY_NAME[name], place, steps(end, dtype, 8), dtype)
     with pytest.raises(ValueError, match="got") as caught:
         value(backend, wrong)
@@ -122,5 +143,6 @@ def test_compiled_is_as_eager() -> None:
     probs = probs.clone()  # It shares its memory with the case.
     probs[0, 0, 0, 0] = 1 + 2**-50
     compiled = torch.compile(functions.weighted_fbeta_loss, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(probs, target),
-                               functions.weighted_fbeta_loss(probs, target))
+    torch.testing.assert_close(
+        compiled(probs, target), functions.weighted_fbeta_loss(probs, target)
+    )

@@ -14,7 +14,8 @@ from tests.cases import BY_NAME, CASES, Case, bind
 # torch 2.13's compiler still uses what it deprecates.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")]
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+]
 
 WITH_GRADIENT = [case for case in CASES if case.wrt]
 each_case = pytest.mark.parametrize("case", WITH_GRADIENT, ids=lambda case: case.name)
@@ -22,11 +23,14 @@ each_case = pytest.mark.parametrize("case", WITH_GRADIENT, ids=lambda case: case
 
 # Lists of outputs
 
+
 @pytest.mark.parametrize("name", sorted({case.function: case.name for case in CASES}.values()))
-@pytest.mark.parametrize("kind", [list, tuple, lambda xs: dict(enumerate(xs))],
-                         ids=["list", "tuple", "dict"])
+@pytest.mark.parametrize(
+    "kind", [list, tuple, lambda xs: dict(enumerate(xs))], ids=["list", "tuple", "dict"]
+)
 def test_several_outputs_are_an_error_that_names_the_way_out(
-        backend: Backend, name: str, kind: Any) -> None:
+    backend: Backend, name: str, kind: Any
+) -> None:
     case = BY_NAME[name]
     args, options = backend.prepared(case.function, case.args, case.options)
     args[0] = kind([args[0], args[0]])
@@ -41,18 +45,24 @@ def test_numbers_in_lists_are_no_arrays(backend: Backend) -> None:
 
 # The other framework's layout
 
-@pytest.mark.parametrize("function", ["weighted_fbeta_loss", "weighted_fbeta_score",
-                                      "weighted_fmeasure", "distance_weights"])
+
+@pytest.mark.parametrize(
+    "function",
+    ["weighted_fbeta_loss", "weighted_fbeta_score", "weighted_fmeasure", "distance_weights"],
+)
 @pytest.mark.parametrize("spatial", [(8, 9), (3, 4, 5)])
 @pytest.mark.parametrize("flat", [False, True])
 def test_the_other_layout_is_named(
-        backend: Backend, function: str, spatial: tuple[int, ...], flat: bool) -> None:
+    backend: Backend, function: str, spatial: tuple[int, ...], flat: bool
+) -> None:
     public = getattr(backend.functions, function)
     shape = (2, *spatial, 1) if backend.name == "torch" else (2, 1, *spatial)
     probs = backend.array(np.full(shape, 0.5), False)
     target = backend.array(np.zeros((2, *spatial) if flat else shape), False)
-    words = {"torch": r"channels last: \w+\.movedim\(-1, 1\)",
-             "jax": r"channels first: jax\.numpy\.moveaxis\(\w+, 1, -1\)"}[backend.name]
+    words = {
+        "torch": r"channels last: \w+\.movedim\(-1, 1\)",
+        "jax": r"channels first: jax\.numpy\.moveaxis\(\w+, 1, -1\)",
+    }[backend.name]
     args = [probs] if function == "distance_weights" else [probs, target]
     with pytest.raises(ValueError, match=words):
         public(*args)
@@ -69,17 +79,28 @@ def test_features_in_the_other_layout_are_named(backend: Backend) -> None:
 
 # Options that a schedule moves
 
-@pytest.mark.parametrize(("name", "option", "number"), [
-    ("cas", "alpha", 0.25), ("weighted_f", "beta", 0.5), ("weighted_f_score", "beta", 2.0),
-    ("weighted_f_measure", "beta", 1.5)])
+
+@pytest.mark.parametrize(
+    ("name", "option", "number"),
+    [
+        ("cas", "alpha", 0.25),
+        ("weighted_f", "beta", 0.5),
+        ("weighted_f_score", "beta", 2.0),
+        ("weighted_f_measure", "beta", 1.5),
+    ],
+)
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
 def test_scalar_arrays_as_options(
-        backend: Backend, name: str, option: str, number: float, dtype: str) -> None:
+    backend: Backend, name: str, option: str, number: float, dtype: str
+) -> None:
     number = max(round(number), 1) if dtype == "int32" else number
     case = BY_NAME[name].astype(np.float32)
     expected = backend.call(case.function, *case.args, **case.options | {option: number})
-    scalar = torch.tensor(number, dtype=getattr(torch, dtype)) if backend.name == "torch" else (
-        jnp.asarray(number, dtype))
+    scalar = (
+        torch.tensor(number, dtype=getattr(torch, dtype))
+        if backend.name == "torch"
+        else (jnp.asarray(number, dtype))
+    )
     got = backend.call(case.function, *case.args, **case.options | {option: scalar})
     assert got.dtype == np.float32
     close(got, expected, "float32")
@@ -96,8 +117,14 @@ def test_a_schedule_in_jit() -> None:
         function, (x, y) = getattr(functions, case.function), case.args
         rest = {k: v for k, v in case.options.items() if k != option}
 
-        def of(step: Any, function: Any = function, x: Any = x, y: Any = y, rest: Any = rest,
-               option: str = option) -> Any:
+        def of(
+            step: Any,
+            function: Any = function,
+            x: Any = x,
+            y: Any = y,
+            rest: Any = rest,
+            option: str = option,
+        ) -> Any:
             return function(x, y, **rest, **{option: 0.5 + 0.1 * step / 10})
 
         close(jax.jit(of)(3), of(3))
@@ -132,6 +159,7 @@ def test_a_module_with_a_tensor_for_an_option() -> None:
 
 # Constants of a program
 
+
 @pytest.mark.parametrize("name", ["weighted_f_euclidean", "weighted_f_measure", "cas", "metric"])
 def test_xla_does_not_compute_with_a_target_that_is_closed_over(name: str) -> None:
     case = BY_NAME[name]
@@ -144,11 +172,14 @@ def test_xla_does_not_compute_with_a_target_that_is_closed_over(name: str) -> No
 
 # Hooks on saved tensors
 
+
 def hooks() -> dict[str, Callable[[], Any]]:
     graph = torch.autograd.graph
-    return {"save_on_cpu": graph.save_on_cpu,
-            "mutation": graph.allow_mutation_on_saved_tensors,
-            "own": lambda: graph.saved_tensors_hooks(lambda x: x.numpy(), torch.from_numpy)}
+    return {
+        "save_on_cpu": graph.save_on_cpu,
+        "mutation": graph.allow_mutation_on_saved_tensors,
+        "own": lambda: graph.saved_tensors_hooks(lambda x: x.numpy(), torch.from_numpy),
+    }
 
 
 @each_case
@@ -181,15 +212,23 @@ def test_second_gradients_within_hooks_on_saved_tensors(name: str) -> None:
 
 # Subclasses of tensors
 
+
 def narrow() -> Any:
     class Narrow(torch.Tensor):
         """Knows less than a tensor: as in MONAI, some of its functions take fewer arguments."""
 
         @classmethod
-        def __torch_function__(cls, function: Any, types: Any, args: Any = (),
-                               kwargs: Any = None) -> Any:
-            if function in (torch.Tensor.cummax, torch.Tensor.new_zeros, torch.Tensor.sum,
-                            torch.Tensor.flatten, torch.Tensor.float, torch.Tensor.aminmax):
+        def __torch_function__(
+            cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if function in (
+                torch.Tensor.cummax,
+                torch.Tensor.new_zeros,
+                torch.Tensor.sum,
+                torch.Tensor.flatten,
+                torch.Tensor.float,
+                torch.Tensor.aminmax,
+            ):
                 raise TypeError(f"{function} takes other arguments")
             return super().__torch_function__(function, types, args, kwargs or {})
 
@@ -219,15 +258,25 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     from torch.distributed.tensor import init_device_mesh
 
     file = tmp_path_factory.mktemp("mesh") / "store"
-    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=0,
-                                         world_size=1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=0, world_size=1)
     yield init_device_mesh("cpu", (1,))
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("name", [
-    "metric", "metric_hard", "cas", "cace", "weighted_f", "weighted_f_euclidean",
-    "weighted_f_measure", "anchor", "js"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "metric",
+        "metric_hard",
+        "cas",
+        "cace",
+        "weighted_f",
+        "weighted_f_euclidean",
+        "weighted_f_measure",
+        "anchor",
+        "js",
+    ],
+)
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_a_batch_that_is_sharded_as_dtensors(mesh: Any, name: str) -> None:
     from torch.distributed.tensor import Shard, distribute_tensor
@@ -249,6 +298,7 @@ def test_a_batch_that_is_sharded_as_dtensors(mesh: Any, name: str) -> None:
 
 
 # Compiled with open sizes
+
 
 @pytest.mark.parametrize("function", ["weighted_fmeasure", "weighted_fbeta_score"])
 def test_open_sizes_and_a_gradient(function: str) -> None:

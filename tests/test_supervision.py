@@ -31,13 +31,15 @@ def interpolated(x: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     """Linear between the centres of pixels, edges repeated: ``(N, *size, C)``."""
     for axis, (old, new) in enumerate(zip(x.shape[1:-1], size, strict=True), start=1):
         places = (np.arange(new) + 0.5) * old / new - 0.5
-        x = np.apply_along_axis(lambda line, at, n: np.interp(at, np.arange(n), line), axis, x,
-                                places, old)
+        x = np.apply_along_axis(
+            lambda line, at, n: np.interp(at, np.arange(n), line), axis, x, places, old
+        )
     return x
 
 
-def outputs_and_target(seed: int, spatial: tuple[int, ...], channels: int, number: int
-                       ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+def outputs_and_target(
+    seed: int, spatial: tuple[int, ...], channels: int, number: int
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """Probabilities of several sizes, a target of full channels, and a mask."""
     rng = np.random.default_rng(seed)
     sizes = SIZES[spatial]
@@ -52,30 +54,48 @@ def arrays(backend: Backend, xs: list[np.ndarray]) -> list[Any]:
 # The sum
 
 
-@given(seed=st.integers(0, 2**32 - 1), spatial=st.sampled_from(list(SIZES)),
-       number=st.integers(1, 3), masked=st.booleans(),
-       options=st.sampled_from([{"phi": 2, "reduction": "none"}, EXACT]),
-       weights=st.sampled_from([None, "numbers", "array"]))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    spatial=st.sampled_from(list(SIZES)),
+    number=st.integers(1, 3),
+    masked=st.booleans(),
+    options=st.sampled_from([{"phi": 2, "reduction": "none"}, EXACT]),
+    weights=st.sampled_from([None, "numbers", "array"]),
+)
 def test_it_is_the_weighted_sum_of_separate_calls(
-        backend: Backend, seed: int, spatial: tuple[int, ...], number: int, masked: bool,
-        options: dict[str, Any], weights: str | None) -> None:
+    backend: Backend,
+    seed: int,
+    spatial: tuple[int, ...],
+    number: int,
+    masked: bool,
+    options: dict[str, Any],
+    weights: str | None,
+) -> None:
     outputs, target, mask = outputs_and_target(seed, spatial, CHANNELS_OF[spatial], number)
     each = [1.0] * number if weights is None else [0.5 * k for k in range(number)]
     given = {None: None, "numbers": each, "array": backend.array(np.array(each), False)}[weights]
     options = options | ({"mask": mask} if masked else {})
-    expected = sum(w * backend.call("weighted_fbeta_loss", interpolated(x, spatial).clip(0, 1),
-                                    target, **options)
-                   for w, x in zip(each, outputs, strict=True))
+    expected = sum(
+        w
+        * backend.call(
+            "weighted_fbeta_loss", interpolated(x, spatial).clip(0, 1), target, **options
+        )
+        for w, x in zip(each, outputs, strict=True)
+    )
     (truth,), prepared = backend.prepared("distance_weights", (target,), options)
     functions = backend.functions
-    got = functions.deep_supervision(functions.weighted_fbeta_loss, arrays(backend, outputs), truth,
-                                     weights=given, **prepared)
+    got = functions.deep_supervision(
+        functions.weighted_fbeta_loss, arrays(backend, outputs), truth, weights=given, **prepared
+    )
     close(backend.numpy(got, False), expected)
 
 
 LOSSES = {
-    "weighted_fbeta_score": True, "weighted_fmeasure": True, "cas_loss": False,
-    "metric_loss": False, "class_agnostic_cross_entropy": False,
+    "weighted_fbeta_score": True,
+    "weighted_fmeasure": True,
+    "cas_loss": False,
+    "metric_loss": False,
+    "class_agnostic_cross_entropy": False,
 }
 
 
@@ -85,8 +105,9 @@ def test_any_loss_of_an_output_and_a_target(backend: Backend, name: str) -> None
     truth = target if LOSSES[name] else target[..., 0]
     expected = sum(backend.call(name, interpolated(x, (8, 6)).clip(0, 1), truth) for x in outputs)
     functions = backend.functions
-    got = functions.deep_supervision(getattr(functions, name), arrays(backend, outputs),
-                                     backend.array(truth, LOSSES[name]))
+    got = functions.deep_supervision(
+        getattr(functions, name), arrays(backend, outputs), backend.array(truth, LOSSES[name])
+    )
     close(backend.numpy(got, False), expected)
 
 
@@ -95,10 +116,14 @@ def test_what_has_no_pixels_is_not_resized(backend: Backend) -> None:
     joint = np.eye(2, 5, dtype=bool)
     functions = backend.functions
     got = functions.deep_supervision(
-        functions.js_mutual_information_loss, [backend.array(x, False) for x in scores],
-        backend.array(joint, False))
-    close(backend.numpy(got, False), sum(
-        backend.call("js_mutual_information_loss", x, joint) for x in scores))
+        functions.js_mutual_information_loss,
+        [backend.array(x, False) for x in scores],
+        backend.array(joint, False),
+    )
+    close(
+        backend.numpy(got, False),
+        sum(backend.call("js_mutual_information_loss", x, joint) for x in scores),
+    )
 
 
 def test_both_backends_have_the_same_gradients() -> None:
@@ -111,7 +136,8 @@ def test_both_backends_have_the_same_gradients() -> None:
 
     def of(outputs: list[jax.Array]) -> jax.Array:
         return JAX.functions.deep_supervision(
-            JAX.functions.weighted_fbeta_loss, outputs, jnp.asarray(target), **options)
+            JAX.functions.weighted_fbeta_loss, outputs, jnp.asarray(target), **options
+        )
 
     for ours, x in zip(jax.grad(of)(arrays(JAX, outputs)), theirs, strict=True):
         assert x.grad is not None
@@ -138,16 +164,25 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def forms(functions: Any) -> dict[str, Callable[..., Any]]:
     loss = functions.weighted_fbeta_loss
-    return {"function": loss, "score": functions.weighted_fbeta_score,
-            "partial": partial(loss, **EXACT),
-            "of a partial": partial(partial(loss, phi=2), theta=3),
-            **({"criterion": functions.WeightedFBetaLoss(phi=2),
-                "of a criterion": partial(functions.WeightedFBetaLoss(), mask=None)}
-               if functions is TORCH.functions else {})}
+    return {
+        "function": loss,
+        "score": functions.weighted_fbeta_score,
+        "partial": partial(loss, **EXACT),
+        "of a partial": partial(partial(loss, phi=2), theta=3),
+        **(
+            {
+                "criterion": functions.WeightedFBetaLoss(phi=2),
+                "of a criterion": partial(functions.WeightedFBetaLoss(), mask=None),
+            }
+            if functions is TORCH.functions
+            else {}
+        ),
+    }
 
 
-@pytest.mark.parametrize("form", ["function", "score", "partial", "of a partial", "criterion",
-                                  "of a criterion"])
+@pytest.mark.parametrize(
+    "form", ["function", "score", "partial", "of a partial", "criterion", "of a criterion"]
+)
 def test_distances_are_computed_once(backend: Backend, form: str, counted: list[int]) -> None:
     if form not in forms(backend.functions):
         pytest.skip("JAX has functions only")
@@ -166,21 +201,25 @@ def test_in_the_precision_of_each_output(backend: Backend, counted: list[int]) -
     got = backend.functions.deep_supervision(loss, [single, double], truth, **EXACT)
     assert len(counted) == 2
     assert backend.numpy(got - loss(single, truth, **EXACT), False) == pytest.approx(
-        backend.numpy(loss(double, truth, **EXACT), False), abs=1e-12)
+        backend.numpy(loss(double, truth, **EXACT), False), abs=1e-12
+    )
 
 
 def test_given_distance_weights_and_other_losses_are_left_alone(
-        backend: Backend, counted: list[int]) -> None:
+    backend: Backend, counted: list[int]
+) -> None:
     functions = backend.functions
     outputs, target, _ = outputs_and_target(1, (8, 6), 1, 1)
     prepared, truth = arrays(backend, outputs), backend.array(target, True)
     ones = backend.array(np.ones(target.shape), True)
     expected = functions.weighted_fbeta_loss(*prepared, truth, distance_weights=ones)
     for loss, arguments in (
-            (functions.weighted_fbeta_loss, {"distance_weights": ones}),
-            (partial(functions.weighted_fbeta_loss, distance_weights=ones), {})):
+        (functions.weighted_fbeta_loss, {"distance_weights": ones}),
+        (partial(functions.weighted_fbeta_loss, distance_weights=ones), {}),
+    ):
         assert functions.deep_supervision(loss, prepared, truth, **arguments) == expected
     assert not counted
+
     # A loss of the user's own is called with nothing that was not asked for.
     def plain(output: Any, target: Any) -> Any:
         return functions.weighted_fbeta_loss(output, target)
@@ -192,10 +231,13 @@ def test_given_distance_weights_and_other_losses_are_left_alone(
 # Sizes
 
 
-@pytest.mark.parametrize("shape", [((3,), (7,)), ((5, 4), (9, 3)), ((2, 6), (2, 6)),
-                                   ((3, 2, 4), (5, 4, 2)), ((1, 7), (13, 13))])
+@pytest.mark.parametrize(
+    "shape",
+    [((3,), (7,)), ((5, 4), (9, 3)), ((2, 6), (2, 6)), ((3, 2, 4), (5, 4, 2)), ((1, 7), (13, 13))],
+)
 def test_resizing_is_linear_between_the_centres_of_pixels(
-        shape: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    shape: tuple[tuple[int, ...], tuple[int, ...]],
+) -> None:
     small, size = shape
     x = np.random.default_rng(0).normal(size=(2, *small, 3)) * 9
     expected = interpolated(x, size)
@@ -234,8 +276,9 @@ def test_halves_are_interpolated_in_single_precision(backend: Backend) -> None:
     x = np.random.default_rng(0).random((1, 3, 4, 1)).astype(np.float16)
     target = np.random.default_rng(1).random((1, 8, 6, 1)) < 0.5
     functions = backend.functions
-    got = functions.deep_supervision(functions.weighted_fbeta_loss, arrays(backend, [x]),
-                                     backend.array(target, True))
+    got = functions.deep_supervision(
+        functions.weighted_fbeta_loss, arrays(backend, [x]), backend.array(target, True)
+    )
     wide = interpolated(x.astype(np.float64), (8, 6))
     close(backend.numpy(got, False), backend.call("weighted_fbeta_loss", wide, target), "float32")
 
@@ -299,7 +342,8 @@ def test_the_criterion_is_the_function() -> None:
         assert module(outputs, target) == expected
     mask = target[:, 0]
     assert criterion(outputs, target, mask=mask) == saliency_losses.torch.deep_supervision(
-        loss, outputs, target, weights=[1, 0.5, 0.25], mask=mask)
+        loss, outputs, target, weights=[1, 0.5, 0.25], mask=mask
+    )
     assert list(criterion.children()) == [loss]
     assert "weights=[1, 0.5, 0.25], resize='bilinear'" in repr(criterion)
     for wrong in ({"weights": 2}, {"resize": "nearest"}):
@@ -358,10 +402,14 @@ def test_compiled_in_jax_with_weights_that_a_schedule_moves() -> None:
     functions = JAX.functions
 
     def of(outputs: list[jax.Array], weights: jax.Array) -> jax.Array:
-        return functions.deep_supervision(functions.weighted_fbeta_loss, outputs,
-                                          jnp.asarray(target), weights=weights, **EXACT)
+        return functions.deep_supervision(
+            functions.weighted_fbeta_loss, outputs, jnp.asarray(target), weights=weights, **EXACT
+        )
 
     args = arrays(JAX, outputs), jnp.array([1, 0.5, 0.25])
-    for ours, theirs in zip(jax.tree.leaves(jax.jit(jax.value_and_grad(of))(*args)),
-                            jax.tree.leaves(jax.value_and_grad(of)(*args)), strict=True):
+    for ours, theirs in zip(
+        jax.tree.leaves(jax.jit(jax.value_and_grad(of))(*args)),
+        jax.tree.leaves(jax.value_and_grad(of)(*args)),
+        strict=True,
+    ):
         close(ours, theirs)

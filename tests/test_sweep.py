@@ -66,9 +66,16 @@ def test_every_recipe_on_real_data_has_its_place_once():
 
 def test_the_most_important_comes_first_and_one_seed_of_all_before_the_next_of_any(asked):
     assert [run.recipe for run in planned(asked())][:9] == [
-        "zoomout-ce", "zoomout-exact", "zoomout-dice", "zoomout-af", "fcn-ce-clean",
-        "fcn-cas-swapped", "fcn-ce-swapped", "fcn-cace-swapped", "fcn-cas-clean",
-    ]  # fmt: skip
+        "zoomout-ce",
+        "zoomout-exact",
+        "zoomout-dice",
+        "zoomout-af",
+        "fcn-ce-clean",
+        "fcn-cas-swapped",
+        "fcn-ce-swapped",
+        "fcn-cace-swapped",
+        "fcn-cas-clean",
+    ]
     runs = planned(asked("zoomout-ce", "zoomout-af", "fcn-ce-*", seeds=(0, 1)))
     once = ("zoomout-ce", "zoomout-af", "fcn-ce-clean", "fcn-ce-swapped")
     assert runs == [Run(name, seed) for seed in (0, 1) for name in once]
@@ -218,9 +225,14 @@ def test_a_sweep_lets_other_work_go_first():
     )
     environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, text=True,
-        capture_output=True, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment,
+        check=True,
+        text=True,
+        capture_output=True,
+        start_new_session=True,
+    )
     assert done.stdout.split() == ["19", "PASSIVE", "19"]
 
 
@@ -269,8 +281,20 @@ def test_exit_status(asked, ran, monkeypatch):
 
 
 def test_the_command_lists(tmp_path):
-    command = [sys.executable, "-m", "reference_models.sweep", "--list", "--only", "relations",
-               "--seeds", "0", "--out", str(tmp_path), "--results", str(tmp_path)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "reference_models.sweep",
+        "--list",
+        "--only",
+        "relations",
+        "--seeds",
+        "0",
+        "--out",
+        str(tmp_path),
+        "--results",
+        str(tmp_path),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
     assert lines in ([], ["fcn-ce-clean --seed 0", "relations --seed 0"])

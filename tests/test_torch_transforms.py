@@ -50,6 +50,7 @@ def detached(inputs: list[Tensor]) -> list[Tensor]:
 
 def weighted(of: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A scalar that no symmetry makes constant, from results of any shape."""
+
     def scalar(*inputs: Tensor) -> Tensor:
         result = of(*inputs)
         place = torch.arange(result.numel(), dtype=result.dtype)
@@ -72,8 +73,9 @@ def gradients(of: Callable[..., Tensor], inputs: list[Tensor]) -> tuple[Tensor, 
 @own_gradient
 def test_gradients_are_those_of_finite_differences(case: Case) -> None:
     of, inputs = bound(case)
-    assert gradcheck(of, inputs, check_forward_ad=True, check_batched_grad=True,
-                     check_batched_forward_grad=True)
+    assert gradcheck(
+        of, inputs, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True
+    )
 
 
 @pytest.mark.usefixtures("torch_settings")  # with one thread large images go one by one
@@ -84,8 +86,11 @@ def test_large_images_give_together_what_they_give_alone(function: str) -> None:
     maps = torch.rand(3, 1, 256, 257, generator=generator)
     features = torch.randn(3, 2, 256, 257, generator=generator)
     anchors = torch.randn(3, 2, 2, generator=generator)
-    args = {"metric_loss": [features, labels], "weighted_fbeta_loss": [maps, labels[:, None]],
-            "anchor_softmax_loss": [features, anchors, labels]}[function]
+    args = {
+        "metric_loss": [features, labels],
+        "weighted_fbeta_loss": [maps, labels[:, None]],
+        "anchor_softmax_loss": [features, anchors, labels],
+    }[function]
 
     def of(args: list[Tensor]) -> tuple[Tensor, Tensor]:
         leaf = args[0].clone().requires_grad_()
@@ -129,8 +134,10 @@ def test_func_grad_equals_autograd(case: Case) -> None:
 def test_forward_mode_equals_reverse_mode(case: Case) -> None:
     of, inputs = bound(case)
     places = tuple(range(len(inputs)))
-    same(torch.func.jacfwd(of, argnums=places)(*detached(inputs)),
-         torch.func.jacrev(of, argnums=places)(*detached(inputs)))
+    same(
+        torch.func.jacfwd(of, argnums=places)(*detached(inputs)),
+        torch.func.jacrev(of, argnums=places)(*detached(inputs)),
+    )
 
 
 @every
@@ -141,8 +148,10 @@ def test_vmap_equals_a_loop(case: Case) -> None:
     same(torch.func.vmap(of)(*stacked), torch.stack([of(*xs) for xs in runs]))
     slope = torch.func.grad(weighted(of), argnums=tuple(range(len(inputs))))
     per_run = [slope(*xs) for xs in runs]
-    same(torch.func.vmap(slope)(*stacked),
-         tuple(torch.stack(xs) for xs in zip(*per_run, strict=True)))
+    same(
+        torch.func.vmap(slope)(*stacked),
+        tuple(torch.stack(xs) for xs in zip(*per_run, strict=True)),
+    )
 
 
 @every
@@ -177,10 +186,16 @@ def test_vmap_over_a_bad_value_spoils_that_image_only(name: str, place: int, val
     case = BY_NAME[name].per_image()
     bad = case.holding(place, value)
     # Both runs with the mask of the bad case, which counts the pixel.
-    good = bad._replace(args=(*case.args[:place], case.args[place].astype(bad.args[place].dtype),
-                              *case.args[place + 1:]))
+    good = bad._replace(
+        args=(
+            *case.args[:place],
+            case.args[place].astype(bad.args[place].dtype),
+            *case.args[place + 1 :],
+        )
+    )
     (good_args, options), (bad_args, _) = (
-        TORCH.prepared(c.function, c.args, c.options) for c in (good, bad))
+        TORCH.prepared(c.function, c.args, c.options) for c in (good, bad)
+    )
     public = getattr(TORCH.functions, case.function)
     tensors = [k for k, x in enumerate(good_args) if isinstance(x, Tensor)]
 
@@ -231,9 +246,19 @@ def test_compiled_equals_eager(case: Case) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [
-    "metric_pairwise", "metric_hard", "cas", "cace", "weighted_f_euclidean", "anchor",
-    "region_anchors", "js"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "metric_pairwise",
+        "metric_hard",
+        "cas",
+        "cace",
+        "weighted_f_euclidean",
+        "anchor",
+        "region_anchors",
+        "js",
+    ],
+)
 @pytest.mark.usefixtures("fresh_compiler")
 def test_compiled_equals_eager_in_float32(name: str) -> None:
     check_compiled(BY_NAME[name].astype(np.float32), 2e-5, dynamic=False)
@@ -248,8 +273,15 @@ def test_compiled_equals_eager_for_some(name: str) -> None:
 @pytest.mark.usefixtures("fresh_compiler")
 def test_compiled_sums_by_region_hold_where_the_last_run_is_shorter() -> None:
     labels = torch.arange(2 * 10_000).reshape(2, 100, 100) // 7 % 2
-    probs = torch.rand(2, 2, 100, 100, generator=torch.Generator().manual_seed(0),
-                       dtype=torch.float64, requires_grad=True)
+    probs = torch.rand(
+        2,
+        2,
+        100,
+        100,
+        generator=torch.Generator().manual_seed(0),
+        dtype=torch.float64,
+        requires_grad=True,
+    )
     of = lambda x: TORCH.functions.cas_loss(x, labels, reduction="none")  # noqa: E731
     compiled = torch.compile(of, fullgraph=True, dynamic=False)
     same(compiled(probs), of(probs))
@@ -258,6 +290,7 @@ def test_compiled_sums_by_region_hold_where_the_last_run_is_shorter() -> None:
 
 def larger(case: Case) -> Case:
     """The case at other sizes: three images, and the last spatial axis doubled."""
+
     def grow(x: Any, channels: bool, spatial: bool) -> Any:
         if not isinstance(x, np.ndarray):
             return x
@@ -266,9 +299,12 @@ def larger(case: Case) -> Case:
 
     channels = CHANNELS[case.function][0] + (False,) * len(case.args)
     return case._replace(
-        args=tuple(grow(x, c, not (case.name.startswith("anchor") and k == 1))
-                   for k, (x, c) in enumerate(zip(case.args, channels, strict=False))),
-        options={k: grow(x, k == "distance_weights", True) for k, x in case.options.items()})
+        args=tuple(
+            grow(x, c, not (case.name.startswith("anchor") and k == 1))
+            for k, (x, c) in enumerate(zip(case.args, channels, strict=False))
+        ),
+        options={k: grow(x, k == "distance_weights", True) for k, x in case.options.items()},
+    )
 
 
 def check_other_sizes(case: Case, compiler: str) -> None:
@@ -280,9 +316,14 @@ def check_other_sizes(case: Case, compiler: str) -> None:
 
 
 # Tracing alone, which "aot_eager" does without a C++ compiler, takes a tenth of the time.
-@pytest.mark.parametrize("case", [
-    pytest.param(case, marks=[pytest.mark.slow] if case.name.startswith("weighted_f_") else [])
-    for case in CASES], ids=ids)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[pytest.mark.slow] if case.name.startswith("weighted_f_") else [])
+        for case in CASES
+    ],
+    ids=ids,
+)
 @pytest.mark.usefixtures("fresh_compiler")
 def test_traced_once_serves_other_sizes(case: Case) -> None:
     check_other_sizes(case, "aot_eager")
@@ -296,29 +337,52 @@ def test_compiled_once_serves_other_sizes(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "compiler"), [
-    ("metric_hard", "inductor"), ("semantic_distance", "aot_eager"), ("cas", "aot_eager"),
-    ("weighted_f_euclidean", "aot_eager"), ("anchor", "inductor"),
-    ("region_anchors", "aot_eager"), ("js", "aot_eager")])
+@pytest.mark.parametrize(
+    ("name", "compiler"),
+    [
+        ("metric_hard", "inductor"),
+        ("semantic_distance", "aot_eager"),
+        ("cas", "aot_eager"),
+        ("weighted_f_euclidean", "aot_eager"),
+        ("anchor", "inductor"),
+        ("region_anchors", "aot_eager"),
+        ("js", "aot_eager"),
+    ],
+)
 @pytest.mark.usefixtures("fresh_compiler")
 def test_a_compiled_func_gradient_equals_eager(name: str, compiler: str) -> None:
     of, inputs = bound(BY_NAME[name])
     slope = torch.func.grad(weighted(of))
-    same(torch.compile(slope, fullgraph=True, backend=compiler)(*detached(inputs)),
-         slope(*detached(inputs)), 1e-9)
+    same(
+        torch.compile(slope, fullgraph=True, backend=compiler)(*detached(inputs)),
+        slope(*detached(inputs)),
+        1e-9,
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "place", "value", "compiler"), [
-    ("metric", 1, 255, "inductor"), ("metric_hard", 1, -1, "aot_eager"),
-    ("cas", 0, 1.5, "inductor"), ("cas", 1, 255, "aot_eager"), ("cace", 1, 2, "aot_eager"),
-    ("weighted_f_given", 0, -0.5, "inductor"), ("weighted_f_euclidean", 1, 1.5, "aot_eager"),
-    ("anchor", 2, 3, "inductor"), ("region_anchors", 1, -1, "aot_eager"),
-    ("update_prior", 0, 2, "aot_eager"), ("foreground_vector", 1, 2, "aot_eager"),
-    ("semantic_distance", 1, -1, "aot_eager"), ("merge_by_confidence", 0, 2, "aot_eager")])
+@pytest.mark.parametrize(
+    ("name", "place", "value", "compiler"),
+    [
+        ("metric", 1, 255, "inductor"),
+        ("metric_hard", 1, -1, "aot_eager"),
+        ("cas", 0, 1.5, "inductor"),
+        ("cas", 1, 255, "aot_eager"),
+        ("cace", 1, 2, "aot_eager"),
+        ("weighted_f_given", 0, -0.5, "inductor"),
+        ("weighted_f_euclidean", 1, 1.5, "aot_eager"),
+        ("anchor", 2, 3, "inductor"),
+        ("region_anchors", 1, -1, "aot_eager"),
+        ("update_prior", 0, 2, "aot_eager"),
+        ("foreground_vector", 1, 2, "aot_eager"),
+        ("semantic_distance", 1, -1, "aot_eager"),
+        ("merge_by_confidence", 0, 2, "aot_eager"),
+    ],
+)
 @pytest.mark.usefixtures("fresh_compiler")
 def test_compiled_over_a_bad_value_spoils_that_image_only(
-        name: str, place: int, value: float, compiler: str) -> None:
+    name: str, place: int, value: float, compiler: str
+) -> None:
     bad = BY_NAME[name].per_image().holding(place, value)
     good = bad._replace(args=BY_NAME[name].args)
     (of_bad, inputs), (of_good, good_inputs) = bound(bad), bound(good)
@@ -326,8 +390,11 @@ def test_compiled_over_a_bad_value_spoils_that_image_only(
     expected = of_good(*good_inputs)
     assert got[0].isnan().all()
     same(got[1:], expected[1:], 1e-9, 1e-9)
-    for ours, theirs in zip(torch.autograd.grad(got[1:].sum(), inputs),
-                            torch.autograd.grad(expected[1:].sum(), good_inputs), strict=True):
+    for ours, theirs in zip(
+        torch.autograd.grad(got[1:].sum(), inputs),
+        torch.autograd.grad(expected[1:].sum(), good_inputs),
+        strict=True,
+    ):
         same(ours, theirs, 1e-9, 1e-9)
 
 
@@ -371,8 +438,13 @@ def test_labels_and_masks_may_be_views(case: Case) -> None:
     public = getattr(TORCH.functions, case.function)
     expected = public(*args, **options)
     views = [every_other(x) if isinstance(x, Tensor) else x for x in args]
-    same(public(*views, **{k: every_other(x) if isinstance(x, Tensor) else x
-                           for k, x in options.items()}), expected)
+    same(
+        public(
+            *views,
+            **{k: every_other(x) if isinstance(x, Tensor) else x for k, x in options.items()},
+        ),
+        expected,
+    )
 
 
 def test_an_expanded_prediction_has_one_gradient() -> None:
@@ -397,8 +469,9 @@ def test_autocast_changes_nothing(case: Case, dtype: torch.dtype) -> None:
         scalar = weighted(of)(*inputs)
     assert got.dtype == torch.float32
     assert torch.equal(got, expected)
-    assert all(torch.equal(a, b) for a, b in zip(torch.autograd.grad(scalar, inputs), slopes,
-                                                 strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(torch.autograd.grad(scalar, inputs), slopes, strict=True)
+    )
 
 
 @every
@@ -449,8 +522,9 @@ def test_inputs_are_left_as_they_were(case: Case) -> None:
     gradients(of, inputs)
     getattr(TORCH.functions, case.function)(*args, **options)
     assert versions == [x._version for x in args if isinstance(x, Tensor)]
-    assert all(torch.equal(a, b) for a, b in zip(before, args, strict=True)
-               if isinstance(a, Tensor))
+    assert all(
+        torch.equal(a, b) for a, b in zip(before, args, strict=True) if isinstance(a, Tensor)
+    )
 
 
 @every
@@ -470,5 +544,9 @@ def test_activation_checkpointing_gives_the_same_gradient(case: Case) -> None:
     of, inputs = bound(case)
     again = torch.utils.checkpoint.checkpoint(of, *inputs, use_reentrant=False)
     assert isinstance(again, Tensor)
-    same(gradients(lambda *xs: torch.utils.checkpoint.checkpoint(of, *xs, use_reentrant=False),
-                   inputs), gradients(of, inputs))
+    same(
+        gradients(
+            lambda *xs: torch.utils.checkpoint.checkpoint(of, *xs, use_reentrant=False), inputs
+        ),
+        gradients(of, inputs),
+    )

@@ -12,8 +12,9 @@ from tests.backends import CHANNELS, Backend, close
 from tests.strategies import Problem, exact
 
 
-def agrees(backend: Backend, function: str, problem: Problem, *, batched: bool = True,
-           **options: Any) -> None:
+def agrees(
+    backend: Backend, function: str, problem: Problem, *, batched: bool = True, **options: Any
+) -> None:
     """The function gives the reference's values, in the dtype of its arguments."""
     args, own, dtype = problem
     options = own | options
@@ -58,15 +59,26 @@ def test_weighted_fbeta(backend: Backend, problem: Problem) -> None:
 @given(problem=draw.maps(shapes=((5, 4),)), phi=st.sampled_from((0, 2)))
 def test_weighted_fbeta_defaults(backend: Backend, problem: Problem, phi: int) -> None:
     for function in ("weighted_fbeta_loss", "weighted_fbeta_score"):
-        agrees(backend, function, Problem(problem.args, {"mask": problem.options["mask"]},
-                                          problem.dtype))
+        agrees(
+            backend,
+            function,
+            Problem(problem.args, {"mask": problem.options["mask"]}, problem.dtype),
+        )
     # B passed back, with options that it replaces set otherwise, is the default.
     mask, dtype = problem.options["mask"], problem.dtype
     p, y = problem.args
     weights = backend.call("distance_weights", y.astype(dtype), mask=mask)
     direct = backend.call("weighted_fbeta_loss", p, y, mask=mask, reduction="none")
-    passed = backend.call("weighted_fbeta_loss", p, y, mask=mask, distance_weights=weights,
-                          phi=phi, distance="euclidean", reduction="none")
+    passed = backend.call(
+        "weighted_fbeta_loss",
+        p,
+        y,
+        mask=mask,
+        distance_weights=weights,
+        phi=phi,
+        distance="euclidean",
+        reduction="none",
+    )
     np.testing.assert_array_equal(passed, direct)
 
 
@@ -99,8 +111,9 @@ def test_anchor_softmax_loss(backend: Backend, problem: Problem) -> None:
 
 @given(problem=draw.anchored(masked=False))
 def test_anchor_probabilities(backend: Backend, problem: Problem) -> None:
-    agrees(backend, "anchor_probabilities", Problem(problem.args[:2], {}, problem.dtype),
-           batched=False)
+    agrees(
+        backend, "anchor_probabilities", Problem(problem.args[:2], {}, problem.dtype), batched=False
+    )
 
 
 @given(problem=draw.weighted())
@@ -117,8 +130,9 @@ def test_js_mutual_information(backend: Backend, problem: Problem) -> None:
 
 @given(problem=draw.priors(2), step=st.sampled_from((1, 2, 3, 100)))
 def test_update_prior(backend: Backend, problem: Problem, step: int) -> None:
-    agrees(backend, "update_prior", Problem((*problem.args, step), {}, problem.dtype),
-           batched=False)
+    agrees(
+        backend, "update_prior", Problem((*problem.args, step), {}, problem.dtype), batched=False
+    )
 
 
 @given(problem=draw.priors(2))
@@ -126,22 +140,33 @@ def test_merge_by_confidence(backend: Backend, problem: Problem) -> None:
     agrees(backend, "merge_by_confidence", problem, batched=False)
     prior, _ = problem.args
     # Confidences that are equal, often because the maps are complements: the refined map wins.
-    agrees(backend, "merge_by_confidence", Problem((prior, 1 - prior), {}, problem.dtype),
-           batched=False)
+    agrees(
+        backend,
+        "merge_by_confidence",
+        Problem((prior, 1 - prior), {}, problem.dtype),
+        batched=False,
+    )
 
 
 @given(problem=draw.priors(), rng=draw.rngs, threshold=st.sampled_from((0.0, 0.25, 0.5, 0.9, 1.0)))
-def test_foreground_vector(backend: Backend, problem: Problem, rng: np.random.Generator,
-                           threshold: float) -> None:
+def test_foreground_vector(
+    backend: Backend, problem: Problem, rng: np.random.Generator, threshold: float
+) -> None:
     (prior,), _, dtype = problem
     features = 3 * rng.normal(size=(*prior.shape, draw.CHANNELS_OF[prior.shape[1:]]))
-    agrees(backend, "foreground_vector", Problem((features.astype(dtype), prior), {}, dtype),
-           batched=False, threshold=threshold)
+    agrees(
+        backend,
+        "foreground_vector",
+        Problem((features.astype(dtype), prior), {}, dtype),
+        batched=False,
+        threshold=threshold,
+    )
 
 
 @given(problem=draw.priors(), thresholds=st.sampled_from(((0.8, 0.3), (0.5, 0.25), (1.0, 0.0))))
-def test_relation_pairs(backend: Backend, problem: Problem,
-                        thresholds: tuple[float, float]) -> None:
+def test_relation_pairs(
+    backend: Backend, problem: Problem, thresholds: tuple[float, float]
+) -> None:
     foreground, background = thresholds
     options = {"foreground": foreground, "background": background}
     got = backend.call("relation_pairs", *problem.args, **options)
@@ -154,22 +179,32 @@ def test_relation_pairs(backend: Backend, problem: Problem,
 
 EXTREME = {
     "metric far from the origin": (
-        "metric_loss", lambda r: (r.normal(size=(2, 5, 4, 3)) + 1e4, r.integers(0, 2, (2, 5, 4)))),
+        "metric_loss",
+        lambda r: (r.normal(size=(2, 5, 4, 3)) + 1e4, r.integers(0, 2, (2, 5, 4))),
+    ),
     "anchors far from the origin": (
-        "anchor_softmax_loss", lambda r: (r.normal(size=(2, 5, 4, 3)) + 1e4,
-                                          r.normal(size=(2, 2, 3)) + 1e4,
-                                          r.integers(0, 2, (2, 5, 4)))),
+        "anchor_softmax_loss",
+        lambda r: (
+            r.normal(size=(2, 5, 4, 3)) + 1e4,
+            r.normal(size=(2, 2, 3)) + 1e4,
+            r.integers(0, 2, (2, 5, 4)),
+        ),
+    ),
     "features that are their anchors": (
-        "anchor_softmax_loss", lambda r: (np.ones((2, 5, 4, 3)), np.ones((2, 2, 3)),
-                                          r.integers(0, 2, (2, 5, 4)))),
+        "anchor_softmax_loss",
+        lambda r: (np.ones((2, 5, 4, 3)), np.ones((2, 2, 3)), r.integers(0, 2, (2, 5, 4))),
+    ),
     "logits of 1e4": (
-        "class_agnostic_cross_entropy", lambda r: (1e4 * r.choice((-1, 1), (2, 5, 4, 2)),
-                                                   r.integers(0, 2, (2, 5, 4)))),
+        "class_agnostic_cross_entropy",
+        lambda r: (1e4 * r.choice((-1, 1), (2, 5, 4, 2)), r.integers(0, 2, (2, 5, 4))),
+    ),
     "scores of 1e4": (
-        "js_mutual_information_loss", lambda r: (1e4 * r.choice((-1.0, 1.0), (2, 5, 4)),
-                                                 r.random((2, 5, 4)) < 0.5)),
+        "js_mutual_information_loss",
+        lambda r: (1e4 * r.choice((-1.0, 1.0), (2, 5, 4)), r.random((2, 5, 4)) < 0.5),
+    ),
     "scores above the threshold of F.softplus": (
-        "js_mutual_information_loss", lambda r: (25 + r.random((2, 5, 4)), r.random((2, 5, 4)) < 2)
+        "js_mutual_information_loss",
+        lambda r: (25 + r.random((2, 5, 4)), r.random((2, 5, 4)) < 2),
     ),
 }
 
@@ -178,8 +213,9 @@ EXTREME = {
 @pytest.mark.parametrize("name", EXTREME)
 def test_extreme_values(backend: Backend, name: str, dtype: str) -> None:
     function, make = EXTREME[name]
-    args = tuple(x.astype(dtype) if x.dtype == np.float64 else x
-                 for x in make(np.random.default_rng(0)))
+    args = tuple(
+        x.astype(dtype) if x.dtype == np.float64 else x for x in make(np.random.default_rng(0))
+    )
     agrees(backend, function, Problem(args, {}, dtype))
 
 
@@ -212,8 +248,9 @@ def test_many_pixels_in_float32(backend: Backend) -> None:
     probs = (np.where(labels == 1, 0.9, 0.3)[..., None] - [0.02, 0.07]).astype(np.float32)
     agrees(backend, "cas_loss", Problem((probs, labels), {"num_regions": 3}, "float32"))
     agrees(backend, "metric_loss", Problem((probs, labels), {}, "float32"))
-    agrees(backend, "js_mutual_information_loss", Problem(
-        (probs[..., 0], labels == 1), {}, "float32"))
+    agrees(
+        backend, "js_mutual_information_loss", Problem((probs[..., 0], labels == 1), {}, "float32")
+    )
     anchors = probs[:, :2] + np.float32(0.25)
     agrees(backend, "anchor_softmax_loss", Problem((probs, anchors, labels), {}, "float32"))
 

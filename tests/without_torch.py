@@ -27,12 +27,19 @@ def check(case: Case) -> None:
     places = tuple(range(len(inputs)))
     slopes = jax.jit(jax.grad(lambda *xs: of(*xs).sum(), places))(*inputs)
     for place, slope in zip(case.wrt, slopes, strict=True):
-        before, x, after = case.args[:place], case.args[place], case.args[place + 1:]
+        before, x, after = case.args[:place], case.args[place], case.args[place + 1 :]
         direction = np.random.default_rng(0).normal(size=x.shape)
-        high, low = (exact(case.function, *before, x + sign * STEP * direction, *after,
-                           **options).sum() for sign in (1, -1))
-        np.testing.assert_allclose((np.asarray(slope) * direction).sum(), (high - low) / (2 * STEP),
-                                   rtol=1e-5, atol=1e-7, err_msg=case.name)
+        high, low = (
+            exact(case.function, *before, x + sign * STEP * direction, *after, **options).sum()
+            for sign in (1, -1)
+        )
+        np.testing.assert_allclose(
+            (np.asarray(slope) * direction).sum(),
+            (high - low) / (2 * STEP),
+            rtol=1e-5,
+            atol=1e-7,
+            err_msg=case.name,
+        )
 
 
 def main() -> None:
@@ -42,8 +49,10 @@ def main() -> None:
     jax.config.update("jax_enable_x64", True)
     for case in CASES:
         check(case)
-    print(f"Python {platform.python_version()}, JAX {jax.__version__}, NumPy {np.__version__}: "
-          f"{examples.attempted} lines of examples, {len(CASES)} cases agree")
+    print(
+        f"Python {platform.python_version()}, JAX {jax.__version__}, NumPy {np.__version__}: "
+        f"{examples.attempted} lines of examples, {len(CASES)} cases agree"
+    )
 
 
 if __name__ == "__main__":

@@ -31,12 +31,14 @@ WAYS: dict[str, tuple[int, Callable[[int], float]]] = {
     "3e-3, three times as long": (3 * STEPS, lambda step: 3e-3),
     "1e-3": (STEPS, lambda step: 1e-3),
     "3e-3 after a straight warm-up of 50 steps": (
-        STEPS, lambda step: 3e-3 * min(1, (step + 1) / 50)
+        STEPS,
+        lambda step: 3e-3 * min(1, (step + 1) / 50),
     ),
     "one cycle of cosines, 1.2e-4 to 3e-3 and down": (
-        STEPS, lambda step: one_cycle(step, STEPS, 3e-3)
+        STEPS,
+        lambda step: one_cycle(step, STEPS, 3e-3),
     ),
-}  # fmt: skip
+}
 """Steps, and the learning rate of Adam at a step counted from 0."""
 
 
@@ -113,11 +115,18 @@ def by_colour(maps: np.ndarray, images: Tensor) -> float:
 
 def main() -> None:
     torch.set_num_threads(1)
-    about = json.dumps({
-        "side": SIDE, "images": BATCHES * BATCH, "batch": BATCH, "steps": STEPS,
-        "device": f"1 thread of {hardware('cpu')}", "versions": versions("torch"),
-        "commit": commit(),
-    }, indent=1)  # fmt: skip
+    about = json.dumps(
+        {
+            "side": SIDE,
+            "images": BATCHES * BATCH,
+            "batch": BATCH,
+            "steps": STEPS,
+            "device": f"1 thread of {hardware('cpu')}",
+            "versions": versions("torch"),
+            "commit": commit(),
+        },
+        indent=1,
+    )
     runs = []
     for network, way, seed in product(NETWORKS, WAYS, range(SEEDS)):
         ends = {name: round(value, 4) for name, value in run(network, way, seed).items()}

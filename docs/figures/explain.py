@@ -39,26 +39,40 @@ def figures() -> list[Figure]:
     shown = partial(explain, image=image, prediction=priors)
     return [
         shown(
-            partial(metric_loss, normalize=True), features, labels, channel=0,
+            partial(metric_loss, normalize=True),
+            features,
+            labels,
+            channel=0,
             title="metric loss of unit features",
         ),
         shown(
-            cas_loss, torch.stack([1 - priors, priors], dim=1), labels,
+            cas_loss,
+            torch.stack([1 - priors, priors], dim=1),
+            labels,
             title="class-agnostic segmentation loss",
         ),
         shown(
-            partial(weighted_fbeta_loss, normalize_kernel=True), priors[:, None], labels[:, None],
+            partial(weighted_fbeta_loss, normalize_kernel=True),
+            priors[:, None],
+            labels[:, None],
             title="weighted F-beta loss, kernel of unit sum",
         ),
         shown(
-            anchor_softmax_loss, features, labels, anchors=anchors, channel=0,
+            anchor_softmax_loss,
+            features,
+            labels,
+            anchors=anchors,
+            channel=0,
             title="anchor softmax loss, anchors of the map",
         ),
         shown(
-            js_mutual_information_loss, logits, joint, mask=mask,
+            js_mutual_information_loss,
+            logits,
+            joint,
+            mask=mask,
             title="Jensen–Shannon mutual information: no ground truth, pairs of the map alone",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def pixels(figure: Figure) -> np.ndarray:

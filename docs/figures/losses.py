@@ -67,14 +67,22 @@ def metric() -> Figure:
     image, mask, _, features = scene()
     figure, ((first, second, third, fourth),) = panels(1, 4)
     means = {region: features[:, mask == region].mean(axis=1) for region in (True, False)}
-    to = {region: ((features - mean[:, None, None]) ** 2).sum(axis=0)
-          for region, mean in means.items()}
+    to = {
+        region: ((features - mean[:, None, None]) ** 2).sum(axis=0)
+        for region, mean in means.items()
+    }
     show(first, image, "image")
     show(second, mask, "labels: S white, B black")
     for region, name, colour in ((False, "B", BACKGROUND), (True, "S", SALIENT)):
         third.scatter(*features[:, mask == region][:, ::5], s=2, color=colour, alpha=0.3)
-        third.plot(*means[region], "o", markersize=8, color=colour, markeredgecolor="k",
-                   label=f"mean of {name}")
+        third.plot(
+            *means[region],
+            "o",
+            markersize=8,
+            color=colour,
+            markeredgecolor="k",
+            label=f"mean of {name}",
+        )
     third.annotate("", means[True], means[False], arrowprops={"arrowstyle": "<->"})
     loss = metric_loss(batch(features), batch(mask))
     third.set_title(f"features; loss {signed(loss)},\nminus the squared gap", fontsize=8)
@@ -99,11 +107,14 @@ def cas() -> Figure:
         name = "labels" if labels is mask else "labels, exchanged"
         show(row[0], labels, name)
         show(row[1], salient, "channel 1 of the descriptor", vmin=0, vmax=1)
-        show(row[2], own, f"its means, region 0: {means[0]:.2f}, 1: {means[1]:.2f}",
-             vmin=0, vmax=1)
-        show(row[3], 2 * (salient - own) ** 2,
-             f"‖s − ŝ‖² to the own mean\nloss {signed(cas_loss(probs, batch(labels)))}", "magma",
-             vmin=0)
+        show(row[2], own, f"its means, region 0: {means[0]:.2f}, 1: {means[1]:.2f}", vmin=0, vmax=1)
+        show(
+            row[3],
+            2 * (salient - own) ** 2,
+            f"‖s − ŝ‖² to the own mean\nloss {signed(cas_loss(probs, batch(labels)))}",
+            "magma",
+            vmin=0,
+        )
     return figure
 
 
@@ -118,9 +129,11 @@ def prediction(mask: np.ndarray) -> np.ndarray:
     map_[y[few], x[few]] = 0.15
     near = shift(mask, (0, 4), order=0) & ~mask
     map_[near] = 0.7
-    corner = min(((6, 6), (6, SIZE - 18), (SIZE - 18, 6), (SIZE - 18, SIZE - 18)),
-                 key=lambda at: mask[at[0]:at[0] + 12, at[1]:at[1] + 12].sum())
-    map_[corner[0]:corner[0] + 12, corner[1]:corner[1] + 12] = 0.7
+    corner = min(
+        ((6, 6), (6, SIZE - 18), (SIZE - 18, 6), (SIZE - 18, SIZE - 18)),
+        key=lambda at: mask[at[0] : at[0] + 12, at[1] : at[1] + 12].sum(),
+    )
+    map_[corner[0] : corner[0] + 12, corner[1] : corner[1] + 12] = 0.7
     return map_
 
 
@@ -145,17 +158,25 @@ def weighted_fbeta() -> Figure:
     show(axes[0, 0], mask, "mask")
     show(axes[0, 1], probs, "prediction", vmin=0, vmax=1)
     show(axes[0, 2], errors, "E, absolute", "magma", vmin=0, vmax=1)
-    show(axes[1, 0], distance_weights(target)[0, 0].numpy(), "B, window of 5", "viridis",
-         vmin=1, vmax=2)
+    show(
+        axes[1, 0],
+        distance_weights(target)[0, 0].numpy(),
+        "B, window of 5",
+        "viridis",
+        vmin=1,
+        vmax=2,
+    )
     exact = distance_weights(target, distance="euclidean")[0, 0].numpy()
     show(axes[1, 1], exact, "B, exact distance", "viridis", vmin=1, vmax=2)
     for at, unit, name in ((axes[0, 3], False, "as printed"), (axes[1, 2], True, "unit sum")):
         kept = np.minimum(spread_errors(errors, mask, unit), errors)
         show(at, kept, f"min(AE, E), kernel {name}", "magma", vmin=0, vmax=1)
-    loss = weighted_fbeta_loss(batch(probs[None]), target, error="absolute",
-                               distance="euclidean", normalize_kernel=True)
-    show(axes[1, 3], kept * exact, f"E^w = min(AE, E) · B; loss {loss:.3f}", "magma",
-         vmin=0, vmax=2)
+    loss = weighted_fbeta_loss(
+        batch(probs[None]), target, error="absolute", distance="euclidean", normalize_kernel=True
+    )
+    show(
+        axes[1, 3], kept * exact, f"E^w = min(AE, E) · B; loss {loss:.3f}", "magma", vmin=0, vmax=2
+    )
     return figure
 
 
@@ -169,15 +190,22 @@ def anchors() -> Figure:
         hard = y >= 2 * y.mean()
         points = region_anchors(embeddings, torch.stack([~hard, hard], dim=1).float())
         if step == 1:
-            for at, point, name in ((axes[0, 2], points[0, 0], "background"),
-                                    (axes[1, 0], points[0, 1], "salient")):
+            for at, point, name in (
+                (axes[0, 2], points[0, 0], "background"),
+                (axes[1, 0], points[0, 1], "salient"),
+            ):
                 distance = (embeddings[0] - point[:, None, None]).norm(dim=0).numpy()
                 show(at, distance, f"distance to the {name} anchor", "viridis", vmin=0)
         z = anchor_probabilities(embeddings, points)[:, 1]
         y = update_prior(y, z, step)
         if step in (1, 5):
-            show(axes[1, 1 if step == 1 else 2], y[0].numpy(), f"the map after T = {step}",
-                 vmin=0, vmax=1)
+            show(
+                axes[1, 1 if step == 1 else 2],
+                y[0].numpy(),
+                f"the map after T = {step}",
+                vmin=0,
+                vmax=1,
+            )
     return figure
 
 
@@ -194,14 +222,16 @@ def mutual_information() -> Figure:
     show(second, colours, "pairs with the foreground vector:\njoint, product, neither")
     show(third, scores, "a critic's scores T", "RdBu_r", vmin=-8, vmax=8)
     for kind, name, colour in ((joint, "joint", SALIENT), (product, "product", BACKGROUND)):
-        fourth.hist(scores[kind], 30, range=(-8, 4), density=True, alpha=0.5, color=colour,
-                    label=name)
+        fourth.hist(
+            scores[kind], 30, range=(-8, 4), density=True, alpha=0.5, color=colour, label=name
+        )
     t, scale = np.linspace(-8, 4, 200), 0.04
     fourth.plot(t, scale * np.logaddexp(0, -t), color=SALIENT, linewidth=1)
     fourth.plot(t, scale * np.logaddexp(0, t), color=BACKGROUND, linewidth=1)
     bound = js_mutual_information(batch(scores), batch(joint), mask=batch(counted))
-    fourth.set_title(f"scores, and what each costs\nestimate {bound:.3f} of at most 0.693",
-                     fontsize=8)
+    fourth.set_title(
+        f"scores, and what each costs\nestimate {bound:.3f} of at most 0.693", fontsize=8
+    )
     fourth.set_ylim(0, 0.5)
     fourth.tick_params(labelsize=6)
     fourth.set_yticks([])
@@ -210,7 +240,10 @@ def mutual_information() -> Figure:
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {
-    "metric": metric, "cas": cas, "weighted-fbeta": weighted_fbeta, "anchors": anchors,
+    "metric": metric,
+    "cas": cas,
+    "weighted-fbeta": weighted_fbeta,
+    "anchors": anchors,
     "mutual-information": mutual_information,
 }
 

@@ -238,9 +238,16 @@ def convolution(
         filters = Depthwise(fan_out, stride, dilation, around, rngs)
     else:
         filters = conv(
-            fan_in, fan_out, kernel, rngs=rngs, stride=stride, dilation=dilation,
-            padding=(around, around), bias=False, kernel_init=he,
-        )  # fmt: skip
+            fan_in,
+            fan_out,
+            kernel,
+            rngs=rngs,
+            stride=stride,
+            dilation=dilation,
+            padding=(around, around),
+            bias=False,
+            kernel_init=he,
+        )
     return nnx.Sequential(filters, StoredNorm(fan_out), relu6)
 
 

@@ -74,10 +74,17 @@ class Linear(nnx.Linear):
 
 
 def conv(
-    fan_in: int, fan_out: int, kernel: int = 1, *, rngs: nnx.Rngs, stride: int = 1,
-    dilation: int = 1, padding: int | Sequence[tuple[int, int]] | None = None, bias: bool = True,
+    fan_in: int,
+    fan_out: int,
+    kernel: int = 1,
+    *,
+    rngs: nnx.Rngs,
+    stride: int = 1,
+    dilation: int = 1,
+    padding: int | Sequence[tuple[int, int]] | None = None,
+    bias: bool = True,
     kernel_init: Initial | None = None,
-) -> Conv:  # fmt: skip
+) -> Conv:
     """A square convolution, padded to keep the size, or to divide it. Initial weights are as in
     PyTorch; with a `kernel_init` of one's own the biases begin at 0."""
     initial = like_torch(fan_in * kernel**2)

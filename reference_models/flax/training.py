@@ -160,9 +160,13 @@ class FlaxTrainer:
         )
         seed = self.spread(np.uint32(draw.seed), self.everywhere)
         *parts, self.moments, loss = self._step(
-            self.parts.learnt, self.parts.running, self.moments,
-            self.parts.fixed, self.held, Drawn(*drawn, seed),
-        )  # fmt: skip
+            self.parts.learnt,
+            self.parts.running,
+            self.moments,
+            self.parts.fixed,
+            self.held,
+            Drawn(*drawn, seed),
+        )
         self.parts = Parts(*parts, self.parts.fixed)
         return float(loss)
 
@@ -272,10 +276,16 @@ def merged(graph: Any, dtype: Any, parts: Parts) -> System:
 
 
 def train_step(
-    network: Network, optimizer: optax.GradientTransformation, crop: int | None,
-    learnt: nnx.State, running: nnx.State, moments: Any, fixed: nnx.State,
-    held: Held, drawn: Drawn,
-) -> tuple[nnx.State, nnx.State, Any, Array]:  # fmt: skip
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    crop: int | None,
+    learnt: nnx.State,
+    running: nnx.State,
+    moments: Any,
+    fixed: nnx.State,
+    held: Held,
+    drawn: Drawn,
+) -> tuple[nnx.State, nnx.State, Any, Array]:
     """The variables after one step, the optimizer's moments, and the loss before."""
     priors = jnp.minimum(drawn.indices, len(held.priors) - 1)
     batch = Batch(

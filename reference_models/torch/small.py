@@ -1,5 +1,4 @@
-"""The small encoder–decoder, with each loss, in PyTorch. `reference_models.flax.small` is the same.
-"""
+"""The small encoder–decoder, with each loss. `reference_models.flax.small` is the same in JAX."""
 
 import torch
 from torch import Tensor, nn

@@ -117,9 +117,14 @@ class TorchTrainer:
         return [torch.cat(taps) for taps in zip(*parts, strict=True)]
 
     def step(self, draw: Draw) -> float:
-        share = list(DistributedSampler(
-            range(len(draw.indices)), self.processes, self.rank, shuffle=False  # type: ignore[arg-type]
-        ))  # fmt: skip
+        share = list(
+            DistributedSampler(
+                range(len(draw.indices)),
+                self.processes,
+                self.rank,
+                shuffle=False,  # type: ignore[arg-type]
+            )
+        )
         indices = torch.from_numpy(draw.indices[share]).to(self.device)
         mirrored = torch.from_numpy(draw.mirrored[share]).to(self.device)
         batch = Batch(

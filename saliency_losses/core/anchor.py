@@ -10,26 +10,43 @@ def check_options(ignore_index: int | None, reduction: str) -> None:
     checks.reduction(reduction)
 
 
-def anchor_softmax_loss(xp: Ops, features: Array, anchors: Array, labels: Array, *,
-                        ignore_index: int | None, mask: Array, reduction: str) -> Array:
+def anchor_softmax_loss(
+    xp: Ops,
+    features: Array,
+    anchors: Array,
+    labels: Array,
+    *,
+    ignore_index: int | None,
+    mask: Array,
+    reduction: str,
+) -> Array:
     check_options(ignore_index, reduction)
     loss, counted, bad = _surprises(xp, features, anchors, labels, ignore_index, mask)
     return checks.reduce(xp, checks.poison(xp, mean(xp, loss, counted), bad), reduction)
 
 
-def pixel_costs(xp: Ops, features: Array, anchors: Array, labels: Array, *,
-                ignore_index: int | None, mask: Array) -> Array:
+def pixel_costs(
+    xp: Ops,
+    features: Array,
+    anchors: Array,
+    labels: Array,
+    *,
+    ignore_index: int | None,
+    mask: Array,
+) -> Array:
     """A map ``(N, P)``, whose mean over the counted pixels is the loss."""
     return _surprises(xp, features, anchors, labels, ignore_index, mask)[0]
 
 
-def _surprises(xp: Ops, features: Array, anchors: Array, labels: Array, ignore_index: int | None,
-               mask: Array) -> tuple[Array, Array | None, Array]:
+def _surprises(
+    xp: Ops, features: Array, anchors: Array, labels: Array, ignore_index: int | None, mask: Array
+) -> tuple[Array, Array | None, Array]:
     """L eq. 3–4 pixel by pixel; the counted pixels, None for all; the images with a bad label."""
     features, anchors = _checked(xp, features, anchors)
     num_regions = anchors.shape[1]
     labels, counted, bad = checks.labels(
-        xp, labels, mask, ignore_index, num_regions, "features", features)
+        xp, labels, mask, ignore_index, num_regions, "features", features
+    )
 
     labels = xp.clip(xp.flat(labels), 0, num_regions - 1)
     if counted is not None:
@@ -54,8 +71,9 @@ def anchor_probabilities(xp: Ops, features: Array, anchors: Array) -> Array:
     squared = xp.squared_distances(xp.features(features), xp.regions(anchors))
     scores = -_excess(xp, root(xp, squared))
     probabilities = xp.exp(scores - xp.over_stack(xp.logsumexp_stack(scores)))
-    return xp.public_stack(checks.brought_within(xp, probabilities, 1),
-                           xp.map_shape(features.shape))
+    return xp.public_stack(
+        checks.brought_within(xp, probabilities, 1), xp.map_shape(features.shape)
+    )
 
 
 def _excess(xp: Ops, distances: Array) -> Array:
@@ -71,8 +89,10 @@ def _checked(xp: Ops, features: Array, anchors: Array) -> tuple[Array, Array]:
     a = checks.floating(xp, "anchors", anchors)
     channels = xp.channels(x.shape)
     if a.ndim != 3 or a.shape[0] != x.shape[0] or a.shape[1] < 1 or a.shape[2] != channels:
-        raise ValueError(f"anchors must have shape (N, R, C) = ({x.shape[0]}, R, {channels}) to "
-                         f"match features of shape {tuple(x.shape)}, got {tuple(a.shape)}")
+        raise ValueError(
+            f"anchors must have shape (N, R, C) = ({x.shape[0]}, R, {channels}) to "
+            f"match features of shape {tuple(x.shape)}, got {tuple(a.shape)}"
+        )
     x, a = xp.promote(x, a)
     return x, a
 
@@ -84,8 +104,10 @@ def region_anchors(xp: Ops, features: Array, weights: Array) -> Array:
     expected = xp.stack_shape(xp.map_shape(x.shape), regions)
     if regions < 1 or tuple(w.shape) != expected:
         layout = checks.public_layout(xp, "R")
-        raise ValueError(f"weights must have shape {layout} to match features of shape "
-                         f"{tuple(x.shape)}, got {tuple(w.shape)}")
+        raise ValueError(
+            f"weights must have shape {layout} to match features of shape "
+            f"{tuple(x.shape)}, got {tuple(w.shape)}"
+        )
     w, bad = checks.weight_values(xp, "weights", w, weights)
     x, w = checks.same_precision(xp, x, w)
 

@@ -7,8 +7,15 @@ from saliency_losses.core.ops import Array, Ops
 from saliency_losses.core.regions import keep, mean
 
 
-def check_options(xp: Ops, num_regions: int, alpha: Any, average_regions: bool,
-                  activation: str | None, ignore_index: int | None, reduction: str) -> None:
+def check_options(
+    xp: Ops,
+    num_regions: int,
+    alpha: Any,
+    average_regions: bool,
+    activation: str | None,
+    ignore_index: int | None,
+    reduction: str,
+) -> None:
     checks.integer("num_regions", num_regions, 1)
     checks.scheduled(xp, "alpha", alpha, 0, 1)
     checks.flag("average_regions", average_regions)
@@ -17,12 +24,23 @@ def check_options(xp: Ops, num_regions: int, alpha: Any, average_regions: bool,
     checks.reduction(reduction)
 
 
-def cas_loss(xp: Ops, probs: Array, labels: Array, *, num_regions: int, alpha: Any,
-             average_regions: bool, activation: str | None, ignore_index: int | None, mask: Array,
-             reduction: str) -> Array:
+def cas_loss(
+    xp: Ops,
+    probs: Array,
+    labels: Array,
+    *,
+    num_regions: int,
+    alpha: Any,
+    average_regions: bool,
+    activation: str | None,
+    ignore_index: int | None,
+    mask: Array,
+    reduction: str,
+) -> Array:
     check_options(xp, num_regions, alpha, average_regions, activation, ignore_index, reduction)
     s, index, counted, area, bad = _regions(
-        xp, probs, labels, num_regions, activation, ignore_index, mask)
+        xp, probs, labels, num_regions, activation, ignore_index, mask
+    )
     share = 1.0 / xp.maximum(area, 1.0)
 
     def moments(s: Array, index: Array, share: Array, *counted: Array) -> tuple[Array, Array]:
@@ -32,13 +50,18 @@ def cas_loss(xp: Ops, probs: Array, labels: Array, *, num_regions: int, alpha: A
         weight = keep(xp, xp.region_take(share, index), counted[0] if counted else None)
         return means, xp.sum_pixels(xp.sum_channels(residual * residual) * weight)
 
-    def pull(grads: tuple[Array, Array], outputs: tuple[Array, Array], s: Array, index: Array,
-             share: Array, *_: Array) -> Array:
+    def pull(
+        grads: tuple[Array, Array],
+        outputs: tuple[Array, Array],
+        s: Array,
+        index: Array,
+        share: Array,
+        *_: Array,
+    ) -> Array:
         # Moving a mean does not change the uniformer; pixels that do not count are constant.
         slope = 2 * xp.over_pixels(grads[1]) * share
         shift = xp.over_channels(share) * grads[0] - xp.over_channels(slope) * outputs[0]
-        return (s * xp.over_channels(xp.region_take(slope, index))
-                + xp.region_take(shift, index))
+        return s * xp.over_channels(xp.region_take(slope, index)) + xp.region_take(shift, index)
 
     constants = (index, share) if counted is None else (index, share, counted)
     region_mean, uniformer = xp.own_gradient(moments, pull, s, *constants)
@@ -55,15 +78,23 @@ def cas_loss(xp: Ops, probs: Array, labels: Array, *, num_regions: int, alpha: A
     return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
 
 
-def pixel_costs(xp: Ops, probs: Array, labels: Array, *, num_regions: int, alpha: Any,
-                average_regions: bool, activation: str | None, ignore_index: int | None,
-                mask: Array) -> Array:
+def pixel_costs(
+    xp: Ops,
+    probs: Array,
+    labels: Array,
+    *,
+    num_regions: int,
+    alpha: Any,
+    average_regions: bool,
+    activation: str | None,
+    ignore_index: int | None,
+    mask: Array,
+) -> Array:
     """A map ``(N, P)``, whose mean over the counted pixels is the loss.
 
     An ordered pair of regions is shared evenly by the pixels of its first.
     """
-    s, index, _, area, _ = _regions(
-        xp, probs, labels, num_regions, activation, ignore_index, mask)
+    s, index, _, area, _ = _regions(xp, probs, labels, num_regions, activation, ignore_index, mask)
     share = 1.0 / xp.maximum(area, 1.0)
     means = xp.region_sum(s, index, num_regions) * xp.over_channels(share)
     residual = s - xp.region_take(means, index)
@@ -80,9 +111,15 @@ def pixel_costs(xp: Ops, probs: Array, labels: Array, *, num_regions: int, alpha
     return each * xp.region_take(share * xp.over_pixels(xp.sum_pixels(area)), index)
 
 
-def _regions(xp: Ops, probs: Array, labels: Array, num_regions: int, activation: str | None,
-             ignore_index: int | None, mask: Array
-             ) -> tuple[Array, Array, Array | None, Array, Array]:
+def _regions(
+    xp: Ops,
+    probs: Array,
+    labels: Array,
+    num_regions: int,
+    activation: str | None,
+    ignore_index: int | None,
+    mask: Array,
+) -> tuple[Array, Array, Array | None, Array, Array]:
     """Descriptors, the index of each pixel's region, the counted pixels or None for all, the
     regions' areas ``(N, R)``, and the images with a value out of range."""
     s = checks.probabilities(xp, probs, activation)
@@ -94,7 +131,8 @@ def _regions(xp: Ops, probs: Array, labels: Array, num_regions: int, activation:
     s = xp.features(s)
     if activation is None:
         s, outside = checks.unit_values(
-            xp, "probs", s, probs, None if counted is None else xp.over_channels(counted))
+            xp, "probs", s, probs, None if counted is None else xp.over_channels(counted)
+        )
         bad = bad | outside
     s = keep(xp, s, counted)
     area = xp.cast(xp.region_count(index, counted, num_regions), s)
@@ -114,8 +152,16 @@ def check_cross_entropy_options(per: str, ignore_index: int | None, reduction: s
     checks.reduction(reduction)
 
 
-def class_agnostic_cross_entropy(xp: Ops, logits: Array, labels: Array, *, per: str,
-                                 ignore_index: int | None, mask: Array, reduction: str) -> Array:
+def class_agnostic_cross_entropy(
+    xp: Ops,
+    logits: Array,
+    labels: Array,
+    *,
+    per: str,
+    ignore_index: int | None,
+    mask: Array,
+    reduction: str,
+) -> Array:
     check_cross_entropy_options(per, ignore_index, reduction)
     margin, counted, bad = _margins(xp, logits, labels, per, ignore_index, mask)
     loss = mean(xp, xp.softplus(-margin), counted)
@@ -125,8 +171,9 @@ def class_agnostic_cross_entropy(xp: Ops, logits: Array, labels: Array, *, per: 
     return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
 
 
-def cross_entropy_pixel_costs(xp: Ops, logits: Array, labels: Array, *, per: str,
-                              ignore_index: int | None, mask: Array) -> Array:
+def cross_entropy_pixel_costs(
+    xp: Ops, logits: Array, labels: Array, *, per: str, ignore_index: int | None, mask: Array
+) -> Array:
     """A map ``(N, P)``, whose mean over the counted pixels is the loss."""
     margin, counted, _ = _margins(xp, logits, labels, per, ignore_index, mask)
     given, exchanged = xp.softplus(-margin), xp.softplus(margin)
@@ -136,14 +183,16 @@ def cross_entropy_pixel_costs(xp: Ops, logits: Array, labels: Array, *, per: str
     return xp.where(xp.over_pixels(better), exchanged, given)
 
 
-def _margins(xp: Ops, logits: Array, labels: Array, per: str, ignore_index: int | None, mask: Array
-             ) -> tuple[Array, Array | None, Array]:
+def _margins(
+    xp: Ops, logits: Array, labels: Array, per: str, ignore_index: int | None, mask: Array
+) -> tuple[Array, Array | None, Array]:
     """The own logit less the other, or the greater less the smaller; the counted pixels, None for
     all; the images with a bad label."""
     logits = checks.features(xp, "logits", logits)
     if xp.channels(logits.shape) != 2:
-        raise ValueError(f"logits must have shape {checks.public_layout(xp, '2')}, "
-                         f"got {tuple(logits.shape)}")
+        raise ValueError(
+            f"logits must have shape {checks.public_layout(xp, '2')}, got {tuple(logits.shape)}"
+        )
     labels, counted, bad = checks.labels(xp, labels, mask, ignore_index, 2, "logits", logits)
 
     salient = xp.flat(labels == 1)
@@ -156,8 +205,9 @@ def _margins(xp: Ops, logits: Array, labels: Array, per: str, ignore_index: int 
     return margin, counted, bad
 
 
-def flip_labels(xp: Ops, labels: Array, probability: float, rng: Any, *, per: str,
-                ignore_index: int | None) -> Array:
+def flip_labels(
+    xp: Ops, labels: Array, probability: float, rng: Any, *, per: str, ignore_index: int | None
+) -> Array:
     checks.option("per", per, ("pixel", "image"))
     checks.ignored(ignore_index)
     checks.number("probability", probability, 0, 1)

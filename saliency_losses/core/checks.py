@@ -10,8 +10,9 @@ from saliency_losses.core.ops import Array, Ops
 
 def option(name: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, "
-                         f"got {_static(name, value)}")
+        raise ValueError(
+            f"{name} must be one of {', '.join(map(repr, choices))}, got {_static(name, value)}"
+        )
 
 
 def flag(name: str, value: object) -> None:
@@ -42,8 +43,9 @@ def number(name: str, value: object, low: float, high: float, *, open_low: bool 
         raise ValueError(f"{name} must lie in {bracket}{low}, {high}], got {value}")
 
 
-def scheduled(xp: Ops, name: str, value: Any, low: float, high: float, *,
-              open_low: bool = False) -> None:
+def scheduled(
+    xp: Ops, name: str, value: Any, low: float, high: float, *, open_low: bool = False
+) -> None:
     """A number or a scalar array, which a schedule may move; checked where it can be read."""
     if isinstance(value, Real):
         return number(name, value, low, high, open_low=open_low)
@@ -68,9 +70,11 @@ def activation(value: str | None) -> None:
 
 def _array(xp: Ops, name: str, x: object) -> Array:
     if isinstance(x, (list, tuple, dict)):
-        raise TypeError(f"{name} must be one array, got {type(x).__name__}; several outputs of a "
-                        "network: one call per output, or deep_supervision; numbers: make an "
-                        "array of them")
+        raise TypeError(
+            f"{name} must be one array, got {type(x).__name__}; several outputs of a "
+            "network: one call per output, or deep_supervision; numbers: make an "
+            "array of them"
+        )
     return xp.array(name, x)
 
 
@@ -78,13 +82,14 @@ def floating(xp: Ops, name: str, x: object) -> Array:
     """A floating-point argument, at least float32."""
     array = _array(xp, name, x)
     if xp.kind(array) != "float":
-        raise TypeError(f"{name} must be floating point, got {xp.dtype_name(array)}; "
-                        "a 0/255 map: divide by 255, other integers: convert to float32")
+        raise TypeError(
+            f"{name} must be floating point, got {xp.dtype_name(array)}; "
+            "a 0/255 map: divide by 255, other integers: convert to float32"
+        )
     return xp.widen(array)
 
 
-def real(xp: Ops, name: str, x: object, expected: str = "floating point, integer or bool"
-         ) -> Array:
+def real(xp: Ops, name: str, x: object, expected: str = "floating point, integer or bool") -> Array:
     """A floating-point argument, at least float32, or an integer or bool one, as integers."""
     array = _array(xp, name, x)
     if xp.kind(array) == "other":
@@ -95,8 +100,10 @@ def real(xp: Ops, name: str, x: object, expected: str = "floating point, integer
 def boolean(xp: Ops, name: str, x: object) -> Array:
     array = _array(xp, name, x)
     if xp.kind(array) != "bool":
-        raise TypeError(f"{name} must be bool, got {xp.dtype_name(array)}; "
-                        f"compare first, for example {name} > 0.5")
+        raise TypeError(
+            f"{name} must be bool, got {xp.dtype_name(array)}; "
+            f"compare first, for example {name} > 0.5"
+        )
     return array
 
 
@@ -113,8 +120,10 @@ def features(xp: Ops, name: str, x: object, *, low_rank: int = 1) -> Array:
     array = floating(xp, name, x)
     if not low_rank + 2 <= array.ndim <= 5 or xp.channels(array.shape) < 1:
         layout = public_layout(xp, "C")
-        raise ValueError(f"{name} must have shape {layout} with C >= 1 and {low_rank} to 3 "
-                         f"spatial axes, got {tuple(array.shape)}")
+        raise ValueError(
+            f"{name} must have shape {layout} with C >= 1 and {low_rank} to 3 "
+            f"spatial axes, got {tuple(array.shape)}"
+        )
     return array
 
 
@@ -122,8 +131,10 @@ def probabilities(xp: Ops, x: object, through: str | None, *, low_rank: int = 1)
     """The argument probs, as `features`, after the activation `through`, if any."""
     array = features(xp, "probs", x, low_rank=low_rank)
     if through == "softmax" and xp.channels(array.shape) == 1:
-        raise ValueError('activation must be "sigmoid" for probs with one channel, got "softmax", '
-                         "which makes 1 of every single channel")
+        raise ValueError(
+            'activation must be "sigmoid" for probs with one channel, got "softmax", '
+            "which makes 1 of every single channel"
+        )
     if through is None:
         return array
     return xp.sigmoid(array) if through == "sigmoid" else xp.softmax(array)
@@ -132,8 +143,9 @@ def probabilities(xp: Ops, x: object, through: str | None, *, low_rank: int = 1)
 def maps(name: str, x: Array) -> None:
     """A map given alone: ``(N, *spatial)`` with 1 to 3 spatial axes."""
     if not 2 <= x.ndim <= 4:
-        raise ValueError(f"{name} must have shape (N, *spatial) with 1 to 3 spatial axes, "
-                         f"got {tuple(x.shape)}")
+        raise ValueError(
+            f"{name} must have shape (N, *spatial) with 1 to 3 spatial axes, got {tuple(x.shape)}"
+        )
 
 
 def channels_last(xp: Ops) -> bool:
@@ -156,12 +168,19 @@ def not_of_other_layout(xp: Ops, name: str, x: Array) -> None:
     those of images of one pixel in all are what they seem."""
     one_wide = x.shape[1 if channels_last(xp) else -1] == 1 and prod(xp.map_shape(x.shape)[1:]) > 1
     if xp.channels(x.shape) > 1 and one_wide:
-        raise ValueError(f"{name} must have shape {public_layout(xp, 'K')}, got {tuple(x.shape)}; "
-                         + _of_other_layout(xp, name))
+        raise ValueError(
+            f"{name} must have shape {public_layout(xp, 'K')}, got {tuple(x.shape)}; "
+            + _of_other_layout(xp, name)
+        )
 
 
-def shape(name: str, x: Array, expected: Sequence[int], why: str,
-          repairs: dict[tuple[int, ...], str] | None = None) -> None:
+def shape(
+    name: str,
+    x: Array,
+    expected: Sequence[int],
+    why: str,
+    repairs: dict[tuple[int, ...], str] | None = None,
+) -> None:
     got, wanted = tuple(x.shape), tuple(expected)
     if got == wanted:
         return
@@ -181,8 +200,13 @@ def beside(xp: Ops, name: str, x: Array, other: str, array: Array) -> None:
     """A map ``(N, *spatial)`` that belongs to the features `array`, the argument `other`."""
     full = tuple(array.shape)
     other_layout = (full[0], *full[2:]) if channels_last(xp) else full[:-1]
-    shape(name, x, xp.map_shape(full), f"(N, *spatial) to match {other} of shape {full}",
-          {other_layout: "; " + _of_other_layout(xp, other)})
+    shape(
+        name,
+        x,
+        xp.map_shape(full),
+        f"(N, *spatial) to match {other} of shape {full}",
+        {other_layout: "; " + _of_other_layout(xp, other)},
+    )
 
 
 def alike(name: str, x: Array, other: str, array: Array) -> None:
@@ -194,8 +218,10 @@ def map_per_class(xp: Ops, name: str, x: Array, other: str, array: Array) -> Non
     repairs = {}
     if xp.channels(array.shape) > 1:
         one = tuple(xp.map_shape(array.shape))
-        repairs = {tuple(xp.stack_shape(one, 1)): "; class numbers: without that axis; "
-                                                  f"one mask: give that channel of {other} alone"}
+        repairs = {
+            tuple(xp.stack_shape(one, 1)): "; class numbers: without that axis; "
+            f"one mask: give that channel of {other} alone"
+        }
     shape(name, x, tuple(array.shape), f"as {other} has", repairs)
 
 
@@ -208,8 +234,15 @@ def mask(xp: Ops, x: object, expected: Sequence[int], other: str) -> Array | Non
     return array
 
 
-def values(xp: Ops, name: str, x: Array, wrong: Callable[[Any], Any], counted: Array | None,
-           expected: str, repair: str) -> Array:
+def values(
+    xp: Ops,
+    name: str,
+    x: Array,
+    wrong: Callable[[Any], Any],
+    counted: Array | None,
+    expected: str,
+    repair: str,
+) -> Array:
     """Which images ``(N,)`` hold a counted value that is `wrong`: their loss must be NaN.
 
     Where values can be read, an error instead, unless it is NaN, which must never raise.
@@ -219,8 +252,9 @@ def values(xp: Ops, name: str, x: Array, wrong: Callable[[Any], Any], counted: A
     if found is not None:
         where = "" if counted is None else " on counted pixels"
         # With as few digits as show what is wrong; 17 tell any number from any other.
-        shown = next(text for text in (f"{found:.{digits}g}" for digits in (6, 9, 17))
-                     if wrong(float(text)))
+        shown = next(
+            text for text in (f"{found:.{digits}g}" for digits in (6, 9, 17)) if wrong(float(text))
+        )
         raise ValueError(f"{name} must be {expected}{where}, got {shown}; {repair}")
     return xp.any_per_image(bad)
 
@@ -230,9 +264,17 @@ def label_array(xp: Ops, name: str, x: object) -> Array:
     return real(xp, name, x, "bool, integer, or floating point with whole values")
 
 
-def labels(xp: Ops, x: object, mask_given: object, ignore_index: int | None, num_regions: int,
-           other: str, array: Array, *, name: str = "labels"
-           ) -> tuple[Array, Array | None, Array]:
+def labels(
+    xp: Ops,
+    x: object,
+    mask_given: object,
+    ignore_index: int | None,
+    num_regions: int,
+    other: str,
+    array: Array,
+    *,
+    name: str = "labels",
+) -> tuple[Array, Array | None, Array]:
     """The labels beside the features `array`, as integers that can index; the counted pixels, None
     for all; the images with a bad label."""
     found = label_array(xp, name, x)
@@ -251,35 +293,56 @@ def without(xp: Ops, ignore_index: int | None, x: Array, counted: Array | None) 
 
 
 def ignored(ignore_index: object) -> None:
-    if ignore_index is not None and (isinstance(ignore_index, bool)
-                                     or not isinstance(ignore_index, Integral)):
-        raise TypeError("ignore_index must be an integer or None, got "
-                        + _static("ignore_index", ignore_index))
+    if ignore_index is not None and (
+        isinstance(ignore_index, bool) or not isinstance(ignore_index, Integral)
+    ):
+        raise TypeError(
+            "ignore_index must be an integer or None, got " + _static("ignore_index", ignore_index)
+        )
 
 
-def label_values(xp: Ops, name: str, x: Array, given: Array, num_regions: int,
-                 counted: Array | None) -> tuple[Array, Array]:
+def label_values(
+    xp: Ops, name: str, x: Array, given: Array, num_regions: int, counted: Array | None
+) -> tuple[Array, Array]:
     """Labels as integers, and the images ``(N,)`` with a counted one outside of 0..R−1."""
     last, whole = num_regions - 1, xp.kind(x) != "float"
     if whole and xp.known_within(x, 0, last):
         return x, xp.no_image(x)
     ignore = "pixels to ignore: ignore_index=255, or mask="
-    repair = (f"classes are numbered from 0; {ignore}" if name == "target" else
-              f"a 0/255 mask: {name} > 127; {ignore}; more regions: cas_loss with num_regions"
-              if num_regions <= 2 else f"raise num_regions; {ignore}")
+    repair = (
+        f"classes are numbered from 0; {ignore}"
+        if name == "target"
+        else f"a 0/255 mask: {name} > 127; {ignore}; more regions: cas_loss with num_regions"
+        if num_regions <= 2
+        else f"raise num_regions; {ignore}"
+    )
     expected = f"in 0..{last}"
     if whole:
         return x, values(xp, name, x, lambda v: (v < 0) | (v > last), counted, expected, repair)
     # Rounded out of range, see `_rounded`.
     near = xp.clip(x, 0, last)
     x = xp.where(xp.abs(x - near) <= 4 * xp.epsilon(given), near, x)
-    bad = values(xp, name, x, lambda v: (v < 0) | (v > last) | (v % 1 != 0), counted,
-                 "whole numbers " + expected, f"a soft mask: {name} > 0.5; {repair}")
+    bad = values(
+        xp,
+        name,
+        x,
+        lambda v: (v < 0) | (v > last) | (v % 1 != 0),
+        counted,
+        "whole numbers " + expected,
+        f"a soft mask: {name} > 0.5; {repair}",
+    )
     return xp.integers(x), bad
 
 
-def targets(xp: Ops, x: object, probs: Array, mask_given: object, ignore_index: int | None, *,
-            binary: bool = False) -> tuple[Array, Array | None, Array]:
+def targets(
+    xp: Ops,
+    x: object,
+    probs: Array,
+    mask_given: object,
+    ignore_index: int | None,
+    *,
+    binary: bool = False,
+) -> tuple[Array, Array | None, Array]:
     """The target ``(N, K, *spatial)`` of the argument probs, in its shape, as the map of K = 1, or
     as class numbers; the counted pixels ``(N, 1 or K, *spatial)``, None for all; the images with
     a bad value."""
@@ -293,18 +356,26 @@ def targets(xp: Ops, x: object, probs: Array, mask_given: object, ignore_index: 
     elif classes == 1:
         t = xp.reshape(t, one_map)
     else:
-        number, counted, bad = labels(xp, x, mask_given, ignore_index, classes, "probs", probs,
-                                      name="target")
+        number, counted, bad = labels(
+            xp, x, mask_given, ignore_index, classes, "probs", probs, name="target"
+        )
         if counted is not None:
             counted = xp.reshape(counted, one_map)
         return xp.join([number == k for k in range(classes)]), counted, bad
-    return target_values(xp, t, x, mask(xp, mask_given, spatial, "probs"), ignore_index,
-                         binary=binary)
+    return target_values(
+        xp, t, x, mask(xp, mask_given, spatial, "probs"), ignore_index, binary=binary
+    )
 
 
-def target_values(xp: Ops, t: Array, given: Array, counted: Array | None,
-                  ignore_index: int | None, *, binary: bool = False
-                  ) -> tuple[Array, Array | None, Array]:
+def target_values(
+    xp: Ops,
+    t: Array,
+    given: Array,
+    counted: Array | None,
+    ignore_index: int | None,
+    *,
+    binary: bool = False,
+) -> tuple[Array, Array | None, Array]:
     """As `targets`, from ``(N, K, *spatial)`` and the counted pixels ``(N, *spatial)``."""
     if counted is not None:
         counted = xp.reshape(counted, (t.shape[0], 1, *t.shape[2:]))
@@ -313,34 +384,57 @@ def target_values(xp: Ops, t: Array, given: Array, counted: Array | None,
     return t, counted, bad
 
 
-def unit_values(xp: Ops, name: str, x: Array, given: Array, counted: Array | None = None
-                ) -> tuple[Array, Array]:
+def unit_values(
+    xp: Ops, name: str, x: Array, given: Array, counted: Array | None = None
+) -> tuple[Array, Array]:
     """`x` in [0, 1], and the images ``(N,)`` with a counted value outside; see `_rounded`."""
-    repair = ("a 0/255 mask: divide by 255; pixels to ignore: ignore_index=255, or mask="
-              if name == "target" else
-              ('logits: activation="sigmoid" or "softmax"' if name == "probs" else
-               "logits: apply sigmoid or softmax first") + "; a 0/255 map: divide by 255")
+    repair = (
+        "a 0/255 mask: divide by 255; pixels to ignore: ignore_index=255, or mask="
+        if name == "target"
+        else (
+            'logits: activation="sigmoid" or "softmax"'
+            if name == "probs"
+            else "logits: apply sigmoid or softmax first"
+        )
+        + "; a 0/255 map: divide by 255"
+    )
     return _rounded(xp, name, x, given, 1, counted, "in [0, 1]", repair)
 
 
-def binary_values(xp: Ops, name: str, x: Array, given: Array, counted: Array | None
-                  ) -> tuple[Array, Array]:
+def binary_values(
+    xp: Ops, name: str, x: Array, given: Array, counted: Array | None
+) -> tuple[Array, Array]:
     """`x` of 0 and 1, and the images ``(N,)`` with another counted value; see `_rounded`."""
     x, outside = unit_values(xp, name, x, given, counted)
-    bad = values(xp, name, x, lambda v: (v != 0) & (v != 1), counted,
-                 "0 or 1, as the measure is defined for those alone,",
-                 f"a soft mask: {name} > 0.5")
+    bad = values(
+        xp,
+        name,
+        x,
+        lambda v: (v != 0) & (v != 1),
+        counted,
+        "0 or 1, as the measure is defined for those alone,",
+        f"a soft mask: {name} > 0.5",
+    )
     return x, bad | outside
 
 
 def weight_values(xp: Ops, name: str, x: Array, given: Array) -> tuple[Array, Array]:
     """`x` from 0 on, and the images ``(N,)`` with a value below; see `_rounded`."""
-    return _rounded(xp, name, x, given, float("inf"), None, "non-negative",
-                    "logits: apply sigmoid or softmax first")
+    return _rounded(
+        xp,
+        name,
+        x,
+        given,
+        float("inf"),
+        None,
+        "non-negative",
+        "logits: apply sigmoid or softmax first",
+    )
 
 
-def two_unit_maps(xp: Ops, name: str, one: object, other_name: str, other: object
-                  ) -> tuple[Array, Array, Array]:
+def two_unit_maps(
+    xp: Ops, name: str, one: object, other_name: str, other: object
+) -> tuple[Array, Array, Array]:
     """Two floating-point maps of one shape in [0, 1], and the images with a value outside."""
     x, y = floating(xp, name, one), floating(xp, other_name, other)
     alike(other_name, y, name, x)
@@ -350,8 +444,16 @@ def two_unit_maps(xp: Ops, name: str, one: object, other_name: str, other: objec
     return x, y, bad | bad_too
 
 
-def _rounded(xp: Ops, name: str, x: Array, given: Array, high: float, counted: Array | None,
-             expected: str, repair: str) -> tuple[Array, Array]:
+def _rounded(
+    xp: Ops,
+    name: str,
+    x: Array,
+    given: Array,
+    high: float,
+    counted: Array | None,
+    expected: str,
+    repair: str,
+) -> tuple[Array, Array]:
     """`x` from 0 to `high`, and the images ``(N,)`` with a counted value outside.
 
     Sums of probabilities and interpolation round: up to four epsilons of the precision of `given`,

@@ -13,11 +13,14 @@ def distance_transform(xp: Ops, foreground: Array, *, return_indices: bool) -> A
     given = checks.boolean(xp, "foreground", foreground)
     checks.maps("foreground", given)
     if 0 in given.shape[1:]:
-        raise ValueError("foreground must have at least one pixel an image, "
-                         f"got shape {tuple(given.shape)}")
+        raise ValueError(
+            f"foreground must have at least one pixel an image, got shape {tuple(given.shape)}"
+        )
     if given.ndim > 2 and _bound(given) > FAR:
-        raise ValueError("foreground must have sides whose squares sum to at most 2**29, "
-                         f"got {tuple(given.shape)}; cut it into parts")
+        raise ValueError(
+            "foreground must have sides whose squares sum to at most 2**29, "
+            f"got {tuple(given.shape)}; cut it into parts"
+        )
     found = xp.image_by_image(lambda image: _transform(xp, image, return_indices), given)
     return (found[0], xp.public_stack(found[1], given.shape)) if return_indices else found[0]
 
@@ -39,7 +42,7 @@ def _transform(xp: Ops, foreground: Array, return_indices: bool) -> list[Array]:
 def squared_distance(xp: Ops, foreground: Array) -> Array:
     """The squared distance to the nearest foreground pixel, integers ``(B, *spatial)``; `FAR` where
     there is none."""
-    squared, = xp.image_by_image(lambda image: _nearest(xp, image)[:1], foreground)
+    (squared,) = xp.image_by_image(lambda image: _nearest(xp, image)[:1], foreground)
     return xp.where(squared < _bound(foreground), squared, FAR)
 
 

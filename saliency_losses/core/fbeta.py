@@ -34,9 +34,18 @@ def check_beta(xp: Ops, beta: Any) -> None:
     checks.scheduled(xp, "beta", beta, 0, float("inf"), open_low=True)
 
 
-def check_options(xp: Ops, beta: Any, theta: int, phi: int, distance: str, error: str,
-                  normalize_kernel: bool, activation: str | None, ignore_index: int | None,
-                  reduction: str) -> None:
+def check_options(
+    xp: Ops,
+    beta: Any,
+    theta: int,
+    phi: int,
+    distance: str,
+    error: str,
+    normalize_kernel: bool,
+    activation: str | None,
+    ignore_index: int | None,
+    reduction: str,
+) -> None:
     check_beta(xp, beta)
     checks.integer("theta", theta, 1)
     checks.integer("phi", phi, 0)
@@ -48,12 +57,26 @@ def check_options(xp: Ops, beta: Any, theta: int, phi: int, distance: str, error
     checks.reduction(reduction)
 
 
-def weighted_fbeta_loss(xp: Ops, probs: Array, target: Array, *, beta: Any, theta: int,
-                        phi: int, distance: str, error: str, normalize_kernel: bool,
-                        activation: str | None, ignore_index: int | None,
-                        distance_weights: Array, mask: Array, reduction: str) -> Array:
-    check_options(xp, beta, theta, phi, distance, error, normalize_kernel, activation,
-                  ignore_index, reduction)
+def weighted_fbeta_loss(
+    xp: Ops,
+    probs: Array,
+    target: Array,
+    *,
+    beta: Any,
+    theta: int,
+    phi: int,
+    distance: str,
+    error: str,
+    normalize_kernel: bool,
+    activation: str | None,
+    ignore_index: int | None,
+    distance_weights: Array,
+    mask: Array,
+    reduction: str,
+) -> Array:
+    check_options(
+        xp, beta, theta, phi, distance, error, normalize_kernel, activation, ignore_index, reduction
+    )
     p, y, counted, bad = counted_maps(xp, probs, target, activation, ignore_index, mask)
     images, channels = p.shape[:2]
     p, y, b = xp.promote(p, y, _weights_of_alarms(xp, y, p, phi, distance, distance_weights))
@@ -63,34 +86,56 @@ def weighted_fbeta_loss(xp: Ops, probs: Array, target: Array, *, beta: Any, thet
         return xp.join([xp.sum_pixels(xp.flat(misses)), xp.sum_pixels(xp.flat(alarms))])
 
     # The signed errors and their weights are all that the gradient needs.
-    sums = xp.reshape(xp.recomputed(errors, _each_map(xp, p - y), _each_map(xp, b)),
-                      (images, channels, 2))
+    sums = xp.reshape(
+        xp.recomputed(errors, _each_map(xp, p - y), _each_map(xp, b)), (images, channels, 2)
+    )
     false_negative, false_positive = sums[:, :, 0], sums[:, :, 1]
     size = xp.reshape(xp.sum_pixels(xp.flat(_each_map(xp, y))), (images, channels))
     # W eq. 6 as 1 − F = (β² FN + FP) / ((1 + β²) TP + β² FN + FP), with TP = Σ y − FN
     beta, some = checks.as_scalar(xp, beta, size), size > 0
     wrong = beta**2 * false_negative + false_positive
     whole = (1 + beta**2) * (size - false_negative) + wrong
-    each = xp.where(some, wrong / xp.where(some, whole, 1.0),
-                    false_positive / (2 * _pixels(xp, p, counted)))
+    each = xp.where(
+        some, wrong / xp.where(some, whole, 1.0), false_positive / (2 * _pixels(xp, p, counted))
+    )
     loss = xp.sum_vector(each) / channels
     return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
 
 
-def weighted_error(xp: Ops, probs: Array, target: Array, *, theta: int, phi: int, distance: str,
-                   error: str, normalize_kernel: bool, activation: str | None,
-                   ignore_index: int | None, distance_weights: Array, mask: Array) -> Array:
+def weighted_error(
+    xp: Ops,
+    probs: Array,
+    target: Array,
+    *,
+    theta: int,
+    phi: int,
+    distance: str,
+    error: str,
+    normalize_kernel: bool,
+    activation: str | None,
+    ignore_index: int | None,
+    distance_weights: Array,
+    mask: Array,
+) -> Array:
     """E^w of W eq. 5 in the shape of `probs`; 0 at pixels that do not count."""
     p, y, *_ = counted_maps(xp, probs, target, activation, ignore_index, mask)
     p, y, b = xp.promote(p, y, _weights_of_alarms(xp, y, p, phi, distance, distance_weights))
-    misses, alarms = _weighted(xp, _each_map(xp, p - y), _each_map(xp, b), theta, error,
-                               normalize_kernel)
+    misses, alarms = _weighted(
+        xp, _each_map(xp, p - y), _each_map(xp, b), theta, error, normalize_kernel
+    )
     return xp.public_images(xp.reshape(misses + alarms, p.shape))
 
 
-def counted_maps(xp: Ops, probs: Array, target: Array, activation: str | None,
-                  ignore_index: int | None, mask: Array, *, binary: bool = False
-                  ) -> tuple[Array, Array, Array | None, Array]:
+def counted_maps(
+    xp: Ops,
+    probs: Array,
+    target: Array,
+    activation: str | None,
+    ignore_index: int | None,
+    mask: Array,
+    *,
+    binary: bool = False,
+) -> tuple[Array, Array, Array | None, Array]:
     """Prediction and target ``(N, K, *spatial)``, 0 where a pixel does not count; the counted
     pixels ``(N, 1 or K, *spatial)``, None for all; the images with a value out of range."""
     p = checks.probabilities(xp, probs, activation, low_rank=2)
@@ -105,9 +150,11 @@ def counted_maps(xp: Ops, probs: Array, target: Array, activation: str | None,
     return p, y, counted, bad
 
 
-def _weights_of_alarms(xp: Ops, y: Array, p: Array, phi: int, distance: str,
-                       given: Array | None) -> Array:
+def _weights_of_alarms(
+    xp: Ops, y: Array, p: Array, phi: int, distance: str, given: Array | None
+) -> Array:
     """B of W eq. 4, ``(N, K, *spatial)``."""
+
     def computed() -> Array:
         return xp.reshape(_distance_weights(xp, _each_map(xp, y > 0.5), p, phi, distance), p.shape)
 
@@ -133,8 +180,9 @@ def _pixels(xp: Ops, like: Array, counted: Array | None) -> Any:
     return xp.maximum(xp.reshape(number, counted.shape[:2]), 1.0)
 
 
-def _weighted(xp: Ops, residual: Array, b: Array, theta: int, error: str,
-              normalize_kernel: bool) -> tuple[Array, Array]:
+def _weighted(
+    xp: Ops, residual: Array, b: Array, theta: int, error: str, normalize_kernel: bool
+) -> tuple[Array, Array]:
     """E^w of misses and of false alarms, each 0 at the other's pixels."""
     e, miss = residual * residual if error == "squared" else xp.abs(residual), residual < 0
     missed = xp.where(miss, e, 0.0)
@@ -143,27 +191,55 @@ def _weighted(xp: Ops, residual: Array, b: Array, theta: int, error: str,
     return xp.where(spread < missed, spread, missed), xp.where(miss, 0.0, e) * b
 
 
-def weighted_fbeta_score(xp: Ops, probs: Array, target: Array, *, beta: Any, theta: int,
-                         phi: int, distance: str, error: str, normalize_kernel: bool,
-                         activation: str | None, ignore_index: int | None,
-                         distance_weights: Array, mask: Array, reduction: str) -> Array:
+def weighted_fbeta_score(
+    xp: Ops,
+    probs: Array,
+    target: Array,
+    *,
+    beta: Any,
+    theta: int,
+    phi: int,
+    distance: str,
+    error: str,
+    normalize_kernel: bool,
+    activation: str | None,
+    ignore_index: int | None,
+    distance_weights: Array,
+    mask: Array,
+    reduction: str,
+) -> Array:
     checks.reduction(reduction)
     loss = weighted_fbeta_loss(
-        xp, probs, target, beta=beta, theta=theta, phi=phi, distance=distance, error=error,
-        normalize_kernel=normalize_kernel, activation=activation, ignore_index=ignore_index,
-        distance_weights=distance_weights, mask=mask, reduction="none")
+        xp,
+        probs,
+        target,
+        beta=beta,
+        theta=theta,
+        phi=phi,
+        distance=distance,
+        error=error,
+        normalize_kernel=normalize_kernel,
+        activation=activation,
+        ignore_index=ignore_index,
+        distance_weights=distance_weights,
+        mask=mask,
+        reduction="none",
+    )
     return checks.reduce(xp, 1 - loss, reduction)
 
 
-def distance_weights(xp: Ops, target: Array, *, phi: int, distance: str,
-                     ignore_index: int | None, mask: Array) -> Array:
+def distance_weights(
+    xp: Ops, target: Array, *, phi: int, distance: str, ignore_index: int | None, mask: Array
+) -> Array:
     checks.integer("phi", phi, 0)
     checks.option("distance", distance, ("window", "euclidean"))
     checks.ignored(ignore_index)
     t = checks.real(xp, "target", target)
     if not 4 <= t.ndim <= 5:
-        raise ValueError(f"target must have shape {checks.public_layout(xp, 'K')} with 2 or 3 "
-                         f"spatial axes, got {tuple(t.shape)}")
+        raise ValueError(
+            f"target must have shape {checks.public_layout(xp, 'K')} with 2 or 3 "
+            f"spatial axes, got {tuple(t.shape)}"
+        )
     checks.not_of_other_layout(xp, "target", t)
     counted = checks.mask(xp, mask, xp.map_shape(t.shape), "target")
     t, counted, bad = checks.target_values(xp, xp.images(t), target, counted, ignore_index)

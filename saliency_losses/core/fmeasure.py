@@ -10,8 +10,14 @@ from saliency_losses.core.ops import Array, Ops
 from saliency_losses.core.regions import counts
 
 
-def check_options(xp: Ops, beta: Any, normalize: bool, activation: str | None,
-                  ignore_index: int | None, reduction: str) -> None:
+def check_options(
+    xp: Ops,
+    beta: Any,
+    normalize: bool,
+    activation: str | None,
+    ignore_index: int | None,
+    reduction: str,
+) -> None:
     check_beta(xp, beta)
     checks.flag("normalize", normalize)
     checks.activation(activation)
@@ -19,12 +25,22 @@ def check_options(xp: Ops, beta: Any, normalize: bool, activation: str | None,
     checks.reduction(reduction)
 
 
-def weighted_fmeasure(xp: Ops, probs: Array, target: Array, *, beta: Any, normalize: bool,
-                      activation: str | None, ignore_index: int | None, mask: Array,
-                      reduction: str) -> Array:
+def weighted_fmeasure(
+    xp: Ops,
+    probs: Array,
+    target: Array,
+    *,
+    beta: Any,
+    normalize: bool,
+    activation: str | None,
+    ignore_index: int | None,
+    mask: Array,
+    reduction: str,
+) -> Array:
     check_options(xp, beta, normalize, activation, ignore_index, reduction)
     p, y, counted, bad = counted_maps(
-        xp, probs, target, activation, ignore_index, mask, binary=True)
+        xp, probs, target, activation, ignore_index, mask, binary=True
+    )
     if normalize and 0 not in p.shape:
         p = _stretched(xp, p, counted)
     images, channels = p.shape[:2]
@@ -39,8 +55,11 @@ def _stretched(xp: Ops, p: Array, counted: Array | None) -> Array:
     it is, and 0 where a pixel does not count."""
     per_map = (p.shape[0] * p.shape[1], *p.shape[2:])
     infinity = float("inf")
-    lows, highs = (p, p) if counted is None else (
-        xp.where(counted, p, infinity), xp.where(counted, p, -infinity))
+    lows, highs = (
+        (p, p)
+        if counted is None
+        else (xp.where(counted, p, infinity), xp.where(counted, p, -infinity))
+    )
     low = -xp.max_pixels(xp.flat(xp.reshape(-lows, per_map)))
     high = xp.max_pixels(xp.flat(xp.reshape(highs, per_map)))
     constant = ~(low < high)
@@ -63,8 +82,7 @@ def _of_maps(xp: Ops, p: Array, foreground: Array, beta: Any) -> Array:
     gaussian = [exp(-(k**2) / (2 * 5**2)) for k in range(-3, 4)]
     for axis in range(1, p.ndim):
         spread = xp.filter_axis(spread, [tap / sum(gaussian) for tap in gaussian], axis)
-    weighted = (xp.where(foreground & (spread < error), spread, error)
-                * importance(xp, squared, p))
+    weighted = xp.where(foreground & (spread < error), spread, error) * importance(xp, squared, p)
 
     beta = checks.as_scalar(xp, beta, p)
     size = counts(xp, xp.flat(foreground), p)

@@ -7,8 +7,14 @@ from saliency_losses.core.ops import Array, Ops
 from saliency_losses.core.regions import center, counts, keep, mean, root, unit_scale
 
 
-def check_options(form: str, normalize: bool, stop_gradient: bool, hard_negatives: bool,
-                  ignore_index: int | None, reduction: str) -> None:
+def check_options(
+    form: str,
+    normalize: bool,
+    stop_gradient: bool,
+    hard_negatives: bool,
+    ignore_index: int | None,
+    reduction: str,
+) -> None:
     checks.option("form", form, ("centroid", "pairwise"))
     checks.flag("normalize", normalize)
     checks.flag("stop_gradient", stop_gradient)
@@ -17,13 +23,25 @@ def check_options(form: str, normalize: bool, stop_gradient: bool, hard_negative
     checks.reduction(reduction)
     if form == "pairwise" and (stop_gradient or hard_negatives):
         name = "stop_gradient" if stop_gradient else "hard_negatives"
-        raise ValueError(f'{name}=True needs form="centroid", got form="pairwise", '
-                         "which has no centroids to hold or to rank pixels by")
+        raise ValueError(
+            f'{name}=True needs form="centroid", got form="pairwise", '
+            "which has no centroids to hold or to rank pixels by"
+        )
 
 
-def metric_loss(xp: Ops, features: Array, labels: Array, *, form: str, normalize: bool,
-                stop_gradient: bool, hard_negatives: bool, ignore_index: int | None, mask: Array,
-                reduction: str) -> Array:
+def metric_loss(
+    xp: Ops,
+    features: Array,
+    labels: Array,
+    *,
+    form: str,
+    normalize: bool,
+    stop_gradient: bool,
+    hard_negatives: bool,
+    ignore_index: int | None,
+    mask: Array,
+    reduction: str,
+) -> Array:
     check_options(form, normalize, stop_gradient, hard_negatives, ignore_index, reduction)
     x, salient, background, counted, bad = _checked(xp, features, labels, ignore_index, mask)
     plain = form == "centroid" and not (stop_gradient or hard_negatives)
@@ -39,8 +57,11 @@ def metric_loss(xp: Ops, features: Array, labels: Array, *, form: str, normalize
     if plain:
         # M eq. 3: the spreads around the own and the other mean cancel, −‖μ_S − μ_B‖² remains. The
         # scale to unit length joins the weights, which spares the unit vectors.
-        gap = (xp.weighted_sum(x, difference * unit_scale(xp, x)) if normalize else
-               _gap(xp, x, difference, counted))
+        gap = (
+            xp.weighted_sum(x, difference * unit_scale(xp, x))
+            if normalize
+            else _gap(xp, x, difference, counted)
+        )
         loss = -xp.sum_vector(gap * gap)
     else:
         if normalize:
@@ -50,22 +71,36 @@ def metric_loss(xp: Ops, features: Array, labels: Array, *, form: str, normalize
         mean_salient = xp.weighted_sum(x, in_salient)
         if form == "pairwise":
             # Of unit vectors the squared length is 1, without a gradient.
-            length_gap = (xp.sum_pixels(xp.cast(scale != 0, x) * difference) if normalize else
-                          xp.sum_vector(xp.weighted_sum(x * x, difference)))
+            length_gap = (
+                xp.sum_pixels(xp.cast(scale != 0, x) * difference)
+                if normalize
+                else xp.sum_vector(xp.weighted_sum(x * x, difference))
+            )
             imbalance = (num_salient - num_background) / xp.maximum(
-                num_salient + num_background, 1.0)
+                num_salient + num_background, 1.0
+            )
             loss = _pairwise(xp, length_gap, gap, mean_salient, imbalance)
         else:
-            loss = _per_pixel(xp, x, salient, background, gap, mean_salient,
-                              stop_gradient, hard_negatives)
+            loss = _per_pixel(
+                xp, x, salient, background, gap, mean_salient, stop_gradient, hard_negatives
+            )
     # An image without both regions has loss 0, but NaN features never pass for a 0.
     both = (num_salient > 0) & (num_background > 0)
     loss = xp.where(both | xp.isnan(loss), loss, 0.0)
     return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
 
 
-def pixel_costs(xp: Ops, features: Array, labels: Array, *, form: str, normalize: bool,
-                hard_negatives: bool, ignore_index: int | None, mask: Array) -> Array:
+def pixel_costs(
+    xp: Ops,
+    features: Array,
+    labels: Array,
+    *,
+    form: str,
+    normalize: bool,
+    hard_negatives: bool,
+    ignore_index: int | None,
+    mask: Array,
+) -> Array:
     """A map ``(N, P)``, whose mean over the counted pixels is the loss."""
     x, salient, background, counted, _ = _checked(xp, features, labels, ignore_index, mask)
     x = keep(xp, x, counted)
@@ -73,12 +108,14 @@ def pixel_costs(xp: Ops, features: Array, labels: Array, *, form: str, normalize
     num_salient, num_background = counts(xp, salient, x), counts(xp, background, x)
     mean_salient, mean_background = (
         xp.weighted_sum(x, xp.cast(region, x) / xp.over_pixels(xp.maximum(size, 1.0)))
-        for region, size in ((salient, num_salient), (background, num_background)))
+        for region, size in ((salient, num_salient), (background, num_background))
+    )
     costs = _terms(xp, x, salient, background, mean_salient - mean_background, mean_salient)
     if form == "pairwise":
         # M eq. 2 adds V_own − V_other, see `_pairwise`.
-        own = xp.where(xp.over_channels(salient), xp.over_pixels(mean_salient),
-                       xp.over_pixels(mean_background))
+        own = xp.where(
+            xp.over_channels(salient), xp.over_pixels(mean_salient), xp.over_pixels(mean_background)
+        )
         squared = xp.sum_channels((x - own) * (x - own))
         spread_gap = xp.over_pixels(mean(xp, squared, salient) - mean(xp, squared, background))
         costs = costs + xp.where(salient, spread_gap, -spread_gap)
@@ -90,13 +127,13 @@ def pixel_costs(xp: Ops, features: Array, labels: Array, *, form: str, normalize
     return xp.where(xp.over_pixels(both), costs, 0.0)
 
 
-def _checked(xp: Ops, features: Array, labels: Array, ignore_index: int | None, mask: Array
-             ) -> tuple[Array, Array, Array, Array | None, Array]:
+def _checked(
+    xp: Ops, features: Array, labels: Array, ignore_index: int | None, mask: Array
+) -> tuple[Array, Array, Array, Array | None, Array]:
     """Features; the counted salient and background pixels; the counted pixels, None for all; the
     images with a bad label."""
     features = checks.features(xp, "features", features)
-    labels, counted, bad = checks.labels(
-        xp, labels, mask, ignore_index, 2, "features", features)
+    labels, counted, bad = checks.labels(xp, labels, mask, ignore_index, 2, "features", features)
 
     salient = xp.flat(labels == 1)
     background = ~salient
@@ -108,6 +145,7 @@ def _checked(xp: Ops, features: Array, labels: Array, ignore_index: int | None, 
 
 def _gap(xp: Ops, x: Array, difference: Array, counted: Array | None) -> Array:
     """μ_S − μ_B."""
+
     def of(x: Array, difference: Array, *counted: Array) -> list[Array]:
         return [xp.weighted_sum(center(xp, x, *counted or [None])[0], difference)]
 
@@ -115,20 +153,29 @@ def _gap(xp: Ops, x: Array, difference: Array, counted: Array | None) -> Array:
         return xp.over_channels(difference) * xp.over_pixels(grads[0])
 
     constants = [difference] if counted is None else [difference, counted]
-    gap, = xp.own_gradient(lambda *own: tuple(xp.image_by_image(of, *own)), pull, x, *constants)
+    (gap,) = xp.own_gradient(lambda *own: tuple(xp.image_by_image(of, *own)), pull, x, *constants)
     return gap
 
 
-def _pairwise(xp: Ops, length_gap: Array, gap: Array, mean_salient: Array,
-              imbalance: Array) -> Array:
+def _pairwise(
+    xp: Ops, length_gap: Array, gap: Array, mean_salient: Array, imbalance: Array
+) -> Array:
     """M eq. 2 as eq. 3 + (|S| − |B|)(V_S − V_B)/n."""
     # V_S − V_B, of V = mean of ‖f‖² − ‖μ‖²; what cancels is no larger than the other term.
     spread_gap = length_gap - xp.sum_vector(gap * (2 * mean_salient - gap))
     return imbalance * spread_gap - xp.sum_vector(gap * gap)
 
 
-def _per_pixel(xp: Ops, x: Array, salient: Array, background: Array, gap: Array,
-               mean_salient: Array, stop_gradient: bool, hard_negatives: bool) -> Array:
+def _per_pixel(
+    xp: Ops,
+    x: Array,
+    salient: Array,
+    background: Array,
+    gap: Array,
+    mean_salient: Array,
+    stop_gradient: bool,
+    hard_negatives: bool,
+) -> Array:
     """M eq. 3 as the mean of the `_terms` of the chosen pixels."""
     middle = mean_salient - gap / 2
     sign = xp.cast(background, x) - xp.cast(salient, x)
@@ -147,8 +194,9 @@ def _per_pixel(xp: Ops, x: Array, salient: Array, background: Array, gap: Array,
     return xp.sum_vector(pull * gap)
 
 
-def _terms(xp: Ops, x: Array, salient: Array, background: Array, gap: Array,
-           mean_salient: Array) -> Array:
+def _terms(
+    xp: Ops, x: Array, salient: Array, background: Array, gap: Array, mean_salient: Array
+) -> Array:
     """M eq. 3 pixel by pixel, 0 at those that do not count.
 
     ‖f − μ_own‖² − ‖f − μ_other‖² = ∓2 (f − (μ_S + μ_B)/2)·(μ_S − μ_B), minus at salient pixels.

@@ -13,8 +13,9 @@ def check_options(balance: bool, reduction: str) -> None:
     checks.reduction(reduction)
 
 
-def js_mutual_information_loss(xp: Ops, scores: Array, joint: Array, *, balance: bool,
-                               mask: Array, reduction: str) -> Array:
+def js_mutual_information_loss(
+    xp: Ops, scores: Array, joint: Array, *, balance: bool, mask: Array, reduction: str
+) -> Array:
     check_options(balance, reduction)
     t, joint, apart = _pairs(xp, scores, joint, mask)
 
@@ -45,8 +46,11 @@ def pixel_costs(xp: Ops, scores: Array, joint: Array, *, balance: bool, mask: Ar
         return 2 * surprise
     num_joint, num_apart = counts(xp, joint, t), counts(xp, apart, t)
     every = num_joint + num_apart
-    return surprise * xp.where(joint, xp.over_pixels(every / xp.maximum(num_joint, 1.0)),
-                               xp.over_pixels(every / xp.maximum(num_apart, 1.0)))
+    return surprise * xp.where(
+        joint,
+        xp.over_pixels(every / xp.maximum(num_joint, 1.0)),
+        xp.over_pixels(every / xp.maximum(num_apart, 1.0)),
+    )
 
 
 def _pairs(xp: Ops, scores: Array, joint: Array, mask: Array) -> tuple[Array, Array, Array]:
@@ -73,11 +77,11 @@ def _surprise(xp: Ops, t: Array, joint: Array) -> Array:
     return xp.softplus(xp.where(joint, -t, t))
 
 
-def js_mutual_information(xp: Ops, scores: Array, joint: Array, *, mask: Array,
-                          reduction: str) -> Array:
+def js_mutual_information(
+    xp: Ops, scores: Array, joint: Array, *, mask: Array, reduction: str
+) -> Array:
     checks.reduction(reduction)
-    loss = js_mutual_information_loss(xp, scores, joint, balance=True, mask=mask,
-                                      reduction="none")
+    loss = js_mutual_information_loss(xp, scores, joint, balance=True, mask=mask, reduction="none")
     return checks.reduce(xp, log(2) - loss / 2, reduction)
 
 
@@ -99,13 +103,16 @@ def foreground_vector(xp: Ops, features: Array, prior: Array, *, threshold: floa
     return checks.poison(xp, xp.weighted_sum(xp.features(x), share), bad)
 
 
-def relation_pairs(xp: Ops, prior: Array, *, foreground: float,
-                   background: float) -> tuple[Array, Array]:
+def relation_pairs(
+    xp: Ops, prior: Array, *, foreground: float, background: float
+) -> tuple[Array, Array]:
     checks.number("foreground", foreground, 0, 1)
     checks.number("background", background, 0, 1)
     if background >= foreground:
-        raise ValueError("background must be below foreground, "
-                         f"got background={background}, foreground={foreground}")
+        raise ValueError(
+            "background must be below foreground, "
+            f"got background={background}, foreground={foreground}"
+        )
     p = checks.floating(xp, "prior", prior)
     checks.maps("prior", p)
     p, _ = checks.unit_values(xp, "prior", p, prior)

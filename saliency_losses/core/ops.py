@@ -26,7 +26,7 @@ class Ops(Protocol):
         """Whether it is an array of the backend, traced or not."""
 
     def kind(self, x: Array) -> str:
-        """"bool", "integer", "float" or "other"."""
+        """ "bool", "integer", "float" or "other"."""
 
     def dtype_name(self, x: Array) -> str:
         """The dtype as a user would write it."""
@@ -174,9 +174,13 @@ class Ops(Protocol):
     def region_take(self, x: Array, index: Array) -> Array:
         """Each pixel's own region's value: ``(N, R)`` to a map, regions to features."""
 
-    def own_gradient(self, function: Callable[..., tuple[Array, ...]],
-                     pull: Callable[..., Array], x: Array,
-                     *constants: Array) -> tuple[Array, ...]:
+    def own_gradient(
+        self,
+        function: Callable[..., tuple[Array, ...]],
+        pull: Callable[..., Array],
+        x: Array,
+        *constants: Array,
+    ) -> tuple[Array, ...]:
         """function(x, *constants), whose gradient in `x` is pull(grads, outputs, x, *constants).
 
         A backend may use that, or its own differentiation of `function`. Neither may refer to
@@ -245,8 +249,9 @@ class Ops(Protocol):
     def join(self, xs: Sequence[Array]) -> Array:
         """``(B, R, *spatial)`` from R of ``(B, *spatial)``."""
 
-    def image_by_image(self, function: Callable[..., Sequence[Array]],
-                       *xs: Array) -> Sequence[Array]:
+    def image_by_image(
+        self, function: Callable[..., Sequence[Array]], *xs: Array
+    ) -> Sequence[Array]:
         """function(*xs), which treats images alike; one at a time where that is faster."""
 
     # Values and chance

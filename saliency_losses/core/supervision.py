@@ -17,9 +17,17 @@ def check_options(xp: Ops, loss: object, weights: Any, resize: str | None) -> No
     checks.option("resize", resize, ("bilinear", None))
 
 
-def deep_supervision(xp: Ops, loss: Callable[..., Array], outputs: Sequence[Array], target: Array,
-                     *, weights: Any, resize: str | None, arguments: dict[str, Any],
-                     weighted: Sequence[object]) -> Array:
+def deep_supervision(
+    xp: Ops,
+    loss: Callable[..., Array],
+    outputs: Sequence[Array],
+    target: Array,
+    *,
+    weights: Any,
+    resize: str | None,
+    arguments: dict[str, Any],
+    weighted: Sequence[object],
+) -> Array:
     """`weighted` are the losses, or their classes, that take ``distance_weights=``."""
     check_options(xp, loss, weights, resize)
     given = _outputs(xp, outputs)
@@ -32,8 +40,10 @@ def deep_supervision(xp: Ops, loss: Callable[..., Array], outputs: Sequence[Arra
     if weights is not None:
         each = _weights(xp, weights)
         if len(each) != len(losses):
-            raise ValueError(f"weights must have one number for each of the {len(losses)} outputs, "
-                             f"got {len(each)}")
+            raise ValueError(
+                f"weights must have one number for each of the {len(losses)} outputs, "
+                f"got {len(each)}"
+            )
         losses = [weight * x for weight, x in zip(each, losses, strict=True)]
     total, *others = losses
     for x in others:
@@ -43,11 +53,15 @@ def deep_supervision(xp: Ops, loss: Callable[..., Array], outputs: Sequence[Arra
 
 def _outputs(xp: Ops, outputs: Any) -> list[Array]:
     if isinstance(outputs, Mapping):
-        raise TypeError(f"outputs must be a sequence of predictions, got {type(outputs).__name__}; "
-                        "pass list(outputs.values())")
+        raise TypeError(
+            f"outputs must be a sequence of predictions, got {type(outputs).__name__}; "
+            "pass list(outputs.values())"
+        )
     if hasattr(outputs, "ndim"):
-        raise TypeError(f"outputs must be a sequence of predictions, got {type(outputs).__name__}; "
-                        "for one prediction call the loss itself, or pass [outputs]")
+        raise TypeError(
+            f"outputs must be a sequence of predictions, got {type(outputs).__name__}; "
+            "for one prediction call the loss itself, or pass [outputs]"
+        )
     if not isinstance(outputs, Iterable) or isinstance(outputs, str):
         raise TypeError(f"outputs must be a sequence of predictions, got {type(outputs).__name__}")
     given = [xp.array(f"outputs[{k}]", x) for k, x in enumerate(outputs)]
@@ -58,8 +72,9 @@ def _outputs(xp: Ops, outputs: Any) -> list[Array]:
 
 def _weights(xp: Ops, weights: Any) -> list[Any]:
     if isinstance(weights, str | Mapping) or not isinstance(weights, Iterable):
-        raise TypeError("weights must be a sequence of numbers, one for each output, "
-                        f"got {weights!r}")
+        raise TypeError(
+            f"weights must be a sequence of numbers, one for each output, got {weights!r}"
+        )
     each = list(weights)
     for k, weight in enumerate(each):
         if getattr(weight, "ndim", None) != 0:
@@ -71,21 +86,26 @@ def _weights(xp: Ops, weights: Any) -> list[Any]:
 def _brought(xp: Ops, name: str, x: Array, target: Array, resize: str | None) -> Array:
     """An output at the spatial size of `target`, whose channel axis may be missing."""
     if x.ndim not in (target.ndim, target.ndim + 1):
-        raise ValueError(f"{name} must have as many axes as target, or one more, to match target "
-                         f"of shape {tuple(target.shape)}, got {tuple(x.shape)}")
+        raise ValueError(
+            f"{name} must have as many axes as target, or one more, to match target "
+            f"of shape {tuple(target.shape)}, got {tuple(x.shape)}"
+        )
     size, wanted = xp.map_shape(x.shape)[1:], tuple(target.shape[1:])
     if x.ndim == target.ndim:
         wanted = xp.map_shape(target.shape)[1:]
     if size == wanted:
         return x
     if resize is None:
-        raise ValueError(f"{name} must have the spatial size {wanted} of target, got {size}; "
-                         'resize="bilinear" brings it there')
+        raise ValueError(
+            f"{name} must have the spatial size {wanted} of target, got {size}; "
+            'resize="bilinear" brings it there'
+        )
     return xp.resize(checks.features(xp, name, x), wanted)
 
 
-def _lacks_distance_weights(loss: Any, arguments: dict[str, Any],
-                            weighted: Sequence[object]) -> bool:
+def _lacks_distance_weights(
+    loss: Any, arguments: dict[str, Any], weighted: Sequence[object]
+) -> bool:
     given = arguments.get("distance_weights")
     while isinstance(loss, partial):
         given = loss.keywords.get("distance_weights") if given is None else given

@@ -260,8 +260,9 @@ def _barrier(x: Array) -> Array:
 def _over_pixels(x: Array, pixels: int) -> Array:
     """``(N, 1, C)`` over pixels; transposed, a sum in runs."""
     # As complex numbers, whose sum too XLA keeps to itself.
-    over = jnp.broadcast_to(lax.complex(x, jnp.zeros_like(x)),
-                            (x.shape[0], -(-pixels // 16), x.shape[2]))
+    over = jnp.broadcast_to(
+        lax.complex(x, jnp.zeros_like(x)), (x.shape[0], -(-pixels // 16), x.shape[2])
+    )
     over = jnp.broadcast_to(_barrier(over)[:, :, None], (*over.shape[:2], 16, x.shape[2]))
     return over.reshape(x.shape[0], 16 * over.shape[1], x.shape[2])[:, :pixels].real
 
@@ -339,8 +340,9 @@ def region_count(index: Array, counted: Array | None, num_regions: int) -> Array
 
 def region_sum(x: Array, index: Array, num_regions: int) -> Array:
     if num_regions <= _FEW:
-        return jnp.stack([sum_pixels(jnp.where((index == r)[..., None], x, 0.0))
-                          for r in range(num_regions)], 1)
+        return jnp.stack(
+            [sum_pixels(jnp.where((index == r)[..., None], x, 0.0)) for r in range(num_regions)], 1
+        )
     runs = blocks(index.shape[1], num_regions)
 
     def of_image(x: Array, index: Array) -> Array:
@@ -362,8 +364,12 @@ def region_take(x: Array, index: Array) -> Array:
     return jnp.take_along_axis(jnp.tile(x, (1, runs, 1)), index[..., None], axis=1)
 
 
-def own_gradient(function: Callable[..., tuple[Array, ...]], pull: Callable[..., Array], x: Array,
-                 *constants: Array) -> tuple[Array, ...]:
+def own_gradient(
+    function: Callable[..., tuple[Array, ...]],
+    pull: Callable[..., Array],
+    x: Array,
+    *constants: Array,
+) -> tuple[Array, ...]:
     return function(x, *constants)
 
 
@@ -374,13 +380,18 @@ def weighted_sum(x: Array, weights: Array) -> Array:
 
 
 @weighted_sum.defjvp
-def _weighted_sum_jvp(primals: tuple[Array, Array],
-                      tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+def _weighted_sum_jvp(
+    primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
     (x, weights), (x_tangent, weights_tangent) = primals, tangents
     of_x = _linear_total(x_tangent * weights[..., None])
     # In runs: one product over all pixels is added up one by one on a CPU, 1 % off at a million.
-    of_weights = jnp.einsum("nkpc,nkp->nkc", _runs(x, _RUN), _runs(weights_tangent, _RUN),
-                            precision=lax.Precision.HIGHEST).sum(1)  # no TF32
+    of_weights = jnp.einsum(
+        "nkpc,nkp->nkc",
+        _runs(x, _RUN),
+        _runs(weights_tangent, _RUN),
+        precision=lax.Precision.HIGHEST,
+    ).sum(1)  # no TF32
     return weighted_sum(x, weights), of_x + of_weights
 
 
@@ -411,15 +422,17 @@ def _squared_distances(x: Array, centers: Array) -> Array:
 
 
 @_squared_distances.defjvp
-def _squared_distances_jvp(primals: tuple[Array, Array],
-                           tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+def _squared_distances_jvp(
+    primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
     (x, centers), (x_tangent, centers_tangent) = primals, tangents
 
     @jax.checkpoint
     def along(center: Array, change: Array) -> Array:
         # Two products, so that neither's transpose is written out for the other's sake.
-        return (((x - center) * x_tangent).sum(2)
-                - ((x - center) * _over_pixels(change, x.shape[1])).sum(2))
+        return ((x - center) * x_tangent).sum(2) - (
+            (x - center) * _over_pixels(change, x.shape[1])
+        ).sum(2)
 
     of_each = map(along, _split(centers), _split(centers_tangent))
     return _squared_distances(x, centers), 2 * jnp.stack(list(of_each), 1)
@@ -459,8 +472,11 @@ def _filtered(x: Array, taps: tuple[float, ...], axis: int) -> Array:
     # what the transpose of that is: of shifted sums it makes sums of padded arrays, four times
     # slower.
     filtered: Array = lax.custom_linear_solve(
-        lambda x: x, x, lambda _, x: _correlate(x, taps, axis),
-        lambda _, x: _correlate(x, taps[::-1], axis))
+        lambda x: x,
+        x,
+        lambda _, x: _correlate(x, taps, axis),
+        lambda _, x: _correlate(x, taps[::-1], axis),
+    )
     return filtered
 
 
@@ -480,15 +496,18 @@ def nearest_true(x: Array, far: int) -> Array:
     place = positions(x, x.ndim - 1)
     # The loop is two to ten times faster on a CPU.
     before, after = lax.platform_dependent(
-        x, cpu=lambda x: loop_to_last_and_next(x, far), default=lambda x: last_and_next(x, far))
+        x, cpu=lambda x: loop_to_last_and_next(x, far), default=lambda x: last_and_next(x, far)
+    )
     return jnp.where(place - before <= after - place, before, after)
 
 
 def last_and_next(x: Array, far: int) -> tuple[Array, Array]:
     """Along the last axis the index of the last True up to each pixel, and of the next one."""
     axis, place = x.ndim - 1, positions(x, x.ndim - 1)
-    return (lax.cummax(jnp.where(x, place, -far), axis=axis),
-            lax.cummin(jnp.where(x, place, x.shape[-1] - 1 + far), axis=axis, reverse=True))
+    return (
+        lax.cummax(jnp.where(x, place, -far), axis=axis),
+        lax.cummin(jnp.where(x, place, x.shape[-1] - 1 + far), axis=axis, reverse=True),
+    )
 
 
 def loop_to_last_and_next(x: Array, far: int) -> tuple[Array, Array]:
@@ -593,5 +612,6 @@ def random(rng: Any, shape: Sequence[int], like: Array) -> Array:
     try:
         return jax.random.uniform(rng, tuple(shape), jnp.float32)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"rng must be a JAX key, got {type(rng).__name__}; "
-                        "for example jax.random.key(0)") from error
+        raise TypeError(
+            f"rng must be a JAX key, got {type(rng).__name__}; for example jax.random.key(0)"
+        ) from error

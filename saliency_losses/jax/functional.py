@@ -99,8 +99,17 @@ def metric_loss(
         has loss 0.
     """
     return metric.metric_loss(
-        xp, features, labels, form=form, normalize=normalize, stop_gradient=stop_gradient,
-        hard_negatives=hard_negatives, ignore_index=ignore_index, mask=mask, reduction=reduction)
+        xp,
+        features,
+        labels,
+        form=form,
+        normalize=normalize,
+        stop_gradient=stop_gradient,
+        hard_negatives=hard_negatives,
+        ignore_index=ignore_index,
+        mask=mask,
+        reduction=reduction,
+    )
 
 
 def semantic_distance(features: jax.Array, background: jax.Array) -> jax.Array:
@@ -204,8 +213,17 @@ def cas_loss(
         where 0.5 does not.
     """
     return cas.cas_loss(
-        xp, probs, labels, num_regions=num_regions, alpha=alpha, average_regions=average_regions,
-        activation=activation, ignore_index=ignore_index, mask=mask, reduction=reduction)
+        xp,
+        probs,
+        labels,
+        num_regions=num_regions,
+        alpha=alpha,
+        average_regions=average_regions,
+        activation=activation,
+        ignore_index=ignore_index,
+        mask=mask,
+        reduction=reduction,
+    )
 
 
 def class_agnostic_cross_entropy(
@@ -256,7 +274,8 @@ def class_agnostic_cross_entropy(
         labels is meant. Per pixel, the labels cancel and nothing is learnt of them.
     """
     return cas.class_agnostic_cross_entropy(
-        xp, logits, labels, per=per, ignore_index=ignore_index, mask=mask, reduction=reduction)
+        xp, logits, labels, per=per, ignore_index=ignore_index, mask=mask, reduction=reduction
+    )
 
 
 def flip_labels(
@@ -379,9 +398,21 @@ def weighted_fbeta_loss(
         between are this library's extension.
     """
     return fbeta.weighted_fbeta_loss(
-        xp, probs, target, beta=beta, theta=theta, phi=phi, distance=distance, error=error,
-        normalize_kernel=normalize_kernel, activation=activation, ignore_index=ignore_index,
-        distance_weights=distance_weights, mask=mask, reduction=reduction)
+        xp,
+        probs,
+        target,
+        beta=beta,
+        theta=theta,
+        phi=phi,
+        distance=distance,
+        error=error,
+        normalize_kernel=normalize_kernel,
+        activation=activation,
+        ignore_index=ignore_index,
+        distance_weights=distance_weights,
+        mask=mask,
+        reduction=reduction,
+    )
 
 
 def weighted_fbeta_score(
@@ -448,9 +479,21 @@ def weighted_fbeta_score(
         foreground pixel, and so give other numbers.
     """
     return fbeta.weighted_fbeta_score(
-        xp, probs, target, beta=beta, theta=theta, phi=phi, distance=distance, error=error,
-        normalize_kernel=normalize_kernel, activation=activation, ignore_index=ignore_index,
-        distance_weights=distance_weights, mask=mask, reduction=reduction)
+        xp,
+        probs,
+        target,
+        beta=beta,
+        theta=theta,
+        phi=phi,
+        distance=distance,
+        error=error,
+        normalize_kernel=normalize_kernel,
+        activation=activation,
+        ignore_index=ignore_index,
+        distance_weights=distance_weights,
+        mask=mask,
+        reduction=reduction,
+    )
 
 
 def weighted_fmeasure(
@@ -515,8 +558,16 @@ def weighted_fmeasure(
         without E'. It has a gradient, but `weighted_fbeta_loss` is made to train with.
     """
     return fmeasure.weighted_fmeasure(
-        xp, probs, target, beta=beta, normalize=normalize, activation=activation,
-        ignore_index=ignore_index, mask=mask, reduction=reduction)
+        xp,
+        probs,
+        target,
+        beta=beta,
+        normalize=normalize,
+        activation=activation,
+        ignore_index=ignore_index,
+        mask=mask,
+        reduction=reduction,
+    )
 
 
 def distance_weights(
@@ -564,8 +615,9 @@ def distance_weights(
         Eq. 10 prints e^(αΔ) where 2 − e^(αΔ) follows from eq. 4. Its square window reaches into
         the corners, but the definition cuts at distance φ and is followed.
     """
-    return fbeta.distance_weights(xp, target, phi=phi, distance=distance, ignore_index=ignore_index,
-                                  mask=mask)
+    return fbeta.distance_weights(
+        xp, target, phi=phi, distance=distance, ignore_index=ignore_index, mask=mask
+    )
 
 
 @overload
@@ -670,7 +722,8 @@ def anchor_softmax_loss(
         Zeng et al., Learning to Promote Saliency Detectors, CVPR 2018, eq. 3 and 4.
     """
     return anchor.anchor_softmax_loss(
-        xp, features, anchors, labels, ignore_index=ignore_index, mask=mask, reduction=reduction)
+        xp, features, anchors, labels, ignore_index=ignore_index, mask=mask, reduction=reduction
+    )
 
 
 def anchor_probabilities(features: jax.Array, anchors: jax.Array) -> jax.Array:
@@ -828,7 +881,8 @@ def js_mutual_information(
         leaves out the constants: the maximum of its right side is 2 JS − log 4.
     """
     return mutual_information.js_mutual_information(
-        xp, scores, joint, mask=mask, reduction=reduction)
+        xp, scores, joint, mask=mask, reduction=reduction
+    )
 
 
 def js_mutual_information_loss(
@@ -873,7 +927,8 @@ def js_mutual_information_loss(
         Chen et al., Learning Deep Relations to Promote Saliency Detection, AAAI 2020, eq. 5.
     """
     return mutual_information.js_mutual_information_loss(
-        xp, scores, joint, balance=balance, mask=mask, reduction=reduction)
+        xp, scores, joint, balance=balance, mask=mask, reduction=reduction
+    )
 
 
 def foreground_vector(
@@ -946,7 +1001,8 @@ def relation_pairs(
         unnoticed here.
     """
     return mutual_information.relation_pairs(
-        xp, prior, foreground=foreground, background=background)
+        xp, prior, foreground=foreground, background=background
+    )
 
 
 def merge_by_confidence(prior: jax.Array, refined: jax.Array) -> jax.Array:

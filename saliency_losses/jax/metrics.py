@@ -53,8 +53,14 @@ class WeightedFMeasure(nnx.Metric):
         Margolin, Zelnik-Manor and Tal, How to Evaluate Foreground Maps?, CVPR 2014.
     """
 
-    def __init__(self, *, beta: float = 1.0, normalize: bool = False,
-                 activation: Activation = None, ignore_index: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        beta: float = 1.0,
+        normalize: bool = False,
+        activation: Activation = None,
+        ignore_index: int | None = None,
+    ) -> None:
         fmeasure.check_options(xp, beta, normalize, activation, ignore_index, "mean")
         self.beta = beta
         self.normalize = normalize
@@ -78,13 +84,21 @@ class WeightedFMeasure(nnx.Metric):
             target: The masks, 0 or 1.
             mask: ``(N,)``, bool, True for the images that count: not those that fill up a batch.
         """
-        each = weighted_fmeasure(preds, target, beta=self.beta, normalize=self.normalize,
-                                 activation=self.activation, ignore_index=self.ignore_index,
-                                 reduction="none")
+        each = weighted_fmeasure(
+            preds,
+            target,
+            beta=self.beta,
+            normalize=self.normalize,
+            activation=self.activation,
+            ignore_index=self.ignore_index,
+            reduction="none",
+        )
         counted = jnp.ones(each.shape, bool) if mask is None else mask
         if counted.shape != each.shape or counted.dtype != bool:
-            raise ValueError(f"mask must be bool of shape {each.shape}, a value for each image, "
-                             f"got {counted.dtype} of shape {counted.shape}")
+            raise ValueError(
+                f"mask must be bool of shape {each.shape}, a value for each image, "
+                f"got {counted.dtype} of shape {counted.shape}"
+            )
         self.total[...] += jnp.where(counted, each, 0).sum().astype(jnp.float32)
         self.images[...] += counted.sum().astype(jnp.int32)
 

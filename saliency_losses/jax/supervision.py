@@ -64,5 +64,12 @@ def deep_supervision(
         No value leaves the range of its map, so probabilities stay in [0, 1].
     """
     return supervision.deep_supervision(
-        xp, loss, outputs, target, weights=weights, resize=resize, arguments=arguments,
-        weighted=_WEIGHTED)
+        xp,
+        loss,
+        outputs,
+        target,
+        weights=weights,
+        resize=resize,
+        arguments=arguments,
+        weighted=_WEIGHTED,
+    )

@@ -24,8 +24,9 @@ except ImportError:  # an older torch
 
 def array(name: str, x: Any) -> Tensor:
     if not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}; "
-                        "an array: torch.from_numpy")
+        raise TypeError(
+            f"{name} must be a torch.Tensor, got {type(x).__name__}; an array: torch.from_numpy"
+        )
     if type(x) not in (Tensor, Parameter) and _is_plain(type(x)):
         # Such as MONAI's MetaTensor, whose own versions of functions may know less.
         with torch._C.DisableTorchFunctionSubclass():
@@ -260,9 +261,11 @@ def region_index(labels: Tensor, num_regions: int) -> Tensor:
     runs = blocks(pixels, num_regions)
     length = -(-max(pixels, 1) // runs)
     # Not by division: torch 2.13 compiles that wrongly on a CPU if the last run is shorter.
-    run = torch.bucketize(torch.arange(pixels, device=labels.device),
-                          torch.arange(length, max(pixels, length), length, device=labels.device),
-                          right=True)
+    run = torch.bucketize(
+        torch.arange(pixels, device=labels.device),
+        torch.arange(length, max(pixels, length), length, device=labels.device),
+        right=True,
+    )
     return labels.clamp(0, num_regions - 1) + num_regions * _beside(labels, run)
 
 
@@ -291,8 +294,9 @@ def _beside(x: Tensor, made: Tensor) -> Tensor:
         return made
     from torch.distributed.tensor import DTensor, Replicate
 
-    return DTensor.from_local(made, x.device_mesh, [Replicate()] * x.device_mesh.ndim,
-                              run_check=False)
+    return DTensor.from_local(
+        made, x.device_mesh, [Replicate()] * x.device_mesh.ndim, run_check=False
+    )
 
 
 def _places(x: Tensor, count: int, dtype: torch.dtype) -> Tensor:
@@ -300,12 +304,17 @@ def _places(x: Tensor, count: int, dtype: torch.dtype) -> Tensor:
     return _beside(x, torch.arange(count, dtype=dtype, device=x.device))
 
 
-def own_gradient(function: Callable[..., tuple[Tensor, ...]], pull: Callable[..., Tensor],
-                 x: Tensor, *constants: Tensor) -> tuple[Tensor, ...]:
+def own_gradient(
+    function: Callable[..., tuple[Tensor, ...]],
+    pull: Callable[..., Tensor],
+    x: Tensor,
+    *constants: Tensor,
+) -> tuple[Tensor, ...]:
     if torch.compiler.is_compiling():
         return function(x, *constants)
     results: tuple[Tensor, ...] = _OwnGradient.apply(  # type: ignore[no-untyped-call]
-        function, pull, x, *constants)
+        function, pull, x, *constants
+    )
     return results
 
 
@@ -313,8 +322,12 @@ class _OwnGradient(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(function: Callable[..., tuple[Tensor, ...]], pull: Callable[..., Tensor],
-                x: Tensor, *constants: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        function: Callable[..., tuple[Tensor, ...]],
+        pull: Callable[..., Tensor],
+        x: Tensor,
+        *constants: Tensor,
+    ) -> tuple[Tensor, ...]:
         return function(x, *constants)
 
     @staticmethod
@@ -337,8 +350,11 @@ class _OwnGradient(torch.autograd.Function):
         x, *constants = ctx.saved_tensors
         outputs = ctx.function(x, *constants)
         # The pull is linear in the gradients, and the transpose of the wanted push.
-        return _pulled(lambda *grads: (ctx.pull(grads, outputs, x, *constants),),
-                       tuple(torch.zeros_like(y) for y in outputs), (tangent,))
+        return _pulled(
+            lambda *grads: (ctx.pull(grads, outputs, x, *constants),),
+            tuple(torch.zeros_like(y) for y in outputs),
+            (tangent,),
+        )
 
 
 def weighted_sum(x: Tensor, weights: Tensor) -> Tensor:
@@ -383,25 +399,33 @@ class _Recomputed(torch.autograd.Function):
         # The pull is linear in its argument, and the transpose of the wanted push: its own pull.
         function, floats, inputs = _of_floats(ctx.function, ctx.saved_tensors)
         given = [t for t, x in zip(tangents, inputs, strict=True) if x.is_floating_point()]
-        moved, = _pulled(lambda *grads: _pulled(function, floats, grads),
-                         tuple(map(torch.zeros_like, function(*floats))),
-                         tuple(torch.zeros_like(x) if t is None else t
-                               for t, x in zip(given, floats, strict=True)))
+        (moved,) = _pulled(
+            lambda *grads: _pulled(function, floats, grads),
+            tuple(map(torch.zeros_like, function(*floats))),
+            tuple(
+                torch.zeros_like(x) if t is None else t for t, x in zip(given, floats, strict=True)
+            ),
+        )
         return moved
 
 
-def _of_floats(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]
-               ) -> tuple[Callable[..., tuple[Tensor]], tuple[Tensor, ...], tuple[Tensor, ...]]:
+def _of_floats(
+    function: Callable[..., Tensor], inputs: tuple[Tensor, ...]
+) -> tuple[Callable[..., tuple[Tensor]], tuple[Tensor, ...], tuple[Tensor, ...]]:
     """The function of its floating-point inputs alone, as a tuple of its one result; and those."""
+
     def of(*floats: Tensor) -> tuple[Tensor]:
         rest = iter(floats)
-        return function(*(next(rest) if x.is_floating_point() else x for x in inputs)),
+        return (function(*(next(rest) if x.is_floating_point() else x for x in inputs)),)
 
     return of, tuple(x for x in inputs if x.is_floating_point()), inputs
 
 
-def _pulled(function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...],
-            grads: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _pulled(
+    function: Callable[..., tuple[Tensor, ...]],
+    inputs: tuple[Tensor, ...],
+    grads: tuple[Tensor, ...],
+) -> tuple[Tensor, ...]:
     """The gradient of Σ grads · function(*inputs) in each of the inputs."""
     if torch._C._are_functorch_transforms_active():
         results: tuple[Tensor, ...] = torch.func.vjp(function, *inputs)[1](grads)
@@ -411,7 +435,8 @@ def _pulled(function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, .
     with torch.enable_grad():
         inputs = tuple(x if x.requires_grad else x.detach().requires_grad_() for x in inputs)
         found: tuple[Tensor, ...] = torch.autograd.grad(
-            function(*inputs), inputs, grads, create_graph=further, materialize_grads=True)
+            function(*inputs), inputs, grads, create_graph=further, materialize_grads=True
+        )
     return found
 
 
@@ -424,13 +449,18 @@ def squared_distances(x: Tensor, centers: Tensor) -> Tensor:
 
 
 def _squared_distances(x: Tensor, centers: Tensor) -> Tensor:
-    return torch.stack([(x - centers[:, :, r : r + 1]).square().sum(1)
-                        for r in range(centers.shape[2])], 1)
+    return torch.stack(
+        [(x - centers[:, :, r : r + 1]).square().sum(1) for r in range(centers.shape[2])], 1
+    )
 
 
 def image_by_image(function: Callable[..., Sequence[Tensor]], *xs: Tensor) -> Sequence[Tensor]:
-    if (xs[0].device.type != "cpu" or torch.compiler.is_compiling() or xs[0].shape[0] < 2
-            or prod(xs[0].shape[1:]) < 2**16 * torch.get_num_threads()):
+    if (
+        xs[0].device.type != "cpu"
+        or torch.compiler.is_compiling()
+        or xs[0].shape[0] < 2
+        or prod(xs[0].shape[1:]) < 2**16 * torch.get_num_threads()
+    ):
         return function(*xs)
     # Temporaries of one large image stay in the cache, and those of a batch ask for new pages; but
     # a small one does not keep all threads busy.
@@ -633,8 +663,10 @@ def _lower_envelope(x: Tensor, bound: int) -> tuple[Tensor, Tensor]:
             place = passed.add_(place, alpha=2)
         value = _in_turn(value, torch.minimum(lowest, by_first))
         source, stride = _in_turn(source, middle), half
-    return (value[..., :length].int().mT.flip(1),
-            (length - 1 - source[..., :length].int()).mT.flip(1))
+    return (
+        value[..., :length].int().mT.flip(1),
+        (length - 1 - source[..., :length].int()).mT.flip(1),
+    )
 
 
 def _in_32_bits(length: int, bound: int) -> bool:
@@ -785,6 +817,8 @@ def first(values: Tensor, bad: Tensor) -> float | None:
 
 def random(rng: Any, shape: Sequence[int], like: Tensor) -> Tensor:
     if not isinstance(rng, torch.Generator):
-        raise TypeError(f"rng must be a torch.Generator, got {type(rng).__name__}; "
-                        "for example torch.Generator().manual_seed(0)")
+        raise TypeError(
+            f"rng must be a torch.Generator, got {type(rng).__name__}; "
+            "for example torch.Generator().manual_seed(0)"
+        )
     return torch.rand(tuple(shape), generator=rng, device=like.device)

@@ -16,8 +16,9 @@ try:
     from torchmetrics import Metric
     from torchmetrics.utilities import dim_zero_cat
 except ModuleNotFoundError as error:
-    raise ImportError("saliency_losses.torch.metrics needs torchmetrics: "
-                      'pip install "saliency-losses[metrics]"') from error
+    raise ImportError(
+        'saliency_losses.torch.metrics needs torchmetrics: pip install "saliency-losses[metrics]"'
+    ) from error
 
 
 class WeightedFMeasure(Metric):
@@ -70,9 +71,16 @@ class WeightedFMeasure(Metric):
     images: Tensor
     measures: list[Tensor]
 
-    def __init__(self, *, beta: float = 1.0, normalize: bool = False,
-                 activation: Activation = None, ignore_index: int | None = None,
-                 reduction: Reduction = "mean", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        beta: float = 1.0,
+        normalize: bool = False,
+        activation: Activation = None,
+        ignore_index: int | None = None,
+        reduction: Reduction = "mean",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         fmeasure.check_options(xp, beta, normalize, activation, ignore_index, reduction)
         self.beta = beta
@@ -89,9 +97,15 @@ class WeightedFMeasure(Metric):
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Adds a batch: maps ``(N, K, *spatial)`` in [0, 1] and their masks."""
         with torch.no_grad():
-            each = weighted_fmeasure(preds, target, beta=self.beta, normalize=self.normalize,
-                                     activation=self.activation, ignore_index=self.ignore_index,
-                                     reduction="none")
+            each = weighted_fmeasure(
+                preds,
+                target,
+                beta=self.beta,
+                normalize=self.normalize,
+                activation=self.activation,
+                ignore_index=self.ignore_index,
+                reduction="none",
+            )
         if self.reduction == "none":
             self.measures.append(each)
         else:

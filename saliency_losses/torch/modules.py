@@ -25,8 +25,11 @@ class _Shown(nn.Module):
     """Shows the stored options where a Module is printed."""
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value!r}" for name, value in vars(self).items()
-                         if not name.startswith("_") and name != "training")
+        return ", ".join(
+            f"{name}={value!r}"
+            for name, value in vars(self).items()
+            if not name.startswith("_") and name != "training"
+        )
 
 
 class _Loss(_Shown):
@@ -63,13 +66,21 @@ class MetricLoss(_Loss):
         tensor(-4.)
     """
 
-    def __init__(self, *, form: Literal["centroid", "pairwise"] = "centroid",
-                 normalize: bool = False, stop_gradient: bool = False,
-                 hard_negatives: bool = False, ignore_index: int | None = None,
-                 reduction: Reduction = "mean", check: Check = "first") -> None:
+    def __init__(
+        self,
+        *,
+        form: Literal["centroid", "pairwise"] = "centroid",
+        normalize: bool = False,
+        stop_gradient: bool = False,
+        hard_negatives: bool = False,
+        ignore_index: int | None = None,
+        reduction: Reduction = "mean",
+        check: Check = "first",
+    ) -> None:
         super().__init__(check)
-        metric.check_options(form, normalize, stop_gradient, hard_negatives,
-                             ignore_index, reduction)
+        metric.check_options(
+            form, normalize, stop_gradient, hard_negatives, ignore_index, reduction
+        )
         self.form: Literal["centroid", "pairwise"] = form
         self.normalize = normalize
         self.stop_gradient = stop_gradient
@@ -79,9 +90,17 @@ class MetricLoss(_Loss):
 
     def forward(self, features: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
         return self._call(
-            functional.metric_loss, features, labels, form=self.form, normalize=self.normalize,
-            stop_gradient=self.stop_gradient, hard_negatives=self.hard_negatives,
-            ignore_index=self.ignore_index, mask=mask, reduction=self.reduction)
+            functional.metric_loss,
+            features,
+            labels,
+            form=self.form,
+            normalize=self.normalize,
+            stop_gradient=self.stop_gradient,
+            hard_negatives=self.hard_negatives,
+            ignore_index=self.ignore_index,
+            mask=mask,
+            reduction=self.reduction,
+        )
 
 
 class CASLoss(_Loss):
@@ -95,13 +114,21 @@ class CASLoss(_Loss):
         tensor(-2.)
     """
 
-    def __init__(self, *, num_regions: int = 2, alpha: float | Tensor = 0.5,
-                 average_regions: bool = False, activation: Activation = None,
-                 ignore_index: int | None = None, reduction: Reduction = "mean",
-                 check: Check = "first") -> None:
+    def __init__(
+        self,
+        *,
+        num_regions: int = 2,
+        alpha: float | Tensor = 0.5,
+        average_regions: bool = False,
+        activation: Activation = None,
+        ignore_index: int | None = None,
+        reduction: Reduction = "mean",
+        check: Check = "first",
+    ) -> None:
         super().__init__(check)
-        cas.check_options(_ops, num_regions, alpha, average_regions, activation, ignore_index,
-                          reduction)
+        cas.check_options(
+            _ops, num_regions, alpha, average_regions, activation, ignore_index, reduction
+        )
         self.num_regions = num_regions
         self.alpha = alpha
         self.average_regions = average_regions
@@ -111,9 +138,17 @@ class CASLoss(_Loss):
 
     def forward(self, probs: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
         return self._call(
-            functional.cas_loss, probs, labels, num_regions=self.num_regions, alpha=self.alpha,
-            average_regions=self.average_regions, activation=self.activation,
-            ignore_index=self.ignore_index, mask=mask, reduction=self.reduction)
+            functional.cas_loss,
+            probs,
+            labels,
+            num_regions=self.num_regions,
+            alpha=self.alpha,
+            average_regions=self.average_regions,
+            activation=self.activation,
+            ignore_index=self.ignore_index,
+            mask=mask,
+            reduction=self.reduction,
+        )
 
 
 class ClassAgnosticCrossEntropy(_Loss):
@@ -127,9 +162,14 @@ class ClassAgnosticCrossEntropy(_Loss):
         tensor(0.6931)
     """
 
-    def __init__(self, *, per: Literal["image", "pixel"] = "image",
-                 ignore_index: int | None = None, reduction: Reduction = "mean",
-                 check: Check = "first") -> None:
+    def __init__(
+        self,
+        *,
+        per: Literal["image", "pixel"] = "image",
+        ignore_index: int | None = None,
+        reduction: Reduction = "mean",
+        check: Check = "first",
+    ) -> None:
         super().__init__(check)
         cas.check_cross_entropy_options(per, ignore_index, reduction)
         self.per: Literal["image", "pixel"] = per
@@ -138,8 +178,14 @@ class ClassAgnosticCrossEntropy(_Loss):
 
     def forward(self, logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
         return self._call(
-            functional.class_agnostic_cross_entropy, logits, labels, per=self.per,
-            ignore_index=self.ignore_index, mask=mask, reduction=self.reduction)
+            functional.class_agnostic_cross_entropy,
+            logits,
+            labels,
+            per=self.per,
+            ignore_index=self.ignore_index,
+            mask=mask,
+            reduction=self.reduction,
+        )
 
 
 class WeightedFBetaLoss(_Loss):
@@ -153,15 +199,33 @@ class WeightedFBetaLoss(_Loss):
         tensor(1.)
     """
 
-    def __init__(self, *, beta: float | Tensor = 1.0, theta: int = 9, phi: int = 5,
-                 distance: Literal["window", "euclidean"] = "window",
-                 error: Literal["squared", "absolute"] = "squared",
-                 normalize_kernel: bool = False, activation: Activation = None,
-                 ignore_index: int | None = None, reduction: Reduction = "mean",
-                 check: Check = "first") -> None:
+    def __init__(
+        self,
+        *,
+        beta: float | Tensor = 1.0,
+        theta: int = 9,
+        phi: int = 5,
+        distance: Literal["window", "euclidean"] = "window",
+        error: Literal["squared", "absolute"] = "squared",
+        normalize_kernel: bool = False,
+        activation: Activation = None,
+        ignore_index: int | None = None,
+        reduction: Reduction = "mean",
+        check: Check = "first",
+    ) -> None:
         super().__init__(check)
-        fbeta.check_options(_ops, beta, theta, phi, distance, error, normalize_kernel, activation,
-                            ignore_index, reduction)
+        fbeta.check_options(
+            _ops,
+            beta,
+            theta,
+            phi,
+            distance,
+            error,
+            normalize_kernel,
+            activation,
+            ignore_index,
+            reduction,
+        )
         self.beta = beta
         self.theta = theta
         self.phi = phi
@@ -172,14 +236,30 @@ class WeightedFBetaLoss(_Loss):
         self.ignore_index = ignore_index
         self.reduction: Reduction = reduction
 
-    def forward(self, probs: Tensor, target: Tensor, *, distance_weights: Tensor | None = None,
-                mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        probs: Tensor,
+        target: Tensor,
+        *,
+        distance_weights: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         return self._call(
-            functional.weighted_fbeta_loss, probs, target, beta=self.beta, theta=self.theta,
-            phi=self.phi, distance=self.distance, error=self.error,
-            normalize_kernel=self.normalize_kernel, activation=self.activation,
-            ignore_index=self.ignore_index, distance_weights=distance_weights, mask=mask,
-            reduction=self.reduction)
+            functional.weighted_fbeta_loss,
+            probs,
+            target,
+            beta=self.beta,
+            theta=self.theta,
+            phi=self.phi,
+            distance=self.distance,
+            error=self.error,
+            normalize_kernel=self.normalize_kernel,
+            activation=self.activation,
+            ignore_index=self.ignore_index,
+            distance_weights=distance_weights,
+            mask=mask,
+            reduction=self.reduction,
+        )
 
 
 class AnchorSoftmaxLoss(_Loss):
@@ -194,18 +274,30 @@ class AnchorSoftmaxLoss(_Loss):
         tensor(0.6931)
     """
 
-    def __init__(self, *, ignore_index: int | None = None, reduction: Reduction = "mean",
-                 check: Check = "first") -> None:
+    def __init__(
+        self,
+        *,
+        ignore_index: int | None = None,
+        reduction: Reduction = "mean",
+        check: Check = "first",
+    ) -> None:
         super().__init__(check)
         anchor.check_options(ignore_index, reduction)
         self.ignore_index = ignore_index
         self.reduction: Reduction = reduction
 
-    def forward(self, features: Tensor, anchors: Tensor, labels: Tensor, *,
-                mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, features: Tensor, anchors: Tensor, labels: Tensor, *, mask: Tensor | None = None
+    ) -> Tensor:
         return self._call(
-            functional.anchor_softmax_loss, features, anchors, labels,
-            ignore_index=self.ignore_index, mask=mask, reduction=self.reduction)
+            functional.anchor_softmax_loss,
+            features,
+            anchors,
+            labels,
+            ignore_index=self.ignore_index,
+            mask=mask,
+            reduction=self.reduction,
+        )
 
 
 class JSMutualInformationLoss(_Loss):
@@ -219,8 +311,9 @@ class JSMutualInformationLoss(_Loss):
         tensor(1.3863)
     """
 
-    def __init__(self, *, balance: bool = True, reduction: Reduction = "mean",
-                 check: Check = "first") -> None:
+    def __init__(
+        self, *, balance: bool = True, reduction: Reduction = "mean", check: Check = "first"
+    ) -> None:
         super().__init__(check)
         mutual_information.check_options(balance, reduction)
         self.balance = balance
@@ -228,5 +321,10 @@ class JSMutualInformationLoss(_Loss):
 
     def forward(self, scores: Tensor, joint: Tensor, *, mask: Tensor | None = None) -> Tensor:
         return self._call(
-            functional.js_mutual_information_loss, scores, joint, balance=self.balance, mask=mask,
-            reduction=self.reduction)
+            functional.js_mutual_information_loss,
+            scores,
+            joint,
+            balance=self.balance,
+            mask=mask,
+            reduction=self.reduction,
+        )

@@ -68,8 +68,15 @@ def deep_supervision(
         No value leaves the range of its map, so probabilities stay in [0, 1].
     """
     return supervision.deep_supervision(
-        xp, loss, outputs, target, weights=weights, resize=resize, arguments=arguments,
-        weighted=_WEIGHTED)
+        xp,
+        loss,
+        outputs,
+        target,
+        weights=weights,
+        resize=resize,
+        arguments=arguments,
+        weighted=_WEIGHTED,
+    )
 
 
 class DeepSupervision(_Shown):
@@ -84,9 +91,13 @@ class DeepSupervision(_Shown):
         tensor(1.5000)
     """
 
-    def __init__(self, loss: Callable[..., Tensor], *,
-                 weights: Sequence[float] | Tensor | None = None,
-                 resize: Literal["bilinear"] | None = "bilinear") -> None:
+    def __init__(
+        self,
+        loss: Callable[..., Tensor],
+        *,
+        weights: Sequence[float] | Tensor | None = None,
+        resize: Literal["bilinear"] | None = "bilinear",
+    ) -> None:
         super().__init__()
         supervision.check_options(xp, loss, weights, resize)
         self.loss = loss
@@ -97,5 +108,6 @@ class DeepSupervision(_Shown):
         # The first batch of a criterion is all outputs of it.
         first = isinstance(self.loss, _Loss) and self.loss._first
         with xp.looking(True) if first and not is_compiling() else nullcontext():
-            return deep_supervision(self.loss, outputs, target, weights=self.weights,
-                                    resize=self.resize, **arguments)
+            return deep_supervision(
+                self.loss, outputs, target, weights=self.weights, resize=self.resize, **arguments
+            )
