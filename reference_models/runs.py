@@ -86,7 +86,7 @@ code comes without its repository.
 LOSSES = (
     (
         "the CPU's numbers, compiled too, and no waiting for the device",
-        "python -m pytest -q tests/test_cuda.py --junitxml benchmarks/results/cuda.xml",
+        "python -m pytest -q tests/losses/test_cuda.py --junitxml benchmarks/results/cuda.xml",
         "benchmarks/results/cuda.xml",
     ),
     (

@@ -9,7 +9,7 @@ import hypothesis
 import jax
 import pytest
 
-from tests.backends import BACKENDS, Backend, torch
+from tests.support.backends import BACKENDS, Backend, torch
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from reference_models.loop import MEANINGFUL
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
+
 FOLDER = ROOT / "docs" / "examples"
 EXAMPLES = pytest.mark.parametrize("file", sorted(FOLDER.glob("*.py")), ids=lambda file: file.stem)
 # What the extra `examples` installs; these packages give warnings of their own.

@@ -24,9 +24,9 @@ import saliency_losses.reference
 import saliency_losses.torch
 import saliency_losses.torch.metrics
 from saliency_losses.torch import functional, modules, supervision
+from tests.support.paths import ROOT as PROJECT
 
 ROOT = Path(saliency_losses.__file__).parent
-PROJECT = Path(__file__).parents[1]
 BACKENDS = (saliency_losses.torch, saliency_losses.jax)
 FUNCTIONS = list(saliency_losses.jax.__all__)
 # It hands further arguments on to any loss.
@@ -189,7 +189,9 @@ def public_api() -> list[str]:
 
 def test_the_public_api_is_as_written_down() -> None:
     """A change of it is made on purpose: in the file, and in the changelog."""
-    written = (PROJECT / "tests" / "public_api.txt").read_text(encoding="utf-8").splitlines()
+    written = (
+        (PROJECT / "tests" / "support" / "public_api.txt").read_text(encoding="utf-8").splitlines()
+    )
     assert public_api() == written
 
 
@@ -239,7 +241,7 @@ def test_options_are_keyword_only_and_inputs_positional(name: str) -> None:
 @pytest.mark.slow
 def test_mypy_passes_a_users_file() -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "tests/typed_use.py"],
+        [sys.executable, "-m", "mypy", "--strict", "tests/support/typed_use.py"],
         text=True,
         capture_output=True,
         check=False,
@@ -259,7 +261,7 @@ def test_mypy_passes_a_users_file() -> None:
     ],
 )
 def test_the_users_file_uses_every_name(alias: str, module: str) -> None:
-    used = (PROJECT / "tests" / "typed_use.py").read_text(encoding="utf-8")
+    used = (PROJECT / "tests" / "support" / "typed_use.py").read_text(encoding="utf-8")
     names = re.findall(
         rf"^{re.escape(module)}\.(?!metrics\.)(\w+)[.(]", "\n".join(public_api()), re.MULTILINE
     )
@@ -504,7 +506,7 @@ def test_the_sdist_holds_what_is_needed_and_no_data(distributions: Path) -> None
         "constraints.txt",
         "docs/losses.md",
         "tests/conftest.py",
-        "tests/public_api.txt",
+        "tests/support/public_api.txt",
         "benchmarks/results/compare.csv",
         "reference_models/train.py",
         "saliency_losses/py.typed",

@@ -1,0 +1,253 @@
+"""The measure over a data set: equal to one call, whatever the batches and the processes."""
+
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import py_sod_metrics
+import pytest
+import torch
+from flax import nnx
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import ndimage
+from torch import Tensor
+
+from saliency_losses import reference
+from saliency_losses.jax.metrics import WeightedFMeasure as InFlax
+from saliency_losses.torch import weighted_fmeasure
+from saliency_losses.torch.metrics import WeightedFMeasure
+from tests.support.backends import Backend, close
+from tests.support.paths import ROOT
+
+# The states are float32.
+SINGLE = {"rtol": 1e-5, "atol": 1e-6}
+
+
+def data(images: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Maps and masks ``(N, 7, 9, 1)``; the second mask is empty, the third map constant."""
+    rng = np.random.default_rng(seed)
+    target = ndimage.gaussian_filter(rng.normal(size=(images, 7, 9, 1)), (0, 1.5, 1.5, 0)) > 0
+    probs = 0.2 + 0.5 * rng.random(target.shape)
+    target[1:2] = False
+    probs[2:3] = 0.25
+    return probs, target
+
+
+def in_torch(xs: tuple[np.ndarray, ...]) -> list[Tensor]:
+    return [torch.from_numpy(x).movedim(-1, 1) for x in xs]
+
+
+def batches(x: Any, cuts: list[int]) -> list[Any]:
+    edges = [0, *sorted(cuts), len(x)]
+    return [x[a:b] for a, b in pairwise(edges) if a < b]
+
+
+# normalize=
+
+
+def test_stretched_maps_are_measured_as_the_program_does(backend: Backend) -> None:
+    """Of 8 bits, as it reads them; equal all over the foreground, so that ties do not matter."""
+    values = np.arange(40, 40 + 63).reshape(1, 7, 9, 1).astype(np.uint8)
+    mask = np.zeros((1, 7, 9, 1), bool)
+    mask[:, 2:5, 3:8] = True
+    values[mask] = 140
+    program = py_sod_metrics.WeightedFmeasure(beta=0.3)
+    program.step(values[0, ..., 0], 255 * mask[0, ..., 0].astype(np.uint8), normalize=True)
+    got = backend.call("weighted_fmeasure", values / 255, mask, beta=0.3**0.5, normalize=True)
+    assert got == pytest.approx(program.get_results()["wfm"], abs=1e-9)
+    assert abs(got - backend.call("weighted_fmeasure", values / 255, mask, beta=0.3**0.5)) > 0.01
+
+
+@given(seed=st.integers(0, 2**32 - 1), beta=st.sampled_from([0.5, 1.0]))
+def test_stretched_maps_against_the_reference(backend: Backend, seed: int, beta: float) -> None:
+    probs, target = data(3, seed)
+    got = backend.call(
+        "weighted_fmeasure", probs, target, beta=beta, normalize=True, reduction="none"
+    )
+    close(
+        got,
+        np.array(
+            [
+                reference.weighted_fmeasure(p[..., 0], y[..., 0], beta=beta, normalize=True)
+                for p, y in zip(probs, target, strict=True)
+            ]
+        ),
+    )
+
+
+def test_values_out_of_range_are_not_stretched_into_it(backend: Backend) -> None:
+    probs, target = data(2)
+    with pytest.raises(ValueError, match=r"probs must be in \[0, 1\].*sigmoid"):
+        backend.call("weighted_fmeasure", 9 * probs - 4, target, normalize=True)
+    with pytest.raises(TypeError, match="normalize must be True or False, got 1"):
+        backend.call("weighted_fmeasure", probs, target, normalize=1)
+
+
+# In torchmetrics
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    cuts=st.lists(st.integers(1, 7), max_size=4),
+    normalize=st.booleans(),
+    beta=st.sampled_from([0.3**0.5, 1.0]),
+)
+def test_batches_change_nothing(seed: int, cuts: list[int], normalize: bool, beta: float) -> None:
+    probs, target = in_torch(data(8, seed))
+    options = {"beta": beta, "normalize": normalize}
+    expected = weighted_fmeasure(probs, target, **options, reduction="none")
+    metrics = {how: WeightedFMeasure(**options, reduction=how) for how in ("mean", "sum", "none")}
+    for some, masks in zip(batches(probs, cuts), batches(target, cuts), strict=True):
+        for metric in metrics.values():
+            # Each batch's own value, too; torchmetrics makes a scalar of a single one.
+            got = metric(some, masks)
+            expected_of_batch = weighted_fmeasure(
+                some, masks, **options, reduction=metric.reduction
+            ).squeeze()
+            torch.testing.assert_close(got, expected_of_batch, check_dtype=False, **SINGLE)
+    for how, value in (("mean", expected.mean()), ("sum", expected.sum()), ("none", expected)):
+        torch.testing.assert_close(metrics[how].compute(), value, check_dtype=False, **SINGLE)
+    assert metrics["none"].compute().dtype == torch.float64
+    metrics["mean"].reset()
+    with pytest.warns(UserWarning, match="before the ``update`` method"):
+        assert metrics["mean"].compute().isnan()
+
+
+def test_the_rule_for_empty_masks_and_the_states() -> None:
+    probs, target = in_torch(data(2))
+    metric = WeightedFMeasure()
+    metric.update(probs.requires_grad_(), target)
+    assert set(metric.metric_state) == {"total", "images"}
+    assert metric.images == 2  # the second, whose mask is empty, counts as 0
+    torch.testing.assert_close(
+        metric.compute().double(), weighted_fmeasure(probs[:1], target[:1]).detach() / 2, **SINGLE
+    )
+    assert not metric.total.requires_grad
+    assert set(WeightedFMeasure(reduction="none").metric_state) == {"measures"}
+    exact = WeightedFMeasure().set_dtype(torch.float64)
+    exact.update(probs, target)
+    assert exact.compute() == weighted_fmeasure(probs, target)
+
+
+@pytest.mark.parametrize("metric", [WeightedFMeasure, InFlax])
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [({"beta": 0}, ValueError), ({"beta": "1"}, TypeError), ({"normalize": None}, TypeError)],
+)
+def test_wrong_options(metric: Any, options: dict[str, Any], kind: type[Exception]) -> None:
+    with pytest.raises(kind, match=next(iter(options))):
+        metric(**options)
+
+
+def test_wrong_reduction() -> None:
+    with pytest.raises(ValueError, match="reduction"):
+        WeightedFMeasure(reduction="median")  # type: ignore[arg-type]
+
+
+def in_a_process(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{folder}/join", rank=rank, world_size=2)
+    probs, target = in_torch(data(5))
+    shares = (slice(0, 4), slice(4, 5))  # unequal: a mean of means would be another number
+    for how in ("mean", "sum", "none"):
+        metric = WeightedFMeasure(normalize=True, reduction=how)
+        for p, y in zip(probs[shares[rank]], target[shares[rank]], strict=True):
+            metric.update(p[None], y[None])
+        expected = weighted_fmeasure(probs, target, normalize=True, reduction=how)
+        torch.testing.assert_close(metric.compute(), expected, check_dtype=False, **SINGLE)
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_two_processes_have_the_measure_of_all_images(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(in_a_process, (str(tmp_path),), nprocs=2)
+
+
+# In Flax
+
+
+def update(metric: InFlax, probs: jax.Array, target: jax.Array) -> None:
+    metric.update(preds=probs, target=target)
+
+
+@pytest.mark.parametrize(
+    ("cuts", "update", "normalize"),
+    [([], update, False), ([2, 4], update, True), ([2, 4], nnx.jit(update), False)],
+)
+def test_in_flax_batches_change_nothing(cuts: list[int], update: Any, normalize: bool) -> None:
+    probs, target = data(6)
+    metric = InFlax(normalize=normalize)
+    assert jnp.isnan(metric.compute())
+    for p, y in zip(batches(probs, cuts), batches(target, cuts), strict=True):
+        update(metric, jnp.asarray(p), jnp.asarray(y))
+    np.testing.assert_allclose(
+        metric.compute(),
+        weighted_fmeasure(*in_torch((probs, target)), normalize=normalize),
+        **SINGLE,
+    )
+    metric.reset()
+    assert jnp.isnan(metric.compute())
+    assert metric.images[...] == 0
+
+
+def test_in_flax_images_that_fill_up_a_batch_do_not_count() -> None:
+    probs, target = data(6)
+    filled = probs.copy()
+    filled[4:] = np.nan
+    mask = jnp.arange(6) < 4
+    metric = nnx.MultiMetric(measure=InFlax(), loss=nnx.metrics.Average())
+    metric.update(
+        preds=jnp.asarray(filled),
+        target=jnp.asarray(target),
+        mask=mask,
+        values=jnp.ones(6, jnp.float32),
+    )
+    found = metric.compute()
+    np.testing.assert_allclose(
+        found["measure"], weighted_fmeasure(*in_torch((probs[:4], target[:4]))), **SINGLE
+    )
+    assert found["loss"] == 1
+    with pytest.raises(ValueError, match=r"mask must be bool of shape \(6,\), a value for each"):
+        InFlax().update(
+            preds=jnp.asarray(probs), target=jnp.asarray(target), mask=jnp.ones((6, 7, 9), bool)
+        )
+
+
+def test_the_flax_metric_is_a_pytree_of_its_states() -> None:
+    _, state = nnx.split(InFlax(beta=0.5))
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(state)} == {"float32", "int32"}
+
+
+# Without the packages
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "install"),
+    [
+        (
+            "saliency_losses.torch.metrics",
+            "torchmetrics",
+            r'pip install "saliency-losses[metrics]"',
+        ),
+        ("saliency_losses.jax.metrics", "flax", "pip install flax"),
+    ],
+)
+def test_without_its_package_an_import_says_what_to_install(
+    module: str, package: str, install: str
+) -> None:
+    program = f"import sys; sys.modules['{package}'] = None; import {module}"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        text=True,
+        capture_output=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode != 0
+    assert done.stderr.strip().splitlines()[-1].startswith(f"ImportError: {module} needs ")
+    assert done.stderr.strip().endswith(install)

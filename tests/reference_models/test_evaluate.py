@@ -1,0 +1,197 @@
+"""`reference_models.evaluate`: any detector's maps from a folder or zip, against masks."""
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reference_models.evaluate import Options, notes_on, read_masks, run
+from reference_models.measures import NAMES, measure
+from reference_models.options import InputError
+from reference_models.reading import read_maps
+from tests.support.paths import DATA
+
+with_archives = pytest.mark.skipif(
+    not (DATA / "ecssd_baselines.zip").is_file(), reason=f"needs the archives of {DATA}"
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Five masks and the maps of two methods; those of "blur" are of half the size."""
+    rng = np.random.default_rng(0)
+    for name in ("set/masks", "set/images", "all/blur", "all/noise"):
+        (tmp_path / name).mkdir(parents=True)
+    for i in range(5):
+        mask = np.zeros((16, 20), dtype=np.uint8)
+        mask[4 : 8 + i, 5:15] = 255
+        noise = rng.integers(0, 256, mask.shape, dtype=np.uint8)
+        Image.fromarray(mask).save(tmp_path / f"set/masks/{i}.png")
+        Image.fromarray(noise).save(tmp_path / f"all/noise/{i}.png")
+        Image.fromarray(mask).resize((10, 8), 2).save(tmp_path / f"all/blur/{i}.webp")
+    return tmp_path
+
+
+def zipped(folder: Path) -> Path:
+    path = folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*.*")):
+            archive.write(file, str(file.relative_to(folder)))
+    return path
+
+
+def test_folders_and_zips_give_the_same_row(folder: Path, capsys):
+    run(Options(folder / "all/blur", masks=folder / "set", out=folder / "new/row.json"))
+    written = json.loads((folder / "new/row.json").read_text())
+    assert set(written) == {"maps", "masks", "images", "notes", "measures"}
+    assert set(written["measures"]) == set(NAMES)
+    assert written["images"] == 5
+    assert written["notes"] == ["5 maps have another size than their mask and are resized to it"]
+    printed = capsys.readouterr().out
+    assert f"MAE                        {written['measures']['mae']:.4f}" in printed
+    assert "note: 5 maps have another size" in printed
+
+    masks, _ = read_masks(zipped(folder / "set"))
+    maps = read_maps(zipped(folder / "all") / "blur", masks)
+    assert measure(list(maps.values()), list(masks.values())) == written["measures"]
+    # A folder of masks alone, and maps that need not be resized.
+    run(Options(folder / "all", masks=folder / "set/masks", folder="noise", out=folder / "2.json"))
+    assert json.loads((folder / "2.json").read_text())["notes"] == []
+
+
+def test_maps_of_predict_and_maps_of_a_few(folder: Path, capsys):
+    masks, _ = read_masks(folder / "set")
+    plain = read_maps(folder / "all/noise", masks)
+    some = folder / "some"
+    some.mkdir()
+    for stem in list(plain)[:2]:
+        for kind in ("map", "overlay"):
+            shutil.copy(folder / f"all/noise/{stem}.png", some / f"{stem}-{kind}.png")
+    with pytest.raises(InputError, match=r"images have not a map in .*some"):
+        run(Options(some, masks=folder / "set"))
+    out = folder / "few.json"
+    run(Options(some, masks=folder / "set", shared=True, out=out))
+    written = json.loads(out.read_text())
+    assert written["images"] == 2
+    assert f"{len(masks) - 2} masks have no map and are left out" in written["notes"]
+    stems = list(plain)[:2]
+    assert written["measures"] == measure([plain[s] for s in stems], [masks[s] for s in stems])
+    for file in some.iterdir():
+        file.rename(some / f"x{file.name}")
+    with pytest.raises(InputError, match=r"no map in .*some has the stem of a mask"):
+        run(Options(some, masks=folder / "set", shared=True))
+    with pytest.raises(InputError, match=r"zoomout-exacct is neither .* which holds"):
+        run(Options(Path("zoomout-exacct"), masks=folder / "set"))
+
+
+def test_values_are_taken_as_they_are(folder: Path):
+    masks, notes = read_masks(folder / "set")
+    maps = read_maps(folder / "all/noise", masks)
+    assert notes == []
+    for stem, values in maps.items():
+        with Image.open(folder / f"all/noise/{stem}.png") as image:
+            np.testing.assert_array_equal(values, np.asarray(image))
+    row = measure(list(maps.values()), list(masks.values()), only=["mae"])
+    expected = [abs(maps[stem] / 255 - mask).mean() for stem, mask in masks.items()]
+    assert row == {"mae": pytest.approx(np.mean(expected))}
+
+
+def test_masks_of_other_kinds_are_noted(folder: Path):
+    for i, high in enumerate((1, 200, 0)):
+        Image.fromarray(np.uint8([[0, high], [0, high]])).save(folder / f"set/masks/{i}.png")
+    masks, notes = read_masks(folder / "set")
+    assert [mask.sum() for mask in masks.values()][:3] == [2, 2, 0]
+    assert notes == [
+        "1 masks hold 0 and 1: 1 is taken as the object",
+        "1 masks hold values between 0 and 255: binarised at 128",
+    ]
+    notes = notes_on([mask.astype(float) for mask in masks.values()], [*masks.values()])
+    assert notes == ["1 masks are all background: they count in the MAE alone"]
+
+
+def test_bad_data_is_named(folder: Path):
+    def fails(match: str, maps: Path, masks: Path = folder / "set", name: str | None = None):
+        with pytest.raises(InputError, match=match):
+            run(Options(maps, masks=masks, folder=name))
+
+    fails("nowhere does not exist", folder / "nowhere")
+    fails("nowhere does not exist", folder / "all/blur", folder / "nowhere")
+    fails("neither a folder nor a readable zip", folder / "all/noise/0.png")
+    fails("several folders of .*all hold saliency maps: blur, noise; name one", folder / "all")
+    fails("DRFI does not exist", folder / "all", name="DRFI")
+    fails(
+        "must hold masks/, or a folder that does, but holds blur, noise",
+        folder / "all/blur",
+        folder / "all",
+    )
+    (folder / "all/blur/1.webp").unlink()
+    (folder / "all/blur/3.webp").unlink()
+    fails("2 images have not a map in .*blur: 1, 3", folder / "all/blur")
+    (folder / "all/noise/2.png").write_bytes(b"not a png")
+    fails(r"noise.2\.png cannot be read as an image", folder / "all/noise")
+    Image.fromarray(np.zeros((16, 20), np.uint16)).save(folder / "all/noise/2.png")
+    fails("save it with 8 bits", folder / "all/noise")
+
+
+def test_the_command(folder: Path):
+    def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "reference_models.evaluate", *map(str, arguments)]
+        return subprocess.run(line, capture_output=True, text=True, check=False)
+
+    done = command(folder / "all", "--folder", "noise", "--masks", folder / "set", "--exact")
+    assert done.returncode == 0, done.stderr
+    assert "weighted F, exact" in done.stdout
+    wrong = command(folder / "all", "--masks", folder / "set")
+    assert wrong.returncode == 1
+    assert "error: " in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+# The maps of ECSSD -------------------------------------------------------------------------------
+
+
+@with_archives
+@pytest.mark.slow
+def test_the_detectors_have_the_published_error():
+    """As listed in the README of the archives, there measured at full size."""
+    masks, _ = read_masks(DATA / "ecssd.zip")
+    listed = {
+        "DRFI": 0.178,
+        "RC": 0.186,
+        "MF_heuristic": 0.200,
+        "CHS": 0.227,
+        "HS": 0.228,
+        "MF_supervised": 0.251,
+        "SR": 0.290,
+        "IG": 0.295,
+    }
+    for name, mae in listed.items():
+        maps = read_maps(DATA / "ecssd_baselines.zip" / name, masks)
+        row = measure(list(maps.values()), list(masks.values()), only=["mae"], workers=1)
+        assert row["mae"] == pytest.approx(mae, abs=0.002), name
+
+
+@with_archives
+@pytest.mark.slow
+def test_the_row_of_drfi_on_a_hundred_images():
+    """So that no measure changes unseen."""
+    masks, _ = read_masks(DATA / "ecssd.zip")
+    stems = list(masks)[:100]
+    maps = read_maps(DATA / "ecssd_baselines.zip/DRFI", stems)
+    assert measure(list(maps.values()), [masks[stem] for stem in stems], exact=True) == {
+        "mae": pytest.approx(0.1490, abs=1e-3),
+        "f": pytest.approx(0.7890, abs=1e-3),
+        "max_f": pytest.approx(0.8392, abs=1e-3),
+        "weighted_f": pytest.approx(0.6034, abs=1e-3),
+        "s": pytest.approx(0.8086, abs=1e-3),
+        "e": pytest.approx(0.8891, abs=1e-3),
+        "auroc": pytest.approx(0.9708, abs=1e-3),
+        "weighted_f_exact": pytest.approx(0.5959, abs=1e-3),
+        "weighted_f_loss": pytest.approx(0.8125, abs=1e-3),
+    }

@@ -1,0 +1,316 @@
+"""Training in JAX: one compiled step, on one device or several, and weights for both frameworks.
+
+What holds for both frameworks stands in test_reference_models.py.
+"""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from reference_models.files import read_about, read_arrays
+from reference_models.flax.system import Batch
+from reference_models.flax.training import Drawn, Parts, adam, build, is_learnt, merged
+from reference_models.loop import drawn, one_cycle
+from reference_models.options import InputError, Options
+from reference_models.recipes import RECIPES, Backbone
+from reference_models.scenes import scenes
+from reference_models.train import load_data
+from reference_models.trainers import new_trainer
+from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.usefixtures("torch_settings")
+
+
+def small(recipe: str = "menet-ce", **changes: object) -> Options:
+    return Options(
+        **(
+            {
+                "recipe": recipe,
+                "backend": "jax",
+                "scale": "small",
+                "data": "scenes",
+                "size": 32,
+                "train_images": 8,
+                "test_images": 4,
+                "steps": 5,
+                "batch": 4,
+            }
+            | changes
+        )
+    )
+
+
+def draws(options: Options, count: int) -> list:
+    side = options.plan.size
+    return [drawn(8, side, options.plan, options.seed, step) for step in range(count)]
+
+
+def test_one_program_serves_every_epoch():
+    options = small()
+    trainer, data = new_trainer(options), load_data(options)
+    trainer.hold(data.train)
+    for draw in draws(options, 5):  # Two steps an epoch.
+        trainer.step(draw)
+    assert trainer._step._cache_size() == 1
+    for count in (8, 5, 6):
+        assert len(trainer.maps(data.train.take(range(count)))["saliency head"]) == count
+    assert trainer._maps._cache_size() == 1
+
+
+def test_a_step_takes_the_place_of_the_one_before():
+    options = small()
+    trainer = new_trainer(options)
+    trainer.hold(load_data(options).train)
+    before = jax.tree.leaves((trainer.parts.learnt, trainer.parts.running, trainer.moments))
+    trainer.step(draws(options, 1)[0])
+    assert all(leaf.is_deleted() for leaf in before)
+
+
+def test_the_rate_is_the_schedules(monkeypatch):
+    """Adam's first steps of a constant gradient are as long as the rate."""
+    plan = replace(RECIPES["menet-ce"].small, steps=4, rate=0.1)
+    tuned = replace(plan, backbone_rate=0.5)
+    learnt = nnx.State(
+        {
+            "head": {"w": nnx.Param(jnp.ones(3, jnp.float32))},
+            "backbone": {"w": nnx.Param(jnp.ones(3, jnp.float32))},
+        }
+    )
+    for schedule, share in ((plan, 1.0), (tuned, 0.5)):
+        optimizer = adam(schedule)
+        moments = optimizer.init(learnt)
+        for step in range(4):
+            updates, moments = optimizer.update(learnt, moments, learnt)
+            rate = one_cycle(step, 4, 0.1)
+            assert float(updates["head"]["w"][...][0]) == pytest.approx(-rate, rel=1e-4)
+            assert float(updates["backbone"]["w"][...][0]) == pytest.approx(-share * rate, rel=1e-4)
+
+
+@pytest.mark.parametrize("trained", ["torch", "jax"])
+def test_weights_of_either_framework_serve_both(trained: str):
+    """With running statistics, which the untrained network has at 0 and 1."""
+    options = small(backend=trained)
+    images = load_data(options).train
+    one = new_trainer(options)
+    one.hold(images)
+    for draw in draws(options, 3):
+        one.step(draw)
+    other = new_trainer(replace(options, backend="jax" if trained == "torch" else "torch", seed=1))
+    other.load(one.weights())
+    maps, expected = other.maps(images), one.maps(images)
+    for name in expected:
+        np.testing.assert_allclose(maps[name], expected[name], atol=1e-4)
+
+
+def test_the_main_map_comes_first():
+    """As the system names them: JAX sorts the keys of a dict."""
+    options = small("anchors", archives=ROOT / "reference_models/weights")
+    trainer = new_trainer(options, imagenet=False)
+    assert list(trainer.maps(load_data(options).train.take(range(2)))) == ["T = 5", "T = 1"]
+
+
+def test_weights_of_another_network_are_refused():
+    with pytest.raises(InputError, match=r"do not fit: .* missing: .*; .* another shape: "):
+        new_trainer(small("menet-ce")).load(new_trainer(small("menet-ce-plain")).weights())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "zoomout-ce",
+        "zoomout-exact",
+        "fcn-cas-swapped",
+        "deeplab-ce-clean",
+        "menet-metric",
+        "metric-head-metric-hard-negatives",
+        "anchors",
+        "anchors-fc",
+        "relations",
+        "scenes-js-mi",
+    ],
+)
+def test_every_system_trains_in_half_precision(name: str):
+    """bfloat16 as on a GPU: all that leaves a system is float32 and finite."""
+    recipe = RECIPES[name]
+    backbone = recipe.small.backbone and Backbone("mobilenet_v2", (1, 3))
+    plan = replace(recipe.small, backbone=backbone)
+    graph, *parts = nnx.split(
+        build(recipe, plan, nnx.Rngs(0)), partial(is_learnt, False), nnx.BatchStat, ...
+    )
+    images, labels, prior = scenes(2, 32, seed=0)
+    batch = Batch(
+        jnp.asarray(images / 255, jnp.float32),
+        jnp.asarray(labels, jnp.int32),
+        jnp.asarray(prior, jnp.float32),
+        jax.random.key(0),
+    )
+
+    @jax.jit
+    def step(learnt: nnx.State):
+        def objective(learnt: nnx.State):
+            system = merged(graph, jnp.bfloat16, Parts(learnt, *parts[1:]))
+            system.train()
+            output = system(system.backbone(batch.images))
+            return system.loss(output, batch), system.maps(output, batch)
+
+        return jax.value_and_grad(objective, has_aux=True)(learnt)
+
+    (loss, maps), gradient = step(parts[0])
+    assert (loss.dtype, bool(jnp.isfinite(loss))) == (jnp.float32, True)
+    for leaf in jax.tree.leaves(gradient):
+        assert leaf.dtype == jnp.float32
+        assert jnp.isfinite(leaf).all()
+    for name, one in maps.items():
+        assert one.dtype == jnp.float32, name
+
+
+# Several devices, several processes --------------------------------------------------------------
+
+PROGRAM = """
+import signal
+import sys
+from pathlib import Path
+import jax
+import numpy as np
+from reference_models.files import write_arrays
+from reference_models.loop import asked_to_stop, drawn
+from reference_models.options import InputError, Options
+from reference_models.recipes import RECIPES
+from reference_models.train import load_data
+from reference_models.trainers import new_trainer
+from tests.reference_models.test_flax_training import settings, gathered
+
+recipe, out = sys.argv[1:]
+stop = asked_to_stop()
+options = settings(recipe)
+trainer, images = new_trainer(options, imagenet=False), load_data(options).train
+try:
+    trainer.hold(images.take(range(6)))
+except InputError as error:
+    print(error, file=sys.stderr)
+trainer.hold(images)
+signal.raise_signal(signal.SIGTERM)
+assert stop()  # Whatever JAX makes of such signals in several processes.
+losses = []
+for step in range(options.plan.steps):
+    last = jax.process_index() == jax.process_count() - 1
+    assert trainer.agreed(last and step == 2) == (step == 2)
+    losses.append(trainer.step(drawn(len(images), options.plan.size, options.plan, 0, step)))
+state = trainer.state()
+if trainer.leader:
+    write_arrays(Path(out), state | {"losses": np.array(losses)},
+                 {"devices": jax.device_count(), "gathered": gathered(trainer)})
+"""
+
+
+def settings(recipe: str) -> Options:
+    """Whole batches of 8 in crops, a short backbone fine-tuned."""
+    before = RECIPES[recipe]
+    backbone = before.small.backbone and Backbone("mobilenet_v2", (1, 3))
+    plan = replace(
+        before.small,
+        size=64,
+        crop=32,
+        backbone=backbone,
+        backbone_rate=0.1 if backbone else 0.0,
+        steps=3,
+        batch=8,
+        train_images=16,
+        test_images=4,
+        rate=1e-3,
+    )
+    RECIPES[recipe] = replace(before, small=plan)
+    return Options(recipe=recipe, backend="jax", scale="small", data="scenes")
+
+
+def gathered(trainer) -> list[str]:
+    """What the compiled step brings together that has as many numbers as one image."""
+    shapes = (trainer.parts.learnt, trainer.parts.running, trainer.moments, trainer.parts.fixed)
+    zeros = np.zeros(8, np.int32)
+    batch = trainer.spread((zeros, zeros > 0, np.zeros((8, 2), np.int32)), trainer.shared)
+    seed = trainer.spread(np.uint32(0), trainer.everywhere)
+    text = trainer._step.lower(*shapes, trainer.held, Drawn(*batch, seed)).compile().as_text()
+    found = []
+    for line in text.splitlines():
+        if re.search(r"= .*(all-gather|all-to-all|collective-permute)", line):
+            sizes = re.findall(r"\w\[([\d,]+)\]", line)
+            if any(np.prod([int(n) for n in size.split(",")]) >= 32 * 32 for size in sizes):
+                found.append(line.strip())
+    return found
+
+
+def trained(recipe: str, out: Path, devices: int, processes: int = 1) -> dict[str, np.ndarray]:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    children = []
+    for rank in range(processes):
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        }
+        if processes > 1:
+            environment |= {
+                "JAX_COORDINATOR_ADDRESS": address,
+                "JAX_NUM_PROCESSES": str(processes),
+                "JAX_PROCESS_ID": str(rank),
+            }
+        children.append(
+            subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, recipe, out],
+                cwd=ROOT,
+                env=environment,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        )
+    for child in children:
+        _, errors = child.communicate(timeout=400)
+        assert child.returncode == 0, errors
+        if devices * processes > 1:
+            assert (
+                f"a batch of 6 cannot be shared evenly by {devices * processes} devices" in errors
+            )
+    return read_arrays(out)
+
+
+def alike(several: dict[str, np.ndarray], one: dict[str, np.ndarray]) -> None:
+    assert several.keys() == one.keys()
+    np.testing.assert_allclose(several["losses"], one["losses"], rtol=1e-3)
+    for name in one:
+        if name.startswith("weights/"):
+            apart = np.abs(several[name] - one[name])
+            # Adam's first steps are as long where a gradient is but rounding.
+            assert apart.max() < 1e-4 or apart.mean() < 2e-5, (name, apart.max(), apart.mean())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["deeplab-cas-swapped", "anchors", "menet-metric"])
+def test_four_devices_train_as_one_does(recipe: str, tmp_path: Path):
+    """With flipped labels, batch normalisation and crops; and no image travels."""
+    one = trained(recipe, tmp_path / "one.safetensors", devices=1)
+    four = trained(recipe, tmp_path / "four.safetensors", devices=4)
+    alike(four, one)
+    about = read_about(tmp_path / "four.safetensors")
+    assert about["devices"] == 4
+    assert about["gathered"] == []
+
+
+@pytest.mark.slow
+def test_two_processes_of_two_devices_train_as_one_does(tmp_path: Path):
+    one = trained("anchors", tmp_path / "one.safetensors", devices=1)
+    alike(trained("anchors", tmp_path / "four.safetensors", devices=2, processes=2), one)

@@ -1,0 +1,646 @@
+"""Training: scenes, batches, schedule, runs, resuming, several processes, the demo, the command."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from reference_models import loop, predict
+from reference_models.data import Images
+from reference_models.demo import compare, demo
+from reference_models.files import claim, read_about, read_arrays, write_json
+from reference_models.loop import Draw, OutOfTime, clock, drawn, one_cycle, train
+from reference_models.measures import measure
+from reference_models.options import InputError, Options
+from reference_models.recipes import CHANNELS, RECIPES, Backbone, Scale
+from reference_models.scenes import scenes
+from reference_models.scoring import means_of, restored, score
+from reference_models.torch.backbones import mobilenet_v2
+from reference_models.train import Shared, load_data, run
+from reference_models.trainers import new_trainer
+from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.usefixtures("torch_settings")
+
+TINY = Options(size=16, train_images=8, steps=3, batch=4)
+BACKENDS = ("torch", "jax")
+LOSSES = tuple(CHANNELS)
+
+
+def tiny(loss: str = "cas", **changes: object) -> Options:
+    return replace(TINY, recipe=f"scenes-{loss}", **changes)
+
+
+def go(options: Options, folder: Path, check: loop.Clock | None = None) -> loop.Trained:
+    folder.mkdir(exist_ok=True)
+    data = load_data(options)
+    trainer = new_trainer(options)
+    return train(options, trainer, data.train, data.validation, folder, check or clock())
+
+
+# Scenes ------------------------------------------------------------------------------------------
+
+
+def test_scenes_are_valid_and_depend_on_seed_and_index_alone():
+    images, masks, priors = scenes(6, 32, seed=3)
+    assert images.shape == (6, 32, 32, 3)
+    assert (images.dtype, masks.dtype, priors.dtype) == (np.uint8, bool, np.float32)
+    assert masks.any(axis=(1, 2)).all()
+    assert not masks.all(axis=(1, 2)).any()
+    assert priors.min() == 0
+    assert priors.max() == 1
+    for longer, shorter in zip(scenes(8, 32, seed=3), (images, masks, priors), strict=True):
+        np.testing.assert_array_equal(longer[:6], shorter)
+    assert (scenes(6, 32, seed=4)[0] != images).any()
+
+
+def test_only_the_object_is_striped():
+    """Neighbouring pixels differ more on the object, where stripes and checks are, than off it."""
+    images, masks, _ = scenes(40, 64, seed=0)
+    change = np.abs(np.diff(images.astype(float), axis=1)).mean(axis=-1)
+    assert change[masks[:, 1:]].mean() > 1.5 * change[~masks[:, 1:]].mean()
+
+
+# Batches and schedule ----------------------------------------------------------------------------
+
+
+def test_every_image_is_drawn_once_an_epoch():
+    plan = Scale(size=16, steps=9, batch=3, rate=1.0)
+    first, second = (drawn(8, 16, plan, seed=0, step=step) for step in range(2))
+    assert len({*first.indices, *second.indices}) == 6
+    assert not first.corners.any()
+    again = drawn(8, 16, plan, seed=0, step=1)
+    np.testing.assert_array_equal(again.indices, second.indices)
+    np.testing.assert_array_equal(again.mirrored, second.mirrored)
+    assert again.seed == second.seed != first.seed
+    mirrored = np.concatenate([drawn(8, 16, plan, 0, step).mirrored for step in range(9)])
+    assert mirrored.any()
+    assert not mirrored.all()
+    assert len(drawn(8, 16, replace(plan, batch=50), 0, 5).indices) == 8
+
+
+def test_crops_lie_in_the_image_and_reach_its_ends():
+    plan = Scale(size=16, steps=9, batch=8, rate=1.0, crop=13)
+    corners = np.concatenate([drawn(8, 16, plan, 0, step).corners for step in range(40)])
+    assert corners.min() == 0
+    assert corners.max() == 3
+
+
+class Seen(torch.nn.Module):
+    """Takes the place of the objective and keeps what it is given."""
+
+    def forward(self, batch, taps):
+        self.batch = batch
+        return torch.zeros((), requires_grad=True)
+
+
+def test_a_step_mirrors_and_crops_images_labels_and_priors_alike():
+    ramp = np.arange(2 * 16 * 16, dtype=np.uint16).reshape(2, 16, 16) % 251
+    ramp = ramp.astype(np.uint8)
+    trainer = new_trainer(tiny())
+    trainer.hold(Images(("a", "b"), np.stack([ramp] * 3, axis=-1), ramp, ramp))
+    trainer.objective, trainer.plan = Seen(), replace(trainer.plan, crop=4)
+    corners = np.array([[0, 0], [3, 5]])
+    trainer.step(Draw(0, np.array([1, 0]), np.array([False, True]), corners, seed=0))
+    batch = trainer.objective.batch
+    expected = np.stack([ramp[1, :4, :4], ramp[0, 3:7, ::-1][:, 5:9]])
+    np.testing.assert_array_equal(batch.labels, expected)
+    np.testing.assert_allclose(255 * batch.prior, expected, rtol=1e-6)
+    for channel in range(3):
+        np.testing.assert_allclose(255 * batch.images[:, channel], expected, rtol=1e-6)
+
+
+def test_one_cycle_rises_to_its_peak_and_falls():
+    rates = [one_cycle(step, 100, 1.0) for step in range(100)]
+    assert rates[0] == pytest.approx(1 / 25)
+    assert int(np.argmax(rates)) == 30
+    assert max(rates) == 1
+    assert rates[-1] < 0.01
+
+
+# Training ----------------------------------------------------------------------------------------
+
+
+# JAX compiles for seconds; for daily work one of its losses is enough.
+SLOW_JAX = [pytest.param(loss, "jax", marks=pytest.mark.slow) for loss in LOSSES if loss != "cas"]
+
+
+@pytest.mark.parametrize(
+    ("loss", "backend"), [(loss, "torch") for loss in LOSSES] + [("cas", "jax"), *SLOW_JAX]
+)
+def test_a_run_leaves_all_files(loss, backend, tmp_path: Path, capsys):
+    options = tiny(loss, backend=backend, out=tmp_path / "run")
+    run(options, Shared(), clock())
+    assert {file.name for file in options.folder.iterdir()} == {
+        ".lock",
+        "options.json",
+        "checkpoint.safetensors",
+        "weights.safetensors",
+        "run.json",
+        "loss.png",
+        "sheet.png",
+    }
+    report = json.loads((options.folder / "run.json").read_text())
+    assert len(report["loss_curve"]) == 3
+    assert np.isfinite(report["loss_curve"]).all()
+    assert report["recipe"] == f"scenes-{loss}"
+    assert report["images"] == {"train": 8, "validation": 40, "scenes": 150}
+    promoted = loss in ("anchor", "js-mi")
+    rows = report["measures"]["scenes, generated" if promoted else "scenes"]
+    assert 0 < rows["map"]["mae"] < 1
+    assert ("prior" in rows) == promoted
+    weights = read_arrays(options.folder / "weights.safetensors")
+    assert sum(array.size for array in weights.values()) == report["parameters"]
+    assert all(np.isfinite(array).all() for array in weights.values())
+    with Image.open(options.folder / "sheet.png") as picture:
+        assert min(picture.size) > 300
+    assert RECIPES[f"scenes-{loss}"].about in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_weights_file_is_the_network_that_was_measured(backend, tmp_path: Path):
+    options = tiny("class-agnostic-cross-entropy", backend=backend, out=tmp_path / "run")
+    run(options, Shared(), clock())
+    report = json.loads((options.folder / "run.json").read_text())
+    file = options.folder / "weights.safetensors"
+    assert read_about(file)["inverted"] == report["inverted"]
+    scored = score(restored(file, replace(options, seed=7)), load_data(options), options, clock())
+    assert means_of(scored)["scenes"]["map"] == pytest.approx(
+        report["measures"]["scenes"]["map"], abs=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("backend", "wrong", "inverted", "correlation"),
+    [
+        ("torch", 0.0, False, 1.0),
+        ("torch", 1.0, True, 1.0),
+        ("torch", 0.1, False, 0.8),
+        ("torch", 0.45, False, 0.1),
+        ("torch", 0.55, True, 0.1),
+        ("jax", 0.55, True, 0.1),
+    ],
+)
+def test_maps_that_do_not_show_the_masks_get_a_note(
+    backend, wrong, inverted, correlation, tmp_path: Path, monkeypatch
+):
+    """The masks are of equal halves, and the map has that share of the pixels of each wrong."""
+    options = tiny(backend=backend, steps=1)
+    trainer, data = new_trainer(options), load_data(options)
+    pixels = np.arange(400).reshape(1, 20, 20)
+    masks, errors = pixels % 2 == 1, pixels // 2 % 20 < 20 * wrong
+    labels = masks.astype(np.uint8)
+    half = Images(("a",), np.stack([labels] * 3, axis=-1), labels, labels)
+    monkeypatch.setattr(trainer, "maps", lambda _: {"map": (masks ^ errors).astype(np.float32)})
+    trained = train(options, trainer, data.train, half, tmp_path, clock())
+    assert trained.inverted == inverted
+    assert trained.correlation == pytest.approx(correlation)
+    notes = "\n".join(trained.notes)
+    assert ("one minus the map" in notes) == inverted
+    low = "its correlation with the masks of the validation images is 0.10" in notes
+    assert low == (correlation < 0.5)
+
+
+def test_correlation_is_pearsons_and_0_for_constant_maps():
+    rng = np.random.default_rng(0)
+    masks = rng.random((3, 20, 20)) < 0.2
+    maps = (0.3 * masks + rng.random(masks.shape)).astype(np.float32)
+    expected = np.corrcoef(maps.ravel(), masks.ravel())[0, 1]
+    assert loop.correlation(maps, masks) == pytest.approx(expected)
+    assert loop.correlation(1 - maps, masks) == pytest.approx(-expected)
+    assert loop.correlation(np.full(masks.shape, 0.1, np.float32), masks) == 0
+
+
+@pytest.mark.parametrize(("loss", "noted"), [("cas", True), ("cross-entropy", False)])
+def test_the_note_is_printed_and_the_correlation_recorded(
+    loss, noted, tmp_path: Path, monkeypatch, capsys
+):
+    monkeypatch.setattr(loop, "MEANINGFUL", 1.1)  # No map correlates so much.
+    options = tiny(loss, out=tmp_path / "run")
+    run(options, Shared(), clock())
+    assert ("note: the map hardly shows the objects" in capsys.readouterr().out) == noted
+    correlation = json.loads((options.folder / "run.json").read_text())["validation_correlation"]
+    assert (0 <= correlation <= 1) if noted else correlation is None
+
+
+@pytest.mark.parametrize(
+    ("loss", "backend"),
+    [
+        ("anchor", "torch"),
+        ("js-mi", "torch"),
+        pytest.param("anchor", "jax", marks=pytest.mark.slow),
+        pytest.param("js-mi", "jax", marks=pytest.mark.slow),
+    ],
+)
+def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(loss, backend, tmp_path, monkeypatch):
+    options = tiny(loss, backend=backend, steps=5, checkpoint_seconds=0.0)
+    straight = go(options, tmp_path / "whole")
+
+    def stop_at_three(count, size, plan, seed, step):
+        if step == 3:
+            raise KeyboardInterrupt
+        return drawn(count, size, plan, seed, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "drawn", stop_at_three)
+        with pytest.raises(KeyboardInterrupt):
+            go(options, tmp_path / "stopped")
+    saved = read_arrays(tmp_path / "stopped/checkpoint.safetensors")
+    assert len(saved["run/losses"]) == 3
+    same(go(replace(options, resume=True), tmp_path / "stopped"), straight)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_stopped_run_goes_on_with_a_tuned_backbone(backend, tmp_path: Path, short_backbone):
+    """Two groups of parameters, at learning rates of their own."""
+    short_backbone("deeplab-cas-swapped", backbone_rate=0.1)
+    options = with_backbone(tmp_path, backend=backend)
+    left = iter(range(2))
+
+    def two_steps():
+        if next(left, None) is None:
+            raise OutOfTime
+
+    with pytest.raises(OutOfTime):
+        go(options, tmp_path / "stopped", two_steps)
+    same(go(options, tmp_path / "stopped"), go(options, tmp_path / "whole"))
+
+
+def same(resumed: loop.Trained, straight: loop.Trained) -> None:
+    assert resumed.losses == straight.losses
+    ours, theirs = resumed.trainer.state(), straight.trainer.state()
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+
+def test_the_minutes_end_a_run_that_goes_on_later(tmp_path: Path):
+    options = tiny("anchor", steps=5)
+    calls = iter(range(100))
+
+    def three_steps():
+        if next(calls) == 3:
+            raise OutOfTime
+
+    with pytest.raises(OutOfTime):
+        go(options, tmp_path / "stopped", three_steps)
+    assert len(read_arrays(tmp_path / "stopped/checkpoint.safetensors")["run/losses"]) == 3
+    same(go(options, tmp_path / "stopped"), go(options, tmp_path / "whole"))
+
+
+def test_resume_wants_a_checkpoint(tmp_path: Path):
+    with pytest.raises(InputError, match=r"--resume: there is no .*checkpoint"):
+        go(tiny(resume=True), tmp_path)
+
+
+def test_all_processes_want_one_folder(tmp_path: Path, monkeypatch):
+    options = tiny()
+    trainer = new_trainer(options)
+    monkeypatch.setattr(trainer, "agreed", lambda flag: True)
+    with pytest.raises(InputError, match=r"some processes find .*checkpoint.* all need one folder"):
+        loop.fit(trainer, load_data(options).train, options, tmp_path / "checkpoint", clock())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_seed_decides_the_weights(backend):
+    options = tiny(backend=backend)
+    first, again = new_trainer(options).weights(), new_trainer(options).weights()
+    other = new_trainer(replace(options, seed=1)).weights()
+    assert all((first[name] == again[name]).all() for name in first)
+    assert any((first[name] != other[name]).any() for name in first)
+
+
+def test_both_frameworks_train_the_same_network():
+    """PyTorch's weights, moved to Flax, give the same loss, maps and first step."""
+    options = tiny("js-mi")
+    ours, theirs = new_trainer(options), new_trainer(replace(options, backend="jax"))
+    theirs.load(ours.weights())
+    assert ours.weights().keys() == theirs.weights().keys()
+    images = load_data(options).train
+    np.testing.assert_allclose(ours.maps(images)["map"], theirs.maps(images)["map"], atol=1e-5)
+    weights = ours.pixel_weights(images)
+    np.testing.assert_allclose(weights, theirs.pixel_weights(images), atol=1e-5 * weights.max())
+    for trainer in (ours, theirs):
+        trainer.hold(images)
+    for step, tolerance in enumerate((1e-5, 1e-3)):
+        draw = drawn(len(images), 16, options.plan, seed=0, step=step)
+        assert ours.step(draw) == pytest.approx(theirs.step(draw), rel=tolerance)
+
+
+def test_a_short_run_learns(tmp_path: Path):
+    options = tiny("cross-entropy", size=32, train_images=64, steps=60)
+    (test,) = load_data(options).tests
+    before = measure(new_trainer(options).maps(test.images)["map"], test.truth)
+    trained = go(options, tmp_path)
+    after = measure(trained.main_map(test.images), test.truth)
+    # Five seeds: the loss falls to 0.30 to 0.41 of its first values, the error from 0.47 to 0.56
+    # down to 0.13 to 0.21.
+    assert np.mean(trained.losses[-10:]) < 0.8 * np.mean(trained.losses[:10])
+    assert after["mae"] < before["mae"]
+
+
+# A backbone: frozen or fine-tuned, and several processes -----------------------------------------
+
+
+def with_backbone(tmp_path: Path, **changes: object) -> Options:
+    """A DeepLab on the first blocks of a MobileNetV2 with random weights, on generated scenes."""
+    file = tmp_path / "mobilenet_v2.fp16.safetensors"
+    if not file.exists():
+        torch.manual_seed(0)
+        backbone = mobilenet_v2((1, 3), 32)
+        save_file(backbone.state_dict(), file)
+    chosen = {"recipe": "deeplab-cas-swapped"} | changes
+    return Options(
+        scale="small",
+        data="scenes",
+        size=32,
+        steps=4,
+        batch=4,
+        train_images=8,
+        learning_rate=1e-3,
+        archives=tmp_path,
+        **chosen,
+    )
+
+
+@pytest.fixture
+def short_backbone(monkeypatch):
+    """All recipes at small scale stop at MobileNetV2's third block."""
+
+    def shortened(recipe: str, **changes: object) -> None:
+        before = RECIPES[recipe]
+        small = replace(before.small, backbone=Backbone("mobilenet_v2", (1, 3)), **changes)
+        monkeypatch.setitem(RECIPES, recipe, replace(before, small=small))
+
+    return shortened
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_cached_features_train_as_computed_ones_do(backend, tmp_path: Path, short_backbone):
+    short_backbone("deeplab-cas-swapped")
+    options = with_backbone(tmp_path, backend=backend)
+    frozen = go(options, tmp_path / "frozen")
+    assert not any(name.startswith("backbone.") for name in frozen.trainer.weights())
+    # Half precision of the stored features is all that differs from computing them each time.
+    short_backbone("deeplab-cas-swapped", backbone_rate=1e-9)
+    tuned = go(options, tmp_path / "tuned")
+    assert frozen.losses == pytest.approx(tuned.losses, abs=2e-3)
+    assert tuned.trainer.parameters > frozen.trainer.parameters
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_weights_are_whole_where_the_backbone_is_not_everybodys(
+    backend, tmp_path: Path, short_backbone
+):
+    short_backbone("deeplab-cas-swapped")
+    shared = with_backbone(tmp_path, backend=backend)
+    there = tmp_path / "mobilenet_v2.fp16.safetensors"
+    own = replace(shared, archives=None, backbone_weights=there)
+    assert shared.plan.backbone.padding == "end"
+    assert own.plan.backbone.padding == "both"
+    assert replace(own, padding="end").plan.backbone.padding == "end"
+    run(replace(own, out=tmp_path / "own"), Shared(), clock(), tmp_path / "results")
+    there.unlink()
+    file = tmp_path / "own/weights.safetensors"
+    images = load_data(own).tests[0].images
+    model = predict.load(str(file), "cpu")
+    assert model.options.plan.backbone.padding == "both"
+    assert np.ptp(model.trained.main_map(images)) > 0
+
+
+def test_a_resumed_optimizer_keeps_the_layout_of_the_parameters(tmp_path: Path, short_backbone):
+    short_backbone("deeplab-cas-swapped")
+    trainer = new_trainer(with_backbone(tmp_path))
+    trainer.system.to(memory_format=torch.channels_last)
+    trainer.hold(load_data(with_backbone(tmp_path)).train)
+    trainer.step(Draw(0, np.arange(4), np.zeros(4, bool), np.zeros((4, 2), int), seed=0))
+    before = trainer.state()
+    trainer.restore(before)
+    for parameter, held in trainer.optimizer.state.items():
+        assert held["exp_avg"].stride() == parameter.stride()
+    for name, array in trainer.state().items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_fine_tuning_moves_the_backbone_less_than_the_head(backend, tmp_path: Path, short_backbone):
+    short_backbone("deeplab-cas-swapped", backbone_rate=0.1)
+    options = with_backbone(tmp_path, backend=backend)
+    before = new_trainer(options).weights()
+    after = go(options, tmp_path / "run").trainer.weights()
+    moved = {name: np.abs(after[name] - before[name]).max() for name in before}
+    backbone = max(change for name, change in moved.items() if name.startswith("backbone."))
+    head = max(change for name, change in moved.items() if not name.startswith("backbone."))
+    assert 0 < backbone < 0.3 * head
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_cas_learns_the_same_bits_from_swapped_labels(backend, tmp_path: Path, short_backbone):
+    short_backbone("deeplab-cas-swapped")
+    options = with_backbone(tmp_path, backend=backend)
+    swapped = go(options, tmp_path / "swapped")
+    clean = go(replace(options, swap_labels=0.0), tmp_path / "clean")
+    same(swapped, clean)
+
+
+def test_batch_normalisation_is_not_split_on_cpus(monkeypatch):
+    options = Options(recipe="menet-ce", scale="small", data="scenes", size=32, batch=4)
+    trainer = new_trainer(options)
+    trainer.processes = 2
+    images = load_data(replace(options, train_images=8)).train
+    with pytest.raises(InputError, match="on GPUs only; train this network in one process"):
+        trainer.hold(images)
+    trainer.plan = replace(trainer.plan, batch=3)
+    with pytest.raises(InputError, match="a batch of 3 cannot be shared evenly by 2 processes"):
+        trainer.hold(images)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "rate"),
+    [
+        ("deeplab-cas-swapped", 0.0),
+        ("deeplab-cas-swapped", 0.1),
+        ("anchors", 0.0),
+    ],
+)
+def test_two_processes_train_as_one_does(recipe, rate, tmp_path: Path):
+    """torchrun with gloo: the same losses and weights; one process writes, and alone can load."""
+    program = tmp_path / "both.py"
+    program.write_text(
+        "import os, sys\n"
+        "from dataclasses import replace\n"
+        "from pathlib import Path\n"
+        "from reference_models.scoring import restored\n"
+        "from reference_models.recipes import RECIPES, Backbone\n"
+        "from reference_models.train import Shared, run\n"
+        "from reference_models.loop import clock\n"
+        "from tests.reference_models.test_reference_models import with_backbone\n"
+        f"recipe = RECIPES[{recipe!r}]\n"
+        "backbone = Backbone('mobilenet_v2', (1, 3))\n"
+        f"small = replace(recipe.small, backbone=backbone, backbone_rate={rate})\n"
+        "RECIPES[recipe.name] = replace(recipe, small=small)\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "options = with_backbone(folder, recipe=recipe.name, out=folder / sys.argv[1])\n"
+        "run(options, Shared(), clock())\n"
+        "if os.environ.get('RANK', '0') == '0':\n"
+        "    restored(options.out / 'weights.safetensors', options)\n"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    for words in ([sys.executable, program, "one"], [*launcher, program, "two"]):
+        done = subprocess.run(
+            words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("images: 8 train") == 1
+    one, two = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two"))
+    assert one["loss_curve"] == pytest.approx(two["loss_curve"], abs=1e-5)
+    weights = [read_arrays(tmp_path / name / "weights.safetensors") for name in ("one", "two")]
+    for name in weights[0]:
+        # Not the largest: Adam's first steps are as long where a gradient is but rounding.
+        assert np.abs(weights[0][name] - weights[1][name]).mean() < 2e-5, name
+
+
+# The demonstration -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_demo_compares_the_weights_it_trained(tmp_path: Path, capsys):
+    demo(tiny(size=32, steps=20, train_images=32, out=tmp_path))
+    report = json.loads((tmp_path / "demo.json").read_text())
+    assert report["cas_swapped_against_clean"]["differing"] == 0
+    assert report["cas_swapped_against_clean"]["largest"] == 0
+    assert "bit for bit equal" in capsys.readouterr().out
+    assert len(report["measures"]) == 5
+    with Image.open(tmp_path / "demo.png") as picture:
+        assert min(picture.size) > 300
+    saved = {
+        name: read_arrays(tmp_path / name / "checkpoint.safetensors")
+        for name in ("cas-swapped", "cas-clean", "cross-entropy-swapped", "cross-entropy-clean")
+    }
+    for name in saved["cas-clean"]:
+        if name.startswith("weights/"):
+            np.testing.assert_array_equal(saved["cas-swapped"][name], saved["cas-clean"][name])
+            # The swap did reach the training: cross-entropy notices it.
+            one, other = (saved[f"cross-entropy-{kind}"][name] for kind in ("swapped", "clean"))
+            assert (one != other).any()
+
+
+def test_compare_sees_a_single_bit():
+    first = {"a": np.array([1.0, 2.0], np.float32), "b": np.zeros(3, np.float32)}
+    assert compare(first, first) == {"weights": 5, "differing": 0, "largest": 0.0}
+    nudged = first | {"a": np.nextafter(first["a"], np.array([1, 9], np.float32))}
+    assert compare(first, nudged)["differing"] == 1
+    assert compare(first, first | {"b": -first["b"]})["differing"] == 3
+
+
+# The command -------------------------------------------------------------------------------------
+
+
+def command(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "reference_models.train", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.mark.slow
+def test_the_command_helps_trains_and_refuses(tmp_path: Path):
+    helped = command("--help")
+    assert helped.returncode == 0
+    for word in ("RECIPE", "--backend", "--data", "--scale", "--minutes", "--resume"):
+        assert word in helped.stdout
+    listed = command("--recipes")
+    assert listed.stdout.count("\n") == len(RECIPES)
+
+    words = ("--size", 16, "--train-images", 8, "--steps", 2, "--batch", 4)
+    words = (*words, "--out", tmp_path / "run")
+    trained = command(*words)
+    assert trained.returncode == 0, trained.stderr
+    assert "max F" in trained.stdout
+    weights = (tmp_path / "run/weights.safetensors").read_bytes()
+    again = command(*words)
+    assert again.returncode == 0, again.stderr
+    assert "resumed after step 2 of 2" in again.stdout
+    assert (tmp_path / "run/weights.safetensors").read_bytes() == weights
+
+    refused = command(*words, "--seed", 1)
+    assert refused.returncode == 1
+    assert "holds a different run (seed 0 -> 1, data_sha256" in refused.stderr
+    missing = command("--data", tmp_path / "nowhere", "--out", tmp_path / "other")
+    assert missing.returncode == 1
+    assert "does not exist" in missing.stderr
+    assert "Traceback" not in missing.stderr + refused.stderr
+    unknown = command("scenes-ca")
+    assert unknown.returncode == 2
+    assert "Did you mean scenes-cas" in unknown.stderr
+
+
+def test_files_are_replaced_whole_or_not_at_all(tmp_path: Path):
+    path = tmp_path / "run.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"a": float("nan")})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path: Path):
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    (killed / ".options.json.partial").write_text("{")
+    claim(killed, TINY, load_data(TINY))
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match="is not a run folder"):
+        claim(tmp_path, TINY, load_data(TINY))
+
+
+def test_a_run_folder_is_taken_up_for_the_same_options_and_data_alone(tmp_path: Path):
+    data = load_data(TINY)
+    claim(tmp_path / "run", TINY, data)
+    claim(tmp_path / "run", replace(TINY, checkpoint_seconds=1.0), data)
+    with pytest.raises(InputError, match=r"run \(recipe 'scenes-cas' -> 'scenes-metric'\)"):
+        claim(tmp_path / "run", tiny("metric"), data)
+    with pytest.raises(InputError, match=r"holds a different run \(steps 3 -> 4\); give"):
+        claim(tmp_path / "run", replace(TINY, steps=4), data)
+    with pytest.raises(InputError, match=r"different run \(data_sha256 "):
+        claim(tmp_path / "run", TINY, replace(data, train=data.train.swapped(0.5, seed=0)))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_gpu_that_is_not_there_is_named(backend):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(InputError, match="--device cuda"):
+        new_trainer(tiny(backend=backend, device="cuda"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"size": 30}, "--size must be a multiple of 4"),
+        ({"batch": 0}, "--batch must be at least 1"),
+        ({"steps": 0}, "--steps must be at least 1"),
+        ({"swap_labels": 1.5}, "--swap-labels must lie in 0..1"),
+        ({"learning_rate": float("nan")}, "--learning-rate must be positive"),
+        ({"seed": -1}, "--seed must not be negative"),
+        ({"recipe": "fcn-cas-clean", "size": 80}, "--size must be a multiple of 32"),
+        ({"recipe": "nothing"}, "there is no recipe 'nothing'"),
+    ],
+)
+def test_bad_options_are_named(changes, match):
+    with pytest.raises(InputError, match=match):
+        replace(TINY, **changes)

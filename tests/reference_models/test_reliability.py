@@ -1,0 +1,321 @@
+"""Damaged files, stops and their exit statuses, workers that end with their parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from reference_models import files
+from reference_models.files import read_about, read_arrays, whole, write_arrays, write_json
+from reference_models.loop import OutOfTime, clock
+from reference_models.options import InputError, Options
+from reference_models.predict import options_of
+from reference_models.train import Shared, run
+from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.usefixtures("torch_settings")
+
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent in another way there")
+
+
+def flip_a_byte(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-9] ^= 1
+    file.write_bytes(content)
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-20])
+
+
+def replace_by_text(file: Path) -> None:
+    file.write_text("no arrays")
+
+
+def without_moments(file: Path) -> None:
+    arrays = {n: a for n, a in read_arrays(file).items() if not n.startswith("optimizer/")}
+    write_arrays(file, arrays, {})
+
+
+def without_one_moment(file: Path) -> None:
+    arrays = read_arrays(file)
+    del arrays[next(name for name in arrays if name.startswith("optimizer/"))]
+    write_arrays(file, arrays, {})
+
+
+def with_a_flat_moment(file: Path) -> None:
+    arrays = read_arrays(file)
+    name = next(n for n, a in arrays.items() if n.startswith("optimizer/") and a.ndim > 1)
+    write_arrays(file, arrays | {name: arrays[name].ravel()}, {})
+
+
+def of_another_network(file: Path) -> None:
+    write_arrays(file, {"x": np.zeros(3)}, {})
+
+
+DAMAGES = (
+    flip_a_byte,
+    cut,
+    replace_by_text,
+    without_moments,
+    without_one_moment,
+    with_a_flat_moment,
+    of_another_network,
+)
+
+
+@pytest.fixture(scope="module", params=["torch", "jax"])
+def stopped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Options:
+    """A run that was stopped after two of its four steps."""
+    options = Options(
+        recipe="scenes-cas",
+        backend=request.param,
+        size=16,
+        steps=4,
+        batch=4,
+        train_images=8,
+        test_images=4,
+        out=tmp_path_factory.mktemp(request.param) / "run",
+    )
+    calls = iter(range(2))
+
+    def check() -> None:
+        if next(calls, None) is None:
+            raise OutOfTime
+
+    with pytest.raises(OutOfTime):
+        run(options, Shared(), check)
+    return options
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_damaged_checkpoint_is_named_with_the_repair(
+    stopped: Options, damage: Callable[[Path], None]
+):
+    checkpoint = stopped.folder / "checkpoint.safetensors"
+    before = checkpoint.read_bytes()
+    try:
+        damage(checkpoint)
+        with pytest.raises(InputError, match=r"checkpoint\.safetensors .*delete it to start anew"):
+            run(stopped, Shared(), clock())
+    finally:
+        checkpoint.write_bytes(before)
+    assert not (stopped.folder / "weights.safetensors").exists()
+
+
+def test_a_damaged_record_of_options_is_named(stopped: Options):
+    record = stopped.folder / "options.json"
+    before = record.read_bytes()
+    for content in (b"", b"{", b"[1]", b'{"schedule": 3}', b"\xff\xfe"):
+        record.write_bytes(content)
+        with pytest.raises(InputError, match=r"options\.json is damaged; delete .*run to start"):
+            run(stopped, Shared(), clock())
+    record.write_bytes(before)
+
+
+def test_weights_that_do_not_say_what_they_are(tmp_path: Path):
+    file = tmp_path / "weights.safetensors"
+    good = {
+        "recipe": "scenes-cas",
+        "backend": "torch",
+        "scale": "small",
+        "schedule": {"backbone": None, "size": 64},
+    }
+    for about, match in (
+        ({}, "does not say what it is"),
+        (good | {"backend": "tf"}, "backend 'tf', not of"),
+        (good | {"scale": "full"}, "scale 'full', not of"),
+        (good | {"schedule": None}, "does not say what it is"),
+        (good | {"schedule": {"backbone": 3}}, "does not say what it is"),
+        (good | {"recipe": "gone"}, "'gone', which does not exist any more"),
+    ):
+        write_arrays(file, {"x": np.zeros(1)}, about)
+        with pytest.raises(InputError, match=match):
+            options_of(file, "cpu")
+    for about in ({"about": "[1]"}, {"about": "{"}, None):
+        save_file({"x": np.zeros(1)}, file, metadata=about)
+        with pytest.raises(InputError, match=r"weights\.safetensors"):
+            read_about(file)
+
+
+def test_arrays_come_back_as_written_and_are_readable_by_others(tmp_path: Path):
+    file = tmp_path / "a.safetensors"
+    arrays = {"b": np.arange(6, dtype=np.float16).reshape(2, 3).T, "a": np.array(2.5)}
+    write_arrays(file, arrays, {"of": "me"})
+    first = file.read_bytes()
+    write_arrays(file, arrays, read_about(file))
+    assert file.read_bytes() == first
+    for name, array in read_arrays(file).items():
+        np.testing.assert_array_equal(array, arrays[name])
+    assert load_file(file).keys() == arrays.keys()
+    if os.name == "posix":
+        umask = os.umask(0)
+        os.umask(umask)
+        assert file.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypatch):
+    order = []
+    monkeypatch.setattr(files, "to_disk", lambda path: order.append(path.name))
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda *a: (order.append("replace"), replace(*a)))
+    write_json(tmp_path / "a.json", {})
+    assert order == [".a.json.partial", "replace", tmp_path.name]
+    with pytest.raises(ZeroDivisionError), whole(tmp_path / "b"):
+        _ = 1 / 0
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def train_command(folder: Path, *more: str) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "reference_models.train",
+        "--size",
+        "16",
+        "--train-images",
+        "8",
+        "--test-images",
+        "4",
+        "--batch",
+        "4",
+        "--out",
+        str(folder),
+        *more,
+    ]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+@POSIX
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_the_exit_status_says_what_stopped_a_run(tmp_path: Path, name: str):
+    child = subprocess.Popen(
+        train_command(tmp_path / "run", "--steps", "100000"),
+        cwd=ROOT,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    while not (tmp_path / "run/options.json").exists():
+        time.sleep(0.01)
+    child.send_signal(getattr(signal, name))
+    out, err = child.communicate(timeout=120)
+    assert child.returncode == 128 + getattr(signal, name), err
+    assert "stopped; the same command goes on" in out
+
+
+def test_minutes_that_are_over_have_a_status_of_their_own(tmp_path: Path):
+    done = subprocess.run(
+        train_command(tmp_path / "run", "--minutes", "0"),
+        cwd=ROOT,
+        env=environment(),
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 75, done.stderr
+    assert "stopped; the same command goes on" in done.stdout
+
+
+def test_what_the_system_refuses_is_one_line(tmp_path: Path):
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file/run", tmp_path / ("x" * 300)):
+        done = subprocess.run(
+            train_command(out), cwd=ROOT, env=environment(), text=True, capture_output=True
+        )
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
+        assert out.name in done.stderr
+
+
+MEASURING = """
+import sys, numpy as np
+from reference_models.commands import command
+from reference_models.measures import measure_each, pool
+if __name__ == "__main__":
+    print("begun", flush=True)
+    with command():
+        if sys.argv[1] == "at work":
+            pool(2).submit(int).result()
+            print(*pool(2)._processes, flush=True)
+        masks = np.zeros((2000, 128, 128), bool)
+        masks[:, 50:90, 30:100] = True
+        measure_each(128 * masks.astype(np.uint8), masks, workers=2)
+"""
+
+
+def measuring(folder: Path, when: str) -> subprocess.Popen:
+    file = folder / "measuring.py"
+    file.write_text(MEASURING)
+    child = subprocess.Popen(
+        [sys.executable, str(file), when],
+        cwd=ROOT,
+        env=environment() | {"PYTHONPATH": str(ROOT)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert child.stdout.readline() == "begun\n"
+    return child
+
+
+@POSIX
+@pytest.mark.parametrize("when", ["starting", "at work"])
+def test_ctrl_c_ends_measuring_with_a_line_and_leaves_nothing(tmp_path: Path, when: str):
+    child = measuring(tmp_path, when)
+    if when == "at work":
+        child.stdout.readline()
+    time.sleep(0.5)
+    os.killpg(child.pid, signal.SIGINT)
+    begun = time.monotonic()
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    assert err == "stopped\n"
+    assert time.monotonic() - begun < 20  # One on a quiet machine.
+    ends(lambda: group_alive(child.pid))
+
+
+@POSIX
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path):
+    child = measuring(tmp_path, "at work")
+    workers = [int(word) for word in child.stdout.readline().split()]
+    assert len(workers) == 2
+    child.kill()
+    child.communicate()  # Their pipes close with them.
+    ends(lambda: any(alive(worker) for worker in workers))
+
+
+def ends(there: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while there():
+        assert time.monotonic() < deadline, "a process outlives its parent"
+        time.sleep(0.05)
+
+
+def group_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{process}/stat")
+    return not (stat.is_file() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
