@@ -4,8 +4,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from reference_models.loop import OutOfTime
 from reference_models.options import InputError
+from reference_models.training.loop import OutOfTime
 
 
 @contextmanager

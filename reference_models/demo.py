@@ -7,16 +7,16 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from reference_models import figures
 from reference_models.commands import command
-from reference_models.data import Data
+from reference_models.data.sets import Data
 from reference_models.files import Arrays, claim, write_json
-from reference_models.loop import clock, train
 from reference_models.machine import commit, versions
-from reference_models.measures import Measures, measure, one_line
+from reference_models.measures.saliency import Measures, measure, one_line
 from reference_models.options import Options
 from reference_models.train import load_data
-from reference_models.trainers import new_trainer
+from reference_models.training import figures
+from reference_models.training.loop import clock, train
+from reference_models.training.trainers import new_trainer
 
 RUNS: dict[str, tuple[str, float]] = {
     "cross-entropy, clean": ("scenes-cross-entropy", 0.0),

@@ -9,13 +9,7 @@ import numpy as np
 import tyro
 
 from reference_models.commands import command
-from reference_models.data import Data, Sources, read_test
-from reference_models.files import read_about, write_json
-from reference_models.loop import clock
-from reference_models.measures import LABELS, measure, one_line
-from reference_models.options import InputError
-from reference_models.predict import load, there, weights_file
-from reference_models.reading import (
+from reference_models.data.pictures import (
     Folder,
     binarise,
     by_stem,
@@ -27,7 +21,13 @@ from reference_models.reading import (
     read_maps,
     side_by_side,
 )
-from reference_models.scoring import WEIGHTS, described, means_of, score
+from reference_models.data.sets import Data, Sources, read_test
+from reference_models.files import read_about, write_json
+from reference_models.measures.saliency import LABELS, measure, one_line
+from reference_models.options import InputError
+from reference_models.predict import load, there, weights_file
+from reference_models.training.loop import clock
+from reference_models.training.score import WEIGHTS, described, means_of, score
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from reference_models.data import Data
+from reference_models.data.sets import Data
 from reference_models.options import InputError, Options, some
 
 try:

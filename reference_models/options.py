@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from reference_models.recipes import BLOCKS, RECIPES, BackboneName, Recipe, Scale, ScaleName
+from reference_models.papers.recipes import BLOCKS, RECIPES, BackboneName, Recipe, Scale, ScaleName
 
 
 class InputError(ValueError):

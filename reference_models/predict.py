@@ -13,16 +13,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from reference_models import train
-from reference_models.claims import PRIORS
 from reference_models.commands import command
-from reference_models.data import Images
-from reference_models.figures import save
-from reference_models.files import read_about, whole
-from reference_models.loop import Trained
-from reference_models.machine import progress
-from reference_models.measures import eight_bit
-from reference_models.options import InputError, Options
-from reference_models.reading import (
+from reference_models.data.pictures import (
     SUFFIXES,
     binarise,
     by_stem,
@@ -33,9 +25,17 @@ from reference_models.reading import (
     mask_notes,
     open_image,
 )
-from reference_models.recipes import RECIPES, Recipe, ScaleName
-from reference_models.scoring import WEIGHTS as RUN_WEIGHTS
-from reference_models.scoring import as_stored, restored
+from reference_models.data.sets import Images
+from reference_models.files import read_about, whole
+from reference_models.machine import progress
+from reference_models.measures.saliency import eight_bit
+from reference_models.options import InputError, Options
+from reference_models.papers.claims import PRIORS
+from reference_models.papers.recipes import RECIPES, Recipe, ScaleName
+from reference_models.training.figures import save
+from reference_models.training.loop import Trained
+from reference_models.training.score import WEIGHTS as RUN_WEIGHTS
+from reference_models.training.score import as_stored, restored
 from saliency_losses.plotting import explain
 
 WEIGHTS = Path(__file__).parent / "weights"

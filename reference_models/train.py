@@ -9,16 +9,25 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from reference_models import figures, per_image
 from reference_models.commands import command
-from reference_models.data import Data, Sources, load
+from reference_models.data.sets import Data, Sources, load
 from reference_models.files import alone, claim, fingerprint, write_arrays, write_json
-from reference_models.loop import Clock, OutOfTime, Trained, Trainer, asked_to_stop, clock, train
 from reference_models.machine import commit, hardware, versions
-from reference_models.measures import one_line
+from reference_models.measures import per_image
+from reference_models.measures.saliency import one_line
 from reference_models.options import Options
-from reference_models.recipes import CONTROLS, RECIPES
-from reference_models.scoring import (
+from reference_models.papers.recipes import CONTROLS, RECIPES
+from reference_models.training import figures
+from reference_models.training.loop import (
+    Clock,
+    OutOfTime,
+    Trained,
+    Trainer,
+    asked_to_stop,
+    clock,
+    train,
+)
+from reference_models.training.score import (
     WEIGHTS,
     described,
     finished,
@@ -28,7 +37,7 @@ from reference_models.scoring import (
     score,
     starts_from,
 )
-from reference_models.trainers import new_trainer
+from reference_models.training.trainers import new_trainer
 
 RESULTS = Path(__file__).parent / "results"
 

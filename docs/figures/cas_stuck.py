@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from reference_models.loop import correlation, one_cycle
+from reference_models.data.scenes import scenes
 from reference_models.machine import commit, hardware, versions
-from reference_models.scenes import scenes
-from reference_models.torch.fully_convolutional import FullyConvolutional
-from reference_models.torch.small import SaliencyNet, conv
-from reference_models.torch.system import resize
+from reference_models.networks.torch.fully_convolutional import FullyConvolutional
+from reference_models.networks.torch.small import SaliencyNet, conv
+from reference_models.networks.torch.system import resize
+from reference_models.training.loop import correlation, one_cycle
 from saliency_losses.torch import cas_loss
 
 FILE = Path(__file__).with_suffix(".json")

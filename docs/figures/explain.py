@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from reference_models.scenes import scenes
+from reference_models.data.scenes import scenes
 from saliency_losses.plotting import explain
 from saliency_losses.torch import (
     anchor_softmax_loss,

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter, shift
 
-from reference_models.scenes import scenes
+from reference_models.data.scenes import scenes
 from saliency_losses.torch import (
     anchor_probabilities,
     cas_loss,

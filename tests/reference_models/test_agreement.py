@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from reference_models import agreement
-from reference_models.agreement import apart, networks
 from reference_models.options import Options
-from reference_models.recipes import RECIPES
+from reference_models.papers.recipes import RECIPES
+from reference_models.reproduction import agreement
+from reference_models.reproduction.agreement import apart, networks
 from reference_models.train import Shared
 
 pytestmark = pytest.mark.usefixtures("torch_settings")

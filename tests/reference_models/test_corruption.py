@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from reference_models.corruption import add_noise, corrupt, jpeg
+from reference_models.data.corruption import add_noise, corrupt, jpeg
+from reference_models.data.scenes import scenes
 from reference_models.options import InputError
-from reference_models.scenes import scenes
 
 
 @pytest.fixture(scope="module")

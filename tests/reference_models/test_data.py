@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reference_models.data import (
+from reference_models.data.pictures import centre_prior, read_maps
+from reference_models.data.sets import (
     Data,
     Images,
     Sources,
@@ -23,7 +24,6 @@ from reference_models.data import (
     read_priors,
 )
 from reference_models.options import InputError
-from reference_models.reading import centre_prior, read_maps
 from tests.support.paths import DATA
 
 SCENES = Sources("scenes", archives=DATA, train_images=8)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reference_models.data.pictures import read_maps
 from reference_models.evaluate import Options, notes_on, read_masks, run
-from reference_models.measures import NAMES, measure
+from reference_models.measures.saliency import NAMES, measure
 from reference_models.options import InputError
-from reference_models.reading import read_maps
 from tests.support.paths import DATA
 
 with_archives = pytest.mark.skipif(

@@ -10,12 +10,12 @@ import torch
 from flax import nnx
 from safetensors.torch import save_file
 
-from reference_models.flax import backbones as flax_backbones
-from reference_models.flax.backbones import Backbone, Stored, load_backbone
-from reference_models.flax.weights import from_torch, to_torch
+from reference_models.networks.flax import backbones as flax_backbones
+from reference_models.networks.flax.backbones import Backbone, Stored, load_backbone
+from reference_models.networks.flax.weights import from_torch, to_torch
+from reference_models.networks.torch import backbones as torch_backbones
 from reference_models.options import InputError
-from reference_models.recipes import BLOCKS
-from reference_models.torch import backbones as torch_backbones
+from reference_models.papers.recipes import BLOCKS
 from tests.support.paths import DATA
 
 pytestmark = pytest.mark.usefixtures("torch_settings")

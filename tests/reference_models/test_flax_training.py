@@ -18,15 +18,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from reference_models.data.scenes import scenes
 from reference_models.files import read_about, read_arrays
-from reference_models.flax.system import Batch
-from reference_models.flax.training import Drawn, Parts, adam, build, is_learnt, merged
-from reference_models.loop import drawn, one_cycle
+from reference_models.networks.flax.system import Batch
 from reference_models.options import InputError, Options
-from reference_models.recipes import RECIPES, Backbone
-from reference_models.scenes import scenes
+from reference_models.papers.recipes import RECIPES, Backbone
 from reference_models.train import load_data
-from reference_models.trainers import new_trainer
+from reference_models.training.flax_trainer import Drawn, Parts, adam, build, is_learnt, merged
+from reference_models.training.loop import drawn, one_cycle
+from reference_models.training.trainers import new_trainer
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
@@ -184,11 +184,11 @@ from pathlib import Path
 import jax
 import numpy as np
 from reference_models.files import write_arrays
-from reference_models.loop import asked_to_stop, drawn
+from reference_models.training.loop import asked_to_stop, drawn
 from reference_models.options import InputError, Options
-from reference_models.recipes import RECIPES
+from reference_models.papers.recipes import RECIPES
 from reference_models.train import load_data
-from reference_models.trainers import new_trainer
+from reference_models.training.trainers import new_trainer
 from tests.reference_models.test_flax_training import settings, gathered
 
 recipe, out = sys.argv[1:]

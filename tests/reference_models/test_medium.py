@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from reference_models import scoring
 from reference_models.files import read_arrays
-from reference_models.loop import Clock, OutOfTime, clock
+from reference_models.networks.torch.backbones import Float32OnCPU, load_backbone, mobilenet_v2
 from reference_models.options import Options
-from reference_models.recipes import RECIPES
-from reference_models.scoring import means_of, restored, score
-from reference_models.torch import training
-from reference_models.torch.backbones import Float32OnCPU, load_backbone, mobilenet_v2
-from reference_models.torch.training import Objective, build
+from reference_models.papers.recipes import RECIPES
 from reference_models.train import Shared, load_data, run
+from reference_models.training import score as scoring
+from reference_models.training import torch_trainer as training
+from reference_models.training.loop import Clock, OutOfTime, clock
+from reference_models.training.score import means_of, restored, score
+from reference_models.training.torch_trainer import Objective, build
 from tests.support.systems import a_batch
 
 pytestmark = pytest.mark.usefixtures("torch_settings")

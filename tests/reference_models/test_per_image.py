@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reference_models import files, per_image, train
-from reference_models.loop import clock
-from reference_models.measures import EXACT, NAMES, means, measure_each
+from reference_models import files, train
+from reference_models.data.scenes import scenes
+from reference_models.measures import per_image
+from reference_models.measures.per_image import Each
+from reference_models.measures.saliency import EXACT, NAMES, means, measure_each
 from reference_models.options import InputError, Options
-from reference_models.per_image import Each
-from reference_models.scenes import scenes
+from reference_models.training.loop import clock
 
 ALL = NAMES + EXACT
 IMAGES, MASKS, PRIORS = scenes(40, 48, seed=3)

@@ -9,13 +9,14 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from reference_models import pack, predict, train
+from reference_models import predict, train
 from reference_models.files import read_about, read_arrays, write_arrays, write_json
+from reference_models.networks.torch.backbones import mobilenet_v2
 from reference_models.options import InputError, Options
+from reference_models.papers.recipes import ScaleName
 from reference_models.predict import Predict
-from reference_models.recipes import ScaleName
-from reference_models.torch.backbones import mobilenet_v2
-from reference_models.trainers import new_trainer
+from reference_models.reproduction import publish_weights as pack
+from reference_models.training.trainers import new_trainer
 
 RNG = np.random.default_rng(0)
 

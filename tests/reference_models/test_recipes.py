@@ -17,18 +17,19 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from reference_models import evaluate, per_image
+from reference_models import evaluate
+from reference_models.data.scenes import scenes
 from reference_models.files import read_arrays
-from reference_models.loop import clock
-from reference_models.measures import NAMES
+from reference_models.measures import per_image
+from reference_models.measures.saliency import NAMES
+from reference_models.networks.torch.backbones import mobilenet_v2
+from reference_models.networks.torch.system import Batch
 from reference_models.options import InputError, Options
-from reference_models.recipes import BLOCKS, RECIPES, Backbone
-from reference_models.scenes import scenes
-from reference_models.scoring import prior_of, starts_from
-from reference_models.torch.backbones import mobilenet_v2
-from reference_models.torch.system import Batch
-from reference_models.torch.training import build
+from reference_models.papers.recipes import BLOCKS, RECIPES, Backbone
 from reference_models.train import Shared, load_data, run, without_priors
+from reference_models.training.loop import clock
+from reference_models.training.score import prior_of, starts_from
+from reference_models.training.torch_trainer import build
 from tests.support.paths import ROOT
 from tests.support.systems import a_batch
 

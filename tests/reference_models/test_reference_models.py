@@ -13,19 +13,20 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from reference_models import loop, predict
-from reference_models.data import Images
+from reference_models import predict
+from reference_models.data.scenes import scenes
+from reference_models.data.sets import Images
 from reference_models.demo import compare, demo
 from reference_models.files import claim, read_about, read_arrays, write_json
-from reference_models.loop import Draw, OutOfTime, clock, drawn, one_cycle, train
-from reference_models.measures import measure
+from reference_models.measures.saliency import measure
+from reference_models.networks.torch.backbones import mobilenet_v2
 from reference_models.options import InputError, Options
-from reference_models.recipes import CHANNELS, RECIPES, Backbone, Scale
-from reference_models.scenes import scenes
-from reference_models.scoring import means_of, restored, score
-from reference_models.torch.backbones import mobilenet_v2
+from reference_models.papers.recipes import CHANNELS, RECIPES, Backbone, Scale
 from reference_models.train import Shared, load_data, run
-from reference_models.trainers import new_trainer
+from reference_models.training import loop
+from reference_models.training.loop import Draw, OutOfTime, clock, drawn, one_cycle, train
+from reference_models.training.score import means_of, restored, score
+from reference_models.training.trainers import new_trainer
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
@@ -479,10 +480,10 @@ def test_two_processes_train_as_one_does(recipe, rate, tmp_path: Path):
         "import os, sys\n"
         "from dataclasses import replace\n"
         "from pathlib import Path\n"
-        "from reference_models.scoring import restored\n"
-        "from reference_models.recipes import RECIPES, Backbone\n"
+        "from reference_models.training.score import restored\n"
+        "from reference_models.papers.recipes import RECIPES, Backbone\n"
         "from reference_models.train import Shared, run\n"
-        "from reference_models.loop import clock\n"
+        "from reference_models.training.loop import clock\n"
         "from tests.reference_models.test_reference_models import with_backbone\n"
         f"recipe = RECIPES[{recipe!r}]\n"
         "backbone = Backbone('mobilenet_v2', (1, 3))\n"

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from reference_models.torch.relations import RelationModel
-from reference_models.torch.system import Batch
+from reference_models.networks.torch.relations import RelationModel
+from reference_models.networks.torch.system import Batch
 from saliency_losses.torch import merge_by_confidence
 from tests.support.systems import a_batch, output_of
 

@@ -14,10 +14,10 @@ from safetensors.numpy import load_file, save_file
 
 from reference_models import files
 from reference_models.files import read_about, read_arrays, whole, write_arrays, write_json
-from reference_models.loop import OutOfTime, clock
 from reference_models.options import InputError, Options
 from reference_models.predict import options_of
 from reference_models.train import Shared, run
+from reference_models.training.loop import OutOfTime, clock
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
@@ -242,7 +242,7 @@ def test_what_the_system_refuses_is_one_line(tmp_path: Path):
 MEASURING = """
 import sys, numpy as np
 from reference_models.commands import command
-from reference_models.measures import measure_each, pool
+from reference_models.measures.saliency import measure_each, pool
 if __name__ == "__main__":
     print("begun", flush=True)
     with command():

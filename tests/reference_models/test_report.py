@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reference_models import figures, per_image, report
-from reference_models.claims import (
+from reference_models.measures import per_image
+from reference_models.measures.per_image import Each
+from reference_models.options import InputError
+from reference_models.papers.claims import (
     Ask,
     Identity,
     af_against_ce,
@@ -21,9 +23,9 @@ from reference_models.claims import (
     row,
     within,
 )
-from reference_models.options import InputError
-from reference_models.per_image import Each
-from reference_models.recipes import RECIPES
+from reference_models.papers.recipes import RECIPES
+from reference_models.reproduction import report
+from reference_models.training import figures
 
 MAIN = {"menet": "saliency head", "metric-head": "saliency head", "relations": "merged"}
 
@@ -145,7 +147,7 @@ def test_the_committed_report_is_that_of_the_committed_results():
     if not (report.ROOT / "reference_models/weights").is_dir():
         pytest.skip("a source distribution has no rows of test images")
     stale = report.report(report.ROOT / "reference_models/results", check=True)
-    assert stale == [], "python -m reference_models.report"
+    assert stale == [], "python -m reference_models.reproduction.report"
 
 
 def test_a_second_time_gives_the_same_files_and_check_sees_any_change(tmp_path):

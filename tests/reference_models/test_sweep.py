@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reference_models import sweep, train
+from reference_models import train
 from reference_models.files import Busy, alone, read_about, read_arrays, write_arrays
-from reference_models.loop import Clock, OutOfTime
 from reference_models.options import InputError, Options
-from reference_models.recipes import RECIPES
-from reference_models.scoring import WEIGHTS
-from reference_models.sweep import Run, Sweep, blocks, go, needs, planned, with_needs
+from reference_models.papers.recipes import RECIPES
+from reference_models.reproduction import sweep
+from reference_models.reproduction.sweep import Run, Sweep, blocks, go, needs, planned, with_needs
+from reference_models.training.loop import Clock, OutOfTime
+from reference_models.training.score import WEIGHTS
 from tests.support.paths import ROOT
 
 
@@ -216,7 +217,7 @@ def test_two_processes_never_train_in_one_folder(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "nice"), reason="priorities are set in another way there")
 def test_a_sweep_lets_other_work_go_first():
     code = (
-        "import os, sys, pathlib, reference_models.sweep as sweep\n"
+        "import os, sys, pathlib, reference_models.reproduction.sweep as sweep\n"
         "sweep.step_aside(); assert 'torch' not in sys.modules\n"
         "group = pathlib.Path('/proc/self/autogroup')\n"
         "print(os.nice(0), os.environ['OMP_WAIT_POLICY'],\n"
@@ -283,7 +284,7 @@ def test_the_command_lists(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "reference_models.sweep",
+        "reference_models.reproduction.sweep",
         "--list",
         "--only",
         "relations",

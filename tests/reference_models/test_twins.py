@@ -11,15 +11,15 @@ import torch
 from flax import nnx
 from torch import Tensor
 
+from reference_models.data.scenes import scenes
 from reference_models.files import Arrays
-from reference_models.flax.system import Batch, System, resize, shrink
-from reference_models.flax.training import build as build_flax
-from reference_models.flax.weights import from_torch, to_torch
+from reference_models.networks.flax.system import Batch, System, resize, shrink
+from reference_models.networks.flax.weights import from_torch, to_torch
+from reference_models.networks.torch import system as torch_system
 from reference_models.options import InputError
-from reference_models.recipes import RECIPES, Recipe
-from reference_models.scenes import scenes
-from reference_models.torch import system as torch_system
-from reference_models.torch.training import build as build_torch
+from reference_models.papers.recipes import RECIPES, Recipe
+from reference_models.training.flax_trainer import build as build_flax
+from reference_models.training.torch_trainer import build as build_torch
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
 
@@ -91,7 +91,9 @@ def close(ours: jax.Array, theirs: Tensor, share: float, least: float = 1e-6) ->
 def test_the_same_outputs_losses_gradients_and_maps(name: str, monkeypatch):
     # The frameworks draw different noise.
     for place in ("torch.system", "flax.small", "flax.anchors"):
-        monkeypatch.setattr(f"reference_models.{place}.flip_labels", lambda labels, *_: labels)
+        monkeypatch.setattr(
+            f"reference_models.networks.{place}.flip_labels", lambda labels, *_: labels
+        )
     recipe = RECIPES[name]
     theirs, ours = twins(recipe)
     batch, ours_batch = batches(recipe)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, interpolate
 
-from reference_models.recipes import ZoomoutLoss
-from reference_models.scenes import scenes
-from reference_models.torch.backbones import mobilenet_v2
-from reference_models.torch.system import Batch, Pixels
-from reference_models.torch.zoomout import Zoomout, border_band, saliency_loss
+from reference_models.data.scenes import scenes
+from reference_models.networks.torch.backbones import mobilenet_v2
+from reference_models.networks.torch.system import Batch, Pixels
+from reference_models.networks.torch.zoomout import Zoomout, border_band, saliency_loss
+from reference_models.papers.recipes import ZoomoutLoss
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from reference_models.scenes import scenes
-from reference_models.torch.system import Batch
+from reference_models.data.scenes import scenes
+from reference_models.networks.torch.system import Batch
 
 
 class SmallBackbone(nn.Module):

@@ -1,0 +1,1 @@
+"""Pictures, data sets, generated scenes and distortions."""

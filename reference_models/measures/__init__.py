@@ -1,0 +1,1 @@
+"""Measures of saliency maps and segmentations, per image and as means."""

@@ -1,0 +1,1 @@
+"""The five papers' networks, their backbones, and what both frameworks share of them."""

@@ -1,0 +1,1 @@
+"""The papers: recipes, printed figures and claims."""

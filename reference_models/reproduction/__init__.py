@@ -1,0 +1,1 @@
+"""Maintainers' commands: run every recipe, compare frameworks, write the report."""

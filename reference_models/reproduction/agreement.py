@@ -1,0 +1,148 @@
+"""The first training steps of both frameworks, from equal weights.
+
+`python -m reference_models.reproduction.agreement` writes them.
+
+Same recipe at small scale, same images in the same order, PyTorch's initial weights in both. What
+is left is rounding, and the noise of the recipes that flip labels, which each framework draws in
+its own way.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+
+from reference_models.commands import command
+from reference_models.files import write_json
+from reference_models.machine import commit, hardware, progress, versions
+from reference_models.options import InputError, Options
+from reference_models.papers.recipes import RECIPES
+from reference_models.train import Shared, load_data
+from reference_models.training.loop import drawn
+from reference_models.training.trainers import new_trainer
+
+FOLDER = Path(__file__).parents[1] / "results" / "agreement"
+BACKENDS: tuple[Literal["torch", "jax"], ...] = ("torch", "jax")
+Steps = dict[str, Any]
+"""What one recipe's file holds."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Train every network a few steps in PyTorch and in JAX, and keep the losses of each step.
+
+    A recipe that has its file is passed over, so the same command goes on where it was stopped.
+    """
+
+    only: tuple[str, ...] = ()
+    """Recipes by name or pattern; none given: every network with every loss."""
+    steps: int = 100
+    """How many steps; the schedule is that of the whole recipe."""
+    archives: Path | None = None
+    """The folder of the data sets and backbones; by default data/ or ../shared/data."""
+    results: Path = FOLDER
+    """Where the files are written."""
+
+
+def networks() -> list[str]:
+    """A recipe for every network with every loss: who swaps labels or starts from other maps trains
+    the same network. None that wants another one to be trained first."""
+    first: dict[tuple[Any, ...], str] = {}
+    for recipe in RECIPES.values():
+        network = (recipe.system, recipe.loss, *recipe.options.items())
+        if recipe.system != "small" and not (recipe.train_prior or "").startswith("run:"):
+            first.setdefault(network, recipe.name)
+    return list(first.values())
+
+
+def compare(options: Options, steps: int, shared: dict[str, Shared]) -> Steps:
+    """The losses of both frameworks in the first steps."""
+    # First of all, so that a package that is missing is missed before anything is computed.
+    made_with = versions("torch") | versions("jax")
+    data = load_data(options, shared["torch"])
+    images = data.train
+    if options.swapped:
+        images = images.swapped(options.swapped, options.seed)
+    steps = min(steps, options.plan.steps)
+    losses: dict[str, list[float]] = {}
+    first = None
+    for backend in BACKENDS:
+        trainer = new_trainer(replace(options, backend=backend), shared[backend].features)
+        if first is None:
+            first = trainer.weights()
+        trainer.load(first)
+        trainer.hold(images)
+        size = images.images.shape[1]
+        losses[backend] = [
+            trainer.step(drawn(len(images), size, options.plan, options.seed, step))
+            for step in progress(range(steps), desc=f"{options.recipe} ({backend})")
+        ]
+    return {
+        "recipe": options.recipe,
+        "scale": options.scale,
+        "seed": options.seed,
+        "losses": losses,
+        "data_sha256": data.sha256,
+        "device": f"{trainer.device}: {hardware(trainer.device)}",
+        "versions": made_with,
+        "commit": commit(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def read(folder: Path = FOLDER) -> list[Steps]:
+    """Every recipe's file, in the order of the recipes."""
+    found = {file.stem: json.loads(file.read_text("utf-8")) for file in folder.glob("*.json")}
+    return [found[name] for name in RECIPES if name in found]
+
+
+def apart(one: Steps, steps: int | None = None) -> float:
+    """The largest difference of the two losses, as a share of their mean size."""
+    torch, jax = (np.array(one["losses"][backend][:steps]) for backend in BACKENDS)
+    return float(np.abs(torch - jax).max() / np.abs(torch).mean())
+
+
+def apart_in_the_end(one: Steps, steps: int = 20) -> float:
+    """The difference of the mean losses of the last steps, as a share of the losses' mean size."""
+    torch, jax = (np.array(one["losses"][backend]) for backend in BACKENDS)
+    return float(abs(torch[-steps:].mean() - jax[-steps:].mean()) / np.abs(torch).mean())
+
+
+def main() -> None:
+    with command():
+        agreement = tyro.cli(
+            Agreement,
+            prog="python -m reference_models.reproduction.agreement",
+            config=(
+                tyro.conf.FlagCreatePairsOff,
+                tyro.conf.HelptextFromCommentsOff,
+            ),
+        )
+        wanted = [
+            name
+            for name in networks()
+            if not agreement.only or any(fnmatch(name, one) for one in agreement.only)
+        ]
+        if not wanted:
+            raise InputError(
+                f"--only {' '.join(agreement.only)} fits none of {', '.join(networks())}"
+            )
+        agreement.results.mkdir(parents=True, exist_ok=True)
+        shared = {backend: Shared() for backend in BACKENDS}
+        for name in wanted:
+            file = agreement.results / f"{name}.json"
+            if file.is_file():
+                continue
+            options = Options(recipe=name, scale="small", archives=agreement.archives, device="cpu")
+            one = compare(options, agreement.steps, shared)
+            write_json(file, one)
+            print(f"{name}: {apart(one):.1e} of the loss apart, {apart(one, 10):.1e} in ten steps")
+
+
+if __name__ == "__main__":
+    main()

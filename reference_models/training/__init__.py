@@ -1,0 +1,1 @@
+"""Training, trained networks, and their measures on every test set."""
