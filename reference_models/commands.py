@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from reference_models.options import InputError
+from reference_models.errors import InputError
 from reference_models.training.loop import OutOfTime
 
 

@@ -10,9 +10,9 @@ import tyro
 from reference_models.commands import command
 from reference_models.data.sets import Data
 from reference_models.files import Arrays, claim, write_json
-from reference_models.machine import commit, versions
 from reference_models.measures.saliency import Measures, measure, one_line
 from reference_models.options import Options
+from reference_models.provenance import commit, versions
 from reference_models.train import load_data
 from reference_models.training import figures
 from reference_models.training.loop import clock, train

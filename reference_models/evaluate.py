@@ -22,9 +22,9 @@ from reference_models.data.pictures import (
     side_by_side,
 )
 from reference_models.data.sets import Data, Sources, read_test
+from reference_models.errors import InputError
 from reference_models.files import read_about, write_json
 from reference_models.measures.saliency import LABELS, measure, one_line
-from reference_models.options import InputError
 from reference_models.predict import load, there, weights_file
 from reference_models.training.loop import clock
 from reference_models.training.score import WEIGHTS, described, means_of, score
@@ -58,7 +58,7 @@ class Options:
     """For a network: the framework to compute in; by default the one it was trained in."""
     archives: Path | None = None
     """For a network: the folder of the ImageNet weights of a frozen backbone that is not in
-    reference_models/weights; by default data/ or ../shared/data."""
+    reference_models/weights; by default data/."""
 
 
 def main() -> None:

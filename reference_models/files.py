@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from reference_models.data.sets import Data
-from reference_models.options import InputError, Options, some
+from reference_models.errors import InputError, first_few
+from reference_models.options import Options
 
 try:
     import fcntl
@@ -180,5 +181,5 @@ def misfits(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
         ],
     }
     return "; ".join(
-        f"{len(names)} {fault}: {some(names)}" for fault, names in faults.items() if names
+        f"{len(names)} {fault}: {first_few(names)}" for fault, names in faults.items() if names
     )

@@ -1,13 +1,9 @@
-"""What computes: its packages, its processor, the commit of the code; and how far it has come."""
+"""The machine: its cores, its memory allocator, and progress bars."""
 
 import ctypes
 import os
-import subprocess
 import sys
 from collections.abc import Iterable
-from importlib.metadata import version
-from pathlib import Path
-from platform import python_version
 from typing import Any
 
 from tqdm import tqdm
@@ -16,41 +12,6 @@ from tqdm import tqdm
 def progress(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm:
     """A progress bar; where it is not looked at but kept in a log, a line now and then."""
     return tqdm(iterable, mininterval=0.1 if sys.stderr.isatty() else 20, **options)
-
-
-def versions(backend: str) -> dict[str, str]:
-    frameworks = {"torch": ("torch",), "jax": ("jax", "jaxlib", "flax", "optax")}[backend]
-    measures = ("pysodmetrics", "scikit-image", "scikit-learn")
-    packages = (*frameworks, "numpy", "scipy", "pillow", *measures)
-    return {"python": python_version()} | {name: version(name) for name in packages}
-
-
-def hardware(device: str) -> str:
-    """The name of the processor that computed."""
-    if device != "cpu":
-        command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            return done.stdout.splitlines()[0].strip()
-        except (OSError, subprocess.CalledProcessError, IndexError):
-            return "unknown GPU"
-    names = Path("/proc/cpuinfo")
-    lines = names.read_text().splitlines() if names.is_file() else []
-    model = next((line.split(":")[1].strip() for line in lines if line[:10] == "model name"), "CPU")
-    return f"{model}, {cores()} core{'s' * (cores() != 1)}"
-
-
-def commit() -> str | None:
-    """The commit this file belongs to, with "-dirty" after local changes; outside git what the
-    environment variable COMMIT says, or None."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("COMMIT")
-    return done.stdout.strip()
 
 
 def keep_memory() -> None:

@@ -1,6 +1,5 @@
 """What a run can be told on the command line."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from hashlib import sha256
@@ -9,16 +8,9 @@ from typing import Annotated, Literal
 
 import tyro
 
+from reference_models.errors import InputError
 from reference_models.papers.recipes import BLOCKS, RECIPES, BackboneName, Recipe, Scale, ScaleName
-
-
-class InputError(ValueError):
-    """Something the user gave cannot be used; the message says what and how to repair it."""
-
-
-def some(names: Sequence[str], most: int = 5) -> str:
-    """The first few names, for a message."""
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+from reference_models.paths import DATA, WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -45,7 +37,7 @@ class Options:
     segmentations/, STEM_PERSON, for the recipes regions-…) and optional priors/ and splits/; or
     the word scenes for generated ones."""
     archives: Path | None = None
-    """The folder of the named data sets and backbones; by default data/ or ../shared/data."""
+    """The folder of the named data sets and backbones; by default data/."""
     backbone: BackboneName | None = None
     """Another backbone than the recipe's, tapped at its own blocks."""
     backbone_weights: Path | None = None
@@ -58,7 +50,7 @@ class Options:
     """The run folder; by default runs/RECIPE-BACKEND-SCALE-SEED."""
     results: Path | None = None
     """Where a row for the report goes, if the recipe is run as it stands; by default
-    reference_models/results."""
+    results/runs."""
     minutes: float | None = None
     """Stop cleanly once so many minutes are over, after the step in hand or a few hundred measured
     images, with exit status 75; the same command goes on later. Ctrl-C stops as cleanly (130), as
@@ -93,12 +85,12 @@ class Options:
                 f"there is no recipe {self.recipe!r}; `python -m reference_models.train --recipes` "
                 "lists them" + _near(self.recipe)
             )
-        if self.data == "scenes" and self.chosen.regions > 2:
+        if self.data == "scenes" and self.chosen_recipe.regions > 2:
             raise InputError(
                 f"--data scenes has masks, and {self.recipe} learns regions; give a folder or zip "
                 "with images/ and segmentations/"
             )
-        if self.chosen.at(self.scale).backbone is None:
+        if self.chosen_recipe.at(self.scale).backbone is None:
             given = {
                 "--backbone": self.backbone,
                 "--backbone-weights": self.backbone_weights,
@@ -109,7 +101,7 @@ class Options:
                 raise InputError(f"{self.recipe} has no backbone; leave {', '.join(unused)} out")
         if self.minutes is not None and self.minutes < 0:
             raise InputError(f"--minutes must not be negative, got {self.minutes}")
-        step = 4 if self.plan.backbone is None and self.chosen.system == "small" else 32
+        step = 4 if self.plan.backbone is None and self.chosen_recipe.system == "small" else 32
         if self.plan.size < 16 or self.plan.size % step:
             raise InputError(
                 f"--size must be a multiple of {step}, at least 16, got {self.plan.size}"
@@ -122,15 +114,15 @@ class Options:
         ):
             if value is not None and value < 1:
                 raise InputError(f"--{flag} must be at least 1, got {value}")
-        if not 0 <= self.swapped <= 1:
-            raise InputError(f"--swap-labels must lie in 0..1, got {self.swapped}")
+        if not 0 <= self.swap_share <= 1:
+            raise InputError(f"--swap-labels must lie in 0..1, got {self.swap_share}")
         if not self.plan.rate > 0:
             raise InputError(f"--learning-rate must be positive, got {self.plan.rate}")
         if self.seed < 0:
             raise InputError(f"--seed must not be negative, got {self.seed}")
 
     @property
-    def chosen(self) -> Recipe:
+    def chosen_recipe(self) -> Recipe:
         return RECIPES[self.recipe]
 
     @property
@@ -147,27 +139,27 @@ class Options:
         changed = {name: value for name, value in given.items() if value is not None}
         if self.size is not None:
             changed["crop"] = None
-        there = self.chosen.at(self.scale).backbone
+        there = self.chosen_recipe.at(self.scale).backbone
         if self.backbone is not None and there is not None and self.backbone != there.name:
             taps = BLOCKS[self.backbone][-len(there.taps) :]
             there = replace(there, name=self.backbone, taps=taps)
         if there is not None:
             padding = self.padding or ("both" if self.backbone_weights else there.padding)
             changed["backbone"] = replace(there, padding=padding)
-        return replace(self.chosen.at(self.scale), **changed)
+        return replace(self.chosen_recipe.at(self.scale), **changed)
 
     @property
-    def swapped(self) -> float:
-        return self.chosen.swap_labels if self.swap_labels is None else self.swap_labels
+    def swap_share(self) -> float:
+        return self.chosen_recipe.swap_labels if self.swap_labels is None else self.swap_labels
 
     @property
-    def as_published(self) -> bool:
+    def is_unmodified(self) -> bool:
         """True for the recipe as it stands: only such a run answers a row of a paper's table."""
         return (
             self.data is None
             and self.backbone_weights is None
-            and self.plan == self.chosen.at(self.scale)
-            and self.swapped == self.chosen.swap_labels
+            and self.plan == self.chosen_recipe.at(self.scale)
+            and self.swap_share == self.chosen_recipe.swap_labels
         )
 
     @property
@@ -180,13 +172,10 @@ class Options:
 
     @property
     def archive_folder(self) -> Path:
-        if self.archives is not None:
-            return self.archives
-        near = Path("data")
-        return near if near.is_dir() else Path("../shared/data")
+        return self.archives or DATA
 
     def backbone_file(self, name: str) -> Path:
-        own = Path(__file__).parent / "weights" / f"{name}.fp16.safetensors"
+        own = WEIGHTS / f"{name}.fp16.safetensors"
         there = self.archive_folder / own.name
         file = self.backbone_weights or (there if there.is_file() else own)
         if not file.is_file():
@@ -213,7 +202,7 @@ class Options:
             "seed": self.seed,
             "device": self.device,
             "data": data,
-            "swap_labels": self.swapped,
+            "swap_labels": self.swap_share,
             "schedule": asdict(self.plan),
         }
 

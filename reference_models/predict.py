@@ -12,7 +12,7 @@ import tyro
 from matplotlib.figure import Figure
 from PIL import Image
 
-from reference_models import train
+from reference_models import paths
 from reference_models.commands import command
 from reference_models.data.pictures import (
     SUFFIXES,
@@ -26,10 +26,11 @@ from reference_models.data.pictures import (
     open_image,
 )
 from reference_models.data.sets import Images
+from reference_models.errors import InputError
 from reference_models.files import read_about, whole
 from reference_models.machine import progress
 from reference_models.measures.saliency import eight_bit
-from reference_models.options import InputError, Options
+from reference_models.options import Options
 from reference_models.papers.claims import PRIORS
 from reference_models.papers.recipes import RECIPES, Recipe, ScaleName
 from reference_models.training.figures import save
@@ -38,7 +39,6 @@ from reference_models.training.score import WEIGHTS as RUN_WEIGHTS
 from reference_models.training.score import as_stored, restored
 from saliency_losses.plotting import explain
 
-WEIGHTS = Path(__file__).parent / "weights"
 RED = (230, 30, 60)
 
 
@@ -71,7 +71,7 @@ class Predict:
     """Where to compute; auto takes a GPU if there is one."""
     archives: Path | None = None
     """The folder of the ImageNet weights of a frozen backbone that is not in
-    reference_models/weights; by default data/ or ../shared/data."""
+    reference_models/weights; by default data/."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Model:
 
     @property
     def recipe(self) -> Recipe:
-        return self.options.chosen
+        return self.options.chosen_recipe
 
     @property
     def size(self) -> int:
@@ -104,7 +104,7 @@ class Model:
     ) -> Figure:
         """What the training loss sees, with the bool mask `(H, W)`."""
         one = self.square(photo, prior, fit_mask(mask, self.size))
-        seen = self.trained.trainer.seen(one)
+        seen = self.trained.trainer.loss_view(one)
         return explain(
             seen.loss,
             seen.output,
@@ -147,8 +147,8 @@ def predict(options: Predict) -> list[str]:
     chosen = options.model or best()
     if chosen is None:
         raise InputError(
-            f"{WEIGHTS} holds no model that needs no prior map; give --model RUN_FOLDER, of a run "
-            "of `python -m reference_models.train`"
+            f"{paths.WEIGHTS} holds no model that works without a prior map; "
+            "pass --model RUN_FOLDER, the folder of a run of `python -m reference_models.train`"
         )
     model = load(chosen, options.device, options.archives, options.backend)
     if model.recipe.regions > 2:
@@ -187,14 +187,14 @@ def predict(options: Predict) -> list[str]:
 
 def there() -> list[str]:
     """The names of the models that came with the code."""
-    names = (path.stem for path in sorted(WEIGHTS.glob("*.safetensors")))
+    names = (path.stem for path in sorted(paths.WEIGHTS.glob("*.safetensors")))
     return [name for name in names if not name.endswith(".fp16")]
 
 
 def results_of(about: dict[str, Any]) -> Path:
     """The results file of the run that ended with these weights."""
     names = ("recipe", "backend", "scale", "seed")
-    return train.RESULTS / f"{Options(**{name: about[name] for name in names}).name}.json"
+    return paths.RUNS / f"{Options(**{name: about[name] for name in names}).name}.json"
 
 
 def main_measures(results: dict[str, Any]) -> tuple[str, dict[str, float]]:
@@ -208,7 +208,7 @@ def best() -> str | None:
     weighted F; one of medium scale goes before any of small scale, measured on fewer images."""
     merits = {}
     for name in there():
-        about: dict[str, Any] = read_about(WEIGHTS / f"{name}.safetensors")
+        about: dict[str, Any] = read_about(paths.WEIGHTS / f"{name}.safetensors")
         recipe, results = RECIPES.get(about["recipe"]), results_of(about)
         if recipe and not recipe.test_priors and recipe.regions == 2 and results.is_file():
             _, row = main_measures(json.loads(results.read_text(encoding="utf-8")))
@@ -219,7 +219,7 @@ def best() -> str | None:
 def weights_file(model: str) -> Path:
     """The weights of a model by its name, or in a run folder."""
     if model in there():
-        return WEIGHTS / f"{model}.safetensors"
+        return paths.WEIGHTS / f"{model}.safetensors"
     given = Path(model)
     file = given / RUN_WEIGHTS if given.is_dir() else given
     if file.is_file():

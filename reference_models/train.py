@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import tyro
 
+from reference_models import paths
 from reference_models.commands import command
 from reference_models.data.sets import Data, Sources, load
 from reference_models.files import alone, claim, fingerprint, write_arrays, write_json
-from reference_models.machine import commit, hardware, versions
 from reference_models.measures import per_image
 from reference_models.measures.saliency import one_line
 from reference_models.options import Options
 from reference_models.papers.recipes import CONTROLS, RECIPES
+from reference_models.provenance import commit, hardware, versions
 from reference_models.training import figures
 from reference_models.training.loop import (
     Clock,
@@ -38,8 +39,6 @@ from reference_models.training.score import (
     starts_from,
 )
 from reference_models.training.trainers import new_trainer
-
-RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True)
@@ -67,18 +66,18 @@ def main() -> None:
             return
         check = clock(options.minutes, begun, asked_to_stop())
         try:
-            run(options, Shared(), check, options.results or RESULTS)
+            run(options, Shared(), check, options.results or paths.RUNS)
         except OutOfTime:
             print("stopped; the same command goes on from the last step")
             raise
 
 
-def run(options: Options, shared: Shared, check: Clock, results: Path = RESULTS) -> None:
+def run(options: Options, shared: Shared, check: Clock, results: Path = paths.RUNS) -> None:
     """Train; leave weights, figures and run.json in the run folder, and a row for the report."""
     # First of all, so that a package that is missing is missed before anything is computed.
     made_with = {"versions": versions(options.backend), "commit": commit()}
     trainer = new_trainer(options, shared.features)
-    with alone(options.folder) if trainer.leader else nullcontext():
+    with alone(options.folder) if trainer.is_main_process else nullcontext():
         run_alone(options, trainer, shared, check, results, made_with)
 
 
@@ -91,12 +90,12 @@ def run_alone(
     made_with: dict[str, object],
 ) -> None:
     """`run` in a folder that no other process writes to. made_with: versions and commit."""
-    begun, recipe, folder = time.monotonic(), options.chosen, options.folder
+    begun, recipe, folder = time.monotonic(), options.chosen_recipe, options.folder
     data = load_data(options, shared)
-    if trainer.leader:
+    if trainer.is_main_process:
         claim(folder, options, data)
         print(f"{recipe.name}: {recipe.about}")
-        if recipe.paper is not None and options.as_published:
+        if recipe.paper is not None and options.is_unmodified:
             print(f"answers {recipe.paper}")
         for note in (*data.notes, *without_priors(options, data)):
             print(f"note: {note}")
@@ -104,7 +103,7 @@ def run_alone(
     read = time.monotonic() - begun
 
     trained = train(options, trainer, data.train, data.validation, folder, check)
-    if not trainer.leader:
+    if not trainer.is_main_process:
         return
     about = {**options.as_json(), "inverted": trained.inverted}
     write_arrays(folder / WEIGHTS, trainer.weights(), about)
@@ -141,7 +140,7 @@ def run_alone(
         "loss_curve": curve(trained.losses),
     }
     write_json(folder / "run.json", report)
-    if options.as_published and recipe.system != "small":
+    if options.is_unmodified and recipe.system != "small":
         results.mkdir(parents=True, exist_ok=True)
         file = results / f"{options.name}.json"
         # First, as the run counts as done once its JSON is there.
@@ -158,7 +157,7 @@ def run_alone(
 
 def load_data(options: Options, shared: Shared | None = None) -> Data:
     """The recipe's sets, or what --data names, with the priors that training starts from."""
-    recipe, plan = options.chosen, options.plan
+    recipe, plan = options.chosen_recipe, options.plan
     given = options.data
     named = given is None and recipe.train != "scenes"
     detectors = {
@@ -200,9 +199,9 @@ def load_data(options: Options, shared: Shared | None = None) -> Data:
 
 def without_priors(options: Options, data: Data) -> list[str]:
     """What a network that needs priors makes do with on a set of the user's that has none."""
-    if options.data is None or not options.chosen.test_priors:
+    if options.data is None or not options.chosen_recipe.test_priors:
         return []
-    if any(starts_from(options.chosen, test) != ("centre",) for test in data.tests):
+    if any(starts_from(options.chosen_recipe, test) != ("centre",) for test in data.tests):
         return []
     return [f"{options.data} has no priors/: a Gaussian at the centre stands for every prior map"]
 
@@ -218,11 +217,11 @@ def contact_sheet(options: Options, data: Data, trained: Trained, title: str, pa
     test = data.tests[0]
     shown = test.images.take(range(min(8, len(test.images))))
     columns = [("image", shown.images)]
-    if options.chosen.regions > 2:
+    if options.chosen_recipe.regions > 2:
         columns.append(("regions of a person", figures.per_image(shown.labels.astype(float))))
     else:
         columns.append(("mask", shown.masks))
-    priors = starts_from(options.chosen, test)
+    priors = starts_from(options.chosen_recipe, test)
     if priors:
         maps = prior_of(priors[0], test, options)[: len(shown)]
         shown = replace(shown, priors=maps)

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from reference_models.data.scenes import scenes
-from reference_models.machine import commit, hardware, versions
 from reference_models.networks.torch.fully_convolutional import FullyConvolutional
 from reference_models.networks.torch.small import SaliencyNet, conv
 from reference_models.networks.torch.system import resize
+from reference_models.provenance import commit, hardware, versions
 from reference_models.training.loop import correlation, one_cycle
 from saliency_losses.torch import cas_loss
 

@@ -8,8 +8,8 @@ from math import isfinite, sqrt
 import numpy as np
 from PIL import Image
 
+from reference_models.errors import InputError
 from reference_models.machine import cores
-from reference_models.options import InputError
 
 
 def corrupt(images: np.ndarray, recipe: str, seed: int) -> np.ndarray:

@@ -11,8 +11,8 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from reference_models.errors import InputError, first_few
 from reference_models.machine import cores, progress
-from reference_models.options import InputError, some
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 Folder = Path | zipfile.Path
@@ -35,7 +35,7 @@ def open_folder(path: Path) -> Folder:
             inside = root.joinpath(*path.relative_to(place).parts) if place != path else root
             if inside.is_dir():
                 return inside
-            there = some(sorted(entry.name for entry in root.iterdir())) or "nothing"
+            there = first_few(sorted(entry.name for entry in root.iterdir())) or "nothing"
             raise InputError(f"{path} does not exist; {place} holds {there}")
     raise InputError(f"{path} does not exist")
 
@@ -49,7 +49,7 @@ def one_folder(path: Path, fits: Callable[[Folder], bool], wanted: str) -> Folde
     inside = [entry for entry in entries if entry.is_dir() and fits(entry)]
     if len(inside) == 1:
         return inside[0]
-    found = some([entry.name for entry in inside or entries]) or "nothing"
+    found = first_few([entry.name for entry in inside or entries]) or "nothing"
     if inside:
         raise InputError(f"several folders of {path} hold {wanted}: {found}; name one of them")
     raise InputError(f"{path} must hold {wanted}, or a folder that does, but holds {found}")
@@ -82,7 +82,7 @@ def require(wanted: Iterable[str], there: Iterable[str], what: str) -> None:
     known = set(there)
     missing = [stem for stem in wanted if stem not in known]
     if missing:
-        raise InputError(f"{len(missing)} images have not {what}: {some(missing)}")
+        raise InputError(f"{len(missing)} images have not {what}: {first_few(missing)}")
 
 
 # Reading them ------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ def mask_notes(kinds: Mapping[str, str]) -> list[str]:
     for kind, what in told.items():
         stems = [stem for stem, found in kinds.items() if found == kind]
         if stems:
-            named = f" ({some(stems)})" if kind == "faint" else ""
+            named = f" ({first_few(stems)})" if kind == "faint" else ""
             notes.append(f"{len(stems)} masks{named} {what}")
     return notes
 

@@ -28,7 +28,7 @@ from reference_models.data.pictures import (
     side_by_side,
 )
 from reference_models.data.scenes import scenes
-from reference_models.options import InputError, some
+from reference_models.errors import InputError, first_few
 
 Made = TypeVar("Made")
 
@@ -382,7 +382,8 @@ def read_splits(root: Folder, names: Iterable[str]) -> dict[str, list[str]]:
         texts = {entry.name for entry in (root / "splits").iterdir() if entry.name[-4:] == ".txt"}
         if odd := sorted(texts - {"train.txt", "val.txt", "test.txt"}):
             raise InputError(
-                f"{root / 'splits'} may hold train.txt, val.txt and test.txt, but holds {some(odd)}"
+                f"{root / 'splits'} may hold train.txt, val.txt and test.txt, but holds "
+                f"{first_few(odd)}"
             )
     for name in ("train", "val", "test"):
         file = root / "splits" / f"{name}.txt"
@@ -391,7 +392,7 @@ def read_splits(root: Folder, names: Iterable[str]) -> dict[str, list[str]]:
             lists[name] = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
             unknown = [stem for stem in lists[name] if stem not in known]
             if unknown:
-                raise InputError(f"{file} names {len(unknown)} unknown stems: {some(unknown)}")
+                raise InputError(f"{file} names {len(unknown)} unknown stems: {first_few(unknown)}")
     return lists
 
 
@@ -411,7 +412,7 @@ def split(
     for one, other in ((train, test), (train, validation), (validation, test)):
         shared = sorted(set(one) & set(other))
         if shared:
-            raise InputError(f"the lists in splits/ share {len(shared)} stems: {some(shared)}")
+            raise InputError(f"the lists in splits/ share {len(shared)} stems: {first_few(shared)}")
     named = {*train, *validation, *test}
     rest = [name for name in names if name not in named]
     if train and not test:
@@ -518,12 +519,12 @@ def describe(files: Files, parts: Sequence[Decoded]) -> list[str]:
     notes += mask_notes(kinds)
     if empty:
         notes.append(
-            f"{len(empty)} masks are all background ({some(empty)}): "
+            f"{len(empty)} masks are all background ({first_few(empty)}): "
             "they count in the MAE and are left out of the F-measures"
         )
     if files.unused:
         count = len(files.unused)
-        notes.append(f"{count} masks have no image and are not used ({some(files.unused)})")
+        notes.append(f"{count} masks have no image and are not used ({first_few(files.unused)})")
     return [f"{files.name}: {note}" for note in notes]
 
 

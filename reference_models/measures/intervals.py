@@ -6,8 +6,8 @@ from itertools import zip_longest
 import numpy as np
 from scipy.stats import bootstrap
 
+from reference_models.errors import InputError
 from reference_models.measures.per_image import Measured
-from reference_models.options import InputError
 
 Interval = tuple[float, float]
 LEVEL = 0.95

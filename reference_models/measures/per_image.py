@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from reference_models.errors import InputError
 from reference_models.files import whole
-from reference_models.options import InputError
 
 ENDING = ".images.json.bz2"
 UNIT = 0.001

@@ -23,8 +23,8 @@ from py_sod_metrics import (
     WeightedFmeasure,
 )
 
+from reference_models.errors import InputError
 from reference_models.machine import cores
-from reference_models.options import InputError
 
 NAMES = ("mae", "f", "max_f", "weighted_f", "s", "e", "auroc")
 EXACT = ("weighted_f_exact", "weighted_f_loss")

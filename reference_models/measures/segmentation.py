@@ -8,7 +8,7 @@ from PIL import Image
 from skimage.metrics import contingency_table, variation_of_information
 from sklearn.metrics import rand_score
 
-from reference_models.options import InputError
+from reference_models.errors import InputError
 
 
 class SegmentationMeasures(TypedDict):

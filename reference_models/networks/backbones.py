@@ -7,8 +7,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from reference_models.errors import InputError
 from reference_models.files import misfits
-from reference_models.options import InputError
 from reference_models.papers.recipes import BLOCKS, BackboneName
 
 # ImageNet's mean and standard deviation of red, green and blue.

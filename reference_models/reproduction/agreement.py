@@ -17,16 +17,18 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
+from reference_models import paths
 from reference_models.commands import command
+from reference_models.errors import InputError
 from reference_models.files import write_json
-from reference_models.machine import commit, hardware, progress, versions
-from reference_models.options import InputError, Options
+from reference_models.machine import progress
+from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
+from reference_models.provenance import commit, hardware, versions
 from reference_models.train import Shared, load_data
 from reference_models.training.loop import drawn
 from reference_models.training.trainers import new_trainer
 
-FOLDER = Path(__file__).parents[1] / "results" / "agreement"
 BACKENDS: tuple[Literal["torch", "jax"], ...] = ("torch", "jax")
 Steps = dict[str, Any]
 """What one recipe's file holds."""
@@ -44,8 +46,8 @@ class Agreement:
     steps: int = 100
     """How many steps; the schedule is that of the whole recipe."""
     archives: Path | None = None
-    """The folder of the data sets and backbones; by default data/ or ../shared/data."""
-    results: Path = FOLDER
+    """The folder of the data sets and backbones; by default data/."""
+    results: Path = paths.AGREEMENT
     """Where the files are written."""
 
 
@@ -66,8 +68,8 @@ def compare(options: Options, steps: int, shared: dict[str, Shared]) -> Steps:
     made_with = versions("torch") | versions("jax")
     data = load_data(options, shared["torch"])
     images = data.train
-    if options.swapped:
-        images = images.swapped(options.swapped, options.seed)
+    if options.swap_share:
+        images = images.swapped(options.swap_share, options.seed)
     steps = min(steps, options.plan.steps)
     losses: dict[str, list[float]] = {}
     first = None
@@ -76,7 +78,7 @@ def compare(options: Options, steps: int, shared: dict[str, Shared]) -> Steps:
         if first is None:
             first = trainer.weights()
         trainer.load(first)
-        trainer.hold(images)
+        trainer.set_training_images(images)
         size = images.images.shape[1]
         losses[backend] = [
             trainer.step(drawn(len(images), size, options.plan, options.seed, step))
@@ -95,7 +97,7 @@ def compare(options: Options, steps: int, shared: dict[str, Shared]) -> Steps:
     }
 
 
-def read(folder: Path = FOLDER) -> list[Steps]:
+def read(folder: Path = paths.AGREEMENT) -> list[Steps]:
     """Every recipe's file, in the order of the recipes."""
     found = {file.stem: json.loads(file.read_text("utf-8")) for file in folder.glob("*.json")}
     return [found[name] for name in RECIPES if name in found]

@@ -13,14 +13,16 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
+from reference_models import paths
 from reference_models.commands import command
+from reference_models.errors import InputError
 from reference_models.files import Arrays, read_about, read_arrays, whole, write_arrays
 from reference_models.measures.saliency import LABELS
 from reference_models.measures.segmentation import SegmentationMeasures
-from reference_models.options import InputError, Options
+from reference_models.options import Options
 from reference_models.papers.claims import SETS
 from reference_models.papers.recipes import BLOCKS, RECIPES
-from reference_models.predict import WEIGHTS, best, main_measures, results_of
+from reference_models.predict import best, main_measures, results_of
 
 LARGEST, ALL = 5_000_000, 16_000_000
 SHOWN = ("mae", "max_f", "f", "weighted_f", *SegmentationMeasures.__annotations__)
@@ -49,7 +51,7 @@ def main(runs: Annotated[tuple[Path, ...], tyro.conf.Positional]) -> None:
     """Convert the weights of finished runs to half precision for reference_models/weights.
 
     Args:
-        runs: Run folders whose results are in reference_models/results.
+        runs: Run folders whose results are in results/runs.
     """
     with command():
         for run in runs:
@@ -74,18 +76,18 @@ def pack(run: Path) -> Path:
         raise InputError(f"{results} is of other weights than {run}: another run of the same name")
     about = read_about(there) | {"commit": report["commit"]}
     arrays = half(read_arrays(there))
-    WEIGHTS.mkdir(exist_ok=True)
+    paths.WEIGHTS.mkdir(exist_ok=True)
     backbone = (about["schedule"]["backbone"] or {}).get("name")
     if backbone is not None and not any(name.startswith("backbone.") for name in arrays):
         pack_backbone(backbone)
-    return write_checked(WEIGHTS / f"{recipe}.safetensors", arrays, about)
+    return write_checked(paths.WEIGHTS / f"{recipe}.safetensors", arrays, about)
 
 
 def pack_backbone(name: str) -> None:
     """A copy of a frozen backbone's weights up to its last block."""
     if name not in BLOCKS:
         raise InputError(f"weights of {name} are not packed, only those of {', '.join(BLOCKS)}")
-    target = WEIGHTS / f"{name}.fp16.safetensors"
+    target = paths.WEIGHTS / f"{name}.fp16.safetensors"
     if target.is_file():
         return
     arrays = read_arrays(Options(recipe="zoomout-ce").backbone_file(name))
@@ -112,13 +114,13 @@ def half(arrays: Arrays) -> Arrays:
 
 def write_checked(path: Path, arrays: Arrays, about: dict[str, Any]) -> Path:
     size = sum(array.nbytes for array in arrays.values())
-    others = sum(f.stat().st_size for f in WEIGHTS.glob("*.safetensors") if f != path)
+    others = sum(f.stat().st_size for f in paths.WEIGHTS.glob("*.safetensors") if f != path)
     if size > LARGEST:
         raise InputError(f"{path.name} would take {size / 1e6:.1f} MB, at most {LARGEST / 1e6:.0f}")
     if size + others > ALL:
         raise InputError(
             f"with {path.name} all weights would take {(size + others) / 1e6:.1f} MB, at most "
-            f"{ALL / 1e6:.0f}; take another out of {WEIGHTS}"
+            f"{ALL / 1e6:.0f}; take another out of {paths.WEIGHTS}"
         )
     write_arrays(path, arrays, about)
     return path
@@ -127,7 +129,7 @@ def write_checked(path: Path, arrays: Arrays, about: dict[str, Any]) -> Path:
 def write_readme() -> None:
     """From the files themselves and the results they come from."""
     lines, sets, backbones, default = [], set(), [], best()
-    for path in sorted(WEIGHTS.glob("*.safetensors")):
+    for path in sorted(paths.WEIGHTS.glob("*.safetensors")):
         about, size = read_about(path), f"{path.stat().st_size / 1e6:.2f} MB"
         digest = sha256(path.read_bytes()).hexdigest()[:12]
         if "recipe" not in about:
@@ -157,7 +159,7 @@ def write_readme() -> None:
         )
     )
     text = HEAD.format(table=table, backbones="".join(backbones), sets=", ".join(sorted(sets)))
-    with whole(WEIGHTS / "README.md") as partial:
+    with whole(paths.WEIGHTS / "README.md") as partial:
         partial.write_text(text, encoding="utf-8")
 
 

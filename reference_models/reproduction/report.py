@@ -17,6 +17,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import tyro
 
+from reference_models import paths
 from reference_models.commands import command
 from reference_models.files import whole
 from reference_models.measures import per_image
@@ -41,7 +42,7 @@ from reference_models.papers.recipes import DISTORTED, RECIPES, ScaleName
 from reference_models.reproduction import agreement
 from reference_models.reproduction.agreement import Steps, apart, apart_in_the_end
 from reference_models.reproduction.markdown import anchor, folded, short, table
-from reference_models.reproduction.runs import ROOT, Result, Results, read, runs_text
+from reference_models.reproduction.runs import Result, Results, read, runs_text
 from reference_models.training import figures
 
 SCALES: tuple[ScaleName, ...] = ("medium", "small")
@@ -398,7 +399,7 @@ def results_text(
         "",
         "The systems of the five papers, trained here with the losses of this library, beside the "
         "papers' tables. Written by `python -m reference_models.reproduction.report` from "
-        "`reference_models/results`; nothing in a table is typed by hand but what the papers "
+        "`results/runs`; nothing in a table is typed by hand but what the papers "
         "print.",
         "",
         "On a CPU the same seed and number of threads give the same bits; another number of "
@@ -800,9 +801,9 @@ def effects_plot(results: Results) -> figures.Plot | None:
 
 
 def main(
-    results: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = ROOT / "reference_models/results",
+    results: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = paths.RUNS,
     check: bool = False,
-    root: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = ROOT,
+    root: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = paths.ROOT,
 ) -> None:
     """Write docs/results.md with its figures, and reference_models/RUNS.md.
 
@@ -820,10 +821,10 @@ def main(
         )
 
 
-def report(folder: Path, root: Path = ROOT, check: bool = False) -> list[str]:
+def report(folder: Path, root: Path = paths.ROOT, check: bool = False) -> list[str]:
     """Write what has changed, or with `check` nothing; returns what was not up to date."""
     results, in_jax = read(folder, "torch"), read(folder, "jax")
-    first_steps = agreement.read(folder / agreement.FOLDER.name)
+    first_steps = agreement.read(folder.parent / paths.AGREEMENT.name)
     wanted = plots(results, first_steps)
     pictures = root / "docs" / "figures"
     texts = {

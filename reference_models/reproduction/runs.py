@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from reference_models.options import InputError
+from reference_models.errors import InputError
 from reference_models.papers.recipes import RECIPES
+from reference_models.paths import ROOT
 from reference_models.reproduction.markdown import short, table
 from reference_models.reproduction.sweep import blocks
 
-ROOT = Path(__file__).parents[2]
 Result = dict[str, Any]
 Results = dict[tuple[str, str], dict[int, Result]]
 """By recipe and scale, then by seed."""
@@ -54,7 +54,7 @@ sweeps of one thread each get more done than one of two threads, above all besid
 threads wait for each other at every operation. `--only 'fcn-*'` chooses recipes, `--seeds 0`
 seeds, `--list` shows what would run. A run that starts from the maps of another (`relations`,
 `anchors` on PASCAL-S) has that one trained first. One that fails is reported, the others go on,
-and the exit status is 1. Results go to `reference_models/results`; `python -m
+and the exit status is 1. Results go to `results/runs`; `python -m
 reference_models.reproduction.report` then writes the pages anew.
 
 Needed are `duts_tr.part1of2.zip`, `duts_tr.part2of2.zip`, `duts_te.zip`, `ecssd.zip`,
@@ -75,7 +75,7 @@ tar -czf BACK/start.tgz -C /tmp $(cd /tmp && ls runs/fcn-ce-clean-*/weights.safe
 ```
 
 BACK is a folder that is brought back. What `results.tgz` holds goes into
-`reference_models/results`: a run counts as done when it has results there or in `--results`.
+`results/runs`: a run counts as done when it has results there or in `--results`.
 `start.tgz` holds the networks whose maps `relations` and `anchors` start from; unpacked in `/tmp`
 of a fresh machine it spares their training. `COMMIT` says which commit the results name where the
 code comes without its repository.

@@ -14,11 +14,12 @@ from typing import Literal
 
 import tyro
 
-from reference_models import train
+from reference_models import paths, train
 from reference_models.commands import command
 from reference_models.data.sets import ARCHIVES, DETECTORS
+from reference_models.errors import InputError
 from reference_models.files import Busy, whole
-from reference_models.options import InputError, Options
+from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES, ScaleName
 from reference_models.training.loop import Clock, OutOfTime, asked_to_stop, clock
 from reference_models.training.score import WEIGHTS, trained_as
@@ -86,7 +87,7 @@ class Sweep:
     images, with exit status 75. Ctrl-C stops as cleanly (130), as do SIGTERM (143) and SIGHUP
     (129)."""
     archives: Path | None = None
-    """The folder of the data sets and backbones; by default data/ or ../shared/data."""
+    """The folder of the data sets and backbones; by default data/."""
     stage: tuple[Path, ...] = ()
     """First copy the files of these folders into --archives: for a machine that gets its data in
     parcels. While some are still missing, say which, and stop."""
@@ -96,8 +97,8 @@ class Sweep:
     """Seconds between checkpoints."""
     out: Path = Path("runs")
     """Where the run folders lie."""
-    results: Path = train.RESULTS
-    """Where results are written. What has results there or in reference_models/results is done."""
+    results: Path = paths.RUNS
+    """Where results are written. What has results there or in results/runs is done."""
     list: bool = False
     """Print what would run, and stop."""
 
@@ -119,7 +120,7 @@ class Sweep:
 
     def done(self, run: Run) -> bool:
         file = f"{self.options(run).name}.json"
-        return any((folder / file).is_file() for folder in (self.results, train.RESULTS))
+        return any((folder / file).is_file() for folder in (self.results, paths.RUNS))
 
     def trained(self, run: Run) -> bool:
         options = self.options(run)

@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from reference_models.data.sets import Images
+from reference_models.errors import InputError
 from reference_models.files import Arrays, misfits
 from reference_models.machine import progress
 from reference_models.networks.flax.anchors import AnchorNetwork
@@ -35,9 +36,9 @@ from reference_models.networks.flax.small import Small
 from reference_models.networks.flax.system import Batch, System
 from reference_models.networks.flax.weights import from_torch, to_torch
 from reference_models.networks.flax.zoomout import Zoomout
-from reference_models.options import InputError, Options
+from reference_models.options import Options
 from reference_models.papers.recipes import Backbone, Recipe, Scale
-from reference_models.training.loop import Draw, Seen, one_cycle
+from reference_models.training.loop import Draw, LossView, one_cycle
 
 Features = dict[str, list[Array]]
 """Taps of whole sets under frozen backbones, by what they depend on."""
@@ -83,21 +84,21 @@ class FlaxTrainer:
     ) -> None:
         devices = begin(options.device)
         self.device = devices[0].platform
-        self.leader = jax.process_index() == 0
+        self.is_main_process = jax.process_index() == 0
         # A training step is shared by all devices; maps are made on one.
-        self.near = next(one for one in devices if one.process_index == jax.process_index())
+        self.local_device = next(one for one in devices if one.process_index == jax.process_index())
         mesh = Mesh(np.array(devices), ("batch",))
         self.everywhere = NamedSharding(mesh, PartitionSpec())
         self.shared = NamedSharding(mesh, PartitionSpec("batch"))
         self.plan = plan = options.plan
-        self.seed, self.regions = options.seed, options.chosen.regions
+        self.seed, self.regions = options.seed, options.chosen_recipe.regions
         self.frozen = plan.backbone is not None and plan.backbone_rate == 0
         # A frozen backbone is left out of the weights where everybody has it.
-        self.known = self.frozen and options.backbone_weights is None
-        self.together = 64 if self.device == "gpu" else 8
+        self.backbone_is_shared = self.frozen and options.backbone_weights is None
+        self.inference_batch = 64 if self.device == "gpu" else 8
 
-        with jax.default_device(self.near):
-            system = build(options.chosen, plan, nnx.Rngs(options.seed))
+        with jax.default_device(self.local_device):
+            system = build(options.chosen_recipe, plan, nnx.Rngs(options.seed))
             if plan.backbone is not None and imagenet:
                 load_backbone(system.backbone, options.backbone_file(plan.backbone.name))
             graph, *parts = nnx.split(system, partial(is_learnt, self.frozen), nnx.BatchStat, ...)
@@ -122,7 +123,7 @@ class FlaxTrainer:
         self._output = jax.jit(lambda *given: output_of(network, *given)[1:])
         self._loss = jax.jit(lambda parts, *given: network(parts).loss(*given))
 
-    def hold(self, images: Images) -> None:
+    def set_training_images(self, images: Images) -> None:
         batch, devices = min(self.plan.batch, len(images)), self.shared.num_devices
         if batch % devices:
             raise InputError(
@@ -145,10 +146,10 @@ class FlaxTrainer:
 
     def all_taps(self, images: np.ndarray) -> list[np.ndarray]:
         """The backbone's maps of every image, then of every mirrored image, in half precision."""
-        parts, parted = [], range(0, len(images), self.together)
+        parts, parted = [], range(0, len(images), self.inference_batch)
         for step in (1, -1):
-            for begin in progress(parted, desc="features", disable=not self.leader):
-                some = images[begin : begin + self.together, :, ::step]
+            for begin in progress(parted, desc="features", disable=not self.is_main_process):
+                some = images[begin : begin + self.inference_batch, :, ::step]
                 taps = self._taps(self.local, self.filled(some))
                 parts.append([np.asarray(tap[: len(some)]) for tap in taps])
         return [np.concatenate(taps) for taps in zip(*parts, strict=True)]
@@ -176,18 +177,18 @@ class FlaxTrainer:
         return cut if self.regions > 2 else {n: np.clip(v, 0, 1) for n, v in cut.items()}
 
     def pixel_weights(self, images: Images) -> np.ndarray:
-        loss, output, labels, _ = self.seen(images)
+        loss, output, labels, _ = self.loss_view(images)
         gradient = np.asarray(jax.grad(loss)(output, labels))
         return np.abs(gradient).sum(axis=-1)[: len(images)]
 
-    def seen(self, image: Images) -> Seen:
+    def loss_view(self, image: Images) -> LossView:
         parts = self.local
         output, batch = self._output(parts, *self.whole(image))
 
         def loss(output: Array, labels: Array) -> Array:
             return self._loss(parts, output, batch._replace(labels=labels))
 
-        return Seen(loss, output, batch.labels, batch.images)
+        return LossView(loss, output, batch.labels, batch.images)
 
     def whole(self, images: Images) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.uint32]:
         """Images, labels and priors, and a seed."""
@@ -204,7 +205,7 @@ class FlaxTrainer:
     def local(self) -> Parts:
         """The variables on this process's first device."""
         return jax.tree.map(
-            lambda x: next(s.data for s in x.addressable_shards if s.device == self.near),
+            lambda x: next(s.data for s in x.addressable_shards if s.device == self.local_device),
             self.parts,
         )
 
@@ -213,14 +214,14 @@ class FlaxTrainer:
             name: array
             for part in self.parts
             for name, array in to_torch(part).items()
-            if not (self.known and name.startswith("backbone."))
+            if not (self.backbone_is_shared and name.startswith("backbone."))
         }
 
     def load(self, weights: Arrays) -> None:
         state = nnx.merge_state(*self.parts)
-        there = to_torch(state).items() if self.known else ()
+        there = to_torch(state).items() if self.backbone_is_shared else ()
         backbone = {name: array for name, array in there if name.startswith("backbone.")}
-        with jax.default_device(self.near):
+        with jax.default_device(self.local_device):
             filled = from_torch(state, backbone | weights)
         parts = nnx.split_state(filled, partial(is_learnt, self.frozen), nnx.BatchStat, ...)
         self.parts = self.spread(Parts(*parts), self.everywhere)
@@ -241,7 +242,7 @@ class FlaxTrainer:
         tree = jax.tree.unflatten(jax.tree.structure(self.moments), moments)
         self.moments = self.spread(tree, self.everywhere)
 
-    def agreed(self, flag: bool) -> bool:
+    def any_process(self, flag: bool) -> bool:
         if jax.process_count() == 1:
             return flag
         return bool(multihost_utils.process_allgather(np.array(flag)).any())

@@ -13,9 +13,10 @@ import numpy as np
 from tqdm import tqdm
 
 from reference_models.data.sets import Images
+from reference_models.errors import InputError
 from reference_models.files import Arrays, read_arrays, write_arrays
 from reference_models.machine import keep_memory, progress
-from reference_models.options import InputError, Options
+from reference_models.options import Options
 from reference_models.papers.recipes import Scale
 
 
@@ -35,7 +36,7 @@ class Draw:
     """For the step's own noise."""
 
 
-class Seen(NamedTuple):
+class LossView(NamedTuple):
     """Arrays of the framework, in its layout."""
 
     loss: Callable[[Any, Any], Any]
@@ -55,12 +56,12 @@ class Trainer(Protocol):
     """That of the backbone in training: "float32", or "bfloat16" where it is faster."""
     parameters: int
     """How many numbers are learnt."""
-    leader: bool
+    is_main_process: bool
     """True where files are written: in one process of several."""
-    together: int
+    inference_batch: int
     """How many images `maps` is best given at once."""
 
-    def hold(self, images: Images) -> None:
+    def set_training_images(self, images: Images) -> None:
         """Keep the training set where the steps can reach it."""
 
     def step(self, draw: Draw) -> float:
@@ -73,7 +74,7 @@ class Trainer(Protocol):
     def pixel_weights(self, images: Images) -> np.ndarray:
         """|∂ loss / ∂ output| summed over the output's channels, float32 `(N, h, w)`."""
 
-    def seen(self, image: Images) -> Seen:
+    def loss_view(self, image: Images) -> LossView:
         """What the training loss sees of one image."""
 
     def weights(self) -> Arrays:
@@ -88,7 +89,7 @@ class Trainer(Protocol):
     def load(self, weights: Arrays) -> None:
         """Take up what `weights` returned."""
 
-    def agreed(self, flag: bool) -> bool:
+    def any_process(self, flag: bool) -> bool:
         """True in every process as soon as it is in one."""
 
 
@@ -170,7 +171,9 @@ class Trained:
 
     def maps(self, images: Images) -> dict[str, np.ndarray]:
         """As the trainer's, computed some images at a time."""
-        parts = np.array_split(np.arange(len(images)), -(-len(images) // self.trainer.together))
+        parts = np.array_split(
+            np.arange(len(images)), -(-len(images) // self.trainer.inference_batch)
+        )
         every = [self.trainer.maps(images.take(part)) for part in parts]
         joined = {name: np.concatenate([maps[name] for maps in every]) for name in every[0]}
         return {name: 1 - maps for name, maps in joined.items()} if self.inverted else joined
@@ -192,11 +195,11 @@ def train(
     Where the labels do not say which side is the object (a class-agnostic loss, swapped labels),
     the map or one minus it is taken, whichever correlates with the masks of the validation images.
     """
-    labelled = images.swapped(options.swapped, options.seed) if options.swapped else images
+    labelled = images.swapped(options.swap_share, options.seed) if options.swap_share else images
     losses, seconds = fit(trainer, labelled, options, folder / "checkpoint.safetensors", check)
     trained = Trained(trainer, losses, seconds, inverted=False)
-    recipe, masks = options.chosen, validation.masks
-    unknown = recipe.label_free or options.swapped > 0
+    recipe, masks = options.chosen_recipe, validation.masks
+    unknown = recipe.label_free or options.swap_share > 0
     if unknown and recipe.regions == 2 and 0 < masks.mean() < 1:
         found = correlation(trained.main_map(validation), masks)
         return replace(trained, inverted=found < 0, correlation=abs(found))
@@ -224,20 +227,20 @@ def fit(
     plan = options.plan
     before, begun, saved = 0.0, time.monotonic(), time.monotonic()
     there = checkpoint.exists()
-    if trainer.agreed(there) and trainer.agreed(not there):
+    if trainer.any_process(there) and trainer.any_process(not there):
         raise InputError(f"some processes find {checkpoint} and some do not; all need one folder")
     if there:
         losses, before = resume(trainer, checkpoint)
-        if trainer.leader:
+        if trainer.is_main_process:
             tqdm.write(f"resumed after step {len(losses)} of {plan.steps} from {checkpoint}")
     elif options.resume:
         raise InputError(f"--resume: there is no {checkpoint} to go on from; leave --resume out")
     if len(losses) < plan.steps:
-        trainer.hold(images)
+        trainer.set_training_images(images)
         keep_memory()
 
     def save() -> None:
-        if trainer.leader:
+        if trainer.is_main_process:
             spent = {"run/losses": np.array(losses), "run/seconds": np.array([seconds()])}
             write_arrays(checkpoint, trainer.state() | spent, about={})
 
@@ -257,11 +260,11 @@ def fit(
         initial=len(losses),
         total=plan.steps,
         unit=" steps",
-        disable=not trainer.leader,
+        disable=not trainer.is_main_process,
     )
     for step in bar:
         stopped = over()
-        if trainer.agreed(stopped is not None):
+        if trainer.any_process(stopped is not None):
             save()
             raise stopped or OutOfTime
         draw = drawn(len(images), images.images.shape[1], plan, options.seed, step)

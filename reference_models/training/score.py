@@ -9,12 +9,13 @@ import numpy as np
 
 from reference_models.data.corruption import corrupt
 from reference_models.data.sets import Data, Images, TestSet, centre_prior
+from reference_models.errors import InputError
 from reference_models.files import read_about, read_arrays
 from reference_models.measures.per_image import Each
 from reference_models.measures.saliency import EXACT, NAMES, means, measure_each
 from reference_models.measures.segmentation import NAMES as SEGMENTATION
 from reference_models.measures.segmentation import segmentation_each
-from reference_models.options import InputError, Options
+from reference_models.options import Options
 from reference_models.papers.recipes import CONTROLS, Recipe
 from reference_models.training.loop import Clock, Trained, Trainer
 from reference_models.training.trainers import new_trainer
@@ -33,7 +34,7 @@ def score(
 ) -> Scored:
     """Measure every map; `check` is called every few hundred images. exact: also weighted F as
     defined."""
-    recipe, found = options.chosen, {}
+    recipe, found = options.chosen_recipe, {}
 
     def measured(test: TestSet, maps: dict[str, np.ndarray]) -> Each:
         names, rows = NAMES + EXACT * exact, {}

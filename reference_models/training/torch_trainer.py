@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DistributedSampler
 
 from reference_models.data.sets import Images
+from reference_models.errors import InputError, first_few
 from reference_models.files import Arrays, misfits
 from reference_models.machine import progress
 from reference_models.networks.torch.anchors import AnchorNetwork
@@ -28,9 +29,9 @@ from reference_models.networks.torch.relations import RelationModel
 from reference_models.networks.torch.small import Small
 from reference_models.networks.torch.system import Batch, System
 from reference_models.networks.torch.zoomout import Zoomout
-from reference_models.options import InputError, Options, some
+from reference_models.options import Options
 from reference_models.papers.recipes import Backbone, Recipe, Scale
-from reference_models.training.loop import Draw, Seen, one_cycle
+from reference_models.training.loop import Draw, LossView, one_cycle
 
 Features = dict[str, list[Tensor]]
 """Taps of whole sets under frozen backbones, by what they depend on."""
@@ -43,22 +44,22 @@ class TorchTrainer:
         self, options: Options, features: Features | None = None, imagenet: bool = True
     ) -> None:
         self.device, self.rank, self.processes = begin(options.device)
-        self.leader = self.rank == 0
+        self.is_main_process = self.rank == 0
         self.plan = plan = options.plan
         torch.manual_seed(options.seed)
         self.seed = options.seed
-        self.regions = options.chosen.regions
+        self.regions = options.chosen_recipe.regions
         self.frozen = plan.backbone is not None and plan.backbone_rate == 0
         tuned = plan.backbone is not None and not self.frozen
         on_gpu = "cuda" in self.device
         # A frozen backbone is left out of the weights where everybody has it.
-        self.known = self.frozen and options.backbone_weights is None
+        self.backbone_is_shared = self.frozen and options.backbone_weights is None
         # Small batches stay in the processor's caches: 12 ms an image in place of 44 ms.
-        self.together = 64 if on_gpu else 8
+        self.inference_batch = 64 if on_gpu else 8
         self.layout = torch.channels_last if on_gpu or tuned else torch.contiguous_format
         self.half = on_gpu or (tuned and computes_in_bfloat16())
         self.precision = "bfloat16" if self.half else "float32"
-        self.system = build(options.chosen, plan).to(self.device, memory_format=self.layout)
+        self.system = build(options.chosen_recipe, plan).to(self.device, memory_format=self.layout)
         if plan.backbone is not None:
             if imagenet:
                 load_backbone(self.system.backbone, options.backbone_file(plan.backbone.name))
@@ -73,7 +74,7 @@ class TorchTrainer:
         self.parameters = sum(p.numel() for group in groups for p in group["params"])
         self.features = {} if features is None else features
 
-    def hold(self, images: Images) -> None:
+    def set_training_images(self, images: Images) -> None:
         # Here and not before: one process alone may load a trained network.
         self.objective: nn.Module = Objective(self.system, self.half)
         if self.processes > 1:
@@ -110,8 +111,8 @@ class TorchTrainer:
         parts: list[list[Tensor]] = []
         with self.autocast():
             for mirrored in (False, True):
-                parted = self.images.split(self.together)
-                for images in progress(parted, desc="features", disable=not self.leader):
+                parted = self.images.split(self.inference_batch)
+                for images in progress(parted, desc="features", disable=not self.is_main_process):
                     pixels = self.pixels(images.flip(-1) if mirrored else images)
                     parts.append([tap.half() for tap in self.system.backbone(pixels)])
         return [torch.cat(taps) for taps in zip(*parts, strict=True)]
@@ -176,12 +177,12 @@ class TorchTrainer:
         return {name: values.float().clamp(0, 1).cpu().numpy() for name, values in maps.items()}
 
     def pixel_weights(self, images: Images) -> np.ndarray:
-        loss, output, labels, _ = self.seen(images)
+        loss, output, labels, _ = self.loss_view(images)
         output.requires_grad_()
         (gradient,) = torch.autograd.grad(loss(output, labels), output)
         return gradient.abs().sum(dim=1).cpu().numpy()
 
-    def seen(self, image: Images) -> Seen:
+    def loss_view(self, image: Images) -> LossView:
         batch = self.whole(image)
         self.system.eval()
         with torch.no_grad():
@@ -190,7 +191,7 @@ class TorchTrainer:
         def loss(output: Tensor, labels: Tensor) -> Tensor:
             return self.system.loss(output, batch._replace(labels=labels))
 
-        return Seen(loss, output, batch.labels, batch.images)
+        return LossView(loss, output, batch.labels, batch.images)
 
     def whole(self, images: Images) -> Batch:
         pixels = torch.from_numpy(images.images).to(self.device).permute(0, 3, 1, 2)
@@ -209,17 +210,19 @@ class TorchTrainer:
         return {
             name: tensor.cpu().numpy().copy()
             for name, tensor in self.system.state_dict().items()
-            if not (self.known and name.startswith("backbone."))
+            if not (self.backbone_is_shared and name.startswith("backbone."))
         }
 
     def load(self, weights: Arrays) -> None:
         tensors = {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
         missing, unexpected = self.system.load_state_dict(tensors, strict=False)
-        missing = [m for m in missing if not (self.known and m.startswith("backbone."))]
+        missing = [
+            m for m in missing if not (self.backbone_is_shared and m.startswith("backbone."))
+        ]
         if missing or unexpected:
             raise InputError(
-                f"the weights are of another network: missing {some(missing)}; "
-                f"unexpected {some(unexpected)}"
+                f"the weights are of another network: missing {first_few(missing)}; "
+                f"unexpected {first_few(unexpected)}"
             )
 
     def state(self) -> Arrays:
@@ -259,7 +262,7 @@ class TorchTrainer:
                 if moment.ndim:  # As Adam lays it out itself; any other order is slow on a GPU.
                     held[name] = torch.empty_like(parameter).copy_(moment)
 
-    def agreed(self, flag: bool) -> bool:
+    def any_process(self, flag: bool) -> bool:
         if self.processes == 1:
             return flag
         raised = torch.tensor(float(flag), device=self.device)

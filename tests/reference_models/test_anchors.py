@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from reference_models.errors import InputError
 from reference_models.networks.torch.anchors import AnchorNetwork
 from reference_models.networks.torch.system import Batch
-from reference_models.options import InputError
 from tests.support.systems import a_batch, output_of
 
 pytestmark = pytest.mark.usefixtures("torch_settings")

@@ -5,7 +5,7 @@ import pytest
 
 from reference_models.data.corruption import add_noise, corrupt, jpeg
 from reference_models.data.scenes import scenes
-from reference_models.options import InputError
+from reference_models.errors import InputError
 
 
 @pytest.fixture(scope="module")

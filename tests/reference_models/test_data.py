@@ -23,7 +23,7 @@ from reference_models.data.sets import (
     load,
     read_priors,
 )
-from reference_models.options import InputError
+from reference_models.errors import InputError
 from tests.support.paths import DATA
 
 SCENES = Sources("scenes", archives=DATA, train_images=8)

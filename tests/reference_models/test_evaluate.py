@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from reference_models.data.pictures import read_maps
+from reference_models.errors import InputError
 from reference_models.evaluate import Options, notes_on, read_masks, run
 from reference_models.measures.saliency import NAMES, measure
-from reference_models.options import InputError
 from tests.support.paths import DATA
 
 with_archives = pytest.mark.skipif(

@@ -19,9 +19,10 @@ import pytest
 from flax import nnx
 
 from reference_models.data.scenes import scenes
+from reference_models.errors import InputError
 from reference_models.files import read_about, read_arrays
 from reference_models.networks.flax.system import Batch
-from reference_models.options import InputError, Options
+from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES, Backbone
 from reference_models.train import load_data
 from reference_models.training.flax_trainer import Drawn, Parts, adam, build, is_learnt, merged
@@ -59,7 +60,7 @@ def draws(options: Options, count: int) -> list:
 def test_one_program_serves_every_epoch():
     options = small()
     trainer, data = new_trainer(options), load_data(options)
-    trainer.hold(data.train)
+    trainer.set_training_images(data.train)
     for draw in draws(options, 5):  # Two steps an epoch.
         trainer.step(draw)
     assert trainer._step._cache_size() == 1
@@ -71,7 +72,7 @@ def test_one_program_serves_every_epoch():
 def test_a_step_takes_the_place_of_the_one_before():
     options = small()
     trainer = new_trainer(options)
-    trainer.hold(load_data(options).train)
+    trainer.set_training_images(load_data(options).train)
     before = jax.tree.leaves((trainer.parts.learnt, trainer.parts.running, trainer.moments))
     trainer.step(draws(options, 1)[0])
     assert all(leaf.is_deleted() for leaf in before)
@@ -103,7 +104,7 @@ def test_weights_of_either_framework_serve_both(trained: str):
     options = small(backend=trained)
     images = load_data(options).train
     one = new_trainer(options)
-    one.hold(images)
+    one.set_training_images(images)
     for draw in draws(options, 3):
         one.step(draw)
     other = new_trainer(replace(options, backend="jax" if trained == "torch" else "torch", seed=1))
@@ -185,7 +186,8 @@ import jax
 import numpy as np
 from reference_models.files import write_arrays
 from reference_models.training.loop import asked_to_stop, drawn
-from reference_models.options import InputError, Options
+from reference_models.errors import InputError
+from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
 from reference_models.train import load_data
 from reference_models.training.trainers import new_trainer
@@ -196,19 +198,19 @@ stop = asked_to_stop()
 options = settings(recipe)
 trainer, images = new_trainer(options, imagenet=False), load_data(options).train
 try:
-    trainer.hold(images.take(range(6)))
+    trainer.set_training_images(images.take(range(6)))
 except InputError as error:
     print(error, file=sys.stderr)
-trainer.hold(images)
+trainer.set_training_images(images)
 signal.raise_signal(signal.SIGTERM)
 assert stop()  # Whatever JAX makes of such signals in several processes.
 losses = []
 for step in range(options.plan.steps):
     last = jax.process_index() == jax.process_count() - 1
-    assert trainer.agreed(last and step == 2) == (step == 2)
+    assert trainer.any_process(last and step == 2) == (step == 2)
     losses.append(trainer.step(drawn(len(images), options.plan.size, options.plan, 0, step)))
 state = trainer.state()
-if trainer.leader:
+if trainer.is_main_process:
     write_arrays(Path(out), state | {"losses": np.array(losses)},
                  {"devices": jax.device_count(), "gathered": gathered(trainer)})
 """

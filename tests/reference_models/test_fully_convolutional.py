@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from reference_models.errors import InputError
 from reference_models.networks.torch.fully_convolutional import FullyConvolutional
-from reference_models.options import InputError
 from tests.support.systems import SmallBackbone, a_batch, output_of
 
 pytestmark = pytest.mark.usefixtures("torch_settings")

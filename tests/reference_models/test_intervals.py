@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
+from reference_models.errors import InputError
 from reference_models.measures.intervals import RESAMPLES, intervals
 from reference_models.measures.per_image import Measured
-from reference_models.options import InputError
 
 RNG = np.random.default_rng(0)
 

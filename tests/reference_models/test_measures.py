@@ -12,10 +12,10 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from reference_models.errors import InputError
 from reference_models.measures import saliency as measures
 from reference_models.measures.saliency import EXACT, NAMES, eight_bit, measure, one_line
 from reference_models.measures.segmentation import measure_segmentation
-from reference_models.options import InputError
 
 
 def blobs(count: int, size: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

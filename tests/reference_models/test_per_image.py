@@ -10,10 +10,11 @@ import pytest
 
 from reference_models import files, train
 from reference_models.data.scenes import scenes
+from reference_models.errors import InputError
 from reference_models.measures import per_image
 from reference_models.measures.per_image import Each
 from reference_models.measures.saliency import EXACT, NAMES, means, measure_each
-from reference_models.options import InputError, Options
+from reference_models.options import Options
 from reference_models.training.loop import clock
 
 ALL = NAMES + EXACT

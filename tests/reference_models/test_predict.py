@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from reference_models import predict, train
+from reference_models import paths, predict
+from reference_models.errors import InputError
 from reference_models.files import read_about, read_arrays, write_arrays, write_json
 from reference_models.networks.torch.backbones import mobilenet_v2
-from reference_models.options import InputError, Options
+from reference_models.options import Options
 from reference_models.papers.recipes import ScaleName
 from reference_models.predict import Predict
 from reference_models.reproduction import publish_weights as pack
@@ -25,9 +26,8 @@ RNG = np.random.default_rng(0)
 def place(tmp_path, monkeypatch):
     """An empty project: no weights, no results, a backbone of random weights in data/."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(predict, "WEIGHTS", tmp_path / "weights")
-    monkeypatch.setattr(pack, "WEIGHTS", tmp_path / "weights")
-    monkeypatch.setattr(train, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(paths, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(paths, "RUNS", tmp_path / "results")
     for folder in ("weights", "results", "data"):
         (tmp_path / folder).mkdir()
     threads = torch.get_num_threads()
@@ -72,7 +72,7 @@ def ended(
         "measures": measures,
     }
     write_json(folder / "run.json", report)
-    write_json(train.RESULTS / f"{options.name}.json", report)
+    write_json(paths.RUNS / f"{options.name}.json", report)
     return folder
 
 
@@ -359,7 +359,7 @@ def test_a_fine_tuned_backbone_is_packed_with_its_network(place):
 
 def test_only_runs_whose_results_are_committed_are_packed(place):
     run = ended("menet-ce", place / "run")
-    results = train.RESULTS / "menet-ce-torch-small-0.json"
+    results = paths.RUNS / "menet-ce-torch-small-0.json"
     known = json.loads(results.read_text())
     write_json(results, known | {"weights_sha256": "bb"})
     with pytest.raises(InputError, match="is of other weights"):

@@ -19,12 +19,13 @@ from safetensors.torch import save_file
 
 from reference_models import evaluate
 from reference_models.data.scenes import scenes
+from reference_models.errors import InputError
 from reference_models.files import read_arrays
 from reference_models.measures import per_image
 from reference_models.measures.saliency import NAMES
 from reference_models.networks.torch.backbones import mobilenet_v2
 from reference_models.networks.torch.system import Batch
-from reference_models.options import InputError, Options
+from reference_models.options import Options
 from reference_models.papers.recipes import BLOCKS, RECIPES, Backbone
 from reference_models.train import Shared, load_data, run, without_priors
 from reference_models.training.loop import clock
@@ -62,7 +63,7 @@ def test_a_recipe_is_consistent_and_builds_at_both_scales(name: str):
 @pytest.mark.parametrize("name", BLOCKS)
 def test_any_backbone_can_carry_a_recipe(name: str):
     options = Options(recipe="fcn-cas-clean", scale="small", backbone=name)
-    backbone = build(options.chosen, options.plan).backbone
+    backbone = build(options.chosen_recipe, options.plan).backbone
     assert backbone.name == name
     assert backbone.strides[-1] == (16 if name == "squeezenet1_0" else 32)
 
@@ -71,7 +72,7 @@ def test_any_backbone_can_carry_a_recipe(name: str):
                                     "anchors", "relations"])  # fmt: skip
 def test_every_system_stands_on_a_backbone_that_rounds_its_sides(recipe: str):
     options = Options(recipe=recipe, scale="small", backbone="squeezenet1_0")
-    system = build(options.chosen, options.plan).eval()
+    system = build(options.chosen_recipe, options.plan).eval()
     images = torch.rand(2, 3, 64, 64)
     batch = Batch(
         images, torch.arange(64).expand(2, 64, 64) // 32, torch.rand(2, 64, 64), torch.Generator()
@@ -88,9 +89,9 @@ def test_missing_weights_of_a_backbone_are_named(tmp_path: Path):
 
 
 def test_only_the_recipe_as_it_stands_answers_a_table():
-    assert Options(recipe="menet-ce", scale="small", seed=2).as_published
+    assert Options(recipe="menet-ce", scale="small", seed=2).is_unmodified
     for change in ({"steps": 3}, {"data": "scenes"}, {"swap_labels": 0.5}, {"train_images": 9}):
-        assert not Options(recipe="menet-ce", scale="small", **change).as_published
+        assert not Options(recipe="menet-ce", scale="small", **change).is_unmodified
 
 
 def test_recipes_of_like_names_are_offered():
@@ -175,7 +176,7 @@ def test_every_system_trains_in_half_precision(name: str):
     """bfloat16 under autocast, as on a GPU: all that leaves a system is float32 and finite."""
     options = Options(recipe=name, scale="small")
     torch.manual_seed(0)
-    system = build(options.chosen, options.plan)
+    system = build(options.chosen_recipe, options.plan)
     batch = a_batch(2, 64)
     with torch.autocast("cpu", torch.bfloat16):
         output = system(system.backbone(batch.images))
@@ -227,8 +228,8 @@ def test_priors_by_name(tmp_path: Path, monkeypatch):
     assert (maps.min(axis=(1, 2)) == 0).all()
     assert (maps.max(axis=(1, 2)) == 255).all()
     # The recipe's own sizes stay what they were when it was trained, whatever ours are.
-    assert starts_from(options.chosen, test) == ("generated",)
-    assert starts_from(options.chosen, replace(test, name="own", priors={})) == ("centre",)
+    assert starts_from(options.chosen_recipe, test) == ("generated",)
+    assert starts_from(options.chosen_recipe, replace(test, name="own", priors={})) == ("centre",)
     assert starts_from(RECIPES["scenes-cas"], test) == ()
     # A set of the user's that is called as one of ours: its own priors, no controls.
     mine = replace(test, name="ecssd", priors={"priors": test.images.priors})
@@ -243,7 +244,10 @@ def test_a_paper_system_runs_from_command_to_report(tmp_path: Path):
     run(options, Shared(), clock())
     report = json.loads((tmp_path / "run/run.json").read_text())
     rows = report["measures"]
-    assert list(rows) == ["scenes", *(f"scenes, {word}" for word in options.chosen.corruptions)]
+    assert list(rows) == [
+        "scenes",
+        *(f"scenes, {word}" for word in options.chosen_recipe.corruptions),
+    ]
     assert set(rows["scenes"]) == {"saliency head", "semantic distance"}
     assert set(rows["scenes"]["saliency head"]) == set(NAMES)
     assert rows["scenes"] != rows["scenes, noise 0.29"]
@@ -278,7 +282,10 @@ def test_a_trained_network_is_evaluated_on_other_images(recipe: str, tmp_path: P
         assert list(rows) == ["set, priors"]
         assert list(rows["set, priors"]) == ["prior", "prior, cut at 1/2", "map"]
     else:
-        assert list(rows) == ["set", *(f"set, {word}" for word in options.chosen.corruptions)]
+        assert list(rows) == [
+            "set",
+            *(f"set, {word}" for word in options.chosen_recipe.corruptions),
+        ]
         assert 0 < rows["set"]["saliency head"]["weighted_f_exact"] < 1
 
 

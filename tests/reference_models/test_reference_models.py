@@ -17,10 +17,11 @@ from reference_models import predict
 from reference_models.data.scenes import scenes
 from reference_models.data.sets import Images
 from reference_models.demo import compare, demo
+from reference_models.errors import InputError
 from reference_models.files import claim, read_about, read_arrays, write_json
 from reference_models.measures.saliency import measure
 from reference_models.networks.torch.backbones import mobilenet_v2
-from reference_models.options import InputError, Options
+from reference_models.options import Options
 from reference_models.papers.recipes import CHANNELS, RECIPES, Backbone, Scale
 from reference_models.train import Shared, load_data, run
 from reference_models.training import loop
@@ -107,7 +108,7 @@ def test_a_step_mirrors_and_crops_images_labels_and_priors_alike():
     ramp = np.arange(2 * 16 * 16, dtype=np.uint16).reshape(2, 16, 16) % 251
     ramp = ramp.astype(np.uint8)
     trainer = new_trainer(tiny())
-    trainer.hold(Images(("a", "b"), np.stack([ramp] * 3, axis=-1), ramp, ramp))
+    trainer.set_training_images(Images(("a", "b"), np.stack([ramp] * 3, axis=-1), ramp, ramp))
     trainer.objective, trainer.plan = Seen(), replace(trainer.plan, crop=4)
     corners = np.array([[0, 0], [3, 5]])
     trainer.step(Draw(0, np.array([1, 0]), np.array([False, True]), corners, seed=0))
@@ -330,7 +331,7 @@ def test_both_frameworks_train_the_same_network():
     weights = ours.pixel_weights(images)
     np.testing.assert_allclose(weights, theirs.pixel_weights(images), atol=1e-5 * weights.max())
     for trainer in (ours, theirs):
-        trainer.hold(images)
+        trainer.set_training_images(images)
     for step, tolerance in enumerate((1e-5, 1e-3)):
         draw = drawn(len(images), 16, options.plan, seed=0, step=step)
         assert ours.step(draw) == pytest.approx(theirs.step(draw), rel=tolerance)
@@ -421,7 +422,7 @@ def test_a_resumed_optimizer_keeps_the_layout_of_the_parameters(tmp_path: Path, 
     short_backbone("deeplab-cas-swapped")
     trainer = new_trainer(with_backbone(tmp_path))
     trainer.system.to(memory_format=torch.channels_last)
-    trainer.hold(load_data(with_backbone(tmp_path)).train)
+    trainer.set_training_images(load_data(with_backbone(tmp_path)).train)
     trainer.step(Draw(0, np.arange(4), np.zeros(4, bool), np.zeros((4, 2), int), seed=0))
     before = trainer.state()
     trainer.restore(before)
@@ -458,10 +459,10 @@ def test_batch_normalisation_is_not_split_on_cpus(monkeypatch):
     trainer.processes = 2
     images = load_data(replace(options, train_images=8)).train
     with pytest.raises(InputError, match="on GPUs only; train this network in one process"):
-        trainer.hold(images)
+        trainer.set_training_images(images)
     trainer.plan = replace(trainer.plan, batch=3)
     with pytest.raises(InputError, match="a batch of 3 cannot be shared evenly by 2 processes"):
-        trainer.hold(images)
+        trainer.set_training_images(images)
 
 
 @pytest.mark.slow

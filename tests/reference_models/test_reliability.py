@@ -13,8 +13,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from reference_models import files
+from reference_models.errors import InputError
 from reference_models.files import read_about, read_arrays, whole, write_arrays, write_json
-from reference_models.options import InputError, Options
+from reference_models.options import Options
 from reference_models.predict import options_of
 from reference_models.train import Shared, run
 from reference_models.training.loop import OutOfTime, clock

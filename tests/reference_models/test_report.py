@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reference_models import paths
+from reference_models.errors import InputError
 from reference_models.measures import per_image
 from reference_models.measures.per_image import Each
-from reference_models.options import InputError
 from reference_models.papers.claims import (
     Ask,
     Identity,
@@ -144,9 +145,9 @@ def test_without_results_only_the_papers_figures_stand_there(tmp_path):
 
 
 def test_the_committed_report_is_that_of_the_committed_results():
-    if not (report.ROOT / "reference_models/weights").is_dir():
+    if not (paths.ROOT / "reference_models/weights").is_dir():
         pytest.skip("a source distribution has no rows of test images")
-    stale = report.report(report.ROOT / "reference_models/results", check=True)
+    stale = report.report(paths.ROOT / "results/runs", check=True)
     assert stale == [], "python -m reference_models.reproduction.report"
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reference_models import train
+from reference_models import paths, train
+from reference_models.errors import InputError
 from reference_models.files import Busy, alone, read_about, read_arrays, write_arrays
-from reference_models.options import InputError, Options
+from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
 from reference_models.reproduction import sweep
 from reference_models.reproduction.sweep import Run, Sweep, blocks, go, needs, planned, with_needs
@@ -22,7 +23,7 @@ from tests.support.paths import ROOT
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A sweep in a folder of its own, and no committed results."""
-    monkeypatch.setattr(train, "RESULTS", tmp_path / "committed")
+    monkeypatch.setattr(paths, "RUNS", tmp_path / "committed")
 
     def ask(*only: str, **more: object) -> Sweep:
         return Sweep(only=only, out=tmp_path / "runs", results=tmp_path / "results", **more)
@@ -121,8 +122,8 @@ def test_frameworks_are_swept_apart(asked, ran):
 
 def test_results_of_old_but_no_weights(asked, ran):
     """The run that others start from is trained again, though its results are there."""
-    (train.RESULTS).mkdir()
-    (train.RESULTS / "fcn-ce-clean-torch-medium-0.json").touch()
+    (paths.RUNS).mkdir()
+    (paths.RUNS / "fcn-ce-clean-torch-medium-0.json").touch()
     assert left(asked("fcn-ce-clean", seeds=(0,))) == []
     runs = left(asked("fcn-ce-clean", "relations", seeds=(0,)))
     assert runs == [Run("fcn-ce-clean", 0), Run("relations", 0)]

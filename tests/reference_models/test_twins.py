@@ -12,11 +12,11 @@ from flax import nnx
 from torch import Tensor
 
 from reference_models.data.scenes import scenes
+from reference_models.errors import InputError
 from reference_models.files import Arrays
 from reference_models.networks.flax.system import Batch, System, resize, shrink
 from reference_models.networks.flax.weights import from_torch, to_torch
 from reference_models.networks.torch import system as torch_system
-from reference_models.options import InputError
 from reference_models.papers.recipes import RECIPES, Recipe
 from reference_models.training.flax_trainer import build as build_flax
 from reference_models.training.torch_trainer import build as build_torch

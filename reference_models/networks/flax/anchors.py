@@ -11,6 +11,7 @@ from flax import nnx
 from jax import Array
 from jax.nn import relu
 
+from reference_models.errors import InputError
 from reference_models.networks.flax.system import (
     Batch,
     System,
@@ -20,7 +21,6 @@ from reference_models.networks.flax.system import (
     resize,
     shrink,
 )
-from reference_models.options import InputError
 from saliency_losses.jax import (
     anchor_probabilities,
     anchor_softmax_loss,

@@ -11,8 +11,8 @@ from flax import nnx
 from jax import Array
 from jax.nn import relu
 
+from reference_models.errors import InputError
 from reference_models.networks.flax.system import Batch, System, conv, cross_entropy, resize
-from reference_models.options import InputError
 from saliency_losses.jax import cas_loss, class_agnostic_cross_entropy
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from reference_models.errors import InputError
 from reference_models.networks.flax.system import (
     Batch,
     Conv,
@@ -23,7 +24,6 @@ from reference_models.networks.flax.system import (
     cross_entropy,
     resize,
 )
-from reference_models.options import InputError
 from reference_models.papers.recipes import FEATURES, MEnetLoss
 from saliency_losses.jax import metric_loss, semantic_distance
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from reference_models.errors import InputError
 from reference_models.files import Arrays, misfits
-from reference_models.options import InputError
 
 # The lists of layers that PyTorch numbers without a name of their own.
 UNNAMED = ("layers",)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
 
+from reference_models.errors import InputError
 from reference_models.networks.torch.system import Batch, flipped, resize, shrink
-from reference_models.options import InputError
 from saliency_losses.torch import (
     anchor_probabilities,
     anchor_softmax_loss,

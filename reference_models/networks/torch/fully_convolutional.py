@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
 
+from reference_models.errors import InputError
 from reference_models.networks.torch.system import Batch, resize
-from reference_models.options import InputError
 from saliency_losses.torch import cas_loss, class_agnostic_cross_entropy
 
 
