@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks import report
 from benchmarks.measures import DIFFERENCE
-from reference_models.training.loop import MEANINGFUL
+from reference_models.training.trained import MEANINGFUL
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

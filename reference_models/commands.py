@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from reference_models.errors import InputError
-from reference_models.training.loop import OutOfTime
+from reference_models.training.stopping import OutOfTime
 
 
 @contextmanager

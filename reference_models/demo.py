@@ -9,14 +9,15 @@ import tyro
 
 from reference_models.commands import command
 from reference_models.data.sets import Data
-from reference_models.files import Arrays, claim, write_json
+from reference_models.files import Arrays, write_json
 from reference_models.measures.saliency import Measures, measure, one_line
 from reference_models.options import Options
 from reference_models.provenance import commit, versions
-from reference_models.train import load_data
 from reference_models.training import figures
-from reference_models.training.loop import clock, train
-from reference_models.training.trainers import new_trainer
+from reference_models.training.loop import train
+from reference_models.training.run import claim_run_folder, load_data
+from reference_models.training.stopping import clock
+from reference_models.training.trainer import new_trainer
 
 RUNS: dict[str, tuple[str, float]] = {
     "cross-entropy, clean": ("scenes-cross-entropy", 0.0),
@@ -48,7 +49,7 @@ def main(
 
 def demo(options: Options) -> None:
     data, folder = load_data(options), options.folder
-    claim(folder, options, data)
+    claim_run_folder(folder, options, data)
     maps: dict[str, np.ndarray] = {}
     measures: dict[str, Measures] = {}
     weights: dict[str, Arrays] = {}
@@ -59,11 +60,11 @@ def demo(options: Options) -> None:
         own = folder / name.replace(", ", "-").replace(" ", "-").lower()
         own.mkdir(exist_ok=True)
         one = replace(options, recipe=recipe, swap_labels=share)
-        trained = train(one, new_trainer(one), data.train, data.validation, own, clock())
-        maps[name] = trained.main_map(test.images)
+        network, history = train(one, new_trainer(one), data.train, data.validation, own, clock())
+        maps[name] = network.main_map(test.images)
         measures[name] = measure(maps[name], test.truth)
-        weights[name] = trained.trainer.weights()
-        seconds[name], inverted[name] = round(trained.seconds, 2), trained.inverted
+        weights[name] = network.trainer.weights()
+        seconds[name], inverted[name] = round(history.seconds, 2), network.inverted
         print(f"{name:28}{one_line(measures[name])}")
 
     identity = compare(weights["CAS, swapped"], weights["CAS, clean"])
@@ -83,7 +84,7 @@ def demo(options: Options) -> None:
             "inverted": inverted,
             "cas_swapped_against_clean": identity,
             "training_seconds": seconds,
-            "device": trained.trainer.device,
+            "device": network.trainer.device,
             "versions": versions(options.backend),
             "commit": commit(),
         },

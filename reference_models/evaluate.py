@@ -21,13 +21,18 @@ from reference_models.data.pictures import (
     read_maps,
     side_by_side,
 )
-from reference_models.data.sets import Data, Sources, read_test
+from reference_models.data.sets import read_test
 from reference_models.errors import InputError
 from reference_models.files import read_about, write_json
 from reference_models.measures.saliency import LABELS, measure, one_line
-from reference_models.predict import load, there, weights_file
-from reference_models.training.loop import clock
-from reference_models.training.score import WEIGHTS, described, means_of, score
+from reference_models.training.score import flatten_rows, means_of, score
+from reference_models.training.stopping import clock
+from reference_models.training.trained import (
+    RUN_WEIGHTS,
+    bundled_models,
+    load_network,
+    weights_file,
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ def main() -> None:
 
 
 def run(options: Options) -> None:
-    if str(options.maps) in there() or (options.maps / WEIGHTS).is_file():
+    if str(options.maps) in bundled_models() or (options.maps / RUN_WEIGHTS).is_file():
         run_network(options)
     else:
         run_maps(options)
@@ -89,7 +94,7 @@ def run_maps(options: Options) -> None:
     if len(path.parts) == 1 and not path.exists():
         raise InputError(
             f"{path} is neither a folder or zip of maps, nor a run folder, nor in "
-            f"reference_models/weights, which holds: {', '.join(there())}"
+            f"reference_models/weights, which holds: {', '.join(bundled_models())}"
         )
     maps = read_maps(path, masks, options.shared)
     if len(maps) < len(masks):
@@ -117,21 +122,19 @@ def run_network(options: Options) -> None:
     for flag, given in (("--folder", options.folder), ("--shared", options.shared)):
         if given:
             raise InputError(f"{flag} is for maps, and {options.maps} is a network; leave it out")
-    model = load(str(options.maps), archives=options.archives, backend=options.backend)
-    sources = Sources(train="", archives=Path(), regions=model.recipe.regions)
-    # Resolved, so that it is a path, whatever the named sets are called.
-    test, notes = read_test(str(options.masks.resolve()), sources, model.size)
+    network = load_network(str(options.maps), archives=options.archives, backend=options.backend)
+    trained = network.options
+    test, notes = read_test(options.masks, trained.plan.size, regions=trained.chosen_recipe.regions)
     if read_about(weights_file(str(options.maps))).get("data") == str(options.masks.resolve()):
         notes.append(
             "the network was trained on this very set; what it has not seen of it was measured at "
             "the end of its training"
         )
-    data = Data(test.images, test.images, (test,), tuple(notes))
-    rows = means_of(score(model.trained, data, model.options, clock(), options.exact))
+    rows = means_of(score(network, [test], clock(), options.exact))
     for note in notes:
         print(f"note: {note}")
     print(f"{len(test.truth)} images of {options.masks}, maps of {options.maps}")
-    for name, row in described(rows):
+    for name, row in flatten_rows(rows):
         print(f"{name}\n  {one_line(row)}")
     write(
         options.out,
@@ -166,7 +169,7 @@ def notes_on(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[st
 
 
 def read_masks(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Every mask by stem, bool `(H, W)`, and notes; of masks/ where there is one."""
+    """Every mask by stem, bool `(H, W)`, and notes; of masks/ where bundled_models is one."""
     files = by_stem([mask_folder(path)])
     stems = list(files)
 

@@ -1,4 +1,4 @@
-"""Files of a run: its folder is claimed for one set of options, every file written whole."""
+"""Files that are never half written: JSON, arrays with a checksum, and the lock of a folder."""
 
 import json
 import os
@@ -12,9 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from reference_models.data.sets import Data
 from reference_models.errors import InputError, first_few
-from reference_models.options import Options
 
 try:
     import fcntl
@@ -25,31 +23,7 @@ Arrays = dict[str, np.ndarray]
 LOCK = ".lock"
 
 
-def claim(folder: Path, options: Options, data: Data) -> None:
-    """Make the folder, or take up one of the same options and data. No other is overwritten."""
-    as_json = json.loads(json.dumps(options.as_json()))
-    wanted = as_json | {"data_sha256": data.sha256, "backbone_sha256": options.backbone_sha256}
-    record = folder / "options.json"
-    if record.is_file():
-        try:
-            there = json.loads(record.read_text(encoding="utf-8"))
-            old, new = there | there.get("schedule", {}), wanted | wanted["schedule"]
-        except (ValueError, TypeError, AttributeError):
-            raise InputError(
-                f"{record} is damaged; delete {folder} to start anew, or give another --out"
-            ) from None
-        differing = [key for key in new if key != "schedule" and new[key] != old.get(key)]
-        if differing:
-            changes = ", ".join(f"{key} {old.get(key)!r} -> {new[key]!r}" for key in differing)
-            raise InputError(f"{folder} holds a different run ({changes}); give another --out")
-    elif folder.exists() and not (folder.is_dir() and all(map(left_over, folder.iterdir()))):
-        raise InputError(f"{folder} exists and is not a run folder; give another --out")
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(record, wanted)
-
-
-def left_over(path: Path) -> bool:
+def is_partial_file(path: Path) -> bool:
     """What a run leaves that was killed before it had written a file, see `whole` and `alone`."""
     return path.name == LOCK or (path.name.startswith(".") and path.suffix == ".partial")
 
@@ -77,7 +51,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block ends without an error: `path` is
     the old file or the new one, whole, even after a power cut."""
     partial = path.with_name(f".{path.name}.partial")
@@ -102,7 +76,7 @@ def to_disk(path: Path) -> None:
 
 
 def write_json(path: Path, content: dict[str, object]) -> None:
-    with whole(path) as partial:
+    with atomic_path(path) as partial:
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
         partial.write_text(text + "\n", encoding="utf-8")
 
@@ -113,7 +87,7 @@ def write_arrays(path: Path, arrays: Arrays, about: dict[str, object]) -> None:
     note = {**about, FINGERPRINT: fingerprint(contiguous)}
     # One entry: the order of several is random, and the same run must give the same bytes. Written
     # by us, as the package would leave the file readable to its owner alone.
-    with whole(path) as partial:
+    with atomic_path(path) as partial:
         partial.write_bytes(save(contiguous, metadata={"about": json.dumps(note)}))
 
 
@@ -169,7 +143,7 @@ def fingerprint(arrays: Arrays) -> str:
     return digest.hexdigest()
 
 
-def misfits(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+def describe_mismatch(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """How two sets of arrays differ in names and shapes, in words; empty if they do not."""
     faults = {
         "missing": [name for name in wanted if name not in given],

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 import tyro
 
 from reference_models.errors import InputError
-from reference_models.papers.recipes import BLOCKS, RECIPES, BackboneName, Recipe, Scale, ScaleName
+from reference_models.papers.recipes import RECIPES
+from reference_models.papers.schema import BLOCKS, BackboneName, Recipe, Scale, ScaleName
 from reference_models.paths import DATA, WEIGHTS
 
 
@@ -174,23 +175,18 @@ class Options:
     def archive_folder(self) -> Path:
         return self.archives or DATA
 
-    def backbone_file(self, name: str) -> Path:
-        own = WEIGHTS / f"{name}.fp16.safetensors"
-        there = self.archive_folder / own.name
-        file = self.backbone_weights or (there if there.is_file() else own)
-        if not file.is_file():
-            raise InputError(
-                f"the ImageNet weights of {name} are needed: {there} does not exist; give "
-                "--backbone-weights FILE.safetensors (torchvision's names) or --archives FOLDER"
-            )
-        return file
+    @property
+    def backbone_file(self) -> Path:
+        """The ImageNet weights of the backbone."""
+        assert self.plan.backbone is not None
+        return find_backbone(self.plan.backbone.name, self.archive_folder, self.backbone_weights)
 
     @property
     def backbone_sha256(self) -> str | None:
         """Which ImageNet weights these are: the archive's and the copy differ in their digits."""
         if self.plan.backbone is None:
             return None
-        return sha256(self.backbone_file(self.plan.backbone.name).read_bytes()).hexdigest()
+        return sha256(self.backbone_file.read_bytes()).hexdigest()
 
     def as_json(self) -> dict[str, object]:
         """What decides the result, and nothing else, so that two runs can be compared."""
@@ -205,6 +201,20 @@ class Options:
             "swap_labels": self.swap_share,
             "schedule": asdict(self.plan),
         }
+
+
+def find_backbone(name: str, archives: Path, file: Path | None = None) -> Path:
+    """The ImageNet weights of a backbone: the file itself, or by name, first among the archives,
+    then among the bundled weights."""
+    bundled = WEIGHTS / f"{name}.fp16.safetensors"
+    archived = archives / bundled.name
+    file = file or (archived if archived.is_file() else bundled)
+    if not file.is_file():
+        raise InputError(
+            f"the ImageNet weights of {name} are missing: {archived} does not exist; pass "
+            "--backbone-weights FILE.safetensors (torchvision's names) or --archives FOLDER"
+        )
+    return file
 
 
 def _near(name: str) -> str:

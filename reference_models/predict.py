@@ -1,11 +1,10 @@
 """`python -m reference_models.predict IMAGE…`: the salient object of any photograph."""
 
-import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
@@ -27,16 +26,13 @@ from reference_models.data.pictures import (
 )
 from reference_models.data.sets import Images
 from reference_models.errors import InputError
-from reference_models.files import read_about, whole
+from reference_models.files import atomic_path
 from reference_models.machine import progress
 from reference_models.measures.saliency import eight_bit
-from reference_models.options import Options
-from reference_models.papers.claims import PRIORS
-from reference_models.papers.recipes import RECIPES, Recipe, ScaleName
+from reference_models.papers.schema import Recipe
 from reference_models.training.figures import save
-from reference_models.training.loop import Trained
-from reference_models.training.score import WEIGHTS as RUN_WEIGHTS
-from reference_models.training.score import as_stored, restored
+from reference_models.training.trained import RUN_WEIGHTS as RUN_WEIGHTS
+from reference_models.training.trained import Network, default_model, load_network
 from saliency_losses.plotting import explain
 
 RED = (230, 30, 60)
@@ -76,54 +72,48 @@ class Predict:
 
 @dataclass(frozen=True)
 class Model:
-    options: Options
-    """Under which it was trained."""
-    trained: Trained
+    """A trained network applied to photographs of any size."""
+
+    network: Network
 
     @property
     def recipe(self) -> Recipe:
-        return self.options.chosen_recipe
+        return self.network.options.chosen_recipe
 
     @property
     def size(self) -> int:
-        """The side of the square that photographs are resized to."""
-        return self.options.plan.size
+        """Side of the square that photographs are resized to."""
+        return self.network.options.plan.size
 
     @property
-    def promotes(self) -> bool:
-        """True where it starts from a prior map."""
+    def needs_prior(self) -> bool:
         return bool(self.recipe.test_priors)
 
     def map(self, photo: Image.Image, prior: np.ndarray | None = None) -> np.ndarray:
         """The saliency map at the photograph's size, uint8 `(H, W)`. prior: uint8 `(S, S)`."""
-        one = self.square(photo, prior)
-        return eight_bit(self.trained.main_map(one)[0], (photo.height, photo.width))
+        square = self.resized(photo, prior)
+        return eight_bit(self.network.main_map(square)[0], (photo.height, photo.width))
 
     def explained(
         self, photo: Image.Image, mask: np.ndarray, prior: np.ndarray | None = None
     ) -> Figure:
-        """What the training loss sees, with the bool mask `(H, W)`."""
-        one = self.square(photo, prior, fit_mask(mask, self.size))
-        seen = self.trained.trainer.loss_view(one)
+        """Figure of the training loss on this photograph, with the bool mask `(H, W)`."""
+        square = self.resized(photo, prior, fit_mask(mask, self.size))
+        view = self.network.trainer.loss_view(square)
         return explain(
-            seen.loss,
-            seen.output,
-            seen.labels,
-            image=seen.image,
-            prediction=self.trained.main_map(one),
+            view.loss,
+            view.output,
+            view.labels,
+            image=view.image,
+            prediction=self.network.main_map(square),
             title=f"{self.recipe.name}: its training loss",
         )
 
-    def square(
+    def resized(
         self, photo: Image.Image, prior: np.ndarray | None, mask: np.ndarray | None = None
     ) -> Images:
-        """The photograph as the network sees it; without prior or mask zeros in their place."""
         pixels = photo.resize((self.size, self.size), Image.Resampling.LANCZOS)
-        labels, priors = (
-            np.zeros((1, self.size, self.size), np.uint8) if x is None else x[None].astype(np.uint8)
-            for x in (mask, prior)
-        )
-        return Images(("",), np.array(pixels)[None], labels, priors)
+        return Images.single(np.array(pixels), mask, prior)
 
 
 def main() -> None:
@@ -143,17 +133,17 @@ def main() -> None:
 
 def predict(options: Predict) -> list[str]:
     """Write the pictures of every photograph; returns what was wrong with those that have none."""
-    files = found(options.images)
-    chosen = options.model or best()
+    files = expand_folders(options.images)
+    chosen = options.model or default_model()
     if chosen is None:
         raise InputError(
             f"{paths.WEIGHTS} holds no model that works without a prior map; "
             "pass --model RUN_FOLDER, the folder of a run of `python -m reference_models.train`"
         )
-    model = load(chosen, options.device, options.archives, options.backend)
+    model = Model(load_network(chosen, options.device, options.archives, options.backend))
     if model.recipe.regions > 2:
         raise InputError(f"{chosen} divides images into regions; it makes no saliency maps")
-    priors = Priors(model, options) if model.promotes else None
+    priors = Priors(model, options) if model.needs_prior else None
     if priors is None and options.prior is not None:
         raise InputError(f"{chosen} starts from no prior map; leave --prior out")
     if options.mask is not None:
@@ -161,13 +151,15 @@ def predict(options: Predict) -> list[str]:
     kinds: dict[str, str] = {}
     options.out.mkdir(parents=True, exist_ok=True)
     faults = []
-    for file, name in progress(named(files), desc=Path(chosen).name, unit=" images"):
+    for file, name in progress(output_names(files), desc=Path(chosen).name, unit=" images"):
         try:
             photo, opaque = read_photo(file)
             prior = None if priors is None else priors.of(file, photo)
             saliency = model.map(photo, prior)
             if options.mask is not None:
-                mask, kinds[name] = read_mask(of_stem(options.mask, file, "--mask"), photo, file)
+                mask, kinds[name] = read_mask(
+                    matching_file(options.mask, file, "--mask"), photo, file
+                )
                 save(model.explained(photo, mask, prior), options.out / f"{name}-explained.png")
         except InputError as error:
             faults.append(str(error))
@@ -180,107 +172,6 @@ def predict(options: Predict) -> list[str]:
     done = len(files) - len(faults)
     print(f"the pictures of {done} photograph{'' if done == 1 else 's'} written to {options.out}/")
     return faults
-
-
-# Models ------------------------------------------------------------------------------------------
-
-
-def there() -> list[str]:
-    """The names of the models that came with the code."""
-    names = (path.stem for path in sorted(paths.WEIGHTS.glob("*.safetensors")))
-    return [name for name in names if not name.endswith(".fp16")]
-
-
-def results_of(about: dict[str, Any]) -> Path:
-    """The results file of the run that ended with these weights."""
-    names = ("recipe", "backend", "scale", "seed")
-    return paths.RUNS / f"{Options(**{name: about[name] for name in names}).name}.json"
-
-
-def main_measures(results: dict[str, Any]) -> tuple[str, dict[str, float]]:
-    """The first test, and what the main map measures there."""
-    test, maps = next(iter(results["measures"].items()))
-    return test, next(row for name, row in maps.items() if name not in PRIORS)
-
-
-def best() -> str | None:
-    """Of the models that came with the code and need no prior map, the one with the highest
-    weighted F; one of medium scale goes before any of small scale, measured on fewer images."""
-    merits = {}
-    for name in there():
-        about: dict[str, Any] = read_about(paths.WEIGHTS / f"{name}.safetensors")
-        recipe, results = RECIPES.get(about["recipe"]), results_of(about)
-        if recipe and not recipe.test_priors and recipe.regions == 2 and results.is_file():
-            _, row = main_measures(json.loads(results.read_text(encoding="utf-8")))
-            merits[name] = (about["scale"] == "medium", row["weighted_f"])
-    return max(merits, key=merits.__getitem__, default=None)
-
-
-def weights_file(model: str) -> Path:
-    """The weights of a model by its name, or in a run folder."""
-    if model in there():
-        return paths.WEIGHTS / f"{model}.safetensors"
-    given = Path(model)
-    file = given / RUN_WEIGHTS if given.is_dir() else given
-    if file.is_file():
-        return file
-    if given.is_dir():
-        raise InputError(
-            f"{given} holds no {RUN_WEIGHTS}: it is no run folder, or its training has not ended"
-        )
-    names = ", ".join(there()) or "none"
-    raise InputError(
-        f"--model {model} is neither a run folder nor in reference_models/weights, which holds: "
-        f"{names}"
-    )
-
-
-def load(
-    name: str,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    archives: Path | None = None,
-    backend: Literal["torch", "jax"] | None = None,
-) -> Model:
-    file = weights_file(name)
-    options = options_of(file, device, archives)
-    if backend is not None:
-        options = replace(options, backend=backend)
-    return Model(options, restored(file, options))
-
-
-def options_of(
-    file: Path, device: Literal["auto", "cpu", "cuda"], archives: Path | None = None
-) -> Options:
-    """The options under which a network of the file's shape is built."""
-    about = read_about(file)
-    try:
-        name, schedule = about["recipe"], about["schedule"]
-        if name not in RECIPES:
-            raise InputError(f"{file} is of the recipe {name!r}, which does not exist any more")
-        for key, allowed in (("backend", ("torch", "jax")), ("scale", get_args(ScaleName))):
-            if about[key] not in allowed:
-                raise InputError(f"{file} is of the {key} {about[key]!r}, not of {allowed}")
-        backbone = schedule["backbone"] or {}
-        options = Options(
-            recipe=name,
-            backend=about["backend"],
-            scale=about["scale"],
-            size=schedule["size"],
-            backbone=backbone.get("name"),
-            padding=backbone.get("padding"),
-            device=device,
-            archives=archives,
-        )
-        plan = as_stored(options)["schedule"]
-        fits = all(plan[key] == schedule[key] for key in ("backbone", "backbone_rate", "options"))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{file} does not say what it is ({type(error).__name__}: {error}); give a "
-            "weights.safetensors that `python -m reference_models.train` wrote"
-        ) from None
-    if not fits:
-        raise InputError(f"{file} was trained with sizes that the recipe {name} has no more")
-    return options
 
 
 # Priors ------------------------------------------------------------------------------------------
@@ -296,8 +187,9 @@ class Priors:
             raise InputError(f"--prior {self.given} does not exist")
         if self.given is not None:
             return
-        if default := best():
-            self.first = load(default, options.device, options.archives, options.backend)
+        if default := default_model():
+            network = load_network(default, options.device, options.archives, options.backend)
+            self.first = Model(network)
             print(f"note: starts from the maps of {default}; --prior MAP gives your own")
         else:
             print("note: starts from a Gaussian at the centre; --prior MAP gives your own")
@@ -308,11 +200,11 @@ class Priors:
             if self.first is None:
                 return centre_prior(self.size)
             return fit_prior(Image.fromarray(self.first.map(photo)), self.size)
-        prior, _ = read_photo(of_stem(self.given, file, "--prior"))
+        prior, _ = read_photo(matching_file(self.given, file, "--prior"))
         return fit_prior(prior, self.size)
 
 
-def of_stem(given: Path, photo: Path, option: str) -> Path:
+def matching_file(given: Path, photo: Path, option: str) -> Path:
     """The file itself, or the folder's map for the photograph."""
     if not given.is_dir():
         return given
@@ -353,7 +245,7 @@ def read_mask(file: Path, photo: Image.Image, of: Path) -> tuple[np.ndarray, str
 # Images ------------------------------------------------------------------------------------------
 
 
-def found(images: Sequence[Path]) -> list[Path]:
+def expand_folders(images: Sequence[Path]) -> list[Path]:
     """The files themselves, and all images in folders."""
     files: list[Path] = []
     for path in images:
@@ -371,7 +263,7 @@ def found(images: Sequence[Path]) -> list[Path]:
     return files
 
 
-def named(files: Sequence[Path]) -> list[tuple[Path, str]]:
+def output_names(files: Sequence[Path]) -> list[tuple[Path, str]]:
     """Each file with the name of its pictures: the stem, numbered where several share it."""
     taken: set[str] = set()
     names = []
@@ -421,7 +313,7 @@ def write_pictures(
     shade = mask.point([round(0.6 * value) for value in range(256)])
     overlay = Image.composite(Image.new("RGB", photo.size, RED), photo, shade)
     for name, picture in (("map", mask), ("cutout", cutout), ("overlay", overlay)):
-        with whole(path.with_name(f"{path.name}-{name}.png")) as partial:
+        with atomic_path(path.with_name(f"{path.name}-{name}.png")) as partial:
             picture.save(partial, format="png")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reference_models.training.loop import MEANINGFUL
+from reference_models.training.trained import MEANINGFUL
 from tests.support.paths import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

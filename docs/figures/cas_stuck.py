@@ -20,7 +20,8 @@ from reference_models.networks.torch.fully_convolutional import FullyConvolution
 from reference_models.networks.torch.small import SaliencyNet, conv
 from reference_models.networks.torch.system import resize
 from reference_models.provenance import commit, hardware, versions
-from reference_models.training.loop import correlation, one_cycle
+from reference_models.training.loop import correlation
+from reference_models.training.trainer import one_cycle
 from saliency_losses.torch import cas_loss
 
 FILE = Path(__file__).with_suffix(".json")

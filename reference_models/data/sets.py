@@ -29,6 +29,7 @@ from reference_models.data.pictures import (
 )
 from reference_models.data.scenes import scenes
 from reference_models.errors import InputError, first_few
+from reference_models.paths import DATA
 
 Made = TypeVar("Made")
 
@@ -54,6 +55,18 @@ class Images:
     def masks(self) -> np.ndarray:
         """bool `(N, S, S)`, True on the salient object."""
         return self.labels > 0
+
+    @staticmethod
+    def single(
+        pixels: np.ndarray, label: np.ndarray | None = None, prior: np.ndarray | None = None
+    ) -> "Images":
+        """One image of unknown name, uint8 `(S, S, 3)`. label, prior: `(S, S)`. Default: zeros,
+        for networks that read neither."""
+        labels, priors = (
+            np.zeros((1, *pixels.shape[:2]), np.uint8) if x is None else x[None].astype(np.uint8)
+            for x in (label, prior)
+        )
+        return Images(("",), pixels[None], labels, priors)
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "Images":
         names = tuple(self.names[i] for i in indices)
@@ -142,11 +155,6 @@ class Sources:
     regions: int = 2
     """How many regions of an image keep a label of their own (label maps only)."""
 
-    @property
-    def truth(self) -> str:
-        """The folder of a path's labels."""
-        return "segmentations" if self.regions > 2 else "masks"
-
 
 class Archive(NamedTuple):
     """A named data set: its zips, and the stems that are not used, with the reason."""
@@ -173,6 +181,11 @@ ARCHIVES = {
 DETECTORS = "ecssd_baselines.zip"
 
 
+def truth_folder(regions: int) -> str:
+    """Name of the folder of labels in a data set."""
+    return "segmentations" if regions > 2 else "masks"
+
+
 def load(sources: Sources, size: int, seed: int) -> Data:
     """Everything a run needs, as squares of side `size`. The seed decides scenes and splits."""
     if sources.test_priors and "ecssd" not in sources.tests:
@@ -181,7 +194,17 @@ def load(sources: Sources, size: int, seed: int) -> Data:
             f"test sets ({', '.join(sources.tests) or 'the own split'}); add ecssd"
         )
     # Test sets first: what is missing shows before the long reading of training images.
-    others = [read_test(name, sources, size) for name in dict.fromkeys(sources.tests)]
+    others = [
+        read_test(
+            name,
+            size,
+            archives=sources.archives,
+            most=sources.test_images,
+            detectors=sources.test_priors,
+            regions=sources.regions,
+        )
+        for name in dict.fromkeys(sources.tests)
+    ]
     if sources.train == "scenes":
         data = generated(sources, size, seed)
     elif sources.train in ARCHIVES:
@@ -255,7 +278,7 @@ def from_archive(sources: Sources, size: int) -> Data:
 def from_path(sources: Sources, size: int, seed: int) -> Data:
     """The user's own folder or zip, split by its lists or at random."""
     path = Path(sources.train)
-    files = find([path], truth=sources.truth)
+    files = find([path], truth=truth_folder(sources.regions))
     if len(files.images) < 4:
         raise InputError(
             f"at least 4 images are needed to train and measure, found {len(files.images)} images "
@@ -280,23 +303,34 @@ def from_path(sources: Sources, size: int, seed: int) -> Data:
     )
 
 
-def read_test(name: str, sources: Sources, size: int) -> tuple[TestSet, list[str]]:
-    """A test set by name or path, the stems of its test list if it has one, and notes on it."""
-    if name in ARCHIVES:
-        files, notes = find_archive(name, sources.archives)
+def read_test(
+    name: str | Path,
+    size: int,
+    *,
+    archives: Path = DATA,
+    most: int | None = None,
+    detectors: Sequence[str] = (),
+    regions: int = 2,
+) -> tuple[TestSet, list[str]]:
+    """A test set by name (in the folder `archives`) or path, and notes on it.
+
+    It holds the images of its test list, if it has one. most: Maximum number of images, evenly
+    spread. detectors: Detectors whose maps of ECSSD become priors.
+    """
+    if isinstance(name, str) and name in ARCHIVES:
+        files, notes = find_archive(name, archives)
     elif Path(name).exists():
-        files, notes = find([Path(name)], truth=sources.truth), []
+        files, notes = find([Path(name)], truth=truth_folder(regions)), []
     else:
         known = ", ".join(ARCHIVES)
-        raise InputError(f"the test set {name} is neither a name ({known}) nor a path that exists")
-    stems = evenly(files.lists.get("test") or list(files.images), sources.test_images)
-    part = decode(files, stems, size, sources.regions, keep_truth=True)
+        raise InputError(f"test set {name} is neither a known name ({known}) nor an existing path")
+    stems = evenly(files.lists.get("test") or list(files.images), most)
+    part = decode(files, stems, size, regions, keep_truth=True)
     priors = {"priors": part.images.priors} if files.priors else {}
     if name == "ecssd":
-        for detector in sources.test_priors:
-            folder = detector_folder(sources.archives, detector)
-            priors[detector] = read_priors(folder, stems, size)
-    title = name if name in ARCHIVES else Path(name).stem
+        for detector in detectors:
+            priors[detector] = read_priors(detector_folder(archives, detector), stems, size)
+    title = name if isinstance(name, str) and name in ARCHIVES else Path(name).stem
     return TestSet(title, part.images, part.truth, priors), [*notes, *describe(files, [part])]
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from reference_models.errors import InputError
-from reference_models.files import whole
+from reference_models.files import atomic_path
 
 ENDING = ".images.json.bz2"
 UNIT = 0.001
@@ -72,7 +72,7 @@ def write(path: Path, tests: Mapping[str, Each], started: bool = False) -> None:
         },
     }
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    with whole(path) as partial:
+    with atomic_path(path) as partial:
         partial.write_bytes(bz2.compress(text.encode()))
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from reference_models.errors import InputError
-from reference_models.files import misfits
-from reference_models.papers.recipes import BLOCKS, BackboneName
+from reference_models.files import describe_mismatch
+from reference_models.papers.schema import BLOCKS, BackboneName
 
 # ImageNet's mean and standard deviation of red, green and blue.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -110,6 +110,6 @@ def read_weights(
         for name, array in file.items()
         if not name.startswith(backbone.unused) and not name.endswith(".num_batches_tracked")
     }
-    if found := misfits(given, wanted):
+    if found := describe_mismatch(given, wanted):
         raise InputError(f"{path} does not hold torchvision's {backbone.name}: {found}")
     return given

@@ -25,9 +25,8 @@ from reference_models.machine import progress
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
 from reference_models.provenance import commit, hardware, versions
-from reference_models.train import Shared, load_data
-from reference_models.training.loop import drawn
-from reference_models.training.trainers import new_trainer
+from reference_models.training.run import Shared, load_data
+from reference_models.training.trainer import drawn, new_trainer
 
 BACKENDS: tuple[Literal["torch", "jax"], ...] = ("torch", "jax")
 Steps = dict[str, Any]

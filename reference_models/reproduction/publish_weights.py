@@ -16,13 +16,13 @@ import tyro
 from reference_models import paths
 from reference_models.commands import command
 from reference_models.errors import InputError
-from reference_models.files import Arrays, read_about, read_arrays, whole, write_arrays
+from reference_models.files import Arrays, atomic_path, read_about, read_arrays, write_arrays
 from reference_models.measures.saliency import LABELS
 from reference_models.measures.segmentation import SegmentationMeasures
-from reference_models.options import Options
-from reference_models.papers.claims import SETS
-from reference_models.papers.recipes import BLOCKS, RECIPES
-from reference_models.predict import best, main_measures, results_of
+from reference_models.options import find_backbone
+from reference_models.papers.recipes import RECIPES
+from reference_models.papers.schema import BLOCKS, SETS
+from reference_models.training.trained import default_model, main_measures, results_file
 
 LARGEST, ALL = 5_000_000, 16_000_000
 SHOWN = ("mae", "max_f", "f", "weighted_f", *SegmentationMeasures.__annotations__)
@@ -68,7 +68,7 @@ def pack(run: Path) -> Path:
             raise InputError(f"{run} is no finished run: there is no {file.name}")
     report = json.loads(record.read_text(encoding="utf-8"))
     recipe = report["recipe"]
-    results = results_of(report)
+    results = results_file(report)
     if not results.is_file():
         raise InputError(f"{run} has no results in {results}; only such runs are packed")
     known = json.loads(results.read_text(encoding="utf-8"))
@@ -90,7 +90,7 @@ def pack_backbone(name: str) -> None:
     target = paths.WEIGHTS / f"{name}.fp16.safetensors"
     if target.is_file():
         return
-    arrays = read_arrays(Options(recipe="zoomout-ce").backbone_file(name))
+    arrays = read_arrays(find_backbone(name, paths.DATA))
     last = BLOCKS[name][-1]
     kept = {
         key: array
@@ -128,7 +128,7 @@ def write_checked(path: Path, arrays: Arrays, about: dict[str, Any]) -> Path:
 
 def write_readme() -> None:
     """From the files themselves and the results they come from."""
-    lines, sets, backbones, default = [], set(), [], best()
+    lines, sets, backbones, default = [], set(), [], default_model()
     for path in sorted(paths.WEIGHTS.glob("*.safetensors")):
         about, size = read_about(path), f"{path.stat().st_size / 1e6:.2f} MB"
         digest = sha256(path.read_bytes()).hexdigest()[:12]
@@ -138,7 +138,7 @@ def write_readme() -> None:
                 "without one of their own share.\n\n"
             )
             continue
-        results = results_of(about)
+        results = results_file(about)
         if not results.is_file():
             raise InputError(f"{path} has no results in {results}; pack its run again")
         known = json.loads(results.read_text(encoding="utf-8"))
@@ -159,7 +159,7 @@ def write_readme() -> None:
         )
     )
     text = HEAD.format(table=table, backbones="".join(backbones), sets=", ".join(sorted(sets)))
-    with whole(paths.WEIGHTS / "README.md") as partial:
+    with atomic_path(paths.WEIGHTS / "README.md") as partial:
         partial.write_text(text, encoding="utf-8")
 
 

@@ -19,12 +19,14 @@ import tyro
 
 from reference_models import paths
 from reference_models.commands import command
-from reference_models.files import whole
+from reference_models.files import atomic_path
 from reference_models.measures import per_image
 from reference_models.measures.intervals import Interval, intervals
 from reference_models.measures.per_image import Measured, PerImage
 from reference_models.measures.saliency import LABELS
-from reference_models.papers.claims import (
+from reference_models.papers.menet import DISTORTED
+from reference_models.papers.recipes import RECIPES, claims
+from reference_models.papers.schema import (
     PRIORS,
     SEGMENTATION,
     Ask,
@@ -33,12 +35,11 @@ from reference_models.papers.claims import (
     Figures,
     Identity,
     Row,
+    ScaleName,
     Table,
-    claims,
     number,
     row,
 )
-from reference_models.papers.recipes import DISTORTED, RECIPES, ScaleName
 from reference_models.reproduction import agreement
 from reference_models.reproduction.agreement import Steps, apart, apart_in_the_end
 from reference_models.reproduction.markdown import anchor, folded, short, table
@@ -90,9 +91,17 @@ def differences(
     return {seed: first[seed] - second[seed] for seed in first if seed in second}
 
 
+def printed(of: Row) -> Figures:
+    """The figures of the row's paper: its own, or those of its recipe for the main map."""
+    paper = RECIPES[of.recipe].paper
+    if of.paper is not None or paper is None or of.map is not None:
+        return of.paper or {}
+    return paper.figures.get(of.test, {})
+
+
 def printed_differences(of: Row, minus: Row) -> Figures:
     """The paper's, by measure."""
-    first, second = of.printed, minus.printed
+    first, second = printed(of), printed(minus)
     return {measure: first[measure] - second[measure] for measure in first if measure in second}
 
 
@@ -207,13 +216,13 @@ def beside(
     ours: a cell's text, given the place in labels, the scale and the measure.
     """
     show = signed if sign else number
-    printed = [
+    cited = [
         ", ".join(f"{NAMES[m]} {show(figures[m])}" for m in measures if m in figures)
         for figures in papers
     ]
     columns = {title: labels}
-    if any(printed):
-        columns["paper"] = printed
+    if any(cited):
+        columns["paper"] = cited
     for scale in SCALES:
         cells = {
             f"{scale}: {NAMES[m]}": [ours(place, scale, m) for place in range(len(labels))]
@@ -229,7 +238,7 @@ def table_text(results: Results, of: Table) -> str:
         of.title,
         of.measures,
         [one.label for one in of.rows],
-        [one.printed for one in of.rows],
+        [printed(one) for one in of.rows],
         lambda place, scale, measure: spread(values(results, scale, of.rows[place], measure)),
         sign=False,
     )
@@ -256,14 +265,14 @@ def headline(results: Results, claim: Claim) -> str:
     """The first difference that the paper has too, in its measures, and ours at the larger scale
     there is."""
     for of, minus in claim.effects.pairs:
-        printed = printed_differences(of, minus)
+        theirs = printed_differences(of, minus)
         for scale in SCALES:
-            found = {name: differences(results, scale, of, minus, name) for name in printed}
-            if printed and all(found.values()):
+            found = {name: differences(results, scale, of, minus, name) for name in theirs}
+            if theirs and all(found.values()):
                 ours = {name: statistics.fmean(seeds.values()) for name, seeds in found.items()}
                 changes = (
                     f"{NAMES[name]} {signed(paper)} → {signed(ours[name])}"
-                    for name, paper in printed.items()
+                    for name, paper in theirs.items()
                 )
                 return f"{difference(of, minus)}: {', '.join(changes)} ({scale})"
     return ""
@@ -849,7 +858,7 @@ def report(folder: Path, root: Path = paths.ROOT, check: bool = False) -> list[s
     if not check:
         for path, text in texts.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            with whole(path) as partial:
+            with atomic_path(path) as partial:
                 partial.write_text(text, encoding="utf-8")
         for name, plot in wanted.items():
             pictures.mkdir(parents=True, exist_ok=True)

@@ -14,15 +14,18 @@ from typing import Literal
 
 import tyro
 
-from reference_models import paths, train
+from reference_models import paths
 from reference_models.commands import command
 from reference_models.data.sets import ARCHIVES, DETECTORS
 from reference_models.errors import InputError
-from reference_models.files import Busy, whole
+from reference_models.files import Busy, atomic_path
 from reference_models.options import Options
-from reference_models.papers.recipes import RECIPES, ScaleName
-from reference_models.training.loop import Clock, OutOfTime, asked_to_stop, clock
-from reference_models.training.score import WEIGHTS, trained_as
+from reference_models.papers.recipes import RECIPES
+from reference_models.papers.schema import ScaleName
+from reference_models.training.run import Shared
+from reference_models.training.run import run as run_recipe
+from reference_models.training.stopping import Clock, OutOfTime, asked_to_stop, clock
+from reference_models.training.trained import RUN_WEIGHTS, weights_match
 
 SEEDS = (0, 1, 2)
 # What all runs on real data read.
@@ -116,7 +119,7 @@ class Sweep:
 
     @property
     def staged(self) -> Path:
-        return self.options(Run("zoomout-ce", 0)).archive_folder
+        return self.archives or paths.DATA
 
     def done(self, run: Run) -> bool:
         file = f"{self.options(run).name}.json"
@@ -124,7 +127,7 @@ class Sweep:
 
     def trained(self, run: Run) -> bool:
         options = self.options(run)
-        return trained_as(options.folder / WEIGHTS, options)
+        return weights_match(options.folder / RUN_WEIGHTS, options)
 
 
 def blocks() -> dict[str, tuple[str, ...]]:
@@ -222,7 +225,7 @@ def stage(sweep: Sweep) -> list[str]:
             raise InputError(f"--stage {parcel} is no folder; give those that hold the archives")
         for file in sorted(parcel.iterdir()):
             if file.name in NEEDED:
-                with whole(sweep.staged / file.name) as partial:
+                with atomic_path(sweep.staged / file.name) as partial:
                     shutil.copyfile(file, partial)
     return [name for name in NEEDED if not (sweep.staged / name).is_file()]
 
@@ -231,7 +234,7 @@ def go(sweep: Sweep, left: list[Run], check: Clock) -> list[Run]:
     """Run what is left, in one process, so that data and features are read once; returns the runs
     that failed. What another sweep is at work on, or has ended meanwhile, is its own. Raises
     `OutOfTime` where time ended it."""
-    shared, ended, waiting = train.Shared(), 0, list(left)
+    shared, ended, waiting = Shared(), 0, list(left)
     failed: list[Run] = []
     elsewhere: list[Run] = []
     stopped: OutOfTime | None = None
@@ -248,7 +251,7 @@ def go(sweep: Sweep, left: list[Run], check: Clock) -> list[Run]:
                 elif lacking := [other.recipe for other in needed if other in failed]:
                     raise InputError(f"it starts from the maps of {lacking[0]}, which failed")
                 else:
-                    train.run(sweep.options(run), shared, check, sweep.results)
+                    run_recipe(sweep.options(run), shared, check, sweep.results)
                     ended += 1
                     seconds = time.monotonic() - begun
                     print(f"DONE {run.recipe}, seed {run.seed}: {seconds:.0f} s", flush=True)

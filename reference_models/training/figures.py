@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
-from reference_models.files import whole
+from reference_models.files import atomic_path
 
 Column = tuple[str, np.ndarray]
 """A title and `(rows, H, W)` maps in [0, 1] or `(rows, H, W, 3)` images."""
@@ -54,7 +54,7 @@ def per_image(maps: np.ndarray) -> np.ndarray:
 
 
 def save(figure: Figure, path: Path) -> None:
-    with whole(path) as partial:
+    with atomic_path(path) as partial:
         figure.savefig(partial, format="png")
 
 
@@ -80,7 +80,7 @@ def draw(plot: Plot, path: Path) -> None:
     """Draw the plot; the file remembers the digest of what it shows."""
     drawn = {"noise": noise, "losses": losses, "frameworks": losses, "effects": effects}
     figure = drawn[plot.kind](plot)
-    with whole(path) as partial:
+    with atomic_path(path) as partial:
         figure.savefig(
             partial, format="png", metadata={"Software": None, "Description": plot.digest()}
         )

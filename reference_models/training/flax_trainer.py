@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from reference_models.data.sets import Images
 from reference_models.errors import InputError
-from reference_models.files import Arrays, misfits
+from reference_models.files import Arrays, describe_mismatch
 from reference_models.machine import progress
 from reference_models.networks.flax.anchors import AnchorNetwork
 from reference_models.networks.flax.backbones import (
@@ -37,8 +37,8 @@ from reference_models.networks.flax.system import Batch, System
 from reference_models.networks.flax.weights import from_torch, to_torch
 from reference_models.networks.flax.zoomout import Zoomout
 from reference_models.options import Options
-from reference_models.papers.recipes import Backbone, Recipe, Scale
-from reference_models.training.loop import Draw, LossView, one_cycle
+from reference_models.papers.schema import Backbone, Recipe, Scale
+from reference_models.training.trainer import Draw, LossView, one_cycle
 
 Features = dict[str, list[Array]]
 """Taps of whole sets under frozen backbones, by what they depend on."""
@@ -100,7 +100,7 @@ class FlaxTrainer:
         with jax.default_device(self.local_device):
             system = build(options.chosen_recipe, plan, nnx.Rngs(options.seed))
             if plan.backbone is not None and imagenet:
-                load_backbone(system.backbone, options.backbone_file(plan.backbone.name))
+                load_backbone(system.backbone, options.backbone_file)
             graph, *parts = nnx.split(system, partial(is_learnt, self.frozen), nnx.BatchStat, ...)
             optimizer = adam(plan)
             moments = optimizer.init(parts[0])
@@ -236,7 +236,7 @@ class FlaxTrainer:
         self.load({n.removeprefix(kind): a for n, a in state.items() if n.startswith(kind)})
         wanted = {f"optimizer/{name}": array for name, array in flatten(self.moments).items()}
         given = {name: array for name, array in state.items() if name[:10] == "optimizer/"}
-        if fault := misfits(given, wanted):
+        if fault := describe_mismatch(given, wanted):
             raise InputError(f"of the optimizer's arrays are {fault}")
         moments = [given[name] for name in wanted]
         tree = jax.tree.unflatten(jax.tree.structure(self.moments), moments)

@@ -13,7 +13,7 @@ from torch.utils.data import DistributedSampler
 
 from reference_models.data.sets import Images
 from reference_models.errors import InputError, first_few
-from reference_models.files import Arrays, misfits
+from reference_models.files import Arrays, describe_mismatch
 from reference_models.machine import progress
 from reference_models.networks.torch.anchors import AnchorNetwork
 from reference_models.networks.torch.backbones import (
@@ -30,8 +30,8 @@ from reference_models.networks.torch.small import Small
 from reference_models.networks.torch.system import Batch, System
 from reference_models.networks.torch.zoomout import Zoomout
 from reference_models.options import Options
-from reference_models.papers.recipes import Backbone, Recipe, Scale
-from reference_models.training.loop import Draw, LossView, one_cycle
+from reference_models.papers.schema import Backbone, Recipe, Scale
+from reference_models.training.trainer import Draw, LossView, one_cycle
 
 Features = dict[str, list[Tensor]]
 """Taps of whole sets under frozen backbones, by what they depend on."""
@@ -62,7 +62,7 @@ class TorchTrainer:
         self.system = build(options.chosen_recipe, plan).to(self.device, memory_format=self.layout)
         if plan.backbone is not None:
             if imagenet:
-                load_backbone(self.system.backbone, options.backbone_file(plan.backbone.name))
+                load_backbone(self.system.backbone, options.backbone_file)
             self.system.backbone.requires_grad_(not self.frozen)
         learnt = dict(self.system.named_parameters())
         own = [p for name, p in learnt.items() if not name.startswith("backbone.")]
@@ -254,7 +254,7 @@ class TorchTrainer:
                 for name, like in (("step", np.zeros(())), ("exp_avg", p), ("exp_avg_sq", p))
             }
             given = {name: array for name, array in state.items() if name[:10] == "optimizer/"}
-            if fault := misfits(given, wanted):
+            if fault := describe_mismatch(given, wanted):
                 raise InputError(f"of the optimizer's arrays are {fault}")
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         for parameter, held in self.optimizer.state.items():

@@ -10,7 +10,7 @@ from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
 from reference_models.reproduction import agreement
 from reference_models.reproduction.agreement import apart, networks
-from reference_models.train import Shared
+from reference_models.training.run import Shared
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
 

@@ -23,11 +23,11 @@ from reference_models.errors import InputError
 from reference_models.files import read_about, read_arrays
 from reference_models.networks.flax.system import Batch
 from reference_models.options import Options
-from reference_models.papers.recipes import RECIPES, Backbone
-from reference_models.train import load_data
+from reference_models.papers.recipes import RECIPES
+from reference_models.papers.schema import Backbone
 from reference_models.training.flax_trainer import Drawn, Parts, adam, build, is_learnt, merged
-from reference_models.training.loop import drawn, one_cycle
-from reference_models.training.trainers import new_trainer
+from reference_models.training.run import load_data
+from reference_models.training.trainer import drawn, new_trainer, one_cycle
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
@@ -185,12 +185,13 @@ from pathlib import Path
 import jax
 import numpy as np
 from reference_models.files import write_arrays
-from reference_models.training.loop import asked_to_stop, drawn
+from reference_models.training.stopping import asked_to_stop
+from reference_models.training.trainer import drawn
 from reference_models.errors import InputError
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
-from reference_models.train import load_data
-from reference_models.training.trainers import new_trainer
+from reference_models.training.run import load_data
+from reference_models.training.trainer import new_trainer
 from tests.reference_models.test_flax_training import settings, gathered
 
 recipe, out = sys.argv[1:]

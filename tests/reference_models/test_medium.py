@@ -12,12 +12,13 @@ from reference_models.files import read_arrays
 from reference_models.networks.torch.backbones import Float32OnCPU, load_backbone, mobilenet_v2
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
-from reference_models.train import Shared, load_data, run
 from reference_models.training import score as scoring
 from reference_models.training import torch_trainer as training
-from reference_models.training.loop import Clock, OutOfTime, clock
-from reference_models.training.score import means_of, restored, score
+from reference_models.training.run import Shared, load_data, run
+from reference_models.training.score import means_of, score
+from reference_models.training.stopping import Clock, OutOfTime, clock
 from reference_models.training.torch_trainer import Objective, build
+from reference_models.training.trained import restore_network
 from tests.support.systems import a_batch
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
@@ -122,11 +123,14 @@ def test_measuring_stops_within_a_set_and_its_parts_make_the_whole(
         recipe="scenes-cas", out=tmp_path, steps=2, batch=4, train_images=8, test_images=5, size=16
     )
     run(options, Shared(), clock())
-    trained, data = restored(tmp_path / "weights.safetensors", options), load_data(options)
-    whole = score(trained, data, options, clock())
+    network, tests = (
+        restore_network(tmp_path / "weights.safetensors", options),
+        load_data(options).tests,
+    )
+    whole = score(network, tests, clock())
     monkeypatch.setattr(scoring, "AT_ONCE", 2)
-    parts = score(trained, data, options, clock())
+    parts = score(network, tests, clock())
     assert means_of(parts) == means_of(whole)
     with pytest.raises(OutOfTime):
-        score(trained, data, options, stops_after(3))
-    score(trained, data, options, stops_after(4))
+        score(network, tests, stops_after(3))
+    score(network, tests, stops_after(4))

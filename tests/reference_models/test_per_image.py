@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reference_models import files, train
+from reference_models import files
 from reference_models.data.scenes import scenes
 from reference_models.errors import InputError
 from reference_models.measures import per_image
 from reference_models.measures.per_image import Each
 from reference_models.measures.saliency import EXACT, NAMES, means, measure_each
 from reference_models.options import Options
-from reference_models.training.loop import clock
+from reference_models.training import run as run_module
+from reference_models.training.stopping import clock
 
 ALL = NAMES + EXACT
 IMAGES, MASKS, PRIORS = scenes(40, 48, seed=3)
@@ -156,14 +157,14 @@ def test_a_file_that_is_none(file: Path, tmp_path: Path):
 
 def test_a_run_leaves_its_rows_before_its_results(tmp_path: Path, monkeypatch):
     """A run counts as done once its JSON is there."""
-    monkeypatch.setattr(Options, "as_published", True)
+    monkeypatch.setattr(Options, "is_unmodified", True)
     there = {}
 
     def write_json(path: Path, content: dict) -> None:
         there[path] = per_image.beside(path).is_file()
         files.write_json(path, content)
 
-    monkeypatch.setattr(train, "write_json", write_json)
+    monkeypatch.setattr(run_module, "write_json", write_json)
     options = Options(
         recipe="menet-metric",
         scale="small",
@@ -175,7 +176,7 @@ def test_a_run_leaves_its_rows_before_its_results(tmp_path: Path, monkeypatch):
         batch=4,
         out=tmp_path / "run",
     )
-    train.run(options, train.Shared(), clock(), tmp_path / "results")
+    run_module.run(options, run_module.Shared(), clock(), tmp_path / "results")
     results = tmp_path / "results" / f"{options.name}.json"
     assert there[results]
     report = json.loads(results.read_text())

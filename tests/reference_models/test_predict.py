@@ -14,10 +14,11 @@ from reference_models.errors import InputError
 from reference_models.files import read_about, read_arrays, write_arrays, write_json
 from reference_models.networks.torch.backbones import mobilenet_v2
 from reference_models.options import Options
-from reference_models.papers.recipes import ScaleName
+from reference_models.papers.schema import ScaleName
 from reference_models.predict import Predict
 from reference_models.reproduction import publish_weights as pack
-from reference_models.training.trainers import new_trainer
+from reference_models.training.trained import default_model, load_network, options_of
+from reference_models.training.trainer import new_trainer
 
 RNG = np.random.default_rng(0)
 
@@ -206,12 +207,12 @@ def test_another_schedule_than_the_recipes(place):
     """The network is built as the file says; sizes that no recipe has are an error."""
     run = ended("menet-ce", place / "run", size=64)
     file = run / "weights.safetensors"
-    assert predict.options_of(file, "cpu").plan.size == 64
+    assert options_of(file, "cpu").plan.size == 64
     about = read_about(file)
     about["schedule"]["options"] = {"width": 3}
     write_arrays(file, read_arrays(file), about)
     with pytest.raises(InputError, match="sizes that the recipe menet-ce has no more"):
-        predict.options_of(file, "cpu")
+        options_of(file, "cpu")
 
 
 def test_promoting_starts_from_the_prior(place, capsys):
@@ -264,16 +265,16 @@ def test_a_mask_shows_what_the_loss_sees(place, monkeypatch, recipe):
     image, _, target, weight = (axes.images[0].get_array() for axes in figures[0].axes[:4])
     np.testing.assert_allclose(image, np.asarray(picture(file)) / 255, atol=1e-6)
     np.testing.assert_array_equal(target, truth == 255)
-    model = predict.load(run)
-    one = model.square(picture(file), None, truth == 255)
-    np.testing.assert_allclose(weight, model.trained.trainer.pixel_weights(one)[0], rtol=1e-4)
+    model = predict.Model(load_network(run))
+    one = model.resized(picture(file), None, truth == 255)
+    np.testing.assert_allclose(weight, model.network.trainer.pixel_weights(one)[0], rtol=1e-4)
 
 
 def test_either_framework_explains_the_same(place):
     run = str(ended("scenes-weighted-fbeta", place / "run"))
     weights = []
     for backend in ("torch", "jax"):
-        model = predict.load(run, backend=backend)
+        model = predict.Model(load_network(run, backend=backend))
         mask = np.arange(32) > 12
         figure = model.explained(
             Image.fromarray(np.full((32, 32, 3), 100, np.uint8)), np.outer(mask, mask)
@@ -340,10 +341,10 @@ def test_the_default_is_the_best_model_there_is(place, capsys):
         ("regions-cas-4", {"weighted_f": 0.95}),  # Makes no map of what is salient.
     ):
         pack.pack(ended(recipe, place / recipe, size=64, **more))
-    assert predict.best() == "menet-ce"
+    assert default_model() == "menet-ce"
     assert predict.predict(Predict((file,))) == []
     pack.pack(ended("fcn-ce-clean", place / "medium", scale="medium", weighted_f=0.72))
-    assert predict.best() == "fcn-ce-clean"
+    assert default_model() == "fcn-ce-clean"
     pack.write_readme()
     assert Path("weights/README.md").read_text(encoding="utf-8").count("(default)") == 1
 

@@ -26,10 +26,11 @@ from reference_models.measures.saliency import NAMES
 from reference_models.networks.torch.backbones import mobilenet_v2
 from reference_models.networks.torch.system import Batch
 from reference_models.options import Options
-from reference_models.papers.recipes import BLOCKS, RECIPES, Backbone
-from reference_models.train import Shared, load_data, run, without_priors
-from reference_models.training.loop import clock
-from reference_models.training.score import prior_of, starts_from
+from reference_models.papers.recipes import RECIPES
+from reference_models.papers.schema import BLOCKS, Backbone
+from reference_models.training.run import Shared, load_data, run, without_priors
+from reference_models.training.score import prior_maps, priors_for
+from reference_models.training.stopping import clock
 from reference_models.training.torch_trainer import build
 from tests.support.paths import ROOT
 from tests.support.systems import a_batch
@@ -209,34 +210,34 @@ def test_priors_by_name(tmp_path: Path, monkeypatch):
     options = Options(recipe="scenes-anchor")
     (test,) = load_data(options).tests
     shape = test.images.labels.shape
-    centre = prior_of("centre", test, options)
+    centre = prior_maps("centre", test, options)
     assert (centre.shape, centre.dtype) == (shape, np.uint8)
     assert centre[0, 8, 8] > centre[0, 0, 0]
-    np.testing.assert_array_equal(prior_of("truth", test, options) == 255, test.images.masks)
-    np.testing.assert_array_equal(prior_of("generated", test, options), test.images.priors)
+    np.testing.assert_array_equal(prior_maps("truth", test, options) == 255, test.images.masks)
+    np.testing.assert_array_equal(prior_maps("generated", test, options), test.images.priors)
     with pytest.raises(InputError, match=r"train it first: .*scenes-cas --backend torch"):
-        prior_of("run:scenes-cas", test, options)
+        prior_maps("run:scenes-cas", test, options)
 
     run(replace(options, recipe="scenes-cas", steps=1), Shared(), clock())
     with pytest.raises(InputError, match=r"weights\.safetensors is of another run .* train it"):
-        prior_of("run:scenes-cas", test, options)
+        prior_maps("run:scenes-cas", test, options)
     shutil.rmtree("runs")
     run(replace(options, recipe="scenes-cas"), Shared(), clock())
     options = replace(options, recipe="scenes-anchor")
-    maps = prior_of("run:scenes-cas", test, options)
+    maps = prior_maps("run:scenes-cas", test, options)
     assert maps.shape == shape
     assert (maps.min(axis=(1, 2)) == 0).all()
     assert (maps.max(axis=(1, 2)) == 255).all()
     # The recipe's own sizes stay what they were when it was trained, whatever ours are.
-    assert starts_from(options.chosen_recipe, test) == ("generated",)
-    assert starts_from(options.chosen_recipe, replace(test, name="own", priors={})) == ("centre",)
-    assert starts_from(RECIPES["scenes-cas"], test) == ()
+    assert priors_for(options.chosen_recipe, test) == ("generated",)
+    assert priors_for(options.chosen_recipe, replace(test, name="own", priors={})) == ("centre",)
+    assert priors_for(RECIPES["scenes-cas"], test) == ()
     # A set of the user's that is called as one of ours: its own priors, no controls.
     mine = replace(test, name="ecssd", priors={"priors": test.images.priors})
-    assert starts_from(RECIPES["anchors"], mine) == ("priors",)
-    assert starts_from(RECIPES["anchors"], replace(mine, priors={})) == ("centre",)
+    assert priors_for(RECIPES["anchors"], mine) == ("priors",)
+    assert priors_for(RECIPES["anchors"], replace(mine, priors={})) == ("centre",)
     ours = replace(mine, priors={"drfi": test.images.priors})
-    assert starts_from(RECIPES["anchors"], ours) == ("drfi", "centre", "truth")
+    assert priors_for(RECIPES["anchors"], ours) == ("drfi", "centre", "truth")
 
 
 def test_a_paper_system_runs_from_command_to_report(tmp_path: Path):

@@ -13,21 +13,25 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from reference_models import predict
 from reference_models.data.scenes import scenes
 from reference_models.data.sets import Images
 from reference_models.demo import compare, demo
 from reference_models.errors import InputError
-from reference_models.files import claim, read_about, read_arrays, write_json
+from reference_models.files import read_about, read_arrays, write_json
 from reference_models.measures.saliency import measure
 from reference_models.networks.torch.backbones import mobilenet_v2
 from reference_models.options import Options
-from reference_models.papers.recipes import CHANNELS, RECIPES, Backbone, Scale
-from reference_models.train import Shared, load_data, run
+from reference_models.papers.recipes import RECIPES
+from reference_models.papers.scenes import CHANNELS
+from reference_models.papers.schema import Backbone, Scale
 from reference_models.training import loop
-from reference_models.training.loop import Draw, OutOfTime, clock, drawn, one_cycle, train
-from reference_models.training.score import means_of, restored, score
-from reference_models.training.trainers import new_trainer
+from reference_models.training import trained as trained_module
+from reference_models.training.loop import train
+from reference_models.training.run import Shared, claim_run_folder, load_data, run
+from reference_models.training.score import means_of, score
+from reference_models.training.stopping import Clock, OutOfTime, clock
+from reference_models.training.trained import Network, load_network, restore_network
+from reference_models.training.trainer import Draw, drawn, new_trainer, one_cycle
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
@@ -41,7 +45,10 @@ def tiny(loss: str = "cas", **changes: object) -> Options:
     return replace(TINY, recipe=f"scenes-{loss}", **changes)
 
 
-def go(options: Options, folder: Path, check: loop.Clock | None = None) -> loop.Trained:
+Ended = tuple[Network, loop.History]
+
+
+def go(options: Options, folder: Path, check: Clock | None = None) -> Ended:
     folder.mkdir(exist_ok=True)
     data = load_data(options)
     trainer = new_trainer(options)
@@ -174,7 +181,9 @@ def test_the_weights_file_is_the_network_that_was_measured(backend, tmp_path: Pa
     report = json.loads((options.folder / "run.json").read_text())
     file = options.folder / "weights.safetensors"
     assert read_about(file)["inverted"] == report["inverted"]
-    scored = score(restored(file, replace(options, seed=7)), load_data(options), options, clock())
+    scored = score(
+        restore_network(file, replace(options, seed=7)), load_data(options).tests, clock()
+    )
     assert means_of(scored)["scenes"]["map"] == pytest.approx(
         report["measures"]["scenes"]["map"], abs=1e-6
     )
@@ -202,7 +211,7 @@ def test_maps_that_do_not_show_the_masks_get_a_note(
     labels = masks.astype(np.uint8)
     half = Images(("a",), np.stack([labels] * 3, axis=-1), labels, labels)
     monkeypatch.setattr(trainer, "maps", lambda _: {"map": (masks ^ errors).astype(np.float32)})
-    trained = train(options, trainer, data.train, half, tmp_path, clock())
+    trained, _ = train(options, trainer, data.train, half, tmp_path, clock())
     assert trained.inverted == inverted
     assert trained.correlation == pytest.approx(correlation)
     notes = "\n".join(trained.notes)
@@ -225,7 +234,7 @@ def test_correlation_is_pearsons_and_0_for_constant_maps():
 def test_the_note_is_printed_and_the_correlation_recorded(
     loss, noted, tmp_path: Path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(loop, "MEANINGFUL", 1.1)  # No map correlates so much.
+    monkeypatch.setattr(trained_module, "MEANINGFUL", 1.1)  # No map correlates so much.
     options = tiny(loss, out=tmp_path / "run")
     run(options, Shared(), clock())
     assert ("note: the map hardly shows the objects" in capsys.readouterr().out) == noted
@@ -276,9 +285,9 @@ def test_a_stopped_run_goes_on_with_a_tuned_backbone(backend, tmp_path: Path, sh
     same(go(options, tmp_path / "stopped"), go(options, tmp_path / "whole"))
 
 
-def same(resumed: loop.Trained, straight: loop.Trained) -> None:
-    assert resumed.losses == straight.losses
-    ours, theirs = resumed.trainer.state(), straight.trainer.state()
+def same(resumed: Ended, straight: Ended) -> None:
+    assert resumed[1].losses == straight[1].losses
+    ours, theirs = resumed[0].trainer.state(), straight[0].trainer.state()
     assert ours.keys() == theirs.keys()
     for name in ours:
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
@@ -306,7 +315,7 @@ def test_resume_wants_a_checkpoint(tmp_path: Path):
 def test_all_processes_want_one_folder(tmp_path: Path, monkeypatch):
     options = tiny()
     trainer = new_trainer(options)
-    monkeypatch.setattr(trainer, "agreed", lambda flag: True)
+    monkeypatch.setattr(trainer, "any_process", lambda flag: True)
     with pytest.raises(InputError, match=r"some processes find .*checkpoint.* all need one folder"):
         loop.fit(trainer, load_data(options).train, options, tmp_path / "checkpoint", clock())
 
@@ -341,11 +350,11 @@ def test_a_short_run_learns(tmp_path: Path):
     options = tiny("cross-entropy", size=32, train_images=64, steps=60)
     (test,) = load_data(options).tests
     before = measure(new_trainer(options).maps(test.images)["map"], test.truth)
-    trained = go(options, tmp_path)
-    after = measure(trained.main_map(test.images), test.truth)
+    network, history = go(options, tmp_path)
+    after = measure(network.main_map(test.images), test.truth)
     # Five seeds: the loss falls to 0.30 to 0.41 of its first values, the error from 0.47 to 0.56
     # down to 0.13 to 0.21.
-    assert np.mean(trained.losses[-10:]) < 0.8 * np.mean(trained.losses[:10])
+    assert np.mean(history.losses[-10:]) < 0.8 * np.mean(history.losses[:10])
     assert after["mae"] < before["mae"]
 
 
@@ -389,11 +398,11 @@ def short_backbone(monkeypatch):
 def test_cached_features_train_as_computed_ones_do(backend, tmp_path: Path, short_backbone):
     short_backbone("deeplab-cas-swapped")
     options = with_backbone(tmp_path, backend=backend)
-    frozen = go(options, tmp_path / "frozen")
+    _, frozen = go(options, tmp_path / "frozen")
     assert not any(name.startswith("backbone.") for name in frozen.trainer.weights())
     # Half precision of the stored features is all that differs from computing them each time.
     short_backbone("deeplab-cas-swapped", backbone_rate=1e-9)
-    tuned = go(options, tmp_path / "tuned")
+    _, tuned = go(options, tmp_path / "tuned")
     assert frozen.losses == pytest.approx(tuned.losses, abs=2e-3)
     assert tuned.trainer.parameters > frozen.trainer.parameters
 
@@ -413,9 +422,9 @@ def test_weights_are_whole_where_the_backbone_is_not_everybodys(
     there.unlink()
     file = tmp_path / "own/weights.safetensors"
     images = load_data(own).tests[0].images
-    model = predict.load(str(file), "cpu")
-    assert model.options.plan.backbone.padding == "both"
-    assert np.ptp(model.trained.main_map(images)) > 0
+    network = load_network(str(file), "cpu")
+    assert network.options.plan.backbone.padding == "both"
+    assert np.ptp(network.main_map(images)) > 0
 
 
 def test_a_resumed_optimizer_keeps_the_layout_of_the_parameters(tmp_path: Path, short_backbone):
@@ -437,7 +446,7 @@ def test_fine_tuning_moves_the_backbone_less_than_the_head(backend, tmp_path: Pa
     short_backbone("deeplab-cas-swapped", backbone_rate=0.1)
     options = with_backbone(tmp_path, backend=backend)
     before = new_trainer(options).weights()
-    after = go(options, tmp_path / "run").trainer.weights()
+    after = go(options, tmp_path / "run")[0].trainer.weights()
     moved = {name: np.abs(after[name] - before[name]).max() for name in before}
     backbone = max(change for name, change in moved.items() if name.startswith("backbone."))
     head = max(change for name, change in moved.items() if not name.startswith("backbone."))
@@ -481,10 +490,11 @@ def test_two_processes_train_as_one_does(recipe, rate, tmp_path: Path):
         "import os, sys\n"
         "from dataclasses import replace\n"
         "from pathlib import Path\n"
-        "from reference_models.training.score import restored\n"
-        "from reference_models.papers.recipes import RECIPES, Backbone\n"
-        "from reference_models.train import Shared, run\n"
-        "from reference_models.training.loop import clock\n"
+        "from reference_models.training.trained import restore_network\n"
+        "from reference_models.papers.recipes import RECIPES\n"
+        "from reference_models.papers.schema import Backbone\n"
+        "from reference_models.training.run import Shared, run\n"
+        "from reference_models.training.stopping import clock\n"
         "from tests.reference_models.test_reference_models import with_backbone\n"
         f"recipe = RECIPES[{recipe!r}]\n"
         "backbone = Backbone('mobilenet_v2', (1, 3))\n"
@@ -494,7 +504,7 @@ def test_two_processes_train_as_one_does(recipe, rate, tmp_path: Path):
         "options = with_backbone(folder, recipe=recipe.name, out=folder / sys.argv[1])\n"
         "run(options, Shared(), clock())\n"
         "if os.environ.get('RANK', '0') == '0':\n"
-        "    restored(options.out / 'weights.safetensors', options)\n"
+        "    restore_network(options.out / 'weights.safetensors', options)\n"
     )
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -604,22 +614,24 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path):
     killed = tmp_path / "killed"
     killed.mkdir()
     (killed / ".options.json.partial").write_text("{")
-    claim(killed, TINY, load_data(TINY))
+    claim_run_folder(killed, TINY, load_data(TINY))
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(InputError, match="is not a run folder"):
-        claim(tmp_path, TINY, load_data(TINY))
+        claim_run_folder(tmp_path, TINY, load_data(TINY))
 
 
 def test_a_run_folder_is_taken_up_for_the_same_options_and_data_alone(tmp_path: Path):
     data = load_data(TINY)
-    claim(tmp_path / "run", TINY, data)
-    claim(tmp_path / "run", replace(TINY, checkpoint_seconds=1.0), data)
+    claim_run_folder(tmp_path / "run", TINY, data)
+    claim_run_folder(tmp_path / "run", replace(TINY, checkpoint_seconds=1.0), data)
     with pytest.raises(InputError, match=r"run \(recipe 'scenes-cas' -> 'scenes-metric'\)"):
-        claim(tmp_path / "run", tiny("metric"), data)
+        claim_run_folder(tmp_path / "run", tiny("metric"), data)
     with pytest.raises(InputError, match=r"holds a different run \(steps 3 -> 4\); give"):
-        claim(tmp_path / "run", replace(TINY, steps=4), data)
+        claim_run_folder(tmp_path / "run", replace(TINY, steps=4), data)
     with pytest.raises(InputError, match=r"different run \(data_sha256 "):
-        claim(tmp_path / "run", TINY, replace(data, train=data.train.swapped(0.5, seed=0)))
+        claim_run_folder(
+            tmp_path / "run", TINY, replace(data, train=data.train.swapped(0.5, seed=0))
+        )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

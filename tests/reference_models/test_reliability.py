@@ -14,11 +14,11 @@ from safetensors.numpy import load_file, save_file
 
 from reference_models import files
 from reference_models.errors import InputError
-from reference_models.files import read_about, read_arrays, whole, write_arrays, write_json
+from reference_models.files import atomic_path, read_about, read_arrays, write_arrays, write_json
 from reference_models.options import Options
-from reference_models.predict import options_of
-from reference_models.train import Shared, run
-from reference_models.training.loop import OutOfTime, clock
+from reference_models.training.run import Shared, run
+from reference_models.training.stopping import OutOfTime, clock
+from reference_models.training.trained import options_of
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
@@ -169,7 +169,7 @@ def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "replace", lambda *a: (order.append("replace"), replace(*a)))
     write_json(tmp_path / "a.json", {})
     assert order == [".a.json.partial", "replace", tmp_path.name]
-    with pytest.raises(ZeroDivisionError), whole(tmp_path / "b"):
+    with pytest.raises(ZeroDivisionError), atomic_path(tmp_path / "b"):
         _ = 1 / 0
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 

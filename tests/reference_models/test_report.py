@@ -13,18 +13,9 @@ from reference_models import paths
 from reference_models.errors import InputError
 from reference_models.measures import per_image
 from reference_models.measures.per_image import Each
-from reference_models.papers.claims import (
-    Ask,
-    Identity,
-    af_against_ce,
-    at_least,
-    at_most,
-    claims,
-    number,
-    row,
-    within,
-)
-from reference_models.papers.recipes import RECIPES
+from reference_models.papers.recipes import RECIPES, claims
+from reference_models.papers.schema import Ask, Identity, at_least, at_most, number, row, within
+from reference_models.papers.zoomout import af_against_ce
 from reference_models.reproduction import report
 from reference_models.training import figures
 

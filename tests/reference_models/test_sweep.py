@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reference_models import paths, train
+from reference_models import paths
 from reference_models.errors import InputError
 from reference_models.files import Busy, alone, read_about, read_arrays, write_arrays
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
 from reference_models.reproduction import sweep
 from reference_models.reproduction.sweep import Run, Sweep, blocks, go, needs, planned, with_needs
-from reference_models.training.loop import Clock, OutOfTime
-from reference_models.training.score import WEIGHTS
+from reference_models.training.run import Shared
+from reference_models.training.stopping import Clock, OutOfTime
+from reference_models.training.trained import RUN_WEIGHTS
 from tests.support.paths import ROOT
 
 
@@ -36,18 +37,18 @@ def ran(monkeypatch: pytest.MonkeyPatch):
     """Runs are not trained, only written down; those in `broken` fail."""
     done: list[str] = []
 
-    def run(options: Options, shared: train.Shared, check: Clock, results: Path) -> None:
+    def run(options: Options, shared: Shared, check: Clock, results: Path) -> None:
         if options.recipe in run.broken:
             raise run.broken[options.recipe]
         done.append(f"{options.recipe} {options.seed}")
         options.folder.mkdir(parents=True, exist_ok=True)
-        write_arrays(options.folder / WEIGHTS, {"x": np.zeros(1)}, options.as_json())
+        write_arrays(options.folder / RUN_WEIGHTS, {"x": np.zeros(1)}, options.as_json())
         results.mkdir(exist_ok=True)
         (results / f"{options.name}.json").touch()
 
     run.broken = {}
     run.done = done
-    monkeypatch.setattr(train, "run", run)
+    monkeypatch.setattr(sweep, "run_recipe", run)
     return run
 
 
@@ -99,7 +100,7 @@ def test_what_another_starts_from_comes_first_and_once(asked, ran):
     assert left(wanted) == []
     # Weights of another schedule do not do.
     wanted = asked("anchors-fc", seeds=(1,))
-    weights = wanted.options(Run("fcn-ce-clean", 1)).folder / WEIGHTS
+    weights = wanted.options(Run("fcn-ce-clean", 1)).folder / RUN_WEIGHTS
     about = read_about(weights)
     arrays = read_arrays(weights)
     write_arrays(weights, arrays, about | {"schedule": about["schedule"] | {"steps": 3}})
@@ -204,7 +205,7 @@ def test_two_processes_never_train_in_one_folder(tmp_path):
     ) as other:
         assert other.stdout.readline() == "in\n"
         with pytest.raises(Busy, match=r"another process is training in .*run; wait for it"):
-            train.run(options, train.Shared(), never)
+            sweep.run_recipe(options, Shared(), never)
         other.kill()  # However it dies, the folder is free again.
         other.wait()
         with alone(tmp_path / "run"):

@@ -17,7 +17,8 @@ from reference_models.files import Arrays
 from reference_models.networks.flax.system import Batch, System, resize, shrink
 from reference_models.networks.flax.weights import from_torch, to_torch
 from reference_models.networks.torch import system as torch_system
-from reference_models.papers.recipes import RECIPES, Recipe
+from reference_models.papers.recipes import RECIPES
+from reference_models.papers.schema import Recipe
 from reference_models.training.flax_trainer import build as build_flax
 from reference_models.training.torch_trainer import build as build_torch
 

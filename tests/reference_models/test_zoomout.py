@@ -12,7 +12,7 @@ from reference_models.data.scenes import scenes
 from reference_models.networks.torch.backbones import mobilenet_v2
 from reference_models.networks.torch.system import Batch, Pixels
 from reference_models.networks.torch.zoomout import Zoomout, border_band, saliency_loss
-from reference_models.papers.recipes import ZoomoutLoss
+from reference_models.papers.zoomout import ZoomoutLoss
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
 

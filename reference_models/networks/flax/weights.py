@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from reference_models.errors import InputError
-from reference_models.files import Arrays, misfits
+from reference_models.files import Arrays, describe_mismatch
 
 # The lists of layers that PyTorch numbers without a name of their own.
 UNNAMED = ("layers",)
@@ -34,7 +34,7 @@ def from_torch(state: nnx.State, arrays: Arrays, of: str = "the weights") -> nnx
     names and shapes. PyTorch's `num_batches_tracked` is passed over. of: what `arrays` are, for
     the message."""
     given = {k: v for k, v in arrays.items() if not k.endswith("num_batches_tracked")}
-    if found := misfits(given, to_torch(state)):
+    if found := describe_mismatch(given, to_torch(state)):
         raise InputError(f"{of} do not fit: {found}")
     filled = []
     for path, variable in nnx.to_flat_state(state):

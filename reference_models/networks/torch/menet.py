@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy, interpolate, normalize, relu
 
 from reference_models.errors import InputError
 from reference_models.networks.torch.system import Batch, Pixels, resize
-from reference_models.papers.recipes import FEATURES, MEnetLoss
+from reference_models.papers.menet import FEATURES, MEnetLoss
 from saliency_losses.torch import metric_loss, semantic_distance
 
 

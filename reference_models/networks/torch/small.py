@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, relu
 
 from reference_models.networks.torch.system import Batch, Pixels, flipped
-from reference_models.papers.recipes import CHANNELS, SmallLoss
+from reference_models.papers.scenes import CHANNELS, SmallLoss
 from saliency_losses.torch import (
     anchor_probabilities,
     anchor_softmax_loss,

@@ -1,0 +1,232 @@
+"""One run from its options to its results: data, training, measures, pictures."""
+
+import json
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from reference_models import paths
+from reference_models.data.sets import Data, Sources, TestSet, load
+from reference_models.errors import InputError
+from reference_models.files import alone, fingerprint, is_partial_file, write_arrays, write_json
+from reference_models.measures import per_image
+from reference_models.measures.saliency import one_line
+from reference_models.options import Options
+from reference_models.papers.schema import CONTROLS
+from reference_models.provenance import commit, hardware, versions
+from reference_models.training import figures
+from reference_models.training.loop import train
+from reference_models.training.score import (
+    flatten_rows,
+    inference_seconds,
+    means_of,
+    prior_maps,
+    priors_for,
+    score,
+)
+from reference_models.training.stopping import Clock
+from reference_models.training.trained import RUN_WEIGHTS, Network, load_finished_run
+from reference_models.training.trainer import Trainer, new_trainer
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What runs in one process need not compute twice: decoded data, features of frozen nets."""
+
+    data: dict[tuple[Sources, int, int], Data] = field(default_factory=dict)
+    features: dict = field(default_factory=dict)
+
+
+def run(options: Options, shared: Shared, check: Clock, results: Path = paths.RUNS) -> None:
+    """Train; leave weights, figures and run.json in the run folder, and a row for the report."""
+    # First of all, so that a package that is missing is missed before anything is computed.
+    made_with = {"versions": versions(options.backend), "commit": commit()}
+    trainer = new_trainer(options, shared.features)
+    with alone(options.folder) if trainer.is_main_process else nullcontext():
+        run_alone(options, trainer, shared, check, results, made_with)
+
+
+def run_alone(
+    options: Options,
+    trainer: Trainer,
+    shared: Shared,
+    check: Clock,
+    results: Path,
+    made_with: dict[str, object],
+) -> None:
+    """`run` in a folder that no other process writes to. made_with: versions and commit."""
+    begun, recipe, folder = time.monotonic(), options.chosen_recipe, options.folder
+    data = load_data(options, shared)
+    if trainer.is_main_process:
+        claim_run_folder(folder, options, data)
+        print(f"{recipe.name}: {recipe.about}")
+        if recipe.paper is not None and options.is_unmodified:
+            print(f"answers {recipe.paper}")
+        for note in (*data.notes, *without_priors(options, data)):
+            print(f"note: {note}")
+        print("images: " + ", ".join(f"{count} {name}" for name, count in data.counts().items()))
+    read = time.monotonic() - begun
+
+    network, history = train(options, trainer, data.train, data.validation, folder, check)
+    if not trainer.is_main_process:
+        return
+    about = {**options.as_json(), "inverted": network.inverted}
+    write_arrays(folder / RUN_WEIGHTS, trainer.weights(), about)
+    begun = time.monotonic()
+    scored = score(network, data.tests, check, recipe.exact)
+    rows = means_of(scored)
+    named = flatten_rows(rows)
+    width = max(len(name) for name, _ in named) + 2
+    for name, row in named:
+        print(f"{name:{width}}{one_line(row)}")
+
+    report = {
+        **options.as_json(),
+        "about": recipe.about,
+        "notes": list(data.notes),
+        "images": data.counts(),
+        "data_sha256": data.sha256,
+        "backbone_sha256": options.backbone_sha256,
+        "parameters": trainer.parameters,
+        "inverted": network.inverted,
+        "validation_correlation": network.correlation,
+        "measures": rows,
+        "seconds": {
+            "data": round(read, 1),
+            "training": round(history.seconds, 1),
+            "evaluation": round(time.monotonic() - begun, 1),
+        },
+        "inference_seconds": inference_seconds(trainer, data.tests[0].images),
+        "device": f"{trainer.device}: {hardware(trainer.device)}",
+        "precision": trainer.precision,
+        **made_with,
+        "date": datetime.now(UTC).date().isoformat(),
+        "weights_sha256": fingerprint(trainer.weights()),
+        "loss_curve": curve(history.losses),
+    }
+    write_json(folder / "run.json", report)
+    if options.is_unmodified and recipe.system != "small":
+        results.mkdir(parents=True, exist_ok=True)
+        file = results / f"{options.name}.json"
+        # First, as the run counts as done once its JSON is there.
+        per_image.write(per_image.beside(file), scored, started=bool(recipe.test_priors))
+        write_json(file, report)
+        print(f"a result of the recipe as it stands: {file}")
+    title = f"{recipe.name} ({options.backend})"
+    figures.loss_curve(history.losses, title, folder / "loss.png")
+    contact_sheet(network, data.tests[0], title, folder / "sheet.png")
+    for note in network.notes:
+        print(f"note: {note}")
+    print(f"{history.seconds:.0f} s of training on {trainer.device}; written to {folder}/")
+
+
+def load_data(options: Options, shared: Shared | None = None) -> Data:
+    """The recipe's sets, or what --data names, with the priors that training starts from."""
+    recipe, plan = options.chosen_recipe, options.plan
+    given = options.data
+    named = given is None and recipe.train != "scenes"
+    detectors = {
+        prior
+        for priors in recipe.test_priors.values()
+        for prior in priors
+        if prior not in CONTROLS and not prior.startswith("run:")
+    }
+    sources = Sources(
+        train=given or recipe.train,
+        tests=recipe.tests if named else (),
+        learns_on_tests=recipe.learns_on_tests,
+        archives=options.archive_folder,
+        # Where the test images are learnt on, the others of the training set are not looked at.
+        train_images=1 if recipe.learns_on_tests and named else plan.train_images,
+        test_images=plan.test_images,
+        test_priors=tuple(sorted(detectors)) if named else (),
+        regions=recipe.regions,
+    )
+    known = {} if shared is None else shared.data
+    # Which images of a named set are used does not depend on the seed.
+    key = (sources, plan.size, 0 if named else options.seed)
+    if key not in known:
+        known.clear()  # One at a time: the large ones take gigabytes.
+        known[key] = load(*key)
+    data = known[key]
+    if recipe.learns_on_tests and named:
+        test = data.tests[0]
+        data = replace(data, train=test.images)
+        maps = prior_maps(recipe.train_prior, test, options)
+    elif recipe.train_prior is not None and named:
+        maps = prior_maps(recipe.train_prior, data.train, options)
+    else:
+        return data
+    other = (recipe.train_prior or "").partition("run:")[2]
+    computed_by = fingerprint(load_finished_run(other, options).trainer.weights()) if other else ""
+    return replace(data, train=replace(data.train, priors=maps), computed_by=computed_by)
+
+
+def without_priors(options: Options, data: Data) -> list[str]:
+    """What a network that needs priors makes do with on a set of the user's that has none."""
+    if options.data is None or not options.chosen_recipe.test_priors:
+        return []
+    if any(priors_for(options.chosen_recipe, test) != ("centre",) for test in data.tests):
+        return []
+    return [f"{options.data} has no priors/: a Gaussian at the centre stands for every prior map"]
+
+
+def curve(losses: list[float], points: int = 200) -> list[float]:
+    """Means over equal runs of steps."""
+    runs = np.array_split(np.array(losses), min(points, len(losses)))
+    return [round(float(run.mean()), 6) for run in runs]
+
+
+def contact_sheet(network: Network, test: TestSet, title: str, path: Path) -> None:
+    """The first eight test images: image, mask, prior where used, maps, weight in the loss."""
+    options = network.options
+    shown = test.images.take(range(min(8, len(test.images))))
+    columns = [("image", shown.images)]
+    if options.chosen_recipe.regions > 2:
+        columns.append(("regions of a person", figures.per_image(shown.labels.astype(float))))
+    else:
+        columns.append(("mask", shown.masks))
+    priors = priors_for(options.chosen_recipe, test)
+    if priors:
+        maps = prior_maps(priors[0], test, options)[: len(shown)]
+        shown = replace(shown, priors=maps)
+        columns.append((f"prior: {priors[0]}", maps / 255))
+    columns += [
+        (name, figures.per_image(maps.astype(float)) if name == "regions" else maps)
+        for name, maps in network.maps(shown).items()
+    ]
+    weights = figures.per_image(network.trainer.pixel_weights(shown))
+    columns.append(("weight in the loss", weights))
+    heading = (
+        f"{title}, test images. Weight of a pixel:\n"
+        "|∂ loss / ∂ network output| summed over channels, maximum 1 per image"
+    )
+    figures.sheet([(name, np.asarray(view)) for name, view in columns], heading, path)
+
+
+def claim_run_folder(folder: Path, options: Options, data: Data) -> None:
+    """Make the folder, or take up one of the same options and data. No other is overwritten."""
+    as_json = json.loads(json.dumps(options.as_json()))
+    wanted = as_json | {"data_sha256": data.sha256, "backbone_sha256": options.backbone_sha256}
+    record = folder / "options.json"
+    if record.is_file():
+        try:
+            there = json.loads(record.read_text(encoding="utf-8"))
+            old, new = there | there.get("schedule", {}), wanted | wanted["schedule"]
+        except (ValueError, TypeError, AttributeError):
+            raise InputError(
+                f"{record} is damaged; delete {folder} to start anew, or give another --out"
+            ) from None
+        differing = [key for key in new if key != "schedule" and new[key] != old.get(key)]
+        if differing:
+            changes = ", ".join(f"{key} {old.get(key)!r} -> {new[key]!r}" for key in differing)
+            raise InputError(f"{folder} holds a different run ({changes}); give another --out")
+    elif folder.exists() and not (folder.is_dir() and all(map(is_partial_file, folder.iterdir()))):
+        raise InputError(f"{folder} exists and is not a run folder; give another --out")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(record, wanted)

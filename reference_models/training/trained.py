@@ -1,0 +1,226 @@
+"""A trained network on disk: in a run folder, or among the bundled weights."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from reference_models import paths
+from reference_models.data.sets import Images
+from reference_models.errors import InputError
+from reference_models.files import read_about, read_arrays
+from reference_models.options import Options
+from reference_models.papers.recipes import RECIPES
+from reference_models.papers.schema import PRIORS, ScaleName
+from reference_models.training.trainer import Trainer, new_trainer
+
+RUN_WEIGHTS = "weights.safetensors"
+Backend = Literal["torch", "jax"]
+Device = Literal["auto", "cpu", "cuda"]
+
+MEANINGFUL = 0.63
+"""Correlation of map and masks above which a run has found the objects. Of the 200 runs of
+docs/losses/cas.md, those that found them end above 0.65, those that got stuck below 0.60."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network and the options it was trained with."""
+
+    options: Options
+    trainer: Trainer
+    inverted: bool = False
+    """True if the validation images chose one minus the map."""
+    correlation: float | None = None
+    """Correlation of the chosen map with the validation masks; None if they chose nothing."""
+
+    @property
+    def notes(self) -> list[str]:
+        """Warnings for anyone who uses the maps."""
+        notes = []
+        if self.inverted:
+            notes.append("validation chose one minus the map (recorded as inverted)")
+        if self.correlation is not None and self.correlation < MEANINGFUL:
+            notes.append(
+                "the map hardly shows the objects: its correlation with the masks of the "
+                f"validation images is {self.correlation:.2f}, below {MEANINGFUL}; train with "
+                "another --seed, which helps if the run got stuck (docs/losses/cas.md)"
+            )
+        return notes
+
+    def maps(self, images: Images) -> dict[str, np.ndarray]:
+        """The trainer's maps, computed a batch at a time."""
+        batches = -(-len(images) // self.trainer.inference_batch)
+        parts = [
+            self.trainer.maps(images.take(part))
+            for part in np.array_split(np.arange(len(images)), batches)
+        ]
+        joined = {name: np.concatenate([maps[name] for maps in parts]) for name in parts[0]}
+        return {name: 1 - maps for name, maps in joined.items()} if self.inverted else joined
+
+    def main_map(self, images: Images) -> np.ndarray:
+        return next(iter(self.maps(images).values()))
+
+
+# Loading -----------------------------------------------------------------------------------------
+
+
+def load_network(
+    model: str,
+    device: Device = "auto",
+    archives: Path | None = None,
+    backend: Backend | None = None,
+) -> Network:
+    """The network of a bundled model, a run folder or a weights file.
+
+    backend: Default: the framework it was trained in.
+    """
+    file = weights_file(model)
+    options = options_of(file, device, archives)
+    if backend is not None:
+        options = replace(options, backend=backend)
+    return restore_network(file, options)
+
+
+def load_finished_run(recipe: str, options: Options) -> Network:
+    """The network of another recipe, trained unmodified at the scale and seed of `options`."""
+    other = Options(
+        recipe=recipe,
+        backend=options.backend,
+        scale=options.scale,
+        seed=options.seed,
+        archives=options.archives,
+        device=options.device,
+    )
+    sibling = options.folder.parent / other.name / RUN_WEIGHTS
+    file = sibling if sibling.is_file() else other.folder / RUN_WEIGHTS
+    if not weights_match(file, other):
+        fault = "comes from a different run of it" if file.is_file() else "does not exist"
+        raise InputError(
+            f"{options.recipe} starts from the maps of {recipe}, but {file} {fault}; first run "
+            f"python -m reference_models.train {recipe} --backend {options.backend} "
+            f"--scale {options.scale} --seed {options.seed}"
+        )
+    return restore_network(file, other)
+
+
+def restore_network(file: Path, options: Options) -> Network:
+    """The network of these options with the weights of a file."""
+    weights = read_arrays(file)
+    has_backbone = any(name.startswith("backbone.") for name in weights)
+    trainer = new_trainer(options, imagenet=not has_backbone)
+    try:
+        trainer.load(weights)
+    except (InputError, RuntimeError) as error:
+        raise InputError(
+            f"{file} does not fit the current recipe {options.recipe} ({error}); train it again"
+        ) from None
+    return Network(options, trainer, inverted=bool(read_about(file).get("inverted", False)))
+
+
+def weights_match(file: Path, options: Options) -> bool:
+    """True if the file holds the weights that a run of these options ends with."""
+    if not file.is_file():
+        return False
+    about, wanted = read_about(file), as_stored(options)
+    return all(about.get(key) == wanted[key] for key in wanted if key != "device")
+
+
+def as_stored(options: Options) -> dict[str, Any]:
+    """The options as they read back from a JSON file."""
+    stored: dict[str, Any] = json.loads(json.dumps(options.as_json()))
+    return stored
+
+
+def options_of(file: Path, device: Device, archives: Path | None = None) -> Options:
+    """The options that build the network of a weights file."""
+    about = read_about(file)
+    try:
+        name, schedule = about["recipe"], about["schedule"]
+        if name not in RECIPES:
+            raise InputError(f"{file} is of the recipe {name!r}, which no longer exists")
+        for key, allowed in (("backend", get_args(Backend)), ("scale", get_args(ScaleName))):
+            if about[key] not in allowed:
+                raise InputError(
+                    f"{file} has {key} {about[key]!r}, not one of {', '.join(allowed)}; train the "
+                    "network again"
+                )
+        backbone = schedule["backbone"] or {}
+        options = Options(
+            recipe=name,
+            backend=about["backend"],
+            scale=about["scale"],
+            size=schedule["size"],
+            backbone=backbone.get("name"),
+            padding=backbone.get("padding"),
+            device=device,
+            archives=archives,
+        )
+        plan = as_stored(options)["schedule"]
+        fits = all(plan[key] == schedule[key] for key in ("backbone", "backbone_rate", "options"))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{file} does not say which network it holds ({type(error).__name__}: {error}); pass a "
+            f"{RUN_WEIGHTS} that `python -m reference_models.train` wrote"
+        ) from None
+    if not fits:
+        raise InputError(
+            f"{file} was trained with layer sizes that recipe {name} no longer has; train it again"
+        )
+    return options
+
+
+# Bundled models ----------------------------------------------------------------------------------
+
+
+def bundled_models() -> list[str]:
+    """Names of the models in reference_models/weights."""
+    names = (path.stem for path in sorted(paths.WEIGHTS.glob("*.safetensors")))
+    return [name for name in names if not name.endswith(".fp16")]
+
+
+def weights_file(model: str) -> Path:
+    """The weights of a bundled model, of a run folder, or the file itself."""
+    if model in bundled_models():
+        return paths.WEIGHTS / f"{model}.safetensors"
+    path = Path(model)
+    file = path / RUN_WEIGHTS if path.is_dir() else path
+    if file.is_file():
+        return file
+    if path.is_dir():
+        raise InputError(
+            f"{path} holds no {RUN_WEIGHTS}: it is not a run folder, or its training has not "
+            "finished"
+        )
+    names = ", ".join(bundled_models()) or "none"
+    raise InputError(
+        f"--model {model} is neither a run folder nor a bundled model; the bundled models are: "
+        f"{names}"
+    )
+
+
+def default_model() -> str | None:
+    """The bundled model without a prior map that has the highest weighted F; a model of medium
+    scale comes before any of small scale, which was measured on fewer images."""
+    merits = {}
+    for name in bundled_models():
+        about = read_about(paths.WEIGHTS / f"{name}.safetensors")
+        recipe, results = RECIPES.get(about["recipe"]), results_file(about)
+        if recipe and not recipe.test_priors and recipe.regions == 2 and results.is_file():
+            _, row = main_measures(json.loads(results.read_text(encoding="utf-8")))
+            merits[name] = (about["scale"] == "medium", row["weighted_f"])
+    return max(merits, key=merits.__getitem__, default=None)
+
+
+def results_file(about: dict[str, Any]) -> Path:
+    """The results of the run that ended with these weights."""
+    names = ("recipe", "backend", "scale", "seed")
+    return paths.RUNS / f"{Options(**{name: about[name] for name in names}).name}.json"
+
+
+def main_measures(results: dict[str, Any]) -> tuple[str, dict[str, float]]:
+    """The first test set, and the measures of the main map on it."""
+    test, maps = next(iter(results["measures"].items()))
+    return test, next(row for name, row in maps.items() if name not in PRIORS)
