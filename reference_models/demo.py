@@ -8,7 +8,7 @@ import numpy as np
 import tyro
 
 from reference_models.commands import command
-from reference_models.data.sets import Data
+from reference_models.data.images import Data
 from reference_models.files import Arrays, write_json
 from reference_models.measures.saliency import Measures, measure, one_line
 from reference_models.options import Options

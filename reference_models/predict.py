@@ -13,6 +13,7 @@ from PIL import Image
 
 from reference_models import paths
 from reference_models.commands import command
+from reference_models.data.images import Images
 from reference_models.data.pictures import (
     SUFFIXES,
     binarise,
@@ -24,7 +25,6 @@ from reference_models.data.pictures import (
     mask_notes,
     open_image,
 )
-from reference_models.data.sets import Images
 from reference_models.errors import InputError
 from reference_models.files import atomic_path
 from reference_models.machine import progress

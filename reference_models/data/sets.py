@@ -1,16 +1,16 @@
 """The images a network is trained and measured on: generated, or read from folders and zips."""
 
-import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
+from reference_models.data.archives import ARCHIVES, Files, detector_folder, find, find_archive
+from reference_models.data.images import Data, Images, TestSet
 from reference_models.data.pictures import (
     Folder,
     binarise,
@@ -21,115 +21,14 @@ from reference_models.data.pictures import (
     fit_prior,
     label_map,
     mask_notes,
-    one_folder,
-    open_folder,
     open_image,
     require,
     side_by_side,
 )
 from reference_models.data.scenes import scenes
+from reference_models.data.splits import evenly, split
 from reference_models.errors import InputError, first_few
 from reference_models.paths import DATA
-
-Made = TypeVar("Made")
-
-
-@dataclass(frozen=True)
-class Images:
-    """N square images with what belongs to each, channel last: as a network sees them.
-
-    images: uint8 `(N, S, S, 3)`. labels: uint8 `(N, S, S)`, 1 on the salient object and 0 off it,
-    or region numbers from 0. priors: uint8 `(N, S, S)`, a rough saliency map from 0 to 255; where
-    all images share one, a read-only view of it.
-    """
-
-    names: tuple[str, ...]
-    images: np.ndarray
-    labels: np.ndarray
-    priors: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @property
-    def masks(self) -> np.ndarray:
-        """bool `(N, S, S)`, True on the salient object."""
-        return self.labels > 0
-
-    @staticmethod
-    def single(
-        pixels: np.ndarray, label: np.ndarray | None = None, prior: np.ndarray | None = None
-    ) -> "Images":
-        """One image of unknown name, uint8 `(S, S, 3)`. label, prior: `(S, S)`. Default: zeros,
-        for networks that read neither."""
-        labels, priors = (
-            np.zeros((1, *pixels.shape[:2]), np.uint8) if x is None else x[None].astype(np.uint8)
-            for x in (label, prior)
-        )
-        return Images(("",), pixels[None], labels, priors)
-
-    def take(self, indices: Sequence[int] | np.ndarray) -> "Images":
-        names = tuple(self.names[i] for i in indices)
-        return Images(names, self.images[indices], self.labels[indices], self.priors[indices])
-
-    def swapped(self, share: float, seed: int) -> "Images":
-        """The same images, the labels 0 and 1 exchanged in a random `share` of them (rounded)."""
-        if self.labels.max(initial=0) > 1:
-            raise InputError("labels can be swapped between two regions, and here are more")
-        chosen = np.random.default_rng((seed, 2)).permutation(len(self))
-        flips = np.zeros(len(self), dtype=np.uint8)
-        flips[chosen[: round(share * len(self))]] = 1
-        return replace(self, labels=self.labels ^ flips[:, None, None])
-
-
-@dataclass(frozen=True)
-class TestSet:
-    """Images to measure on, with the truth at its own size.
-
-    truth: per image a bool mask `(H, W)`, or the maps of all annotators, int32
-    `(annotators, H, W)`. priors: by detector uint8 `(N, S, S)`, stretched to 0..255 per image.
-    """
-
-    __test__ = False  # This is no test, whatever pytest thinks of the name.
-
-    name: str
-    images: Images
-    truth: tuple[np.ndarray, ...]
-    priors: dict[str, np.ndarray] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Data:
-    """All sets, and sentences on how they came about that belong in every report."""
-
-    train: Images
-    validation: Images
-    tests: tuple[TestSet, ...]
-    notes: tuple[str, ...]
-    computed_by: str = ""
-    """Where a network made the training priors, the fingerprint of its weights: a GPU does not
-    compute the same bits twice."""
-
-    def counts(self) -> dict[str, int]:
-        parts = {"train": self.train, "validation": self.validation}
-        parts |= {test.name: test.images for test in self.tests}
-        return {name: len(part) for name, part in parts.items()}
-
-    @cached_property
-    def sha256(self) -> str:
-        """A fingerprint of every pixel, label, true mask and prior."""
-        digest = hashlib.sha256(self.computed_by.encode())
-        for part in (self.train, self.validation, *(test.images for test in self.tests)):
-            arrays = [part.images, part.labels]
-            if part is not self.train or not self.computed_by:
-                arrays.append(part.priors)
-            for array in arrays:
-                for row in array:  # One at a time: a shared prior is never written out.
-                    digest.update(np.ascontiguousarray(row))
-        for test in self.tests:
-            for array in (*test.truth, *test.priors.values()):
-                digest.update(np.ascontiguousarray(array))
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -154,31 +53,6 @@ class Sources:
     """Detectors whose maps go with ECSSD: folders of ecssd_baselines.zip, in any case."""
     regions: int = 2
     """How many regions of an image keep a label of their own (label maps only)."""
-
-
-class Archive(NamedTuple):
-    """A named data set: its zips, and the stems that are not used, with the reason."""
-
-    files: tuple[str, ...]
-    left_out: tuple[str, ...] = ()
-    reason: str = ""
-    truth: str = "masks"
-
-
-ARCHIVES = {
-    "duts-tr": Archive(
-        ("duts_tr.part1of2.zip", "duts_tr.part2of2.zip"),
-        ("ILSVRC2014_train_00019441",),
-        "also in DUTS-TE, under another name",
-    ),
-    "duts-te": Archive(("duts_te.zip",)),
-    "ecssd": Archive(("ecssd.zip",)),
-    "pascal-s": Archive(
-        ("pascal_s.zip",), ("359", "408", "424", "460", "622"), "nothing is salient in their masks"
-    ),
-    "bsds500": Archive(("bsds500.zip",), truth="segmentations"),
-}
-DETECTORS = "ecssd_baselines.zip"
 
 
 def truth_folder(regions: int) -> str:
@@ -334,146 +208,6 @@ def read_test(
     return TestSet(title, part.images, part.truth, priors), [*notes, *describe(files, [part])]
 
 
-# Finding their files -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Files:
-    """The files of one or several joined sets, by stem and sorted by it.
-
-    truth: one mask per image, or one label map per annotator. priors: empty where there are none.
-    lists: the stems of `splits/train.txt`, `val.txt` and `test.txt`, those that exist.
-    """
-
-    name: str
-    images: dict[str, Folder]
-    truth: dict[str, list[Folder]]
-    priors: dict[str, Folder]
-    lists: dict[str, list[str]]
-    segmented: bool
-    unused: tuple[str, ...]
-
-
-def find(paths: Sequence[Path], left_out: Sequence[str] = (), truth: str = "masks") -> Files:
-    """All pairs of `images/` and `masks/` (or `segmentations/`) of several paths as one set."""
-
-    def fits(folder: Folder) -> bool:
-        return (folder / "images").is_dir() and (folder / truth).is_dir()
-
-    roots = [one_folder(path, fits, f"images/ and {truth}/") for path in paths]
-    images = by_stem([root / "images" for root in roots])
-    annotated: dict[str, list[Folder]] = {}
-    for stem, file in by_stem([root / truth for root in roots]).items():
-        image = stem.rpartition("_")[0] if truth == "segmentations" else stem
-        annotated.setdefault(image, []).append(file)
-    prior_folders = [root / "priors" for root in roots if (root / "priors").is_dir()]
-    priors = by_stem(prior_folders) if prior_folders else {}
-    require(images, annotated, f"a mask in {truth}/")
-    if priors:
-        require(images, priors, "a prior in priors/")
-    lists: dict[str, list[str]] = {}
-    for root in roots:
-        for name, stems in read_splits(root, images).items():
-            lists[name] = lists.get(name, []) + [stem for stem in stems if stem not in left_out]
-    return Files(
-        name=Path(paths[0]).stem,
-        images={stem: images[stem] for stem in images if stem not in left_out},
-        truth=annotated,
-        priors=priors,
-        lists={name: sorted(stems) if len(roots) > 1 else stems for name, stems in lists.items()},
-        segmented=truth == "segmentations",
-        unused=tuple(stem for stem in annotated if stem not in images),
-    )
-
-
-def find_archive(name: str, archives: Path) -> tuple[Files, list[str]]:
-    """The files of a name in ARCHIVES, and a note on what is left out of them."""
-    archive = ARCHIVES[name]
-    paths = [archive_file(archives, file, name) for file in archive.files]
-    files = replace(find(paths, archive.left_out, archive.truth), name=name)
-    left_out = [stem for stem in archive.left_out if stem in files.truth]
-    if not left_out:
-        return files, []
-    kind = "image is" if len(left_out) == 1 else "images are"
-    stems = ", ".join(left_out)
-    return files, [f"{name}: {len(left_out)} {kind} left out ({stems}): {archive.reason}"]
-
-
-def archive_file(archives: Path, file: str, name: str) -> Path:
-    if (archives / file).is_file():
-        return archives / file
-    there = "which is not in" if archives.is_dir() else "but there is no folder"
-    raise InputError(
-        f"{name} needs {file}, {there} {archives.resolve()}: give the folder that holds it "
-        "with --archives FOLDER, or train on your own images with --data"
-    )
-
-
-def read_splits(root: Folder, names: Iterable[str]) -> dict[str, list[str]]:
-    """The stems of `splits/train.txt`, `val.txt` and `test.txt`, those that exist."""
-    known, lists = set(names), {}
-    if (root / "splits").is_dir():
-        texts = {entry.name for entry in (root / "splits").iterdir() if entry.name[-4:] == ".txt"}
-        if odd := sorted(texts - {"train.txt", "val.txt", "test.txt"}):
-            raise InputError(
-                f"{root / 'splits'} may hold train.txt, val.txt and test.txt, but holds "
-                f"{first_few(odd)}"
-            )
-    for name in ("train", "val", "test"):
-        file = root / "splits" / f"{name}.txt"
-        if file.is_file():
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
-            lists[name] = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-            unknown = [stem for stem in lists[name] if stem not in known]
-            if unknown:
-                raise InputError(f"{file} names {len(unknown)} unknown stems: {first_few(unknown)}")
-    return lists
-
-
-def split(
-    names: Sequence[str],
-    lists: dict[str, list[str]],
-    rng: np.random.Generator,
-    most_validation: int = 40,
-) -> tuple[list[str], list[str], list[str], str]:
-    """Stems for training, validation, test, and how they were found.
-
-    The lists decide where they leave something to train on and something to test on; what one of
-    them does not name is the other. Otherwise a fifth is held out at random. Validation, if not
-    listed, is a tenth of the training images, at most `most_validation`.
-    """
-    train, validation, test = (list(lists.get(name, ())) for name in ("train", "val", "test"))
-    for one, other in ((train, test), (train, validation), (validation, test)):
-        shared = sorted(set(one) & set(other))
-        if shared:
-            raise InputError(f"the lists in splits/ share {len(shared)} stems: {first_few(shared)}")
-    named = {*train, *validation, *test}
-    rest = [name for name in names if name not in named]
-    if train and not test:
-        test = rest
-    elif test and not train:
-        train = rest
-    how = "split as listed in splits/"
-    if not test or len(train) < 2:
-        reason = "splits/ leaves nothing to train or test on" if lists else "there is no splits/"
-        how = f"{reason}: a fifth of the images is held out at random, by seed"
-        shuffled = [names[i] for i in rng.permutation(len(names))]
-        held_out = max(1, len(names) // 5)
-        test, train, validation = shuffled[:held_out], shuffled[held_out:], []
-    if not validation:
-        shuffled = [train[i] for i in rng.permutation(len(train))]
-        kept = max(1, min(most_validation, len(train) // 10))
-        validation, train = shuffled[:kept], shuffled[kept:]
-    return train, validation, test, how
-
-
-def evenly(stems: Sequence[Made], most: int | None) -> list[Made]:
-    """At most `most` of them, spread evenly from the first to the last, in their order."""
-    if most is None or most >= len(stems):
-        return list(stems)
-    return [stems[i] for i in np.unique(np.linspace(0, len(stems) - 1, most).round().astype(int))]
-
-
 # Reading them ------------------------------------------------------------------------------------
 
 
@@ -581,15 +315,6 @@ def largest(regions: np.ndarray, size: int, most: int) -> np.ndarray:
 
 
 # Maps of others ----------------------------------------------------------------------------------
-
-
-def detector_folder(archives: Path, detector: str) -> Folder:
-    """The folder of a detector's maps of ECSSD, found in any case of letters."""
-    root = open_folder(archive_file(archives, DETECTORS, f"the prior {detector}"))
-    there = {entry.name.lower(): entry for entry in root.iterdir() if entry.is_dir()}
-    if detector.lower() not in there:
-        raise InputError(f"{DETECTORS} holds no maps of {detector}, but of {', '.join(there)}")
-    return there[detector.lower()]
 
 
 def read_priors(folder: Folder, stems: Sequence[str], size: int) -> np.ndarray:

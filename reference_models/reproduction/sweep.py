@@ -16,7 +16,7 @@ import tyro
 
 from reference_models import paths
 from reference_models.commands import command
-from reference_models.data.sets import ARCHIVES, DETECTORS
+from reference_models.data.archives import ARCHIVES, DETECTORS
 from reference_models.errors import InputError
 from reference_models.files import Busy, atomic_path
 from reference_models.options import Options

@@ -16,7 +16,7 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from reference_models.data.sets import Images
+from reference_models.data.images import Images
 from reference_models.errors import InputError
 from reference_models.files import Arrays, describe_mismatch
 from reference_models.machine import progress

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from reference_models.data.sets import Images
+from reference_models.data.images import Images
 from reference_models.errors import InputError
 from reference_models.files import read_arrays, write_arrays
 from reference_models.machine import keep_memory, progress

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from reference_models import paths
-from reference_models.data.sets import Data, Sources, TestSet, load
+from reference_models.data.images import Data, TestSet
+from reference_models.data.sets import Sources, load
 from reference_models.errors import InputError
 from reference_models.files import alone, fingerprint, is_partial_file, write_arrays, write_json
 from reference_models.measures import per_image

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from reference_models.data.corruption import corrupt
-from reference_models.data.sets import Images, TestSet, centre_prior
+from reference_models.data.images import Images, TestSet
+from reference_models.data.pictures import centre_prior
 from reference_models.measures.per_image import Each
 from reference_models.measures.saliency import EXACT, NAMES, means, measure_each
 from reference_models.measures.segmentation import NAMES as SEGMENTATION

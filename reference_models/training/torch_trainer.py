@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DistributedSampler
 
-from reference_models.data.sets import Images
+from reference_models.data.images import Images
 from reference_models.errors import InputError, first_few
 from reference_models.files import Arrays, describe_mismatch
 from reference_models.machine import progress

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from reference_models import paths
-from reference_models.data.sets import Images
+from reference_models.data.images import Images
 from reference_models.errors import InputError
 from reference_models.files import read_about, read_arrays
 from reference_models.options import Options

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from reference_models.data.sets import Images
+from reference_models.data.images import Images
 from reference_models.files import Arrays
 from reference_models.options import Options
 from reference_models.papers.schema import Scale

@@ -8,21 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reference_models.data.archives import detector_folder, find, find_archive
+from reference_models.data.images import Data, Images
 from reference_models.data.pictures import centre_prior, read_maps
-from reference_models.data.sets import (
-    Data,
-    Images,
-    Sources,
-    decode,
-    describe,
-    detector_folder,
-    evenly,
-    find,
-    find_archive,
-    largest,
-    load,
-    read_priors,
-)
+from reference_models.data.sets import Sources, decode, describe, largest, load, read_priors
+from reference_models.data.splits import evenly
 from reference_models.errors import InputError
 from tests.support.paths import DATA
 

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from reference_models.data.images import Images
 from reference_models.data.scenes import scenes
-from reference_models.data.sets import Images
 from reference_models.demo import compare, demo
 from reference_models.errors import InputError
 from reference_models.files import read_about, read_arrays, write_json

@@ -1,0 +1,116 @@
+"""Named data sets, and the files of a data set in folders and zips."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from reference_models.data.pictures import Folder, by_stem, one_folder, open_folder, require
+from reference_models.data.splits import read_splits
+from reference_models.errors import InputError
+
+
+class Archive(NamedTuple):
+    """A named data set: its zips, and the stems that are not used, with the reason."""
+
+    files: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    reason: str = ""
+    truth: str = "masks"
+
+
+ARCHIVES = {
+    "duts-tr": Archive(
+        ("duts_tr.part1of2.zip", "duts_tr.part2of2.zip"),
+        ("ILSVRC2014_train_00019441",),
+        "also in DUTS-TE, under another name",
+    ),
+    "duts-te": Archive(("duts_te.zip",)),
+    "ecssd": Archive(("ecssd.zip",)),
+    "pascal-s": Archive(
+        ("pascal_s.zip",), ("359", "408", "424", "460", "622"), "nothing is salient in their masks"
+    ),
+    "bsds500": Archive(("bsds500.zip",), truth="segmentations"),
+}
+DETECTORS = "ecssd_baselines.zip"
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one or several joined sets, by stem and sorted by it.
+
+    truth: one mask per image, or one label map per annotator. priors: empty where there are none.
+    lists: the stems of `splits/train.txt`, `val.txt` and `test.txt`, those that exist.
+    """
+
+    name: str
+    images: dict[str, Folder]
+    truth: dict[str, list[Folder]]
+    priors: dict[str, Folder]
+    lists: dict[str, list[str]]
+    segmented: bool
+    unused: tuple[str, ...]
+
+
+def find(paths: Sequence[Path], left_out: Sequence[str] = (), truth: str = "masks") -> Files:
+    """All pairs of `images/` and `masks/` (or `segmentations/`) of several paths as one set."""
+
+    def fits(folder: Folder) -> bool:
+        return (folder / "images").is_dir() and (folder / truth).is_dir()
+
+    roots = [one_folder(path, fits, f"images/ and {truth}/") for path in paths]
+    images = by_stem([root / "images" for root in roots])
+    annotated: dict[str, list[Folder]] = {}
+    for stem, file in by_stem([root / truth for root in roots]).items():
+        image = stem.rpartition("_")[0] if truth == "segmentations" else stem
+        annotated.setdefault(image, []).append(file)
+    prior_folders = [root / "priors" for root in roots if (root / "priors").is_dir()]
+    priors = by_stem(prior_folders) if prior_folders else {}
+    require(images, annotated, f"a mask in {truth}/")
+    if priors:
+        require(images, priors, "a prior in priors/")
+    lists: dict[str, list[str]] = {}
+    for root in roots:
+        for name, stems in read_splits(root, images).items():
+            lists[name] = lists.get(name, []) + [stem for stem in stems if stem not in left_out]
+    return Files(
+        name=Path(paths[0]).stem,
+        images={stem: images[stem] for stem in images if stem not in left_out},
+        truth=annotated,
+        priors=priors,
+        lists={name: sorted(stems) if len(roots) > 1 else stems for name, stems in lists.items()},
+        segmented=truth == "segmentations",
+        unused=tuple(stem for stem in annotated if stem not in images),
+    )
+
+
+def find_archive(name: str, archives: Path) -> tuple[Files, list[str]]:
+    """The files of a name in ARCHIVES, and a note on what is left out of them."""
+    archive = ARCHIVES[name]
+    paths = [archive_file(archives, file, name) for file in archive.files]
+    files = replace(find(paths, archive.left_out, archive.truth), name=name)
+    left_out = [stem for stem in archive.left_out if stem in files.truth]
+    if not left_out:
+        return files, []
+    kind = "image is" if len(left_out) == 1 else "images are"
+    stems = ", ".join(left_out)
+    return files, [f"{name}: {len(left_out)} {kind} left out ({stems}): {archive.reason}"]
+
+
+def archive_file(archives: Path, file: str, name: str) -> Path:
+    if (archives / file).is_file():
+        return archives / file
+    there = "which is not in" if archives.is_dir() else "but there is no folder"
+    raise InputError(
+        f"{name} needs {file}, {there} {archives.resolve()}: give the folder that holds it "
+        "with --archives FOLDER, or train on your own images with --data"
+    )
+
+
+def detector_folder(archives: Path, detector: str) -> Folder:
+    """The folder of a detector's maps of ECSSD, found in any case of letters."""
+    root = open_folder(archive_file(archives, DETECTORS, f"the prior {detector}"))
+    there = {entry.name.lower(): entry for entry in root.iterdir() if entry.is_dir()}
+    if detector.lower() not in there:
+        raise InputError(f"{DETECTORS} holds no maps of {detector}, but of {', '.join(there)}")
+    return there[detector.lower()]
