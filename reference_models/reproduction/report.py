@@ -6,36 +6,25 @@ Every number in a table comes from a file in results/ or from what a paper print
 computed from them.
 """
 
-import math
 import statistics
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, partial
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated
 
 import tyro
 
 from reference_models import paths
 from reference_models.commands import command
 from reference_models.files import atomic_path
-from reference_models.measures import per_image
-from reference_models.measures.intervals import Interval, intervals
-from reference_models.measures.per_image import Measured, PerImage
-from reference_models.measures.saliency import LABELS
-from reference_models.papers.menet import DISTORTED
 from reference_models.papers.recipes import RECIPES, claims
 from reference_models.papers.schema import (
     PRIORS,
     SEGMENTATION,
-    Ask,
     Claim,
     Effects,
     Figures,
-    Identity,
-    Row,
-    ScaleName,
     Table,
     number,
     row,
@@ -43,164 +32,33 @@ from reference_models.papers.schema import (
 from reference_models.reproduction import agreement
 from reference_models.reproduction.agreement import Steps, apart, apart_in_the_end
 from reference_models.reproduction.markdown import anchor, folded, short, table
-from reference_models.reproduction.runs import Result, Results, read, runs_text
+from reference_models.reproduction.plots import PICTURES, plots
+from reference_models.reproduction.results import (
+    SCALES,
+    EachImage,
+    Result,
+    Results,
+    differences,
+    printed,
+    printed_differences,
+    read,
+    values,
+    with_rows,
+)
+from reference_models.reproduction.runs import runs_text
+from reference_models.reproduction.verdicts import (
+    NAMES,
+    Intervals,
+    Tested,
+    all_intervals,
+    difference,
+    signed,
+    spread,
+    tested,
+)
 from reference_models.training import figures
 
-SCALES: tuple[ScaleName, ...] = ("medium", "small")
-Verdict = Literal["holds", "refuted", "not decided", "does not hold"]
-"""The last one is by the means of seeds, where a run has left no rows of its test images."""
-EachImage = dict[tuple[str, str], dict[int, Callable[[], PerImage]]]
-"""The rows of test images by recipe and scale, then by seed; read at the first call."""
-Intervals = dict[tuple[str, Row, Row | None], dict[str, Interval]]
-"""By scale, row and the row taken from it, then by measure."""
-
-NAMES = LABELS | {
-    "weighted_f_exact": "F^w exact",
-    "weighted_f_loss": "F^w as in the loss",
-    "weighted_f": "F^w published program",
-    "covering": "covering",
-    "rand": "Rand index",
-    "variation_of_information": "variation of information",
-    "regions": "regions",
-}
-
-
-# Values ------------------------------------------------------------------------------------------
-
-
-def values(results: Results, scale: str, of: Row, measure: str) -> dict[int, float]:
-    """By seed."""
-    found = {}
-    for seed, result in results.get((of.recipe, scale), {}).items():
-        maps = result["measures"].get(of.test, {})
-        main = next((name for name in maps if name not in PRIORS), None)
-        name = of.map or main
-        if name in maps and measure in maps[name]:
-            found[seed] = maps[name][measure]
-    return found
-
-
-def differences(
-    results: Results, scale: str, of: Row, minus: Row | None, measure: str
-) -> dict[int, float]:
-    """Paired by seed; without a second row the first one's values."""
-    first = values(results, scale, of, measure)
-    if minus is None:
-        return first
-    second = values(results, scale, minus, measure)
-    return {seed: first[seed] - second[seed] for seed in first if seed in second}
-
-
-def printed(of: Row) -> Figures:
-    """The figures of the row's paper: its own, or those of its recipe for the main map."""
-    paper = RECIPES[of.recipe].paper
-    if of.paper is not None or paper is None or of.map is not None:
-        return of.paper or {}
-    return paper.figures.get(of.test, {})
-
-
-def printed_differences(of: Row, minus: Row) -> Figures:
-    """The paper's, by measure."""
-    first, second = printed(of), printed(minus)
-    return {measure: first[measure] - second[measure] for measure in first if measure in second}
-
-
-def verdict(ask: Ask, found: Mapping[int, float], interval: Interval | None) -> Verdict:
-    """Judged on what is printed, three digits: by the whole interval, else by the seeds' mean."""
-    kept = round(min(found.values()), 3) >= ask.each
-    if interval is None:
-        mean = round(statistics.fmean(found.values()), 3)
-        return "holds" if ask.low <= mean <= ask.high and kept else "does not hold"
-    low, high = (round(end, 3) for end in interval)
-    if high < ask.low or low > ask.high or not kept:
-        return "refuted"
-    return "holds" if ask.low <= low and high <= ask.high else "not decided"
-
-
-def equal_weights(results: Results, scale: str, identity: Identity) -> dict[int, bool | None]:
-    """By seed whether all weights are the same bits; None where one was trained on a GPU."""
-    first, second = (results.get((r, scale), {}) for r in (identity.first, identity.second))
-    return {
-        seed: first[seed]["weights_sha256"] == second[seed]["weights_sha256"]
-        if all(runs[seed]["device"].startswith("cpu") for runs in (first, second))
-        else None
-        for seed in first
-        if seed in second
-    }
-
-
-def with_rows(folder: Path, results: Results) -> EachImage:
-    """The runs that left the rows of their test images in the folder of the results."""
-    found: EachImage = {}
-    for key, seeds in results.items():
-        for seed, result in seeds.items():
-            recipe, scale = key
-            file = per_image.beside(folder / f"{recipe}-{result['backend']}-{scale}-{seed}.json")
-            if file.is_file():
-                found.setdefault(key, {})[seed] = cache(partial(per_image.read, file))
-    return found
-
-
-def all_intervals(results: Results, rows: EachImage) -> Intervals:
-    """Of every difference and every ask for which all seeds' rows are there."""
-    wanted: dict[tuple[str, Row, Row | None], dict[str, None]] = {}
-    for claim in claims():
-        for scale in SCALES:
-            for pair in claim.effects.pairs:
-                wanted.setdefault((scale, *pair), {}).update(dict.fromkeys(claim.effects.measures))
-            for ask in claim.asks:
-                wanted.setdefault((scale, ask.of, ask.minus), {})[ask.measure] = None
-    found: Intervals = {}
-    for (scale, of, minus), measures in wanted.items():
-        paired = {m: differences(results, scale, of, minus, m) for m in measures}
-        seeds = list(next(iter(paired.values())))
-        first = rows_of(rows, scale, of, seeds)
-        second = None if minus is None else rows_of(rows, scale, minus, seeds)
-        runs = [*first, *(second or ())]
-        if runs and None not in runs:
-            there = [m for m in measures if all(m in run.values for run in runs)]
-            found[scale, of, minus] = intervals(first, second, there)
-    return found
-
-
-def rows_of(rows: EachImage, scale: str, of: Row, seeds: Iterable[int]) -> list[Measured | None]:
-    """The map that `values` takes, by seed; None where a run has left no rows."""
-    found = []
-    for seed in seeds:
-        read = rows.get((of.recipe, scale), {}).get(seed)
-        maps = read()[of.test] if read else {}
-        main = next((name for name in maps if name not in PRIORS), None)
-        found.append(maps.get(of.map or main))
-    return found
-
-
 # Text --------------------------------------------------------------------------------------------
-
-
-def signed(value: float) -> str:
-    return number(value) if round(value, 3) <= 0 else f"+{number(value)}"
-
-
-def spread(found: Mapping[int, float], interval: Interval | None = None, sign: bool = False) -> str:
-    """Mean ± standard deviation over seeds, and the interval; nothing without a run."""
-    if not found:
-        return ""
-    show = signed if sign else number
-    text = show(statistics.fmean(found.values()))
-    if len(found) > 1:
-        text += f" ± {number(statistics.stdev(found.values()))}"
-    return text if interval is None else f"{text} [{show(interval[0])}, {show(interval[1])}]"
-
-
-def bounds(ask: Ask) -> str:
-    show = number if ask.minus is None else signed
-    if ask.low == -ask.high:
-        text = f"within ±{number(ask.high)}"
-    elif math.isinf(ask.high):
-        text = f"≥ {show(ask.low)}"
-    else:
-        text = f"≤ {show(ask.high)}"
-    return text if math.isinf(ask.each) else f"{text}, no seed below {show(ask.each)}"
 
 
 def beside(
@@ -276,53 +134,6 @@ def headline(results: Results, claim: Claim) -> str:
                 )
                 return f"{difference(of, minus)}: {', '.join(changes)} ({scale})"
     return ""
-
-
-def difference(of: Row, minus: Row | None) -> str:
-    """In words. What both labels end in, as a prior or a distortion, is said once."""
-    if minus is None:
-        return of.label
-    first, last = of.label.rpartition(", "), minus.label.rpartition(", ")
-    same = first[2] == last[2] and first[0] and last[0]
-    return f"{first[0] if same else of.label} − {minus.label}"
-
-
-class Tested(NamedTuple):
-    """Something that was asked for, and what came out at one scale."""
-
-    words: str
-    bounds: str
-    found: str
-    verdict: Verdict | None
-    """None without a run, or where the processor decides."""
-
-
-def tested(results: Results, known: Intervals, claim: Claim, scale: str) -> list[Tested]:
-    every = []
-    for ask in claim.asks:
-        found = differences(results, scale, ask.of, ask.minus, ask.measure)
-        interval = known.get((scale, ask.of, ask.minus), {}).get(ask.measure)
-        every.append(
-            Tested(
-                f"{difference(ask.of, ask.minus)}: {NAMES[ask.measure]}",
-                bounds(ask),
-                spread(found, interval, sign=ask.minus is not None),
-                verdict(ask, found, interval) if found else None,
-            )
-        )
-    for identity in claim.identities:
-        equal = equal_weights(results, scale, identity)
-        asked = [same for same in equal.values() if same is not None]
-        same, held = ("equal", "holds") if all(asked) else ("not equal", "refuted")
-        every.append(
-            Tested(
-                f"weights of {identity.first} and {identity.second}",
-                "equal bit for bit on a CPU",
-                same if asked else "not asked for on a GPU" * bool(equal),
-                held if asked else None,
-            )
-        )
-    return every
 
 
 def asks_text(results: Results, known: Intervals, claim: Claim) -> str:
@@ -666,144 +477,6 @@ def first_steps_text(first_steps: Sequence[Steps]) -> list[str]:
         f"{made_with[0].upper()}{made_with[1:]}.",
         "",
     ]
-
-
-# Figures -----------------------------------------------------------------------------------------
-
-PICTURES = {
-    "results-effects": "What each loss changes, here and in its paper",
-    "results-noise": "Max F against the variance of the noise, with and without the metric loss",
-    "results-losses": "The training loss of one recipe per kind of loss",
-    "results-frameworks": "The first steps in PyTorch and in JAX from the same weights",
-}
-CURVES = (
-    "zoomout-ce",
-    "zoomout-af",
-    "zoomout-exact",
-    "fcn-ce-clean",
-    "fcn-ce-swapped",
-    "fcn-cas-swapped",
-    "fcn-cace-swapped",
-    "menet-metric",
-    "metric-head-metric",
-    "anchors",
-    "relations",
-    "regions-cas-8",
-)
-FIRST_STEPS = (
-    "zoomout-ce",
-    "zoomout-af",
-    "zoomout-exact",
-    "fcn-ce-clean",
-    "fcn-cas-clean",
-    "deeplab-cace-clean",
-    "menet-metric",
-    "metric-head-metric",
-    "anchors-no-flips",
-    "anchors",
-    "relations-self-drfi",
-    "regions-cas-8",
-)
-
-
-def scale_of(results: Results, recipes: Iterable[str]) -> ScaleName:
-    """The larger scale at which every one of the recipes has run."""
-    return "medium" if all((name, "medium") in results for name in recipes) else "small"
-
-
-def plots(results: Results, first_steps: Sequence[Steps]) -> dict[str, figures.Plot]:
-    """The pictures there are results for, by name."""
-    drawn = {
-        "results-effects": effects_plot(results),
-        "results-noise": noise_plot(results),
-        "results-losses": losses_plot(results),
-        "results-frameworks": first_steps_plot(first_steps),
-    }
-    return {name: plot for name, plot in drawn.items() if plot is not None}
-
-
-def noise_plot(results: Results) -> figures.Plot | None:
-    panels = []
-    tests = {0.0: "ecssd"} | {
-        float(d.split()[1]): f"ecssd, {d}" for d in DISTORTED if d.startswith("noise")
-    }
-    for title, network in (("pretrained features", "metric-head"), ("MEnet from scratch", "menet")):
-        losses = {
-            "cross-entropy": f"{network}-ce",
-            "with the metric loss": f"{network}-metric",
-            "on hard negatives": f"{network}-metric-hard-negatives",
-        }
-        scale = scale_of(results, losses.values())
-        lines = []
-        for label, recipe in losses.items():
-            found = {x: values(results, scale, row(recipe, t), "max_f") for x, t in tests.items()}
-            points = tuple((x, tuple(seeds.values())) for x, seeds in found.items() if seeds)
-            if points:
-                lines.append((label, points))
-        if lines:
-            panels.append((f"{title} ({scale})", tuple(lines)))
-    return figures.Plot("noise", tuple(panels)) if panels else None
-
-
-def losses_plot(results: Results) -> figures.Plot | None:
-    panels = []
-    for name in CURVES:
-        scale = scale_of(results, (name,))
-        curves = tuple(
-            (f"seed {seed}", tuple(enumerate_steps(result)))
-            for seed, result in results.get((name, scale), {}).items()
-        )
-        if curves:
-            panels.append((f"{name} ({scale})", curves))
-    return figures.Plot("losses", tuple(panels)) if panels else None
-
-
-def enumerate_steps(result: Result) -> Iterable[tuple[float, tuple[float, ...]]]:
-    curve, steps = result["loss_curve"], result["schedule"]["steps"]
-    for place, value in enumerate(curve):
-        yield round((place + 0.5) * steps / len(curve), 1), (value,)
-
-
-def first_steps_plot(first_steps: Sequence[Steps]) -> figures.Plot | None:
-    by_recipe = {one["recipe"]: one for one in first_steps}
-    panels = tuple(
-        (
-            name,
-            tuple(
-                (backend, tuple((float(step), (loss,)) for step, loss in enumerate(losses)))
-                for backend, losses in by_recipe[name]["losses"].items()
-            ),
-        )
-        for name in FIRST_STEPS
-        if name in by_recipe
-    )
-    return figures.Plot("frameworks", panels) if panels else None
-
-
-def effects_plot(results: Results) -> figures.Plot | None:
-    """The differences that a paper has too."""
-    lines: dict[str, list[tuple[float, tuple[float, ...]]]] = {
-        "paper": [],
-        "medium": [],
-        "small": [],
-    }
-    labels: list[str] = []
-    for claim in claims():
-        for of, minus in claim.effects.pairs:
-            for measure, paper in printed_differences(of, minus).items():
-                ours = {scale: differences(results, scale, of, minus, measure) for scale in SCALES}
-                if not any(ours.values()):
-                    continue
-                place = float(len(labels))
-                labels.append(f"{difference(of, minus)}: {NAMES[measure]}")
-                lines["paper"].append((place, (paper,)))
-                for scale, found in ours.items():
-                    if found:
-                        lines[scale].append((place, tuple(found.values())))
-    if not labels:
-        return None
-    panel = ("\n".join(labels), tuple((name, tuple(points)) for name, points in lines.items()))
-    return figures.Plot("effects", (panel,))
 
 
 # Command -----------------------------------------------------------------------------------------

@@ -1,38 +1,12 @@
 """The runs: what results there are, and what is still to be run, for RUNS.md."""
 
-import json
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
-from reference_models.errors import InputError
 from reference_models.papers.recipes import RECIPES
 from reference_models.paths import ROOT
 from reference_models.reproduction.markdown import short, table
+from reference_models.reproduction.results import Result, Results
 from reference_models.reproduction.sweep import blocks
-
-Result = dict[str, Any]
-Results = dict[tuple[str, str], dict[int, Result]]
-"""By recipe and scale, then by seed."""
-
-
-def read(folder: Path, backend: str = "torch") -> Results:
-    """The results of one framework's runs, by recipe, scale and seed."""
-    found: Results = {}
-    for file in sorted(folder.glob("*.json")):
-        try:
-            one = json.loads(file.read_text(encoding="utf-8"))
-            key, seed, made_in = (one["recipe"], one["scale"]), one["seed"], one["backend"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{file} is no results file of `python -m reference_models.train` ({error!r})"
-            ) from None
-        if key[0] not in RECIPES:
-            raise InputError(f"{file} is of the recipe {key[0]!r}, which does not exist any more")
-        if made_in == backend:
-            found.setdefault(key, {})[seed] = one
-    return {key: dict(sorted(seeds.items())) for key, seeds in found.items()}
-
 
 # RUNS.md -----------------------------------------------------------------------------------------
 

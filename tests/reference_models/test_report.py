@@ -16,7 +16,7 @@ from reference_models.measures.per_image import Each
 from reference_models.papers.recipes import RECIPES, claims
 from reference_models.papers.schema import Ask, Identity, at_least, at_most, number, row, within
 from reference_models.papers.zoomout import af_against_ce
-from reference_models.reproduction import report
+from reference_models.reproduction import report, results, runs, verdicts
 from reference_models.training import figures
 
 MAIN = {"menet": "saliency head", "metric-head": "saliency head", "relations": "merged"}
@@ -94,8 +94,8 @@ def everything() -> list[dict]:
     ]
 
 
-def results(*made: dict) -> report.Results:
-    found: report.Results = {}
+def grouped(*made: dict) -> results.Results:
+    found: results.Results = {}
     for one in made:
         found.setdefault((one["recipe"], one["scale"]), {})[one["seed"]] = one
     return found
@@ -171,12 +171,12 @@ def test_a_second_time_gives_the_same_files_and_check_sees_any_change(tmp_path):
 
 def test_every_row_finds_its_value_once_all_has_run(tmp_path):
     """No recipe, test set or map is misnamed in the claims."""
-    found = report.read(write(tmp_path, *everything()))
+    found = results.read(write(tmp_path, *everything()))
     for claim in claims():
         for one in (line for part in claim.tables for line in part.rows):
             measure = "covering" if one.test == "bsds500" else "f"
             for scale in ("medium", "small"):
-                assert report.values(found, scale, one, measure), one
+                assert results.values(found, scale, one, measure), one
     text = report.results_text(found, {}, {}, (), ())
     assert "pending" not in text
     assert " |  |" not in re.sub(r"(?m)^(\| [^|]* \|) [^|]* \|", r"\1", text), "an empty cell"
@@ -188,16 +188,16 @@ def test_every_recipe_on_real_data_stands_in_a_table():
 
 
 def test_differences_are_paired_by_seed_and_paper_stands_beside():
-    found = results(
+    found = grouped(
         made("zoomout-af", "medium", 0, f=0.8),
         made("zoomout-af", "medium", 1, f=0.9),
         made("zoomout-ce", "medium", 1, f=0.7),
         made("zoomout-ce", "medium", 2, f=0.1),
     )
     af, ce = row("zoomout-af"), row("zoomout-ce")
-    assert report.differences(found, "medium", af, ce, "f") == {1: pytest.approx(0.2)}
-    assert report.differences(found, "small", af, ce, "f") == {}
-    printed = report.printed_differences(af, ce)
+    assert results.differences(found, "medium", af, ce, "f") == {1: pytest.approx(0.2)}
+    assert results.differences(found, "small", af, ce, "f") == {}
+    printed = results.printed_differences(af, ce)
     assert printed["weighted_f_exact"] == pytest.approx(0.031)
     assert "f" not in printed
 
@@ -224,7 +224,7 @@ WITHIN = within(AF, row("zoomout-ce"), "f", 0.01)
     ],
 )
 def test_bounds_by_the_mean_of_seeds(ask: Ask, found: dict[int, float], verdict: str):
-    assert report.verdict(ask, found, None) == verdict
+    assert verdicts.verdict(ask, found, None) == verdict
 
 
 @pytest.mark.parametrize(
@@ -247,20 +247,20 @@ def test_bounds_by_the_mean_of_seeds(ask: Ask, found: dict[int, float], verdict:
 )
 def test_bounds_by_the_interval(ask: Ask, interval: tuple[float, float], verdict: str):
     found = {0: (interval[0] + interval[1]) / 2}
-    assert report.verdict(ask, found, interval) == verdict
+    assert verdicts.verdict(ask, found, interval) == verdict
 
 
 def test_a_seed_below_what_each_must_keep_refutes():
-    assert report.verdict(EACH_TOO, {0: 0.1, 1: -0.03}, (0.03, 0.05)) == "refuted"
-    assert report.verdict(EACH_TOO, {0: 0.1, 1: 0.03}, (0.03, 0.05)) == "holds"
+    assert verdicts.verdict(EACH_TOO, {0: 0.1, 1: -0.03}, (0.03, 0.05)) == "refuted"
+    assert verdicts.verdict(EACH_TOO, {0: 0.1, 1: 0.03}, (0.03, 0.05)) == "holds"
 
 
 def test_the_verdict_names_what_does_not_hold():
-    found = results(made("zoomout-af", f=0.71), made("zoomout-ce", f=0.7))
+    found = grouped(made("zoomout-af", f=0.71), made("zoomout-ce", f=0.7))
     claim = af_against_ce()
     assert report.verdict_text(found, {}, claim, "small") == "**At small scale: holds.**"
     assert report.verdict_text(found, {}, claim, "medium") == ""
-    found = results(made("zoomout-af", f=0.7), made("zoomout-ce", f=0.7))
+    found = grouped(made("zoomout-af", f=0.7), made("zoomout-ce", f=0.7))
     assert report.verdict_text(found, {}, claim, "small") == (
         "**At small scale: 0 of 1 hold.** zoomout-af − zoomout-ce: F: asked for ≥ +.005, "
         "found .000: does not hold."
@@ -306,15 +306,15 @@ def test_several_seeds_have_both_their_spread_and_an_interval(tmp_path):
     folder = write(tmp_path, *every)
     for one in every:
         leave_rows(folder, one)
-    found = report.read(folder)
-    known = report.all_intervals(found, report.with_rows(folder, found))
+    found = results.read(folder)
+    known = verdicts.all_intervals(found, results.with_rows(folder, found))
     text = report.effects_text(found, known, af_against_ce().effects)
     assert re.search(r"−\.100 ± \.000 \[−\.1\d\d, −\.0\d\d\]", text)
     told = report.summary(found, known, af_against_ce(), "medium")
     assert told == "refuted: 0 of 1 hold, 1 refuted"
     # Without the rows of one seed the seeds decide.
     per_image.beside(folder / "zoomout-ce-torch-medium-1.json").unlink()
-    known = report.all_intervals(found, report.with_rows(folder, found))
+    known = verdicts.all_intervals(found, results.with_rows(folder, found))
     assert known == {}
     assert report.summary(found, known, af_against_ce(), "medium") == "0 of 1 hold"
 
@@ -323,10 +323,10 @@ def test_a_value_without_a_second_row_has_an_interval_too(tmp_path):
     collapsed = made("fcn-ce-swapped", "medium", mae=0.5, max_f=0.46)
     folder = write(tmp_path, collapsed)
     leave_rows(folder, collapsed)
-    found = report.read(folder)
-    known = report.all_intervals(found, report.with_rows(folder, found))
+    found = results.read(folder)
+    known = verdicts.all_intervals(found, results.with_rows(folder, found))
     (claim,) = (c for c in claims() if c.title.startswith("C: labels"))
-    by_words = {one.words: one for one in report.tested(found, known, claim, "medium")}
+    by_words = {one.words: one for one in verdicts.tested(found, known, claim, "medium")}
     assert by_words["fcn-ce-swapped: MAE"].verdict == "holds"
     assert re.fullmatch(r"\.500 \[\.4\d\d, \.5\d\d\]", by_words["fcn-ce-swapped: MAE"].found)
     assert by_words["fcn-ce-swapped: max F"].verdict == "not decided"
@@ -352,16 +352,16 @@ def test_seconds_stand_in_one_table():
 def test_equal_bits_are_asked_for_on_a_cpu_alone():
     pair = Identity("fcn-cas-clean", "fcn-cas-swapped")
     first, second = made(pair.first), made(pair.second)
-    assert report.equal_weights(results(first, second), "small", pair) == {0: True}
+    assert verdicts.equal_weights(grouped(first, second), "small", pair) == {0: True}
     second["weights_sha256"] = "bb"
-    assert report.equal_weights(results(first, second), "small", pair) == {0: False}
+    assert verdicts.equal_weights(grouped(first, second), "small", pair) == {0: False}
     second["device"] = "cuda: H100"
-    equal = report.equal_weights(results(first, second), "small", pair)
+    equal = verdicts.equal_weights(grouped(first, second), "small", pair)
     assert equal == {0: None}
     claim = replace(af_against_ce(), asks=(), identities=(pair,))
-    (tested,) = report.tested(results(first, second), {}, claim, "small")
+    (tested,) = verdicts.tested(grouped(first, second), {}, claim, "small")
     assert (tested.found, tested.verdict) == ("not asked for on a GPU", None)
-    (tested,) = report.tested({}, {}, claim, "small")
+    (tested,) = verdicts.tested({}, {}, claim, "small")
     assert (tested.found, tested.verdict) == ("", None)
 
 
@@ -369,19 +369,19 @@ def test_numbers():
     assert number(0.8374) == ".837"
     assert number(1.5) == "1.500"
     assert number(-0.02) == "−.020"
-    assert report.signed(0.0131) == "+.013"
-    assert report.signed(-0.0001) == ".000"
-    assert report.spread({0: 0.5, 1: 0.6, 2: 0.7}) == ".600 ± .100"
-    assert report.spread({0: 0.5}) == ".500"
-    assert report.spread({0: 0.5, 1: 0.5}, (-0.01, 0.0111), sign=True) == (
+    assert verdicts.signed(0.0131) == "+.013"
+    assert verdicts.signed(-0.0001) == ".000"
+    assert verdicts.spread({0: 0.5, 1: 0.6, 2: 0.7}) == ".600 ± .100"
+    assert verdicts.spread({0: 0.5}) == ".500"
+    assert verdicts.spread({0: 0.5, 1: 0.5}, (-0.01, 0.0111), sign=True) == (
         "+.500 ± .000 [−.010, +.011]"
     )
-    assert report.spread({}) == ""
+    assert verdicts.spread({}) == ""
 
 
 def test_runs_say_which_seeds_are_done():
     one = made("zoomout-ce", "medium", 1, "cuda: H100") | {"date": "2026-11-21"}
-    text = report.runs_text(results(one), {})
+    text = runs.runs_text(grouped(one), {})
     assert (
         "| zoomout-ce | 1960 × 32 | 1: 1 + 0, 2026-11-21, cuda: H100, commit 0123456789-dirty |"
         in text
@@ -394,12 +394,12 @@ def test_runs_say_which_seeds_are_done():
 def test_results_that_are_none(tmp_path):
     (tmp_path / "a.json").write_text("{}")
     with pytest.raises(InputError, match=r"a\.json is no results file"):
-        report.read(tmp_path)
+        results.read(tmp_path)
     (tmp_path / "a.json").write_text(json.dumps(made("fcn-ce-clean") | {"recipe": "gone"}))
     with pytest.raises(InputError, match="'gone', which does not exist"):
-        report.read(tmp_path)
+        results.read(tmp_path)
     (tmp_path / "a.json").write_text(json.dumps(made("fcn-ce-clean") | {"backend": "jax"}))
-    assert report.read(tmp_path) == {}
+    assert results.read(tmp_path) == {}
 
 
 def test_a_picture_remembers_what_it_shows(tmp_path):
@@ -419,8 +419,8 @@ def steps(recipe: str, torch: list[float], jax: list[float]) -> dict:
 
 
 def test_both_frameworks_stand_side_by_side():
-    theirs = results(*(made("zoomout-ce", seed=seed, mae=0.1 + seed / 100) for seed in range(3)))
-    ours = results(made("zoomout-ce", mae=0.125, max_f=0.25), made("fcn-ce-clean"))
+    theirs = grouped(*(made("zoomout-ce", seed=seed, mae=0.1 + seed / 100) for seed in range(3)))
+    ours = grouped(made("zoomout-ce", mae=0.125, max_f=0.25), made("fcn-ce-clean"))
     first = [steps("fcn-ce-clean", [2.0, 1.0, 1.0], [2.0, 1.0, 1.04])]
     text = "\n".join(report.frameworks_text(theirs, ours, first))
     assert "| zoomout-ce | ecssd | MAE | .110 ± .010 | .125 | +.015 |" in text
@@ -432,7 +432,7 @@ def test_both_frameworks_stand_side_by_side():
 
 def test_runs_in_jax_are_listed_apart():
     one = made("zoomout-ce", "medium", 0, "gpu: H100") | {"backend": "jax"}
-    text = report.runs_text({}, results(one))
+    text = runs.runs_text({}, grouped(one))
     torch, jax = text.split("## In JAX: `--backend jax`")
     assert "gpu: H100" not in torch
     assert "0: 1 + 0, 2026-11-20, gpu: H100" in jax
