@@ -14,10 +14,10 @@ from reference_models.measures.saliency import Measures, measure, one_line
 from reference_models.options import Options
 from reference_models.provenance import commit, versions
 from reference_models.training import figures
+from reference_models.training.frameworks import new_trainer
 from reference_models.training.loop import train
 from reference_models.training.run import claim_run_folder, load_data
 from reference_models.training.stopping import clock
-from reference_models.training.trainer import new_trainer
 
 RUNS: dict[str, tuple[str, float]] = {
     "cross-entropy, clean": ("scenes-cross-entropy", 0.0),

@@ -7,14 +7,12 @@ is left is rounding, and the noise of the recipes that flip labels, which each f
 its own way.
 """
 
-import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import tyro
 
 from reference_models import paths
@@ -25,12 +23,10 @@ from reference_models.machine import progress
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
 from reference_models.provenance import commit, hardware, versions
+from reference_models.reproduction.first_steps import BACKENDS, Steps, apart
+from reference_models.training.frameworks import new_trainer
 from reference_models.training.run import Shared, load_data
-from reference_models.training.trainer import drawn, new_trainer
-
-BACKENDS: tuple[Literal["torch", "jax"], ...] = ("torch", "jax")
-Steps = dict[str, Any]
-"""What one recipe's file holds."""
+from reference_models.training.trainer import drawn
 
 
 @dataclass(frozen=True)
@@ -94,24 +90,6 @@ def compare(options: Options, steps: int, shared: dict[str, Shared]) -> Steps:
         "commit": commit(),
         "date": datetime.now(UTC).date().isoformat(),
     }
-
-
-def read(folder: Path = paths.AGREEMENT) -> list[Steps]:
-    """Every recipe's file, in the order of the recipes."""
-    found = {file.stem: json.loads(file.read_text("utf-8")) for file in folder.glob("*.json")}
-    return [found[name] for name in RECIPES if name in found]
-
-
-def apart(one: Steps, steps: int | None = None) -> float:
-    """The largest difference of the two losses, as a share of their mean size."""
-    torch, jax = (np.array(one["losses"][backend][:steps]) for backend in BACKENDS)
-    return float(np.abs(torch - jax).max() / np.abs(torch).mean())
-
-
-def apart_in_the_end(one: Steps, steps: int = 20) -> float:
-    """The difference of the mean losses of the last steps, as a share of the losses' mean size."""
-    torch, jax = (np.array(one["losses"][backend]) for backend in BACKENDS)
-    return float(abs(torch[-steps:].mean() - jax[-steps:].mean()) / np.abs(torch).mean())
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from reference_models.papers.menet import DISTORTED
 from reference_models.papers.recipes import claims
 from reference_models.papers.schema import ScaleName, row
-from reference_models.reproduction.agreement import Steps
+from reference_models.reproduction.first_steps import Steps
 from reference_models.reproduction.results import (
     SCALES,
     Result,

@@ -29,8 +29,8 @@ from reference_models.papers.schema import (
     number,
     row,
 )
-from reference_models.reproduction import agreement
-from reference_models.reproduction.agreement import Steps, apart, apart_in_the_end
+from reference_models.reproduction import first_steps as steps_of_both
+from reference_models.reproduction.first_steps import Steps, apart, apart_in_the_end
 from reference_models.reproduction.markdown import anchor, folded, short, table
 from reference_models.reproduction.plots import PICTURES, plots
 from reference_models.reproduction.results import (
@@ -506,7 +506,7 @@ def main(
 def report(folder: Path, root: Path = paths.ROOT, check: bool = False) -> list[str]:
     """Write what has changed, or with `check` nothing; returns what was not up to date."""
     results, in_jax = read(folder, "torch"), read(folder, "jax")
-    first_steps = agreement.read(folder.parent / paths.AGREEMENT.name)
+    first_steps = steps_of_both.read(folder.parent / paths.AGREEMENT.name)
     wanted = plots(results, first_steps)
     pictures = root / "docs" / "figures"
     texts = {

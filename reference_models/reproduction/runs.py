@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from reference_models.papers.recipes import RECIPES
 from reference_models.paths import ROOT
 from reference_models.reproduction.markdown import short, table
+from reference_models.reproduction.priorities import blocks
 from reference_models.reproduction.results import Result, Results
-from reference_models.reproduction.sweep import blocks
 
 # RUNS.md -----------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from reference_models.files import Busy, atomic_path
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
 from reference_models.papers.schema import ScaleName
+from reference_models.reproduction.priorities import blocks
 from reference_models.training.run import Shared
 from reference_models.training.run import run as run_recipe
 from reference_models.training.stopping import Clock, OutOfTime, asked_to_stop, clock
@@ -34,31 +35,6 @@ NEEDED = (
     DETECTORS,
     "mobilenet_v2.fp16.safetensors",
 )
-# From the most important down.
-FIRST: dict[str, tuple[str, ...]] = {
-    "W: cross-entropy, the exact measure, Dice, the paper's loss": (
-        "zoomout-ce",
-        "zoomout-exact",
-        "zoomout-dice",
-        "zoomout-af",
-    ),
-    "C: labels of whole images swapped": (
-        "fcn-ce-clean",
-        "fcn-cas-swapped",
-        "fcn-ce-swapped",
-        "fcn-cace-swapped",
-        "fcn-cas-clean",
-    ),
-    "M: the metric loss on pretrained features": (
-        "metric-head-ce",
-        "metric-head-metric",
-        "metric-head-metric-hard-negatives",
-    ),
-    "L: promoting the maps of weak detectors": ("anchors", "anchors-ce"),
-    "R: refining without labels": ("relations",),
-    "C: general segmentation": ("regions-cas-8", "regions-ce-8"),
-    "M: MEnet from scratch": ("menet-ce", "menet-metric", "menet-metric-hard-negatives"),
-}
 
 
 @dataclass(frozen=True)
@@ -128,13 +104,6 @@ class Sweep:
     def trained(self, run: Run) -> bool:
         options = self.options(run)
         return weights_match(options.folder / RUN_WEIGHTS, options)
-
-
-def blocks() -> dict[str, tuple[str, ...]]:
-    """All recipes on real data by block, the most important first."""
-    known = {name for names in FIRST.values() for name in names}
-    rest = tuple(name for name in RECIPES if name not in known and name[:7] != "scenes-")
-    return FIRST | {"W Table 4, DeepLab and variants": rest}
 
 
 def planned(sweep: Sweep) -> list[Run]:

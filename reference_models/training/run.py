@@ -20,6 +20,7 @@ from reference_models.options import Options
 from reference_models.papers.schema import CONTROLS
 from reference_models.provenance import commit, hardware, versions
 from reference_models.training import figures
+from reference_models.training.frameworks import new_trainer
 from reference_models.training.loop import train
 from reference_models.training.score import (
     flatten_rows,
@@ -31,7 +32,7 @@ from reference_models.training.score import (
 )
 from reference_models.training.stopping import Clock
 from reference_models.training.trained import RUN_WEIGHTS, Network, load_finished_run
-from reference_models.training.trainer import Trainer, new_trainer
+from reference_models.training.trainer import Trainer
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from reference_models.files import read_about, read_arrays
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
 from reference_models.papers.schema import PRIORS, ScaleName
-from reference_models.training.trainer import Trainer, new_trainer
+from reference_models.training.frameworks import new_trainer
+from reference_models.training.trainer import Trainer
 
 RUN_WEIGHTS = "weights.safetensors"
 Backend = Literal["torch", "jax"]

@@ -1,7 +1,4 @@
-"""The interface of a trainer, the images of a step, and the learning-rate schedule.
-
-PyTorch and JAX each have one trainer; `new_trainer` imports the one that is asked for.
-"""
+"""The interface of a trainer, the images of a step, and the learning-rate schedule."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +9,6 @@ import numpy as np
 
 from reference_models.data.images import Images
 from reference_models.files import Arrays
-from reference_models.options import Options
 from reference_models.papers.schema import Scale
 
 
@@ -87,18 +83,6 @@ class Trainer(Protocol):
 
     def any_process(self, flag: bool) -> bool:
         """True in every process as soon as it is in one."""
-
-
-def new_trainer(options: Options, features: dict | None = None, imagenet: bool = True) -> Trainer:
-    """features: those of frozen backbones that other runs may have left. imagenet: give the
-    backbone its ImageNet weights."""
-    if options.backend == "torch":
-        from reference_models.training.torch_trainer import TorchTrainer
-
-        return TorchTrainer(options, features, imagenet)
-    from reference_models.training.flax_trainer import FlaxTrainer
-
-    return FlaxTrainer(options, features, imagenet)
 
 
 def drawn(count: int, size: int, plan: Scale, seed: int, step: int) -> Draw:

@@ -8,8 +8,9 @@ import pytest
 
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
-from reference_models.reproduction import agreement
-from reference_models.reproduction.agreement import apart, networks
+from reference_models.reproduction import agreement, first_steps
+from reference_models.reproduction.agreement import networks
+from reference_models.reproduction.first_steps import apart
 from reference_models.training.run import Shared
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
@@ -39,7 +40,7 @@ def test_both_frameworks_take_the_same_first_steps(tmp_path: Path):
     assert apart(one, 1) < 1e-5
     assert apart(one) < 1e-2
     (tmp_path / "menet-metric.json").write_text(json.dumps(one))
-    assert agreement.read(tmp_path) == [one]
+    assert first_steps.read(tmp_path) == [one]
 
 
 def test_what_has_its_file_is_passed_over(tmp_path: Path, monkeypatch, capsys):

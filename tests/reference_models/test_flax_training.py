@@ -26,8 +26,9 @@ from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
 from reference_models.papers.schema import Backbone
 from reference_models.training.flax_trainer import Drawn, Parts, adam, build, is_learnt, merged
+from reference_models.training.frameworks import new_trainer
 from reference_models.training.run import load_data
-from reference_models.training.trainer import drawn, new_trainer, one_cycle
+from reference_models.training.trainer import drawn, one_cycle
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
@@ -191,7 +192,7 @@ from reference_models.errors import InputError
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
 from reference_models.training.run import load_data
-from reference_models.training.trainer import new_trainer
+from reference_models.training.frameworks import new_trainer
 from tests.reference_models.test_flax_training import settings, gathered
 
 recipe, out = sys.argv[1:]

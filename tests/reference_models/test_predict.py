@@ -17,8 +17,8 @@ from reference_models.options import Options
 from reference_models.papers.schema import ScaleName
 from reference_models.predict import Predict
 from reference_models.reproduction import publish_weights as pack
+from reference_models.training.frameworks import new_trainer
 from reference_models.training.trained import default_model, load_network, options_of
-from reference_models.training.trainer import new_trainer
 
 RNG = np.random.default_rng(0)
 

@@ -26,12 +26,13 @@ from reference_models.papers.scenes import CHANNELS
 from reference_models.papers.schema import Backbone, Scale
 from reference_models.training import loop
 from reference_models.training import trained as trained_module
+from reference_models.training.frameworks import new_trainer
 from reference_models.training.loop import train
 from reference_models.training.run import Shared, claim_run_folder, load_data, run
 from reference_models.training.score import means_of, score
 from reference_models.training.stopping import Clock, OutOfTime, clock
 from reference_models.training.trained import Network, load_network, restore_network
-from reference_models.training.trainer import Draw, drawn, new_trainer, one_cycle
+from reference_models.training.trainer import Draw, drawn, one_cycle
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("torch_settings")

@@ -14,7 +14,8 @@ from reference_models.files import Busy, alone, read_about, read_arrays, write_a
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
 from reference_models.reproduction import sweep
-from reference_models.reproduction.sweep import Run, Sweep, blocks, go, needs, planned, with_needs
+from reference_models.reproduction.priorities import blocks
+from reference_models.reproduction.sweep import Run, Sweep, go, needs, planned, with_needs
 from reference_models.training.run import Shared
 from reference_models.training.stopping import Clock, OutOfTime
 from reference_models.training.trained import RUN_WEIGHTS
