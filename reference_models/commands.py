@@ -1,11 +1,25 @@
-"""The frame of every command: how errors and stops end it."""
+"""The frame of every command: its command line, and its exit on errors and stops."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+
+import tyro
 
 from reference_models.errors import InputError
 from reference_models.training.stopping import OutOfTime
+
+T = TypeVar("T")
+
+
+def parse(target: Callable[..., T], module: str) -> T:
+    """The options of a command from the command line, or the result of its function.
+
+    module: The name behind `python -m reference_models.`.
+    """
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff)
+    return tyro.cli(target, prog=f"python -m reference_models.{module}", config=config)
 
 
 @contextmanager

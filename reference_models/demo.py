@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from reference_models.commands import command
+from reference_models.commands import command, parse
 from reference_models.data.images import Data
 from reference_models.files import Arrays, write_json
 from reference_models.measures.saliency import Measures, measure, one_line
@@ -130,4 +130,4 @@ def picture(
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m reference_models.demo")
+    parse(main, "demo")

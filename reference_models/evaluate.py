@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from reference_models.commands import command
+from reference_models.commands import command, parse
 from reference_models.data.pictures import (
     Folder,
     binarise,
@@ -45,14 +45,12 @@ class Options:
     """
 
     maps: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MAPS")]
-    """A folder or zip of saliency maps; or a network: a run folder of `train`, or a name in
-    reference_models/weights."""
+    """A folder or zip of saliency maps, or a folder inside it (maps.zip/drfi); or a network: a run
+    folder of `train`, or a name in reference_models/weights."""
     masks: Path
     """A folder or zip with masks/, such as ecssd.zip, or of masks alone. A network needs images/
     beside them, and takes priors/ where it starts from a prior map; one that divides images into
     regions needs segmentations/ in place of masks/."""
-    folder: str | None = None
-    """The folder inside MAPS, where it holds those of several detectors; or give MAPS/FOLDER."""
     shared: bool = False
     """Leave out the masks that have no map, in place of an error."""
     out: Path | None = None
@@ -68,14 +66,7 @@ class Options:
 
 def main() -> None:
     with command():
-        options = tyro.cli(
-            Options,
-            prog="python -m reference_models.evaluate",
-            config=(
-                tyro.conf.FlagCreatePairsOff,
-                tyro.conf.HelptextFromCommentsOff,
-            ),
-        )
+        options = parse(Options, "evaluate")
         run(options)
 
 
@@ -90,7 +81,7 @@ def run_maps(options: Options) -> None:
     if options.backend is not None:
         raise InputError(f"--backend is for a network, and {options.maps} is none; leave it out")
     masks, notes = read_masks(options.masks)
-    path = options.maps / options.folder if options.folder else options.maps
+    path = options.maps
     if len(path.parts) == 1 and not path.exists():
         raise InputError(
             f"{path} is neither a folder or zip of maps, nor a run folder, nor in "
@@ -119,9 +110,8 @@ def run_maps(options: Options) -> None:
 
 def run_network(options: Options) -> None:
     """Every map of the network on every prior, as after training."""
-    for flag, given in (("--folder", options.folder), ("--shared", options.shared)):
-        if given:
-            raise InputError(f"{flag} is for maps, and {options.maps} is a network; leave it out")
+    if options.shared:
+        raise InputError(f"--shared applies to maps only, and {options.maps} is a network; omit it")
     network = load_network(str(options.maps), archives=options.archives, backend=options.backend)
     trained = network.options
     test, notes = read_test(options.masks, trained.plan.size, regions=trained.chosen_recipe.regions)

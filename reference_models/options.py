@@ -44,9 +44,9 @@ class Options:
     backbone_weights: Path | None = None
     """Its ImageNet weights, a safetensors file with torchvision's names; by default
     BACKBONE.fp16.safetensors among the archives, else the copy in reference_models/weights."""
-    padding: Literal["both", "end"] | None = None
-    """Of MobileNetV2's strided convolutions; by default as in the recipe, or on both sides, as
-    torchvision has it, with --backbone-weights."""
+    padding: Annotated[Literal["both", "end"] | None, tyro.conf.Suppress] = None
+    """Padding of MobileNetV2's strided convolutions. Default: the recipe's, or "both", which
+    torchvision's weights need, with --backbone-weights."""
     out: Path | None = None
     """The run folder; by default runs/RECIPE-BACKEND-SCALE-SEED."""
     results: Path | None = None
@@ -56,8 +56,6 @@ class Options:
     """Stop cleanly once so many minutes are over, after the step in hand or a few hundred measured
     images, with exit status 75; the same command goes on later. Ctrl-C stops as cleanly (130), as
     do SIGTERM (143) and SIGHUP (129)."""
-    resume: bool = False
-    """Insist on going on: an error where there is no checkpoint."""
     seed: int = 0
     """Decides scenes, splits, order of batches and initial weights."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -95,7 +93,6 @@ class Options:
             given = {
                 "--backbone": self.backbone,
                 "--backbone-weights": self.backbone_weights,
-                "--padding": self.padding,
             }
             unused = [flag for flag, value in given.items() if value is not None]
             if unused:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from reference_models import paths
-from reference_models.commands import command
+from reference_models.commands import command, parse
 from reference_models.data.images import Images
 from reference_models.data.pictures import (
     SUFFIXES,
@@ -118,16 +118,7 @@ class Model:
 
 def main() -> None:
     with command():
-        failed = predict(
-            tyro.cli(
-                Predict,
-                prog="python -m reference_models.predict",
-                config=(
-                    tyro.conf.FlagCreatePairsOff,
-                    tyro.conf.HelptextFromCommentsOff,
-                ),
-            )
-        )
+        failed = predict(parse(Predict, "predict"))
     sys.exit(1 if failed else 0)
 
 

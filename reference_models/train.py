@@ -2,10 +2,8 @@
 
 import time
 
-import tyro
-
 from reference_models import paths
-from reference_models.commands import command
+from reference_models.commands import command, parse
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
 from reference_models.training.run import Shared, run
@@ -15,14 +13,7 @@ from reference_models.training.stopping import OutOfTime, asked_to_stop, clock
 def main() -> None:
     begun = time.monotonic()
     with command():
-        options = tyro.cli(
-            Options,
-            prog="python -m reference_models.train",
-            config=(
-                tyro.conf.FlagCreatePairsOff,
-                tyro.conf.HelptextFromCommentsOff,
-            ),
-        )
+        options = parse(Options, "train")
         if options.recipes:
             for recipe in RECIPES.values():
                 print(f"{recipe.name:44}{recipe.about}")

@@ -13,10 +13,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from reference_models import paths
-from reference_models.commands import command
+from reference_models.commands import command, parse
 from reference_models.errors import InputError
 from reference_models.files import write_json
 from reference_models.machine import progress
@@ -94,14 +92,7 @@ def compare(options: Options, steps: int, shared: dict[str, Shared]) -> Steps:
 
 def main() -> None:
     with command():
-        agreement = tyro.cli(
-            Agreement,
-            prog="python -m reference_models.reproduction.agreement",
-            config=(
-                tyro.conf.FlagCreatePairsOff,
-                tyro.conf.HelptextFromCommentsOff,
-            ),
-        )
+        agreement = parse(Agreement, "reproduction.agreement")
         wanted = [
             name
             for name in networks()

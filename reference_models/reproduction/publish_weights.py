@@ -14,7 +14,7 @@ import numpy as np
 import tyro
 
 from reference_models import paths
-from reference_models.commands import command
+from reference_models.commands import command, parse
 from reference_models.errors import InputError
 from reference_models.files import Arrays, atomic_path, read_about, read_arrays, write_arrays
 from reference_models.measures.saliency import LABELS
@@ -171,4 +171,4 @@ def measures(known: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m reference_models.reproduction.publish_weights")
+    parse(main, "reproduction.publish_weights")

@@ -16,7 +16,7 @@ from typing import Annotated
 import tyro
 
 from reference_models import paths
-from reference_models.commands import command
+from reference_models.commands import command, parse
 from reference_models.files import atomic_path
 from reference_models.papers.recipes import RECIPES, claims
 from reference_models.papers.schema import (
@@ -542,8 +542,4 @@ def report(folder: Path, root: Path = paths.ROOT, check: bool = False) -> list[s
 
 
 if __name__ == "__main__":
-    tyro.cli(
-        main,
-        prog="python -m reference_models.reproduction.report",
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    parse(main, "reproduction.report")

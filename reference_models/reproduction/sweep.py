@@ -12,10 +12,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
 from reference_models import paths
-from reference_models.commands import command
+from reference_models.commands import command, parse
 from reference_models.data.archives import ARCHIVES, DETECTORS
 from reference_models.errors import InputError
 from reference_models.files import Busy, atomic_path
@@ -148,14 +146,7 @@ def with_needs(sweep: Sweep, wanted: Sequence[Run]) -> list[Run]:
 def main() -> None:
     begun = time.monotonic()
     with command():
-        sweep = tyro.cli(
-            Sweep,
-            prog="python -m reference_models.reproduction.sweep",
-            config=(
-                tyro.conf.FlagCreatePairsOff,
-                tyro.conf.HelptextFromCommentsOff,
-            ),
-        )
+        sweep = parse(Sweep, "reproduction.sweep")
         step_aside()
         if sweep.stage and (missing := stage(sweep)):
             print(f"waiting for {', '.join(missing)} in {sweep.staged}")

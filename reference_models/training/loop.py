@@ -77,8 +77,6 @@ def fit(
         losses, before = resume(trainer, checkpoint)
         if trainer.is_main_process:
             tqdm.write(f"resumed after step {len(losses)} of {plan.steps} from {checkpoint}")
-    elif options.resume:
-        raise InputError(f"--resume: there is no {checkpoint} to go on from; leave --resume out")
     if len(losses) < plan.steps:
         trainer.set_training_images(images)
         keep_memory()

@@ -61,7 +61,7 @@ def test_folders_and_zips_give_the_same_row(folder: Path, capsys):
     maps = read_maps(zipped(folder / "all") / "blur", masks)
     assert measure(list(maps.values()), list(masks.values())) == written["measures"]
     # A folder of masks alone, and maps that need not be resized.
-    run(Options(folder / "all", masks=folder / "set/masks", folder="noise", out=folder / "2.json"))
+    run(Options(folder / "all/noise", masks=folder / "set/masks", out=folder / "2.json"))
     assert json.loads((folder / "2.json").read_text())["notes"] == []
 
 
@@ -144,7 +144,7 @@ def test_the_command(folder: Path):
         line = [sys.executable, "-m", "reference_models.evaluate", *map(str, arguments)]
         return subprocess.run(line, capture_output=True, text=True, check=False)
 
-    done = command(folder / "all", "--folder", "noise", "--masks", folder / "set", "--exact")
+    done = command(folder / "all/noise", "--masks", folder / "set", "--exact")
     assert done.returncode == 0, done.stderr
     assert "weighted F, exact" in done.stdout
     wrong = command(folder / "all", "--masks", folder / "set")

@@ -188,12 +188,12 @@ def test_what_is_no_image_is_named_and_the_others_are_done(place, capsys):
 
 def test_models_that_are_not_there(place):
     file = photo(place / "one.png")
-    with pytest.raises(InputError, match=r"--model nothing is neither .* holds: none"):
+    with pytest.raises(InputError, match=r"--model nothing is neither .* are: none"):
         predict.predict(Predict((file,), model="nothing"))
     pack.pack(ended("menet-ce", place / "run"))
-    with pytest.raises(InputError, match="holds: menet-ce"):
+    with pytest.raises(InputError, match="are: menet-ce"):
         predict.predict(Predict((file,), model="nothing"))
-    with pytest.raises(InputError, match="training has not ended"):
+    with pytest.raises(InputError, match="training has not finished"):
         predict.predict(Predict((file,), model=str(place / "data")))
     save_file({"a": torch.zeros(1)}, "x.safetensors")
     with pytest.raises(InputError, match="does not say what it is"):
@@ -211,7 +211,7 @@ def test_another_schedule_than_the_recipes(place):
     about = read_about(file)
     about["schedule"]["options"] = {"width": 3}
     write_arrays(file, read_arrays(file), about)
-    with pytest.raises(InputError, match="sizes that the recipe menet-ce has no more"):
+    with pytest.raises(InputError, match="sizes that recipe menet-ce no longer has"):
         options_of(file, "cpu")
 
 
@@ -332,7 +332,7 @@ def test_the_readme_of_the_weights(place):
 
 def test_the_default_is_the_best_model_there_is(place, capsys):
     file = photo(place / "one.png")
-    with pytest.raises(InputError, match="holds no model that needs no prior map; give --model"):
+    with pytest.raises(InputError, match="works without a prior map; pass --model"):
         predict.predict(Predict((file,)))
     for recipe, more in (
         ("menet-ce", {"weighted_f": 0.8}),

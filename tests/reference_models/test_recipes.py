@@ -159,7 +159,6 @@ def test_a_run_that_is_asked_to_stop_saves_its_step(tmp_path: Path):
 def test_options_that_would_be_ignored_are_errors():
     for recipe, change, match in (
         ("menet-ce", {"backbone": "vgg16"}, "menet-ce has no backbone; leave --backbone out"),
-        ("scenes-cas", {"padding": "both"}, "no backbone; leave --padding out"),
         ("regions-cas-4", {"data": "scenes"}, "scenes has masks, and regions-cas-4 learns regions"),
         ("scenes-cas", {"minutes": -1.0}, "--minutes must not be negative"),
     ):

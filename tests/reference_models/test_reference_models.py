@@ -267,7 +267,7 @@ def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(loss, backend, tmp
             go(options, tmp_path / "stopped")
     saved = read_arrays(tmp_path / "stopped/checkpoint.safetensors")
     assert len(saved["run/losses"]) == 3
-    same(go(replace(options, resume=True), tmp_path / "stopped"), straight)
+    same(go(options, tmp_path / "stopped"), straight)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -306,11 +306,6 @@ def test_the_minutes_end_a_run_that_goes_on_later(tmp_path: Path):
         go(options, tmp_path / "stopped", three_steps)
     assert len(read_arrays(tmp_path / "stopped/checkpoint.safetensors")["run/losses"]) == 3
     same(go(options, tmp_path / "stopped"), go(options, tmp_path / "whole"))
-
-
-def test_resume_wants_a_checkpoint(tmp_path: Path):
-    with pytest.raises(InputError, match=r"--resume: there is no .*checkpoint"):
-        go(tiny(resume=True), tmp_path)
 
 
 def test_all_processes_want_one_folder(tmp_path: Path, monkeypatch):
@@ -574,7 +569,7 @@ def command(*words: object) -> subprocess.CompletedProcess[str]:
 def test_the_command_helps_trains_and_refuses(tmp_path: Path):
     helped = command("--help")
     assert helped.returncode == 0
-    for word in ("RECIPE", "--backend", "--data", "--scale", "--minutes", "--resume"):
+    for word in ("RECIPE", "--backend", "--data", "--scale", "--minutes"):
         assert word in helped.stdout
     listed = command("--recipes")
     assert listed.stdout.count("\n") == len(RECIPES)

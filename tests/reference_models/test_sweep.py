@@ -247,7 +247,7 @@ def test_parcels_are_staged_until_all_have_come(asked, ran, tmp_path, monkeypatc
 
     def call() -> int:
         wanted = asked("zoomout-ce", seeds=(0,), stage=(parcel,), archives=archives)
-        monkeypatch.setattr(sweep.tyro, "cli", lambda *_, **__: wanted)
+        monkeypatch.setattr(sweep, "parse", lambda *_, **__: wanted)
         with pytest.raises(SystemExit) as ended:
             sweep.main()
         return ended.value.code
@@ -268,7 +268,7 @@ def test_parcels_are_staged_until_all_have_come(asked, ran, tmp_path, monkeypatc
 
 def test_exit_status(asked, ran, monkeypatch):
     monkeypatch.setattr(sweep, "step_aside", never)
-    monkeypatch.setattr(sweep.tyro, "cli", lambda *_, **__: asked("zoomout-ce", seeds=(0,)))
+    monkeypatch.setattr(sweep, "parse", lambda *_, **__: asked("zoomout-ce", seeds=(0,)))
     ran.broken["zoomout-ce"] = InputError("no data")
     with pytest.raises(SystemExit) as ended:
         sweep.main()
