@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -134,7 +134,9 @@ class Options:
             "train_images": self.train_images,
             "test_images": self.test_images,
         }
-        changed = {name: value for name, value in given.items() if value is not None}
+        changed: dict[str, Any] = {
+            name: value for name, value in given.items() if value is not None
+        }
         if self.size is not None:
             changed["crop"] = None
         there = self.chosen_recipe.at(self.scale).backbone

@@ -202,13 +202,14 @@ def matching_file(given: Path, photo: Path, option: str) -> Path:
     maps = by_stem([given])
     if photo.stem not in maps:
         raise InputError(f"{option} {given} has no map for {photo}, of the stem {photo.stem}")
-    return maps[photo.stem]
+    return Path(str(maps[photo.stem]))
 
 
 # Masks -------------------------------------------------------------------------------------------
 
 
 def check_mask(options: Predict, model: Model, photographs: int) -> None:
+    assert options.mask is not None
     if not options.mask.exists():
         raise InputError(f"--mask {options.mask} does not exist")
     if model.recipe.loss == "js-mi":

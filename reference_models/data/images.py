@@ -101,8 +101,8 @@ class Data:
                 arrays.append(part.priors)
             for array in arrays:
                 for row in array:  # One at a time: a shared prior is never written out.
-                    digest.update(np.ascontiguousarray(row))
+                    digest.update(np.ascontiguousarray(row).data)
         for test in self.tests:
             for array in (*test.truth, *test.priors.values()):
-                digest.update(np.ascontiguousarray(array))
+                digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()

@@ -45,7 +45,7 @@ def one_folder(path: Path, fits: Callable[[Folder], bool], wanted: str) -> Folde
     root = open_folder(path)
     if fits(root):
         return root
-    entries = sorted(root.iterdir(), key=lambda entry: entry.name)
+    entries: list[Folder] = sorted(root.iterdir(), key=lambda entry: entry.name)
     inside = [entry for entry in entries if entry.is_dir() and fits(entry)]
     if len(inside) == 1:
         return inside[0]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import cache, partial
 from multiprocessing.process import BaseProcess
 from threading import Thread
-from typing import TypedDict
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -32,37 +32,31 @@ WORTH_A_POOL = 200  # Images; fewer are measured before the processes have start
 AT_ONCE = 8  # Images that a process is given.
 
 
+Maps = np.ndarray | Sequence[np.ndarray]
 Row = dict[str, float | np.ndarray]
 """The measures of one image; max F and E as curves of 256."""
 
 
-class Measures(TypedDict, total=False):
-    """Means over images in [0, 1]; the lower the MAE and the higher the others, the better."""
+Measures = dict[str, float]
+"""Means over images in [0, 1]: the lower the MAE and the higher the others, the better.
 
-    mae: float
-    f: float
-    """F with β² = 0.3 at the threshold min(2 × the map's mean, 1)."""
-    max_f: float
-    """The highest point of the mean F curve over 256 thresholds, β² = 0.3."""
-    weighted_f: float
-    """Margolin's weighted F with β² = 1, as pysodmetrics computes it."""
-    s: float
-    """S-measure, α = 0.5."""
-    e: float
-    """The highest point of the mean E-measure curve over 256 thresholds. Like max F it does not
-    hang on one threshold; at 2 × the mean a map of .5 everywhere is all background. As the paper
-    divides by one pixel fewer, it may exceed 1 a little."""
-    auroc: float
-    """Area under the ROC curve of each image."""
-    weighted_f_exact: float
-    """Weighted F as the paper's equations have it: `weighted_fbeta_score`."""
-    weighted_f_loss: float
-    """1 − `weighted_fbeta_loss` with the loss's own defaults: squared errors, windowed distance."""
+mae: Mean absolute error.
+f: F with β² = 0.3 at the threshold min(2 × the map's mean, 1).
+max_f: The highest point of the mean F curve over 256 thresholds, β² = 0.3.
+weighted_f: Margolin's weighted F with β² = 1, as pysodmetrics computes it.
+s: S-measure, α = 0.5.
+e: The highest point of the mean E-measure curve over 256 thresholds. Like max F, it does not
+    depend on one threshold: at 2 × the mean, a constant map of 0.5 is entirely background. The
+    paper divides by one pixel fewer, so it may slightly exceed 1.
+auroc: Area under the ROC curve of each image.
+weighted_f_exact: Weighted F by the paper's equations, `weighted_fbeta_score`.
+weighted_f_loss: 1 − `weighted_fbeta_loss` with its defaults: squared errors, windowed distance.
+"""
 
 
 def measure(
-    maps: np.ndarray | Sequence[np.ndarray],
-    masks: np.ndarray | Sequence[np.ndarray],
+    maps: Maps,
+    masks: Maps,
     *,
     exact: bool = False,
     only: Sequence[str] | None = None,
@@ -87,8 +81,8 @@ def measure(
 
 
 def measure_each(
-    maps: np.ndarray | Sequence[np.ndarray],
-    masks: np.ndarray | Sequence[np.ndarray],
+    maps: Maps,
+    masks: Maps,
     names: Sequence[str] = NAMES,
     workers: int | None = None,
 ) -> list[Row]:
@@ -115,9 +109,7 @@ def measure_each(
         raise
 
 
-def rows_of(
-    first: int, maps: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: tuple[str, ...]
-) -> list[Row]:
+def rows_of(first: int, maps: Maps, masks: Maps, names: tuple[str, ...]) -> list[Row]:
     """first: the number of the first image, for messages."""
     return [
         one_image(first + place, saliency, mask, names)
@@ -125,7 +117,7 @@ def rows_of(
     ]
 
 
-def means(rows: Sequence[Row], names: Sequence[str]) -> Measures:
+def means(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Measures:
     """Over the images for which a measure is defined; of a curve the highest point."""
     found: Measures = {}
     for name in names:

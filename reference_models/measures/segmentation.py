@@ -1,7 +1,6 @@
 """Measures of label maps against several human segmentations, as BSDS500 is evaluated."""
 
 from collections.abc import Sequence
-from typing import TypedDict
 
 import numpy as np
 from PIL import Image
@@ -10,28 +9,21 @@ from sklearn.metrics import rand_score
 
 from reference_models.errors import InputError
 
+NAMES = ("covering", "rand", "variation_of_information", "regions")
+"""Means over images of means over their annotators.
 
-class SegmentationMeasures(TypedDict):
-    """Means over images of means over their annotators."""
-
-    covering: float
-    """How well the map's regions cover the annotators', in [0, 1], the higher the better."""
-    rand: float
-    """Probabilistic Rand index: the share of pixel pairs on which map and annotator agree that
-    they are of one region or of two; in [0, 1], the higher the better."""
-    variation_of_information: float
-    """H(map | truth) + H(truth | map) in bits; from 0, the lower the better."""
-    regions: float
-    """Regions of the map."""
-
-
-NAMES = tuple(SegmentationMeasures.__annotations__)
+covering: How well the map's regions cover the annotators', in [0, 1]; higher is better.
+rand: Probabilistic Rand index, the share of pixel pairs for which map and annotator agree whether
+    both belong to one region; in [0, 1], higher is better.
+variation_of_information: H(map | truth) + H(truth | map) in bits, at least 0; lower is better.
+regions: Number of regions in the map.
+"""
 
 
 def measure_segmentation(
     maps: np.ndarray | Sequence[np.ndarray],
     truths: Sequence[np.ndarray],
-) -> SegmentationMeasures:
+) -> dict[str, float]:
     """Compare label maps with the annotators' label maps of the same image.
 
     maps: N of `(H, W)`, integers; only which pixels share a label matters, not its number.
@@ -52,7 +44,7 @@ def measure_segmentation(
 def segmentation_each(
     maps: np.ndarray | Sequence[np.ndarray],
     truths: Sequence[np.ndarray],
-) -> list[SegmentationMeasures]:
+) -> list[dict[str, float]]:
     """As `measure_segmentation`, a row per image."""
     if len(maps) != len(truths) or len(truths) == 0:
         raise InputError(
@@ -89,7 +81,7 @@ def from_zero(regions: np.ndarray) -> np.ndarray:
     return np.unique(regions, return_inverse=True)[1].reshape(regions.shape)
 
 
-def one_image(regions: np.ndarray, truth: np.ndarray) -> SegmentationMeasures:
+def one_image(regions: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     annotators = [from_zero(annotated) for annotated in truth]
     ours = regions.ravel()
     return {

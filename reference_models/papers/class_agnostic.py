@@ -22,8 +22,11 @@ from reference_models.papers.schema import (
     within,
 )
 
+Pair = tuple[float, float]
 
-def c_figures(duts: tuple, ecssd: tuple, pascal: tuple) -> dict[str, Figures]:
+
+def c_figures(duts: Pair, ecssd: Pair, pascal: Pair) -> dict[str, Figures]:
+    """From pairs of F and MAE."""
     sets = {"duts-te": duts, "ecssd": ecssd, "pascal-s": pascal}
     return {name: {"f": f, "mae": mae} for name, (f, mae) in sets.items()}
 

@@ -1,6 +1,6 @@
 """The README's small network on generated scenes."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from reference_models.papers.schema import Recipe, Scale
 
@@ -28,7 +28,7 @@ CHANNELS: dict[SmallLoss, int] = {
 SCENES = Scale(size=64, steps=600, batch=16, rate=3e-3, train_images=600)
 
 
-def scenes(loss: str, about: str, **more) -> Recipe:
+def scenes(loss: str, about: str, **more: Any) -> Recipe:
     return Recipe(
         f"scenes-{loss}", "small", loss, about, SCENES, SCENES, train="scenes", tests=("scenes",),
         **more,

@@ -115,7 +115,7 @@ FOUR = Backbone("mobilenet_v2", BLOCKS["mobilenet_v2"][1:])
 SALIENCY_TESTS = ("ecssd", "pascal-s", "duts-te")
 
 
-def small(backbone: Backbone | None, steps: int = 385, rate: float = 1e-3, **options) -> Scale:
+def small(backbone: Backbone | None, steps: int = 385, rate: float = 1e-3, **options: Any) -> Scale:
     """Frozen features of 1,540 images at 160 px; 300 images of each test set."""
     return Scale(
         size=160, steps=steps, batch=16, rate=rate, backbone=backbone,
@@ -123,7 +123,9 @@ def small(backbone: Backbone | None, steps: int = 385, rate: float = 1e-3, **opt
     )  # fmt: skip
 
 
-def medium(backbone: Backbone | None, steps: int = 1960, rate: float = 3e-3, **options) -> Scale:
+def medium(
+    backbone: Backbone | None, steps: int = 1960, rate: float = 3e-3, **options: Any
+) -> Scale:
     """The whole training set at 224 px in crops of 192, the backbone fine-tuned; whole test sets.
 
     1960 steps are six times the 10,452 images of DUTS-TR that train.

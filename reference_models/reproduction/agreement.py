@@ -7,6 +7,7 @@ is left is rounding, and the noise of the recipes that flip labels, which each f
 its own way.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -24,6 +25,7 @@ from reference_models.provenance import commit, hardware, versions
 from reference_models.reproduction.first_steps import BACKENDS, Steps, apart
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.run import Shared, load_data
+from reference_models.training.trained import Backend
 from reference_models.training.trainer import drawn
 
 
@@ -55,7 +57,7 @@ def networks() -> list[str]:
     return list(first.values())
 
 
-def compare(options: Options, steps: int, shared: dict[str, Shared]) -> Steps:
+def compare(options: Options, steps: int, shared: Mapping[Backend, Shared]) -> Steps:
     """The losses of both frameworks in the first steps."""
     # First of all, so that a package that is missing is missed before anything is computed.
     made_with = versions("torch") | versions("jax")

@@ -50,6 +50,7 @@ from reference_models.reproduction.verdicts import (
     NAMES,
     Intervals,
     Tested,
+    Verdict,
     all_intervals,
     difference,
     signed,
@@ -156,6 +157,9 @@ def told(one: Tested) -> str:
     return f"{one.found}: {one.verdict if one.verdict == 'holds' else f'**{one.verdict}**'}"
 
 
+UNSETTLED: tuple[Verdict, ...] = ("refuted", "not decided")
+
+
 def summary(results: Results, known: Intervals, claim: Claim, scale: str) -> str:
     """The verdict on a claim, which is refuted with anything that it asks for; nothing while no
     run has tested it."""
@@ -166,7 +170,7 @@ def summary(results: Results, known: Intervals, claim: Claim, scale: str) -> str
         return ""
     if not every:
         return "as found"
-    others = [name for name in ("refuted", "not decided") if counts[name]]
+    others = [name for name in UNSETTLED if counts[name]]
     text = "holds" if held == total else f"{held} of {total} hold"
     text = ", ".join([text, *(f"{counts[name]} {name}" for name in others)])
     if others:

@@ -87,12 +87,14 @@ def with_rows(folder: Path, results: Results) -> EachImage:
     return found
 
 
-def rows_of(rows: EachImage, scale: str, of: Row, seeds: Iterable[int]) -> list[Measured | None]:
-    """The map that `values` takes, by seed; None where a run has left no rows."""
+def rows_of(rows: EachImage, scale: str, of: Row, seeds: Iterable[int]) -> list[Measured]:
+    """The map that `values` takes, by seed; empty if any run has left no rows of it."""
     found = []
     for seed in seeds:
         read = rows.get((of.recipe, scale), {}).get(seed)
         maps = read()[of.test] if read else {}
-        main = next((name for name in maps if name not in PRIORS), None)
-        found.append(maps.get(of.map or main))
+        name = of.map or next((name for name in maps if name not in PRIORS), "")
+        if name not in maps:
+            return []
+        found.append(maps[name])
     return found

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from reference_models.measures.intervals import Interval, intervals
 from reference_models.measures.saliency import LABELS
 from reference_models.papers.recipes import claims
-from reference_models.papers.schema import Ask, Claim, Identity, Row, number
+from reference_models.papers.schema import Ask, Claim, Identity, Row, ScaleName, number
 from reference_models.reproduction.results import SCALES, EachImage, Results, differences, rows_of
 
 Verdict = Literal["holds", "refuted", "not decided", "does not hold"]
@@ -52,7 +52,7 @@ def equal_weights(results: Results, scale: str, identity: Identity) -> dict[int,
 
 def all_intervals(results: Results, rows: EachImage) -> Intervals:
     """Of every difference and every ask for which all seeds' rows are there."""
-    wanted: dict[tuple[str, Row, Row | None], dict[str, None]] = {}
+    wanted: dict[tuple[ScaleName, Row, Row | None], dict[str, None]] = {}
     for claim in claims():
         for scale in SCALES:
             for pair in claim.effects.pairs:
@@ -65,10 +65,11 @@ def all_intervals(results: Results, rows: EachImage) -> Intervals:
         seeds = list(next(iter(paired.values())))
         first = rows_of(rows, scale, of, seeds)
         second = None if minus is None else rows_of(rows, scale, minus, seeds)
+        if not first or (minus is not None and not second):
+            continue
         runs = [*first, *(second or ())]
-        if runs and None not in runs:
-            there = [m for m in measures if all(m in run.values for run in runs)]
-            found[scale, of, minus] = intervals(first, second, there)
+        shared = [m for m in measures if all(m in run.values for run in runs)]
+        found[scale, of, minus] = intervals(first, second, shared)
     return found
 
 
@@ -132,8 +133,9 @@ def tested(results: Results, known: Intervals, claim: Claim, scale: str) -> list
         )
     for identity in claim.identities:
         equal = equal_weights(results, scale, identity)
-        asked = [same for same in equal.values() if same is not None]
-        same, held = ("equal", "holds") if all(asked) else ("not equal", "refuted")
+        asked = [one for one in equal.values() if one is not None]
+        same = "equal" if all(asked) else "not equal"
+        held: Verdict = "holds" if all(asked) else "refuted"
         every.append(
             Tested(
                 f"weights of {identity.first} and {identity.second}",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -115,7 +115,10 @@ def noise(plot: Plot) -> Figure:
 
 def losses(plot: Plot) -> Figure:
     """A panel per recipe, a line per seed or framework."""
-    styles = {"torch": {"linewidth": 3.5, "color": "0.75"}, "jax": {"color": "C0"}}
+    styles: dict[str, dict[str, Any]] = {
+        "torch": {"linewidth": 3.5, "color": "0.75"},
+        "jax": {"color": "C0"},
+    }
     columns = min(4, len(plot.panels))
     rows = -(-len(plot.panels) // columns)
     figure = Figure(figsize=(2.7 * columns, 2 * rows), layout="constrained", dpi=110)
@@ -123,7 +126,7 @@ def losses(plot: Plot) -> Figure:
     for (title, lines), axes in zip(plot.panels, grid, strict=False):
         for label, points in lines:
             x, y = [place for place, _ in points], [seeds[0] for _, seeds in points]
-            axes.plot(x, y, label=label, **{"linewidth": 1} | styles.get(label, {}))
+            axes.plot(x, y, label=label, **{"linewidth": 1, **styles.get(label, {})})
         axes.set_title(title, fontsize=8)
         axes.tick_params(labelsize=7)
         axes.grid(color="0.92")

@@ -40,6 +40,7 @@ from reference_models.options import Options
 from reference_models.papers.schema import Backbone, Recipe, Scale
 from reference_models.training.trainer import Draw, LossView, one_cycle
 
+State = nnx.State[Any, Any]
 Features = dict[str, list[Array]]
 """Taps of whole sets under frozen backbones, by what they depend on."""
 
@@ -69,10 +70,10 @@ class Drawn(NamedTuple):
 class Parts(NamedTuple):
     """The variables of a system."""
 
-    learnt: nnx.State
-    running: nnx.State
+    learnt: State
+    running: State
     """What a step leaves behind: the running statistics of batch normalisation."""
-    fixed: nnx.State
+    fixed: State
     """Stored statistics, and a frozen backbone."""
 
 
@@ -134,7 +135,7 @@ class FlaxTrainer:
         priors = np.array(images.priors[:1] if same else images.priors)
         taps = []
         if self.frozen:
-            digest = hashlib.sha256(np.ascontiguousarray(images.images)).hexdigest()
+            digest = hashlib.sha256(np.ascontiguousarray(images.images).data).hexdigest()
             key = f"{self.plan.backbone} {digest}"
             if key not in self.features:
                 self.features.clear()  # One set at a time: they take gigabytes.
@@ -280,13 +281,13 @@ def train_step(
     network: Network,
     optimizer: optax.GradientTransformation,
     crop: int | None,
-    learnt: nnx.State,
-    running: nnx.State,
+    learnt: State,
+    running: State,
     moments: Any,
-    fixed: nnx.State,
+    fixed: State,
     held: Held,
     drawn: Drawn,
-) -> tuple[nnx.State, nnx.State, Any, Array]:
+) -> tuple[State, State, Any, Array]:
     """The variables after one step, the optimizer's moments, and the loss before."""
     priors = jnp.minimum(drawn.indices, len(held.priors) - 1)
     batch = Batch(
@@ -298,7 +299,7 @@ def train_step(
     rows = drawn.indices + len(held.images) * drawn.mirrored
     taps = [tap[rows].astype(jnp.float32) for tap in held.taps]
 
-    def objective(learnt: nnx.State) -> tuple[Array, nnx.State]:
+    def objective(learnt: State) -> tuple[Array, State]:
         system = network(Parts(learnt, running, fixed))
         system.train()
         output = system(taps or system.backbone(batch.images))
@@ -364,7 +365,7 @@ def adam(plan: Scale) -> optax.GradientTransformation:
     def at(share: float) -> optax.GradientTransformation:
         return optax.adam(lambda step: jnp.asarray(share * rates)[step])
 
-    def kinds(learnt: nnx.State) -> nnx.State:
+    def kinds(learnt: State) -> State:
         return jax.tree_util.tree_map_with_path(
             lambda path, _: "backbone" if path[0].key == "backbone" else "own", learnt
         )

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,13 +41,13 @@ class Shared:
     """What runs in one process need not compute twice: decoded data, features of frozen nets."""
 
     data: dict[tuple[Sources, int, int], Data] = field(default_factory=dict)
-    features: dict = field(default_factory=dict)
+    features: dict[str, list[Any]] = field(default_factory=dict)
 
 
 def run(options: Options, shared: Shared, check: Clock, results: Path = paths.RUNS) -> None:
     """Train; leave weights, figures and run.json in the run folder, and a row for the report."""
     # First of all, so that a package that is missing is missed before anything is computed.
-    made_with = {"versions": versions(options.backend), "commit": commit()}
+    made_with: dict[str, object] = {"versions": versions(options.backend), "commit": commit()}
     trainer = new_trainer(options, shared.features)
     with alone(options.folder) if trainer.is_main_process else nullcontext():
         run_alone(options, trainer, shared, check, results, made_with)
@@ -158,6 +159,7 @@ def load_data(options: Options, shared: Shared | None = None) -> Data:
     if recipe.learns_on_tests and named:
         test = data.tests[0]
         data = replace(data, train=test.images)
+        assert recipe.train_prior is not None
         maps = prior_maps(recipe.train_prior, test, options)
     elif recipe.train_prior is not None and named:
         maps = prior_maps(recipe.train_prior, data.train, options)

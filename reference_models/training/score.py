@@ -10,7 +10,7 @@ from reference_models.data.corruption import corrupt
 from reference_models.data.images import Images, TestSet
 from reference_models.data.pictures import centre_prior
 from reference_models.measures.per_image import Each
-from reference_models.measures.saliency import EXACT, NAMES, means, measure_each
+from reference_models.measures.saliency import EXACT, NAMES, Row, means, measure_each
 from reference_models.measures.segmentation import NAMES as SEGMENTATION
 from reference_models.measures.segmentation import segmentation_each
 from reference_models.options import Options
@@ -32,10 +32,12 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
 
     check: Called every few hundred images. exact: Also measure weighted F as defined.
     """
-    recipe, found = network.options.chosen_recipe, {}
+    recipe = network.options.chosen_recipe
+    found: Scored = {}
 
     def measured(test: TestSet, maps: dict[str, np.ndarray]) -> Each:
-        names, rows = NAMES + EXACT * exact, {}
+        names = NAMES + EXACT * exact
+        rows: dict[str, list[Row]] = {}
         for name, values in maps.items():
             rows[name] = []
             for begin in range(0, len(values), AT_ONCE):
@@ -47,8 +49,8 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
     for test in tests:
         if recipe.regions > 2:
             check()
-            maps = network.maps(test.images)["regions"]
-            rows = {"regions": segmentation_each(maps, test.truth)}
+            regions = network.maps(test.images)["regions"]
+            rows = {"regions": segmentation_each(regions, test.truth)}
             found[test.name] = Each(test.images.names, SEGMENTATION, rows)
         elif priors := priors_for(recipe, test):
             for prior in priors:
@@ -69,7 +71,7 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
 
 def means_of(scored: Scored) -> Rows:
     return {
-        test: {name: dict(means(rows, each.measures)) for name, rows in each.maps.items()}
+        test: {name: means(rows, each.measures) for name, rows in each.maps.items()}
         for test, each in scored.items()
     }
 

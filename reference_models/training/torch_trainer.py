@@ -3,6 +3,7 @@
 import hashlib
 import os
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,14 +60,15 @@ class TorchTrainer:
         self.layout = torch.channels_last if on_gpu or tuned else torch.contiguous_format
         self.half = on_gpu or (tuned and computes_in_bfloat16())
         self.precision = "bfloat16" if self.half else "float32"
-        self.system = build(options.chosen_recipe, plan).to(self.device, memory_format=self.layout)
+        self.system = build(options.chosen_recipe, plan).to(self.device)
+        self.system.to(memory_format=self.layout)  # type: ignore[call-overload]
         if plan.backbone is not None:
             if imagenet:
                 load_backbone(self.system.backbone, options.backbone_file)
             self.system.backbone.requires_grad_(not self.frozen)
         learnt = dict(self.system.named_parameters())
         own = [p for name, p in learnt.items() if not name.startswith("backbone.")]
-        groups = [{"params": own, "share": 1.0}]
+        groups: list[dict[str, Any]] = [{"params": own, "share": 1.0}]
         if tuned:
             backbone = [p for name, p in learnt.items() if name.startswith("backbone.")]
             groups.append({"params": backbone, "share": plan.backbone_rate})
@@ -98,7 +100,7 @@ class TorchTrainer:
         priors = torch.from_numpy(np.array(images.priors[:1] if shared else images.priors))
         self.priors = priors.to(self.device).expand(len(images), -1, -1)
         if self.frozen:
-            digest = hashlib.sha256(np.ascontiguousarray(images.images)).hexdigest()
+            digest = hashlib.sha256(np.ascontiguousarray(images.images).data).hexdigest()
             key = f"{self.plan.backbone} {digest}"
             if key not in self.features:
                 self.features.clear()  # One set at a time: they take gigabytes.
@@ -118,12 +120,12 @@ class TorchTrainer:
         return [torch.cat(taps) for taps in zip(*parts, strict=True)]
 
     def step(self, draw: Draw) -> float:
-        share = list(
+        share: list[int] = list(
             DistributedSampler(
-                range(len(draw.indices)),
+                range(len(draw.indices)),  # type: ignore[arg-type]
                 self.processes,
                 self.rank,
-                shuffle=False,  # type: ignore[arg-type]
+                shuffle=False,
             )
         )
         indices = torch.from_numpy(draw.indices[share]).to(self.device)
@@ -293,13 +295,13 @@ class Objective(nn.Module):
     def __init__(self, system: System, half: bool) -> None:
         super().__init__()
         self.system = system
-        self.half = half
+        self.in_bfloat16 = half
 
     def forward(self, batch: Batch, taps: list[Tensor] | None) -> Tensor:
         if taps is None and batch.images.is_cuda:
             taps = self.system.backbone(batch.images)
         elif taps is None:
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.in_bfloat16):
                 taps = [tap.float() for tap in self.system.backbone(batch.images)]
         return self.system.loss(self.system(taps), batch)
 
@@ -352,7 +354,8 @@ def begin(device: str) -> tuple[str, int, int]:
     # The same bits from the same command on a CPU. On a GPU several gradients (bilinear
     # upsampling, scatter) have a deterministic form only at a multiple of the time.
     torch.use_deterministic_algorithms(device == "cpu")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # Costs time, and shows nothing.
+    # Costs time, and shows nothing.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = device != "cpu"  # The sizes stay the same from step to step.
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes == 1:
