@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks.options import Options, limit_threads
+from benchmarks.options import RESULTS, Options, limit_threads
 
 # glibc maps buffers from 32 MiB on anew at every call, so that time would jump at that size.
 KEEP_PAGES = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=1099511627776"
@@ -22,9 +22,9 @@ def main() -> None:
         os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]])
     limit_threads(options.threads)
     # the frameworks read the limits when they are imported
-    from benchmarks import commands, report
+    from benchmarks import commands, tables
 
-    out = options.out or Path(__file__).parent / "results"
+    out = options.out or RESULTS
     if options.quick and not options.out:
         out = Path(tempfile.mkdtemp(prefix="benchmarks-"))
     with tempfile.TemporaryDirectory() as cache:
@@ -32,7 +32,7 @@ def main() -> None:
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
         if options.command != "report":
             getattr(commands, options.command)(options, out)
-    print(report.write(out))
+    print(tables.write(out))
     if options.quick:
         print(
             "--quick: torch.compile for the first case only, the paper's job at 96², "

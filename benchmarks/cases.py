@@ -1,7 +1,7 @@
 """What is measured: each loss with its options, its seeded inputs and its exact definition.
 
 Inputs are NumPy arrays with a leading batch axis and channels last, named as the loss names its
-arguments; `benchmarks.sides` turns them into what each backend takes.
+arguments; `benchmarks.backends` turns them into what each backend takes.
 """
 
 from __future__ import annotations

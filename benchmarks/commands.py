@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks import robustness, sides
+from benchmarks import backends, robustness
+from benchmarks.backends import EXACT, OURS, Side
 from benchmarks.cases import CASES, DIRECTIONS, Case, generated_masks, papers_images
-from benchmarks.measure import Recorder, Row, measure, versions
 from benchmarks.options import Options
-from benchmarks.peers import DISTANCES, PACKAGES, Loss, Peer, contained, load
-from benchmarks.report import COPIES, ERROR
-from benchmarks.sides import EXACT, OURS, Side
+from benchmarks.other_libraries import DISTANCES, PACKAGES, Loss, Peer, contained, load
+from benchmarks.tables import COPIES, ERROR
+from benchmarks.timing import Recorder, Row, measure, versions
 from saliency_losses import reference
 
 GIB = 2**30
@@ -48,7 +48,7 @@ def _difference(value: float | None, exact: float | None) -> float | None:
 
 def _quick_sides(options: Options, first: bool) -> Sequence[Side]:
     """All sides; with --quick torch.compile, which takes seconds to compile, for one case only."""
-    every = sides.available()
+    every = backends.available()
     return [s for s in every if s.mode != "compile" or first or not options.quick]
 
 
@@ -200,10 +200,10 @@ def speed(options: Options, out: Path) -> None:
         tqdm(total=len(cases) * len(OURS) * len(sizes)) as bar,
     ):
         for size in sizes:
-            units = {library: sides.bce(library, batch, size) for library in ("torch", "jax")}
+            units = {library: backends.bce(library, batch, size) for library in ("torch", "jax")}
             array = CASES[0].inputs(options.seed, batch, size)["features"]
             for library, unit in units.items():
-                for what, copy in (("fresh", sides.copy), ("kept", sides.copy_in_place)):
+                for what, copy in (("fresh", backends.copy), ("kept", backends.copy_in_place)):
                     row = Row(f"a copy of 16 channels, {what}", library, "", size, batch, 16)
                     row.unit, row.input_bytes = f"{library} BCE", array.nbytes
                     _time(row, copy(library, array), options, unit)
@@ -218,7 +218,7 @@ def speed(options: Options, out: Path) -> None:
                     if side.mode != "compile" or case is cases[0] or not options.quick:
                         _time(row, call, options, units[side.library])
                         if side.mode == "eager" and case.gradients:
-                            row.memory_bytes = sides.saved_bytes(case, inputs)
+                            row.memory_bytes = backends.saved_bytes(case, inputs)
                             row.input_bytes = sum(inputs[name].nbytes for name in case.gradients)
                         recorder.add(row)
                     bar.update()
@@ -253,11 +253,11 @@ def bandwidth(options: Options, out: Path) -> None:
     """On CUDA: each input read once and each gradient written once, over the time of a copy."""
     if not torch.cuda.is_available():
         raise SystemExit("bandwidth: expected a GPU that torch sees, found none")
-    batch, on_gpu = 32, [side for side in sides.available() if side.device == "cuda"]
+    batch, on_gpu = 32, [side for side in backends.available() if side.device == "cuda"]
     with _recorder(options, out, "bandwidth") as recorder:
         for size in options.sizes or (512,):
             copied = CASES[0].inputs(options.seed, batch, size)["features"]
-            unit = sides.copy_in_place("torch", copied, "cuda")
+            unit = backends.copy_in_place("torch", copied, "cuda")
             for case in _chosen(options):
                 inputs = case.inputs(options.seed, batch, size)
                 for side in on_gpu:
@@ -319,7 +319,7 @@ def _peer_rows(peer: Peer, loss: Loss, size: int, options: Options, first: bool)
     direction = DIRECTIONS[1 if peer.leaves else 0]
     in_jax = peer.backend == "jax"
     row = Row(peer.label, COPIES[in_jax], "", size, batch, channels, peer.group)
-    _time(row, sides.copy("jax" if in_jax else "torch", array), options)
+    _time(row, backends.copy("jax" if in_jax else "torch", array), options)
     yield row
     unit = "jax" if in_jax and peer.leaves else "torch"
     for side in peer.sides:
@@ -336,7 +336,7 @@ def _peer_rows(peer: Peer, loss: Loss, size: int, options: Options, first: bool)
                 )
             else:
                 call = _peer_call(peer, loss, side, inputs)
-                _time(row, call, options, sides.bce(unit, batch, size))
+                _time(row, call, options, backends.bce(unit, batch, size))
         yield row
 
 
@@ -344,7 +344,7 @@ def _peer_inputs(peer: Peer, batch: int, size: int, seed: int) -> dict[str, Any]
     return peer.inputs(seed, generated_masks(np.random.default_rng(seed), batch, size))
 
 
-def _peer_call(peer: Peer, loss: Loss, side: Side, inputs: dict[str, Any]) -> sides.Call:
+def _peer_call(peer: Peer, loss: Loss, side: Side, inputs: dict[str, Any]) -> backends.Call:
     """The loss or the measure as a number; a distance transform gives none."""
     step, placed = side.step(loss, peer.gradients), side.place(inputs)
 

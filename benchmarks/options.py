@@ -9,6 +9,8 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"
+
 
 @dataclass(frozen=True)
 class Options:
@@ -26,7 +28,7 @@ class Options:
     quick: bool = False
     """Small sizes and few repeats, under a minute on two cores; writes to a temporary folder."""
     out: Path | None = None
-    """Where CSV, Markdown and plot go; benchmarks/results unless --quick."""
+    """Where CSV, Markdown and plot go; results/benchmarks unless --quick."""
     data: Path | None = None
     """ECSSD's archive for the paper's job (masks/*.png inside); generated masks without it."""
     sizes: tuple[int, ...] = ()

@@ -12,10 +12,10 @@ import torch
 from jax.test_util import check_grads
 from torch.autograd.gradcheck import GradcheckError, gradcheck
 
+from benchmarks.backends import Side, Step
 from benchmarks.cases import Array, Inputs
-from benchmarks.measure import STAMPS
-from benchmarks.peers import COMPILED, EAGER, JIT, Loss, Peer, contained
-from benchmarks.sides import Side, Step
+from benchmarks.other_libraries import COMPILED, EAGER, JIT, Loss, Peer, contained
+from benchmarks.timing import STAMPS
 
 BATCH, SIDE, SMALL = 2, 32, 8
 TOLERANCE = 1e-4  # of equal float32 numbers, of the largest

@@ -10,44 +10,44 @@ from collections.abc import Callable
 from math import ceil, log
 from pathlib import Path
 
-from benchmarks import report
-from benchmarks.measures import DIFFERENCE
+from benchmarks import tables
+from benchmarks.fbeta_versions import DIFFERENCE
+from benchmarks.options import RESULTS
 from reference_models.loop import MEANINGFUL
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 STUCK = ROOT / "docs" / "figures" / "cas_stuck.json"
 PAGES = ("README.md", "docs/losses/cas.md", "docs/losses/weighted-fbeta.md", "docs/benchmarks.md")
 
 
-def tables() -> dict[str, str]:
+def texts_of_markers() -> dict[str, str]:
     """The text for each marker."""
     return {
-        "compare": table("compare", report.compare_summary),
-        "paper": table("paper", report.paper_table),
-        "speed": table("speed", report.speed_table),
-        "speed_threads": table("speed_threads", report.speed_table),
-        "growth": table("growth", lambda rows: report.growth_table(rows) + report.notes(rows)),
-        "bandwidth": table("bandwidth", report.bandwidth_table),
-        "peers": table("peers", lambda rows: report.peers_tables(rows) + "\n" + report.notes(rows)),
+        "compare": table("compare", tables.compare_summary),
+        "paper": table("paper", tables.paper_table),
+        "speed": table("speed", tables.speed_table),
+        "speed_threads": table("speed_threads", tables.speed_table),
+        "growth": table("growth", lambda rows: tables.growth_table(rows) + tables.notes(rows)),
+        "bandwidth": table("bandwidth", tables.bandwidth_table),
+        "peers": table("peers", lambda rows: tables.peers_tables(rows) + "\n" + tables.notes(rows)),
         "robustness": table(
             "robustness",
-            lambda rows: report.robustness_table(rows) + "\n" + report.robustness_notes(rows),
+            lambda rows: tables.robustness_table(rows) + "\n" + tables.robustness_notes(rows),
         ),
         "cas_stuck": stuck_table(json.loads(STUCK.read_text(encoding="utf-8"))),
-        "fbeta": measures_table(report.read_rows(RESULTS / "measures.csv")),
+        "fbeta": measures_table(tables.read_rows(RESULTS / "fbeta_versions.csv")),
     }
 
 
-def table(name: str, text: Callable[[report.Rows], str]) -> str:
+def table(name: str, text: Callable[[tables.Rows], str]) -> str:
     path = RESULTS / f"{name}.csv"
     if not path.exists():
         return f"Not measured yet: `python -m benchmarks {name}`.\n"
-    rows = report.read_rows(path)
-    return f"{text(rows)}\n{report.environment(rows)}"
+    rows = tables.read_rows(path)
+    return f"{text(rows)}\n{tables.environment(rows)}"
 
 
-def measures_table(rows: report.Rows) -> str:
+def measures_table(rows: tables.Rows) -> str:
     """The versions of the weighted F-beta measure, a column per detector."""
     detectors = list(dict.fromkeys(row["detector"] for row in rows))
     means = {
@@ -131,7 +131,7 @@ def filled(text: str, texts: dict[str, str]) -> str:
 
 
 def main() -> None:
-    texts = tables()
+    texts = texts_of_markers()
     for page in PAGES:
         path = ROOT / page
         old = path.read_text(encoding="utf-8")

@@ -12,13 +12,13 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
 
-from benchmarks import report
+from benchmarks import tables
 from benchmarks.cases import CASES, papers_images
-from benchmarks.measure import FIELDS, Recorder, Row, measure
+from benchmarks.timing import FIELDS, Recorder, Row, measure
 from tests.support.paths import ROOT
 
 
-def rows_of(*rows: Row) -> report.Rows:
+def rows_of(*rows: Row) -> tables.Rows:
     """The rows as they come back from a CSV file."""
     return [{k: "" if v is None else str(v) for k, v in vars(row).items()} for row in rows]
 
@@ -34,13 +34,13 @@ def run_benchmark(out: Path, *arguments: str) -> str:
 def test_growth_exponent_of_a_power_law(power: float) -> None:
     pixels = [256.0, 1024.0, 4096.0]
     seconds = [3e-9 * p**power for p in pixels]
-    assert report.growth_exponent(pixels, seconds) == pytest.approx(power, abs=1e-12)
+    assert tables.growth_exponent(pixels, seconds) == pytest.approx(power, abs=1e-12)
 
 
 def test_exponent_is_fitted_to_the_largest_sizes_and_names_them() -> None:
     # overhead at 16², linear from 32² on
-    assert report._exponent({16: 1.0, 32: 1.0, 64: 4.0, 128: 16.0}) == "1.00 (32²–128²)"
-    assert report._exponent({16: 1.0, 32: 4.0}) == "–"
+    assert tables._exponent({16: 1.0, 32: 1.0, 64: 4.0, 128: 16.0}) == "1.00 (32²–128²)"
+    assert tables._exponent({16: 1.0, 32: 4.0}) == "–"
 
 
 def test_measure_counts_calls_and_keeps_the_first_apart() -> None:
@@ -59,7 +59,7 @@ def test_a_stopped_run_keeps_its_rows_and_the_old_file(tmp_path: Path) -> None:
         recorder.add(Row("CAS", "exact", "forward", 16))
         raise KeyboardInterrupt
     assert (tmp_path / "compare.csv").read_text() == "old\n"
-    (kept,) = report.read_rows(tmp_path / "compare.partial.csv")
+    (kept,) = tables.read_rows(tmp_path / "compare.partial.csv")
     assert tuple(kept) == FIELDS
     assert (kept["case"], kept["size"], kept["seed"]) == ("CAS", "16", "3")
 
@@ -72,10 +72,10 @@ def test_compare_table_from_rows() -> None:
             exact.median_s, exact.note = None, "not run: too long"
         ours = Row("metric", "jax.jit", "forward", size, median_s=1e-6 * size**2, difference=2e-7)
         rows += [exact, ours]
-    table = report.compare_summary(rows_of(*rows))
+    table = tables.compare_summary(rows_of(*rows))
     assert "| metric | 64² | 16.8 s | 2.00 (16²–64²) | 4,096×, 1.00 (32²–128²) |" in table
-    assert "| 4,096× at 64² | 2.0e-07 |" in report.compare_times(rows_of(*rows))
-    assert report.notes(rows_of(*rows)) == "- metric, exact, 128²: not run: too long.\n"
+    assert "| 4,096× at 64² | 2.0e-07 |" in tables.compare_times(rows_of(*rows))
+    assert tables.notes(rows_of(*rows)) == "- metric, exact, 128²: not run: too long.\n"
 
 
 def test_paper_table_marks_what_was_extrapolated() -> None:
@@ -84,7 +84,7 @@ def test_paper_table_marks_what_was_extrapolated() -> None:
     exact[0].median_s = 10.0
     ours = [Row("F", "jax.jit", "forward", 224, item=n, median_s=0.01) for n in names]
     ours[1].median_s = 0.04  # an image that the exact side did not reach counts in no speed-up
-    table = report.paper_table(rows_of(*exact, *ours))
+    table = tables.paper_table(rows_of(*exact, *ours))
     assert "| F | exact | 1 | 10.0 s (10.0 s–10.0 s) | 30.0 s, extrapolated from 1 |" in table
     assert "| F | jax.jit | 3 | 20.0 ms (10.0 ms–40.0 ms) | 60.0 ms | 1,000× |" in table
 
@@ -108,7 +108,7 @@ def test_speed_table_sets_multiples_beside_goals() -> None:
         for size in (256, 512)
         for side, seconds in times.items()
     ]
-    goals, without = report.speed_table(rows_of(*rows)).split("| 8 × C × 512² |")
+    goals, without = tables.speed_table(rows_of(*rows)).split("| 8 × C × 512² |")
     assert f"| {eager:.2f} ({eager},000 ms) | {eager} |" in goals
     assert f", within the 4 for value checks | {compiled} |" in goals
     assert f", **1.50 × the goal** | {jitted} |" in goals
@@ -121,7 +121,7 @@ def test_growth_and_bandwidth_tables() -> None:
         for side, power in (("torch eager", 1.0), ("torch.compile", 1.5))
         for size in (512, 1024, 2048)
     ]
-    line = report.growth_table(rows_of(*rows)).splitlines()[-1]
+    line = tables.growth_table(rows_of(*rows)).splitlines()[-1]
     assert line.startswith("| F | 1.1 | 1.00 (")
     assert "| **1.50** (" in line
     # 100 bytes copied are 200 moved in a second; 300 moved in three seconds are half of that
@@ -133,7 +133,7 @@ def test_growth_and_bandwidth_tables() -> None:
         unit_median_s=1.0,
         memory_bytes=300,
     )
-    assert "| F | 50% (3,000 ms) |" in report.bandwidth_table(rows_of(row))
+    assert "| F | 50% (3,000 ms) |" in tables.bandwidth_table(rows_of(row))
 
 
 def test_inputs_are_seeded_and_in_their_domain() -> None:
@@ -164,7 +164,7 @@ def test_quick_compare_writes_rows_table_and_plot(tmp_path: Path) -> None:
     assert {r["direction"] for r in rows if r["side"] == "exact"} == {"forward"}
     assert all(float(r["difference"]) < 1e-5 for r in rows if r["difference"])
     assert any(r["difference"] for r in rows)
-    paper = report.read_rows(tmp_path / "paper.csv")
+    paper = tables.read_rows(tmp_path / "paper.csv")
     assert len([r for r in paper if r["side"] == "jax.jit" and r["median_s"]]) == 30
     assert (tmp_path / "compare.md").stat().st_size > 0
     assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
@@ -174,10 +174,10 @@ def test_quick_compare_writes_rows_table_and_plot(tmp_path: Path) -> None:
 def test_quick_speed_then_report_again(tmp_path: Path) -> None:
     printed = run_benchmark(tmp_path, "speed", "--sizes", "16", "--cases", "CAS", "window")
     assert "as multiples of BCE" in printed
-    rows = report.read_rows(tmp_path / "speed.csv")
+    rows = tables.read_rows(tmp_path / "speed.csv")
     assert not [r["note"] for r in rows if r["note"]]
     assert all(r["unit_median_s"] and r["threads"] == "1" for r in rows)
     assert not list(tmp_path.glob("*.partial.*"))
     table = (tmp_path / "speed.md").read_text(encoding="utf-8")
     os.remove(tmp_path / "speed.md")
-    assert report.write(tmp_path).startswith(table.rstrip("\n"))
+    assert tables.write(tmp_path).startswith(table.rstrip("\n"))

@@ -1,7 +1,7 @@
 """How the weighted F-beta loss, its measure and the field's program differ on real maps.
 
-``python -m benchmarks.measures --data ../shared/data`` scores detectors' maps on ECSSD
-(ecssd.zip, ecssd_baselines.zip) and writes results/measures.csv.
+``python -m benchmarks.fbeta_versions --data ../shared/data`` scores detectors' maps on ECSSD
+(ecssd.zip, ecssd_baselines.zip) and writes results/benchmarks/fbeta_versions.csv.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from py_sod_metrics import WeightedFmeasure
 from scipy.ndimage import correlate1d
 from tqdm import tqdm
 
-from benchmarks.measure import commit, device_name, versions
+from benchmarks.options import RESULTS
+from benchmarks.timing import commit, device_name, versions
 from saliency_losses.torch import weighted_fbeta_score, weighted_fmeasure
 
 DETECTORS = ("DRFI", "RC", "HS")
@@ -36,15 +37,15 @@ class Options:
 
     data: Path
     """The folder with ecssd.zip and ecssd_baselines.zip."""
-    out: Path = Path(__file__).parent / "results"
-    """Where measures.csv goes."""
+    out: Path = RESULTS
+    """Where fbeta_versions.csv goes."""
     images: int = 1000
     """How many images, the first by name."""
 
 
 def main() -> None:
     options = tyro.cli(Options, description=Options.__doc__)
-    path = options.out / "measures.csv"
+    path = options.out / "fbeta_versions.csv"
     partial = path.with_suffix(".partial.csv")
     with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import saliency_losses
+from benchmarks.options import RESULTS
 
 
 @dataclasses.dataclass
@@ -173,6 +174,6 @@ def commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
     found = git("rev-parse", "--short=12", "--verify", "--quiet", "HEAD")
-    results = ":(exclude,top)benchmarks/results"
+    results = f":(exclude){RESULTS}"
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", results)
     return found + ("-dirty" if changed else "") if found else "no commit"

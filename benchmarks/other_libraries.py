@@ -19,8 +19,8 @@ import jax
 import numpy as np
 import torch
 
+from benchmarks.backends import Side
 from benchmarks.cases import Array, Inputs, predictions
-from benchmarks.sides import Side
 
 OURS = "ours"
 INSTALL = "pip install -e .[peers]"
@@ -72,7 +72,7 @@ def region_means(rng: np.random.Generator, masks: Array) -> Array:
     return (anchors + 0.1 * rng.standard_normal(anchors.shape)).astype(np.float32)
 
 
-# from a generator and boolean masks (N, H, W); channels last, as `benchmarks.sides` has them
+# from a generator and boolean masks (N, H, W); channels last, as `benchmarks.backends` has them
 ARRAYS: dict[str, Callable[[np.random.Generator, Array], Array]] = {
     "logits": map_logits,
     "class logits": class_logits,

@@ -11,10 +11,10 @@ import torch
 pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
 
-from benchmarks import peers, report, robustness
+from benchmarks import other_libraries, robustness, tables
 from benchmarks.commands import _distance_errors
-from benchmarks.measure import Row
-from benchmarks.peers import DISTANCES, MAPS, OURS, PEERS, Peer
+from benchmarks.other_libraries import DISTANCES, MAPS, OURS, PEERS, Peer
+from benchmarks.timing import Row
 from tests.benchmarks.test_benchmarks import rows_of, run_benchmark
 
 LIBRARIES = {peer.library: peer.path.partition(".")[0] for peer in PEERS}
@@ -29,14 +29,14 @@ def test_a_library_runs(part: str, tmp_path: Path) -> None:
     pytest.importorskip(LIBRARIES[chosen[0].library])
     printed = run_benchmark(tmp_path, "peers", "--sizes", "16", "--cases", part)
     assert "Other libraries' losses beside ours" in printed
-    rows = report.read_rows(tmp_path / "peers.csv")
+    rows = tables.read_rows(tmp_path / "peers.csv")
     assert {r["case"] for r in rows} == {peer.label for peer in chosen}
     timed = [r for r in rows if r["direction"].startswith("forward")]
     assert all(r["median_s"] and r["unit_median_s"] and not r["note"] for r in timed)
     assert {f.name for f in tmp_path.iterdir()} >= {"peers.md", "peers.png"}
     losses = {peer.label for peer in chosen if peer.leaves}
     if losses:
-        found = report.read_rows(tmp_path / "robustness.csv")
+        found = tables.read_rows(tmp_path / "robustness.csv")
         assert {r["case"] for r in found} == losses
         masks = [r for r in found if r["check"] in ("empty mask", "full mask")]
         assert {r["verdict"] for r in masks} <= {"ok", "gradient 0"}
@@ -56,7 +56,7 @@ def without(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_missing_library_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     without("kornia", monkeypatch)
-    there, absent = peers.load(("kornia: dice", "scipy"))
+    there, absent = other_libraries.load(("kornia: dice", "scipy"))
     assert [peer.library for peer, _ in there] == ["scipy"]
     ((peer, why),) = absent
     assert (peer.label, why) == ("kornia: dice", "not installed: pip install -e .[peers]")
@@ -68,12 +68,12 @@ def test_without_any_library_the_command_says_what_to_install(
     without("kornia", monkeypatch)
     without("monai", monkeypatch)
     with pytest.raises(SystemExit, match=r"kornia, MONAI.*pip install -e \.\[peers\]"):
-        peers.load(("kornia", "MONAI", "ours: metric"))
+        other_libraries.load(("kornia", "MONAI", "ours: metric"))
 
 
 def test_what_a_library_leaves_behind_is_contained() -> None:
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
-    with peers.contained():
+    with other_libraries.contained():
         warnings.warn("theirs", stacklevel=1)
         torch.set_num_threads(threads + 1)
         torch.set_default_dtype(torch.float64)
@@ -210,7 +210,7 @@ def test_peers_table_sets_multiples_beside_copies_and_errors() -> None:
     error = Row(
         "theirs: brute force",
         "torch eager",
-        f"{report.ERROR}48 × 96",
+        f"{tables.ERROR}48 × 96",
         item=DISTANCES,
         difference=18.0,
     )
@@ -221,11 +221,11 @@ def test_peers_table_sets_multiples_beside_copies_and_errors() -> None:
         copy,
         error,
     )
-    lines = report.peers_tables(rows).splitlines()
+    lines = tables.peers_tables(rows).splitlines()
     assert lines[0] == "### Distance transform, one image, in torch BCE"
     assert "| ours: exact | jax.jit | 0.500 (1.00) | – | failed |" in lines
     assert "| theirs: brute force | torch eager | 50.0 (100; 10,000) | – | 18 |" in lines
-    assert report.notes(rows) == "- theirs: brute force, torch eager, 512²: not run: too long.\n"
+    assert tables.notes(rows) == "- theirs: brute force, torch eager, 512²: not run: too long.\n"
 
 
 def test_robustness_table_makes_faults_bold_and_says_what_was_raised() -> None:
@@ -253,10 +253,10 @@ def test_robustness_table_makes_faults_bold_and_says_what_was_raised() -> None:
             "note": "not installed: pip install -e .[peers]",
         }
     ]
-    assert report.robustness_table(rows).splitlines()[2:] == [
+    assert tables.robustness_table(rows).splitlines()[2:] == [
         "| theirs: dice, PyTorch | ok | **no** | **error** |"
     ]
-    assert report.robustness_notes(rows).splitlines() == [
+    assert tables.robustness_notes(rows).splitlines() == [
         "- theirs: dice, PyTorch, float16: loss nan",
         "- theirs: dice, PyTorch, vmap: RuntimeError: no",
         "- others: dice, PyTorch: not installed: pip install -e .[peers]",

@@ -1,4 +1,4 @@
-"""Markdown tables and the plot, made from the CSV files alone."""
+"""Markdown tables, made from the CSV files alone."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from benchmarks.cases import CASES
 
@@ -36,16 +34,16 @@ def growth_exponent(pixels: Sequence[float], seconds: Sequence[float]) -> float:
     return float(np.polyfit(np.log(pixels), np.log(seconds), 1)[0])
 
 
-def _unique(values: Iterable[str]) -> list[str]:
+def unique(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-def _times(rows: Rows) -> dict[int, float]:
+def median_times(rows: Rows) -> dict[int, float]:
     """Median seconds by size, of the rows that were measured."""
     return {int(r["size"]): float(r["median_s"]) for r in rows if r["median_s"]}
 
 
-def _select(rows: Rows, **equal: str) -> Rows:
+def select(rows: Rows, **equal: str) -> Rows:
     return [r for r in rows if all(r[k] == v for k, v in equal.items())]
 
 
@@ -75,8 +73,8 @@ def _markdown(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
 
 def environment(rows: Rows) -> str:
     """Device, versions, commit, seed and dates of the rows."""
-    devices, commits = (", ".join(_unique(r[k] for r in rows)) for k in ("device", "commit"))
-    packages = "; also ".join(_unique(r["versions"] for r in rows))
+    devices, commits = (", ".join(unique(r[k] for r in rows)) for k in ("device", "commit"))
+    packages = "; also ".join(unique(r["versions"] for r in rows))
     first, last = min(r["date"] for r in rows), max(r["date"] for r in rows)
     one = rows[0]
     return (
@@ -88,17 +86,17 @@ def environment(rows: Rows) -> str:
 
 def compare_summary(rows: Rows) -> str:
     """Per loss: the exponents, and the speed-up at the largest size that the exact side reached."""
-    ours = [s for s in _unique(r["side"] for r in rows) if s != EXACT]
+    ours = [s for s in unique(r["side"] for r in rows) if s != EXACT]
     body = []
-    for case in _unique(r["case"] for r in rows):
-        of_case = _select(rows, case=case, direction=FORWARD)
-        exact = _times(_select(of_case, side=EXACT))
+    for case in unique(r["case"] for r in rows):
+        of_case = select(rows, case=case, direction=FORWARD)
+        exact = median_times(select(of_case, side=EXACT))
         if not exact:
             continue
         largest = max(exact)
         line = [case, f"{largest}²", _duration(exact[largest]), _exponent(exact)]
         for side in ours:
-            times = _times(_select(of_case, side=side))
+            times = median_times(select(of_case, side=side))
             if largest in times:
                 speed_up = _number(exact[largest] / times[largest])
                 line.append(f"{speed_up}×, {_exponent(times)}")
@@ -113,13 +111,13 @@ def compare_times(rows: Rows) -> str:
     """Milliseconds at every size, exponent, speed-up and largest difference, per loss and side."""
     sizes = sorted({int(r["size"]) for r in rows})
     body = []
-    for case in _unique(r["case"] for r in rows):
-        of_case = _select(rows, case=case)
-        exact = _times(_select(of_case, side=EXACT))
-        for side in _unique(r["side"] for r in of_case):
-            for direction in _unique(r["direction"] for r in _select(of_case, side=side)):
-                chosen = _select(of_case, side=side, direction=direction)
-                times = _times(chosen)
+    for case in unique(r["case"] for r in rows):
+        of_case = select(rows, case=case)
+        exact = median_times(select(of_case, side=EXACT))
+        for side in unique(r["side"] for r in of_case):
+            for direction in unique(r["direction"] for r in select(of_case, side=side)):
+                chosen = select(of_case, side=side, direction=direction)
+                times = median_times(chosen)
                 line = [case, side, direction]
                 line += [_number(1e3 * times[s]) if s in times else "" for s in sizes]
                 line.append(_exponent(times))
@@ -142,18 +140,18 @@ def notes(rows: Rows) -> str:
             key = (row["case"], row["side"], row["note"])
             sizes.setdefault(key, []).append(f"{row['size']}²" if row["size"] else row["direction"])
     return "".join(
-        f"- {', '.join(filter(None, (case, side, *_unique(at))))}: {note}.\n"
+        f"- {', '.join(filter(None, (case, side, *unique(at))))}: {note}.\n"
         for (case, side, note), at in sizes.items()
     )
 
 
 def paper_table(rows: Rows) -> str:
     """The paper's job: per image and in total, what was extrapolated marked as such."""
-    count = len(_unique(r["item"] for r in rows))
-    exact = {r["item"]: float(r["median_s"]) for r in _select(rows, side=EXACT) if r["median_s"]}
+    count = len(unique(r["item"] for r in rows))
+    exact = {r["item"]: float(r["median_s"]) for r in select(rows, side=EXACT) if r["median_s"]}
     body = []
     for case, side in dict.fromkeys((r["case"], r["side"]) for r in rows):
-        chosen = _select(rows, case=case, side=side)
+        chosen = select(rows, case=case, side=side)
         seconds = {r["item"]: float(r["median_s"]) for r in chosen if r["median_s"]}
         if not seconds:
             body.append([case, side, "0", chosen[0]["note"], "", "", ""])
@@ -185,7 +183,7 @@ def paper_table(rows: Rows) -> str:
 def speed_table(rows: Rows) -> str:
     """A table for each size: multiples of BCE, at 256² and on one thread beside the goals."""
     return "\n".join(
-        _speed_table(_select(rows, size=size)) for size in _unique(r["size"] for r in rows)
+        _speed_table(select(rows, size=size)) for size in unique(r["size"] for r in rows)
     )
 
 
@@ -194,20 +192,20 @@ def _speed_table(rows: Rows) -> str:
     with_goals = rows[0]["size"] == "256" and rows[0]["threads"] == "1"
     goals = {case.name: case.goals for case in CASES if with_goals}
     body = []
-    for case in _unique(r["case"] for r in rows if r["direction"]):
+    for case in unique(r["case"] for r in rows if r["direction"]):
         line = [case]
         for k, side in enumerate(SIDES):
-            found = _select(rows, case=case, side=side)
+            found = select(rows, case=case, side=side)
             goal = goals.get(case)
             if found and found[0]["median_s"]:
-                multiple = _multiple(found[0])
+                multiple = multiple_of_unit(found[0])
                 cell = f"{_number(multiple)} ({_number(1e3 * float(found[0]['median_s']))} ms)"
                 line.append(cell + (_verdict(multiple, goal[k], side) if goal else ""))
             else:
                 line.append("failed" if found else "")
             if with_goals:
                 line.append(f"{goal[k]:g}" if goal else "")
-        eager = _select(rows, case=case, side="torch eager")
+        eager = select(rows, case=case, side="torch eager")
         kept = [int(r["memory_bytes"]) / int(r["input_bytes"]) for r in eager if r["input_bytes"]]
         body.append([*line, _number(kept[0]) if kept else ""])
     header = [f"{rows[0]['batch']} × C × {rows[0]['size']}²"]
@@ -227,13 +225,13 @@ def _verdict(multiple: float, goal: float, side: str) -> str:
 def _units(rows: Rows) -> str:
     """What the units were, in milliseconds, and what part of them memory pages are."""
     parts = []
-    for unit in _unique(r["unit"] for r in rows if r["unit_median_s"]):
+    for unit in unique(r["unit"] for r in rows if r["unit_median_s"]):
         of_unit = [r for r in rows if r["unit"] == unit and r["unit_median_s"]]
         times = [1e3 * float(r["unit_median_s"]) for r in of_unit]
         text = f"{unit} took {_number(min(times))} to {_number(max(times))} ms"
         copies = [r for r in of_unit if not r["direction"]]
         if copies:
-            fresh, kept = (_number(_multiple(r)) for r in copies)
+            fresh, kept = (_number(multiple_of_unit(r)) for r in copies)
             size = _number(int(copies[0]["input_bytes"]) / 2**20)
             text += (
                 f"; a copy of the {size} MiB of 16 channels {fresh} of it into fresh memory, "
@@ -246,13 +244,13 @@ def _units(rows: Rows) -> str:
 def growth_table(rows: Rows) -> str:
     """Milliseconds and the slope of log time over log pixels, beside what it may be."""
     body = []
-    for case in _unique(r["case"] for r in rows):
+    for case in unique(r["case"] for r in rows):
         most = 1.6 if "exact" in case or "published" in case else 1.1
         line = [case, f"{most}"]
         for side in SIDES:
-            times = _times(_select(rows, case=case, side=side))
+            times = median_times(select(rows, case=case, side=side))
             if len(times) < 2:
-                line.append("failed" if _select(rows, case=case, side=side) else "")
+                line.append("failed" if select(rows, case=case, side=side) else "")
                 continue
             slope = growth_exponent([size**2 for size in times], list(times.values()))
             milliseconds = " / ".join(_number(1e3 * seconds) for seconds in times.values())
@@ -262,17 +260,17 @@ def growth_table(rows: Rows) -> str:
                 else f"**{slope:.2f}** ({milliseconds})"
             )
         body.append(line)
-    sizes = " / ".join(f"{size}²" for size in _unique(r["size"] for r in rows))
+    sizes = " / ".join(f"{size}²" for size in unique(r["size"] for r in rows))
     return _markdown(["", "at most", *(f"{side} ({sizes}, ms)" for side in SIDES)], body)
 
 
 def bandwidth_table(rows: Rows) -> str:
     """Bytes that must move, by the time taken, as a share of what a copy moves in that time."""
     body = []
-    for case in _unique(r["case"] for r in rows):
+    for case in unique(r["case"] for r in rows):
         line = [case]
-        for side in _unique(r["side"] for r in rows):
-            (row, *_) = [*_select(rows, case=case, side=side), {"median_s": ""}]
+        for side in unique(r["side"] for r in rows):
+            (row, *_) = [*select(rows, case=case, side=side), {"median_s": ""}]
             if not row["median_s"]:
                 line.append(row.get("note", ""))
                 continue
@@ -280,40 +278,40 @@ def bandwidth_table(rows: Rows) -> str:
             share = int(row["memory_bytes"]) / float(row["median_s"]) / copied
             line.append(f"{share:.0%} ({_number(1e3 * float(row['median_s']))} ms)")
         body.append(line)
-    return _markdown(["", *_unique(r["side"] for r in rows)], body)
+    return _markdown(["", *unique(r["side"] for r in rows)], body)
 
 
-def _panels(rows: Rows) -> Iterator[tuple[str, str, Rows]]:
+def panels_of(rows: Rows) -> Iterator[tuple[str, str, Rows]]:
     """The peers' rows with a time by group and unit, which alone compare with each other."""
     timed = [r for r in rows if r["unit_median_s"]]
-    for group in _unique(r["item"] for r in rows):
-        units = _unique(r["unit"] for r in _select(timed, item=group))
+    for group in unique(r["item"] for r in rows):
+        units = unique(r["unit"] for r in select(timed, item=group))
         for unit in units:
-            yield group, unit, _select(rows, item=group, unit=unit)
+            yield group, unit, select(rows, item=group, unit=unit)
 
 
-def _multiple(row: dict[str, str]) -> float:
+def multiple_of_unit(row: dict[str, str]) -> float:
     return float(row["median_s"]) / float(row["unit_median_s"])
 
 
 def peers_tables(rows: Rows) -> str:
     """A table for each job: multiples of BCE and of a copy of the input; distances' errors."""
     parts = []
-    sizes = _unique(r["size"] for r in rows if r["size"])
-    for group, unit, panel in _panels(rows):
+    sizes = unique(r["size"] for r in rows if r["size"])
+    for group, unit, panel in panels_of(rows):
         shapes = [
             d
-            for d in _unique(r["direction"] for r in _select(rows, item=group))
+            for d in unique(r["direction"] for r in select(rows, item=group))
             if d.startswith(ERROR)
         ]
         body = []
         for case, side in dict.fromkeys((r["case"], r["side"]) for r in panel):
             line = [case, side]
             for size in sizes:
-                (row, *_) = [*_select(panel, case=case, side=side, size=size), {"median_s": ""}]
+                (row, *_) = [*select(panel, case=case, side=side, size=size), {"median_s": ""}]
                 line.append(_peer_cell(row, rows) if row["median_s"] else "–")
             for shape in shapes:
-                (row, *_) = [*_select(rows, case=case, direction=shape), {"difference": ""}]
+                (row, *_) = [*select(rows, case=case, direction=shape), {"difference": ""}]
                 line.append(f"{float(row['difference']):.2g}" if row["difference"] else "failed")
             body.append(line)
         header = [
@@ -328,10 +326,10 @@ def peers_tables(rows: Rows) -> str:
 
 def _peer_cell(row: dict[str, str], rows: Rows) -> str:
     same = {k: row[k] for k in ("case", "item", "size")}
-    copies = [r for r in _select(rows, side=COPIES["jax" in row["side"]], **same) if r["median_s"]]
+    copies = [r for r in select(rows, side=COPIES["jax" in row["side"]], **same) if r["median_s"]]
     seconds = float(row["median_s"])
     copy = f"; {_number(seconds / float(copies[0]['median_s']))}" if copies else ""
-    return f"{_number(_multiple(row))} ({_number(1e3 * seconds)}{copy})"
+    return f"{_number(multiple_of_unit(row))} ({_number(1e3 * seconds)}{copy})"
 
 
 def robustness_table(rows: Rows) -> str:
@@ -341,7 +339,7 @@ def robustness_table(rows: Rows) -> str:
     for case, side in dict.fromkeys((r["case"], r["side"]) for r in rows if r["check"]):
         line = [f"{case}, {side}"]
         for check, size in checks:
-            (row,) = _select(rows, case=case, side=side, check=check, size=size) or [{}]
+            (row,) = select(rows, case=case, side=side, check=check, size=size) or [{}]
             verdict = row.get("verdict", "")
             line.append(verdict if verdict in ("", "ok", "–") else f"**{verdict}**")
         body.append(line)
@@ -355,88 +353,6 @@ def robustness_notes(rows: Rows) -> str:
         for r in rows
         if r["note"] and r["verdict"] != "ok"
     )
-
-
-def plot_peers(rows: Rows, path: Path) -> None:
-    """Multiples of BCE as bars, one panel for each job, ours in colour, large images darker."""
-    panels = [
-        (group, unit, [r for r in panel if r["unit_median_s"]])
-        for group, unit, panel in _panels(rows)
-    ]
-    sizes = _unique(r["size"] for r in rows if r["size"])
-    names = [list(dict.fromkeys((r["case"], r["side"]) for r in panel)) for *_, panel in panels]
-    heights = [len(n) + 1.5 for n in names]
-    figure = Figure(figsize=(9, 0.3 * sum(heights) + 0.6), layout="constrained")
-    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    for axis, (group, unit, panel), labels in zip(axes, panels, names, strict=True):
-        for row in panel:
-            k, place = sizes.index(row["size"]), labels.index((row["case"], row["side"]))
-            thickness = 0.8 / len(sizes)
-            colour = "C3" if row["case"].startswith(OURS) else "C0"
-            axis.barh(
-                place - 0.4 + (k + 0.5) * thickness,
-                _multiple(row),
-                thickness,
-                color=colour,
-                alpha=0.5 + 0.5 * (k + 1) / len(sizes),
-            )
-        axis.set_yticks(range(len(labels)), [f"{case}, {side}" for case, side in labels])
-        axis.invert_yaxis()
-        axis.tick_params(axis="x", labelbottom=True)
-        axis.set_title(f"{group}, × {unit}", fontsize=10)
-        axis.grid(axis="x", alpha=0.3)
-        axis.set_axisbelow(True)
-    least = min(_multiple(row) for *_, panel in panels for row in panel)
-    axes[0].set_xscale("log")
-    axes[0].set_xlim(left=10 ** math.floor(math.log10(least)))
-    handles = [Patch(color="C3", label="ours"), Patch(color="C0", label="others")]
-    shades = [
-        Patch(color="grey", alpha=0.5 + 0.5 * (k + 1) / len(sizes), label=f"{s}²")
-        for k, s in enumerate(sizes)
-    ]
-    figure.legend(handles=handles + shades, loc="outside lower center", ncols=4, fontsize=8)
-    _save(figure, path)
-
-
-def plot(rows: Rows, path: Path) -> None:
-    """Seconds over pixels, both logarithmic, one panel per loss."""
-    cases = _unique(r["case"] for r in rows)
-    columns = min(3, len(cases))
-    lines = math.ceil(len(cases) / columns)
-    figure = Figure(figsize=(4.4 * columns, 3.6 * lines + 0.6), layout="constrained")
-    axes = list(figure.subplots(lines, columns, squeeze=False, sharey=True).flat)
-    sides = _unique(r["side"] for r in rows)
-    for axis, case in zip(axes, cases, strict=False):
-        for k, side in enumerate(sides):
-            for direction, style in ((FORWARD, "-"), ("forward + backward", "--")):
-                times = _times(_select(rows, case=case, side=side, direction=direction))
-                if times:
-                    pixels, seconds = [s**2 for s in times], list(times.values())
-                    colour = "black" if side == EXACT else f"C{k}"
-                    label = f"{side}, {direction}"
-                    axis.loglog(pixels, seconds, style, color=colour, marker=".", label=label)
-        axis.set_title(case, fontsize=10)
-        sizes = sorted({int(r["size"]) for r in rows})
-        axis.set_xticks([s**2 for s in sizes], [f"{s}²" for s in sizes], minor=False)
-        axis.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
-        axis.set_xlabel("pixels")
-        axis.set_ylabel("seconds" if axis.get_subplotspec().is_first_col() else "")
-        axis.grid(alpha=0.3)
-    for axis in axes[len(cases) :]:
-        axis.set_axis_off()
-    named = {
-        label: handle
-        for axis in axes
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4, fontsize=8)
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    partial = path.with_suffix(".partial.png")
-    figure.savefig(partial, dpi=120)
-    os.replace(partial, path)
 
 
 def _text(name: str, rows: Rows) -> str:
@@ -501,8 +417,10 @@ def _text(name: str, rows: Rows) -> str:
 
 def write(folder: Path) -> str:
     """Write `<name>.md` for every `<name>.csv` in the folder, and plots; return the Markdown."""
+    from benchmarks import plots
+
     texts: list[str] = []
-    plots = {"compare": plot, "peers": plot_peers}
+    pictures = {"compare": plots.plot, "peers": plots.plot_peers}
     for name in NAMES:
         path = folder / f"{name}.csv"
         rows = read_rows(path) if path.exists() else []
@@ -512,7 +430,7 @@ def write(folder: Path) -> str:
         partial = folder / f"{name}.partial.md"
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, path.with_suffix(".md"))
-        if name in plots:
-            plots[name](rows, path.with_suffix(".png"))
+        if name in pictures:
+            pictures[name](rows, path.with_suffix(".png"))
         texts.append(text)
     return "\n".join([*texts, f"Written to {folder}"])
