@@ -14,7 +14,7 @@ KEEP_PAGES = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold
 
 
 def main() -> None:
-    options = tyro.cli(Options, description=Options.__doc__)
+    options = tyro.cli(Options, prog="python -m benchmarks")
     if options.command == "growth" and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = KEEP_PAGES
         os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]])

@@ -44,7 +44,7 @@ class Options:
 
 
 def main() -> None:
-    options = tyro.cli(Options, description=Options.__doc__)
+    options = tyro.cli(Options, prog="python -m benchmarks.fbeta_versions")
     path = options.out / "fbeta_versions.csv"
     partial = path.with_suffix(".partial.csv")
     with partial.open("w", newline="", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""The benchmark end to end at tiny sizes, and its arithmetic and tables from stored rows."""
+"""Benchmark commands end to end at tiny sizes; arithmetic and tables from stored rows."""
 
 import csv
 import subprocess
@@ -18,7 +18,7 @@ from tests.support.paths import ROOT
 
 
 def rows_of(*rows: Row) -> tables.Rows:
-    """The rows as they come back from a CSV file."""
+    """The rows as `read_rows` returns them from a CSV file."""
     return [{k: "" if v is None else str(v) for k, v in vars(row).items()} for row in rows]
 
 
@@ -42,7 +42,7 @@ def test_exponent_is_fitted_to_the_largest_sizes_and_names_them() -> None:
     assert tables._exponent({16: 1.0, 32: 4.0}) == "–"
 
 
-def test_time_call_counts_calls_and_keeps_the_first_apart() -> None:
+def test_time_call_counts_calls_and_records_the_first_apart() -> None:
     row, calls = Row("case", "backend"), []
     time_call(row, lambda: calls.append(0) or 7.0, seconds=0.0, repeats=31, unit=lambda: 0)
     assert (row.repeats, len(calls), row.value) == (3, 5, 7.0)

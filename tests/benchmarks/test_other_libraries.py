@@ -1,4 +1,4 @@
-"""Other libraries beside ours: each that is installed runs, and each check catches its fault."""
+"""Other libraries: every installed one runs, and every robustness check finds its fault."""
 
 import sys
 import warnings
@@ -54,7 +54,7 @@ def without(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "meta_path", [Absent(), *sys.meta_path])
 
 
-def test_a_missing_library_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     without("kornia", monkeypatch)
     loaded, missing = other_libraries.load(("kornia: dice", "scipy"))
     assert [peer.library for peer, _ in loaded] == ["scipy"]
@@ -157,7 +157,7 @@ def test_a_fault_is_found(
 
 
 @pytest.mark.slow
-def test_what_does_not_compile_in_one_graph_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_does_not_compile_in_one_graph_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     check = "compiled in one graph"
     monkeypatch.setattr(robustness, "CHECKS", {check: robustness.CHECKS[check]})
     assert verdicts("torch", f"{__name__}.branching", quick=False)[check].verdict == "error"
@@ -174,7 +174,7 @@ def squared_distances(foreground):
     return distance_transform_edt(~foreground) ** 2
 
 
-def test_errors_of_distances_are_against_the_exact_ones() -> None:
+def test_distance_errors_are_those_from_the_exact_distances() -> None:
     ours = next(p for p in PEERS if p.group == DISTANCES and p.framework == "torch")
     wrong = Peer(
         DISTANCES,
@@ -228,7 +228,7 @@ def test_peers_table_sets_multiples_beside_copies_and_errors() -> None:
     assert tables.notes(rows) == "- theirs: brute force, torch eager, 512²: skipped: too long.\n"
 
 
-def test_robustness_table_makes_faults_bold_and_says_what_was_raised() -> None:
+def test_robustness_table_makes_failures_bold_and_lists_messages() -> None:
     rows = [
         {
             "case": "theirs: dice",
