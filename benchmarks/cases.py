@@ -219,7 +219,7 @@ CASES: tuple[Case, ...] = (
 
 
 def paper_images(data: Path | None, seed: int, count: int, size: int) -> dict[str, Inputs]:
-    """`count` masks with made predictions, by name, for the paper's benchmark.
+    """`count` masks with synthetic predictions, by name, for the paper's benchmark.
 
     Masks are drawn at random from ECSSD's archive `data` and resized to `size`² by nearest
     neighbour; without an archive they are generated.

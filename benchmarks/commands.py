@@ -51,7 +51,7 @@ def _difference(value: float | None, exact: float | None) -> float | None:
 
 
 def _chosen_backends(options: Options, first: bool) -> Sequence[Backend]:
-    """All backends; with --quick torch.compile, which compiles for seconds, only if `first`."""
+    """All backends; with --quick, torch.compile (which takes seconds) only if `first`."""
     return [b for b in backends.available() if b.mode != "compile" or first or not options.quick]
 
 

@@ -81,7 +81,7 @@ def environment(rows: Rows) -> str:
 
 
 def compare_table(rows: Rows) -> str:
-    """Exponents and speed-ups of each loss, at the largest size timed for the exact definition."""
+    """Growth exponents per loss, and speed-ups at the largest size of the exact definition."""
     ours = [b for b in unique(r["backend"] for r in rows) if b != EXACT]
     body = []
     for case in unique(r["case"] for r in rows):
@@ -152,7 +152,7 @@ def paper_table(rows: Rows) -> str:
 
 
 def speed_table(rows: Rows) -> str:
-    """One table per size with multiples of BCE; at 256² on one thread the goals stand beside."""
+    """One table per size with multiples of BCE; at 256² on one thread also the goals."""
     return "\n".join(
         _speed_table(select(rows, size=size)) for size in unique(r["size"] for r in rows)
     )
@@ -213,7 +213,7 @@ def _units(rows: Rows) -> str:
 
 
 def growth_table(rows: Rows) -> str:
-    """The slope of log time against log pixels, its limit, and the times; too steep ones bold."""
+    """Slopes of log time against log pixels with the times; a slope beyond its limit is bold."""
     body = []
     for case in unique(r["case"] for r in rows):
         limit = 1.6 if "exact" in case or "published" in case else 1.1

@@ -157,7 +157,9 @@ def test_a_fault_is_found(
 
 
 @pytest.mark.slow
-def test_a_loss_that_does_not_compile_in_one_graph_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_does_not_compile_in_one_graph_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     check = "compiled in one graph"
     monkeypatch.setattr(robustness, "CHECKS", {check: robustness.CHECKS[check]})
     assert verdicts("torch", f"{__name__}.branching", quick=False)[check].verdict == "error"
