@@ -1,1 +1,1 @@
-"""Exact O(n²) definitions against the library, and the speed goals: ``python -m benchmarks``."""
+"""Benchmarks: exact O(n²) definitions, speed goals and other libraries; `python -m benchmarks`."""

@@ -1,10 +1,8 @@
-"""What is measured: each loss with its options, its seeded inputs and its exact definition.
+"""Benchmark cases: losses with their options, seeded inputs, exact definitions and speed goals.
 
-Inputs are NumPy arrays with a leading batch axis and channels last, named as the loss names its
-arguments; `benchmarks.sides` turns them into what each backend takes.
+Inputs are NumPy arrays with a leading batch axis and channels last. Their names are those of the
+loss's arguments; `benchmarks.backends` converts them for each backend.
 """
-
-from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Mapping
@@ -28,10 +26,11 @@ Maker = Callable[[np.random.Generator, int, int, int], Inputs]  # rng, batch, si
 class Case:
     """One loss with one set of options.
 
-    `exact` names the definition in `saliency_losses.reference` (None: not compared with one),
-    `make_exact` its inputs where they differ from ours.
-    `goals` are multiples of BCE for torch eager, torch.compile and jax.jit (None: none was set).
-    Without `gradients` it is a measure, which goes forward only.
+    `make` creates the inputs, and `gradients` names those that get gradients; a measure, which
+    runs forward only, names none. `exact` is the name of a definition in
+    `saliency_losses.reference` (None: no comparison), and `make_exact` creates its inputs if they
+    differ from the loss's. `goals` are multiples of BCE for torch eager, torch.compile and jax.jit
+    (None: no goals).
     """
 
     name: str
@@ -55,7 +54,7 @@ class Case:
 
 
 def generated_masks(rng: np.random.Generator, batch: int, size: int) -> Array:
-    """Boolean masks (N, size, size), each the union of three ellipses about the centre."""
+    """Boolean masks (N, size, size), each the union of three ellipses near the centre."""
     axis = (np.arange(size) + 0.5) / size
     centre = rng.uniform(0.25, 0.75, (2, batch, 3, 1, 1))
     radius = rng.uniform(0.08, 0.25, (2, batch, 3, 1, 1))
@@ -66,7 +65,7 @@ def generated_masks(rng: np.random.Generator, batch: int, size: int) -> Array:
 
 
 def predictions(rng: np.random.Generator, masks: Array) -> Array:
-    """Soft maps in [0, 1]: the masks, blurred by 1/40 of the side, between 0.1 and 0.9, noisy."""
+    """Soft maps in [0, 1]: blurred masks (σ = size / 40) scaled to 0.1 to 0.9, plus noise."""
     blur = masks.shape[-1] / 40
     soft = ndimage.gaussian_filter(masks.astype(np.float64), (0, blur, blur))
     noisy: Array = 0.1 + 0.8 * soft + 0.1 * rng.standard_normal(masks.shape)
@@ -82,7 +81,7 @@ def features_and_labels(rng: np.random.Generator, batch: int, size: int, channel
 
 
 def descriptors(rng: np.random.Generator, batch: int, size: int, channels: int) -> Inputs:
-    """Softmax over the channels, as CAS takes them."""
+    """Softmax outputs over the channels, as the CAS loss takes them, and labels."""
     made = features_and_labels(rng, batch, size, channels)
     exponentials = np.exp(made["features"])
     return {
@@ -92,7 +91,7 @@ def descriptors(rng: np.random.Generator, batch: int, size: int, channels: int) 
 
 
 def anchored(rng: np.random.Generator, batch: int, size: int, channels: int) -> Inputs:
-    """Features, labels and two anchors per image near the regions' means."""
+    """Features, labels, and two anchors per image near the means of the regions."""
     made = features_and_labels(rng, batch, size, channels)
     foreground = made["labels"][..., None].astype(np.float64)
     weights = np.stack([1 - foreground, foreground], 1)
@@ -113,7 +112,7 @@ def maps(rng: np.random.Generator, batch: int, size: int, channels: int) -> Inpu
 
 
 def weighted_maps(rng: np.random.Generator, batch: int, size: int, channels: int) -> Inputs:
-    """The same with B (W eq. 4, phi = 5) by SciPy's distances, as a data pipeline would pass it."""
+    """`maps` with the weights B (W eq. 4, φ = 5), computed by SciPy as in a data pipeline."""
     made = maps(rng, batch, size, channels)
     weights = []
     for target in made["target"][..., 0]:
@@ -123,16 +122,18 @@ def weighted_maps(rng: np.random.Generator, batch: int, size: int, channels: int
     return made | {"distance_weights": np.stack(weights)[..., None].astype(np.float32)}
 
 
-def _critic(rng: np.random.Generator, batch: int, size: int, channels: int) -> tuple[Array, Array]:
-    """Vectors a, b (N, size², channels) of pairs: the critic's score of (i, j) is a_i · b_j."""
+def _critic_vectors(
+    rng: np.random.Generator, batch: int, size: int, channels: int
+) -> tuple[Array, Array]:
+    """Vectors a, b (N, size², channels); the critic's score of the pair (i, j) is a_i · b_j."""
     a = rng.standard_normal((batch, size * size, channels)).astype(np.float32)
     b = a + rng.standard_normal(a.shape).astype(np.float32)
     return a, b
 
 
 def rolled_pairs(rng: np.random.Generator, batch: int, size: int, channels: int) -> Inputs:
-    """n joint pairs and n of the product, paired by a roll: the estimate in linear time."""
-    a, b = _critic(rng, batch, size, channels)
+    """Scores of n joint pairs and of n rolled pairs, which estimate the loss in linear time."""
+    a, b = _critic_vectors(rng, batch, size, channels)
     rolled = np.roll(b, rng.integers(1, size * size), axis=1)
     scores = np.stack([(a * b).sum(-1), (a * rolled).sum(-1)], axis=1)
     joint = np.broadcast_to(np.array([[True], [False]]), scores.shape)
@@ -140,8 +141,8 @@ def rolled_pairs(rng: np.random.Generator, batch: int, size: int, channels: int)
 
 
 def all_pairs(rng: np.random.Generator, batch: int, size: int, channels: int) -> Inputs:
-    """The n × n matrix of all pairs of the same vectors."""
-    a, b = _critic(rng, batch, size, channels)
+    """Scores of all n² pairs of the same vectors."""
+    a, b = _critic_vectors(rng, batch, size, channels)
     scores = np.einsum("nic,njc->nij", a, b)
     return {
         "scores": scores,
@@ -149,7 +150,7 @@ def all_pairs(rng: np.random.Generator, batch: int, size: int, channels: int) ->
     }
 
 
-LINEAR = "its definition is linear in the pixels already"
+LINEAR = "the definition itself is linear in the number of pixels"
 
 METRIC = Case("metric, 16 channels", "metric_loss", features_and_labels, ("features",), 16)
 FBETA = Case("weighted F-beta, window", "weighted_fbeta_loss", maps, ("probs",))
@@ -211,16 +212,17 @@ CASES: tuple[Case, ...] = (
         exact="js_mutual_information_loss",
         make_exact=all_pairs,
         goals=(3, 2, 1),
-        note="exact: all n² pairs, ours: n joint and n rolled pairs, two estimates of one quantity",
+        note="two estimates of one value: all n² pairs (exact), n joint and n rolled pairs (ours)",
     ),
     Case("published measure, forward", "weighted_fmeasure", maps, (), goals=(10, 6, 2)),
 )
 
 
-def papers_images(data: Path | None, seed: int, count: int, size: int) -> dict[str, Inputs]:
-    """`count` masks with predictions by name: ECSSD's from its archive `data`, else generated.
+def paper_images(data: Path | None, seed: int, count: int, size: int) -> dict[str, Inputs]:
+    """`count` masks with synthetic predictions, by name, for the paper's benchmark.
 
-    ECSSD's are drawn at random with the seed and resized by nearest neighbour to `size`².
+    Masks are drawn at random from ECSSD's archive `data` and resized to `size`² by nearest
+    neighbour; without an archive they are generated.
     """
     rng = np.random.default_rng(seed)
     if data is None:
@@ -232,7 +234,10 @@ def papers_images(data: Path | None, seed: int, count: int, size: int) -> dict[s
                 n for n in archive.namelist() if n.startswith("masks/") and n.endswith(".png")
             )
             if len(members) < count:
-                raise ValueError(f"--data: expected {count} masks/*.png in {data}, {len(members)}")
+                raise SystemExit(
+                    f"--data: expected at least {count} masks/*.png in {data}, found "
+                    f"{len(members)}; pass ECSSD's archive, or omit --data for generated masks"
+                )
             names = sorted(str(n) for n in rng.choice(members, count, replace=False))
             images = [Image.open(BytesIO(archive.read(n))).convert("L") for n in names]
         resized = [i.resize((size, size), Image.Resampling.NEAREST) for i in images]

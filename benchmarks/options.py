@@ -1,6 +1,4 @@
-"""The command line's options, and the thread limit that must come before any framework."""
-
-from __future__ import annotations
+"""Command-line options, and the thread limit, which must be set before any framework starts."""
 
 import os
 from dataclasses import dataclass
@@ -9,53 +7,46 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+# Committed results: the CSV files behind the tables of README.md and docs, and their plots.
+RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"
+
 
 @dataclass(frozen=True)
 class Options:
-    """Exact definitions against saliency_losses.
+    """Time saliency_losses against its exact definitions and against other libraries.
 
-    `compare`: time against size, and the paper's job; `speed`: multiples of BCE beside their goals;
-    `growth`: from large images to larger ones; `bandwidth`: shares of a GPU's copy bandwidth;
-    `peers`: other libraries' losses beside ours, their speed and what breaks them; `report`: tables
-    and plots again from the CSV files.
+    `compare`: time by image size, and the benchmark of the weighted F-beta paper; `speed`:
+    multiples of BCE beside their goals; `growth`: scaling beyond the CPU's caches; `bandwidth`:
+    shares of a GPU's copy bandwidth; `peers`: speed and robustness of other libraries' losses;
+    `report`: print the tables and redraw the plots of existing CSV files.
     """
 
     command: Positional[Literal["compare", "speed", "growth", "bandwidth", "peers", "report"]] = (
         "compare"
     )
     quick: bool = False
-    """Small sizes and few repeats, under a minute on two cores; writes to a temporary folder."""
+    """Use small sizes and few repeats (under a minute on two cores) and write to a temporary
+    folder."""
     out: Path | None = None
-    """Where CSV, Markdown and plot go; benchmarks/results unless --quick."""
+    """Folder for CSV files and plots. Default: results/benchmarks, or a temporary folder with
+    --quick."""
     data: Path | None = None
-    """ECSSD's archive for the paper's job (masks/*.png inside); generated masks without it."""
+    """Archive of ECSSD (a zip with masks/*.png) for the paper's benchmark. Default: generated
+    masks."""
     sizes: tuple[int, ...] = ()
-    """Sides of the square images; by default 16 to 1024 (compare), 256 and 512 (speed, peers), 512
-    to 2048 (growth), 512 (bandwidth)."""
+    """Side lengths of the square images. Default: 16 to 1024 (compare), 256 and 512 (speed, peers),
+    512 to 2048 (growth), 512 (bandwidth)."""
     cases: tuple[str, ...] = ()
-    """Only cases whose name contains one of these; "paper" is the paper's job."""
-    seed: int = 0
+    """Run only cases whose name contains one of these; "paper" selects the paper's benchmark."""
     threads: int = 1
-    """CPU cores that the process is pinned to, NumPy, torch and XLA alike."""
-    repeats: int = 31
-    """At most so many timings of one thing."""
-    seconds: float = 2.0
-    """At most so long for the timings of one thing, beyond the first three."""
-    exact_seconds: float = 300.0
-    """The exact side is left out where one call would take longer, judged from smaller sizes."""
-    exact_memory: float = 4.0
-    """Likewise, GiB at the peak."""
-    peer_seconds: float = 2.0
-    """A peer is left out where one image would take longer, judged from smaller sizes."""
-    paper_seconds: float = 900.0
-    """Time for the exact side in the paper's job; images beyond it are left out, and said so."""
+    """Number of CPU cores to which the process (NumPy, PyTorch and XLA) is pinned."""
 
 
 def limit_threads(threads: int) -> None:
-    """Pin this process to `threads` cores; call before NumPy, torch and JAX start their threads.
+    """Pin this process to `threads` cores; must run before NumPy, torch and JAX start threads.
 
-    XLA sizes its pool by the cores that the process may use, so one core is one thread. Where the
-    system has no such call (macOS), only torch and NumPy are limited.
+    XLA sizes its thread pool by the cores that the process may use, so one core means one thread.
+    Where the system cannot pin a process (macOS), only torch and NumPy are limited.
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])

@@ -1,6 +1,4 @@
-"""What each loss does where losses break, found out by calling it."""
-
-from __future__ import annotations
+"""Robustness checks of losses: empty masks, half precision, finite differences, vmap and others."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -12,23 +10,23 @@ import torch
 from jax.test_util import check_grads
 from torch.autograd.gradcheck import GradcheckError, gradcheck
 
+from benchmarks.backends import Backend, Step
 from benchmarks.cases import Array, Inputs
-from benchmarks.measure import STAMPS
-from benchmarks.peers import COMPILED, EAGER, JIT, Loss, Peer, contained
-from benchmarks.sides import Side, Step
+from benchmarks.other_libraries import COMPILED, EAGER, JIT, Loss, Peer, isolated
+from benchmarks.timing import STAMPS
 
-BATCH, SIDE, SMALL = 2, 32, 8
-TOLERANCE = 1e-4  # of equal float32 numbers, of the largest
-# how far along the descent, and how much surer or less sure, a better prediction is looked for
+BATCH, SIZE, SMALL = 2, 32, 8
+TOLERANCE = 1e-4  # for equal float32 numbers, relative to the largest
+# Predictions that may have a lower loss: steps down the gradient, and logits scaled by factors.
 STEPS, SCALES = (1e-3, 1e-2, 0.1, 1.0), (0.5, 0.9, 1.1, 2.0, 10.0)
 
 
 @dataclasses.dataclass
 class Finding:
-    """The outcome of one check: ok, gradient 0, no, error, or – where it has no meaning."""
+    """Result of one check: ok, gradient 0, no, error, or – if the check does not apply."""
 
     case: str
-    side: str  # the framework
+    framework: str
     check: str = ""
     size: int | None = None
     verdict: str = ""
@@ -41,49 +39,51 @@ Outcome = tuple[str, float | None, str]  # verdict, value, note
 
 
 class Subject:
-    """A loss on its backend, and the inputs it is tried on."""
+    """A loss under test, with its backends and its inputs."""
 
     def __init__(self, peer: Peer, loss: Loss, seed: int) -> None:
         self.peer, self.loss, self.seed = peer, loss, seed
-        self.jax = peer.backend == "jax"
-        # JAX's users compile what they call
+        self.is_jax = peer.framework == "jax"
+        # `usual` is how users call the loss: eager in PyTorch, compiled in JAX.
         self.usual, self.eager, self.compiled = (
-            (JIT, Side("jax", "eager"), JIT) if self.jax else (EAGER, EAGER, COMPILED)
+            (JIT, Backend("jax", "eager"), JIT) if self.is_jax else (EAGER, EAGER, COMPILED)
         )
-        self.steps: dict[Side, Step] = {}
+        self.steps: dict[Backend, Step] = {}
 
     def inputs(self, masks: Array, dtype: type = np.float32) -> Inputs:
-        """For predictions of another object than that of the masks, so that all have to learn."""
+        """Inputs whose prediction shows another object than `masks`, so that there is an error."""
         size = masks.shape[-1]
         made = self.peer.inputs(self.seed, masks, np.roll(discs(len(masks), size), size // 4, -1))
         return {k: v.astype(dtype) if v.dtype.kind == "f" else v for k, v in made.items()}
 
-    def step(self, inputs: Inputs, side: Side | None = None) -> tuple[float, dict[str, Array]]:
-        """The loss and its gradients as NumPy arrays in float64."""
-        side = side or self.usual
-        if side not in self.steps:
-            self.steps[side] = side.step(self.loss, self.peer.gradients)
-        value, gradients = self.steps[side](side.place(inputs))
+    def step(
+        self, inputs: Inputs, backend: Backend | None = None
+    ) -> tuple[float, dict[str, Array]]:
+        """The loss and its gradients as float64 NumPy arrays."""
+        backend = backend or self.usual
+        if backend not in self.steps:
+            self.steps[backend] = backend.step(self.loss, self.peer.gradients)
+        value, gradients = self.steps[backend](backend.place(inputs))
         return float(value), {k: np.asarray(v, np.float64) for k, v in gradients.items()}
 
-    def each(self, inputs: Inputs) -> list[float]:
-        """The losses of the images, each called alone."""
-        images = range(len(inputs[self.peer.wants[0]]))
+    def per_image(self, inputs: Inputs) -> list[float]:
+        """The loss of each image, in a call of its own."""
+        images = range(len(inputs[self.peer.arguments[0]]))
         return [self.step({k: v[n : n + 1] for k, v in inputs.items()})[0] for n in images]
 
     def vmapped(self, inputs: Inputs) -> Array:
-        """The losses of the images, vectorized."""
+        """The loss of each image, in one vectorized call."""
         placed = self.usual.place(inputs)
 
-        def one(*arrays: Any) -> Any:
+        def image_loss(*arrays: Any) -> Any:
             return self.loss({k: a[None] for k, a in zip(placed, arrays, strict=True)})
 
-        vmapped = jax.jit(jax.vmap(one)) if self.jax else torch.func.vmap(one)
+        vmapped = jax.jit(jax.vmap(image_loss)) if self.is_jax else torch.func.vmap(image_loss)
         return np.asarray(vmapped(*placed.values()))
 
 
 def discs(batch: int, size: int, radius: float = 0.35) -> Array:
-    """Masks (N, size, size) of a disc, `radius` a share of the side."""
+    """Masks (N, size, size) of a disc; `radius` is a fraction of the side length."""
     axis = (np.arange(size) + 0.5) / size - 0.5
     inside: Array = axis[:, None] ** 2 + axis**2 < radius**2
     return np.broadcast_to(inside, (batch, size, size)).copy()
@@ -112,54 +112,59 @@ def half_precision(subject: Subject, size: int) -> Outcome:
 
 
 def differences(subject: Subject, size: int) -> Outcome:
-    """float64 gradients against finite differences."""
+    """Compare float64 gradients with finite differences."""
     placed = subject.usual.place(subject.inputs(discs(BATCH, size), np.float64))
     names = subject.peer.gradients
     leaves = [placed[name] for name in names]
 
-    def loss(*given: Any) -> Any:
-        return subject.loss(placed | dict(zip(names, given, strict=True)))
+    def loss(*arrays: Any) -> Any:
+        return subject.loss(placed | dict(zip(names, arrays, strict=True)))
 
     dtype = str(loss(*leaves).dtype)
     if "float64" not in dtype:
-        return "no", None, f"comes out in {dtype}"
-    different = AssertionError if subject.jax else GradcheckError
+        return "no", None, f"the result is {dtype}"
+    mismatch = AssertionError if subject.is_jax else GradcheckError
     try:
-        if subject.jax:
-            check_grads(jax.jit(loss), leaves, order=1, modes=("rev",))
+        if subject.is_jax:
+            check_grads(  # type: ignore[no-untyped-call]
+                jax.jit(loss), leaves, order=1, modes=("rev",)
+            )
         else:
             gradcheck(loss, [leaf.requires_grad_() for leaf in leaves])
-    except different as error:
+    except mismatch as error:
         return "no", None, _first_line(error)
     return "ok", None, ""
 
 
 def batch_is_mean(subject: Subject, size: int) -> Outcome:
-    """A small and a large object."""
+    """Compare the loss of a batch, one small and one large object, with its images' mean loss."""
     inputs = subject.inputs(np.concatenate([discs(1, size, 0.1), discs(1, size, 0.45)]))
-    whole, mean = subject.step(inputs)[0], float(np.mean(subject.each(inputs)))
-    return _equal(whole, mean), whole, f"{whole:.3g} for the batch, {mean:.3g} for its images"
+    whole, mean = subject.step(inputs)[0], float(np.mean(subject.per_image(inputs)))
+    return _compared(whole, mean), whole, f"{whole:.3g} for the batch, {mean:.3g} for its images"
 
 
 def vmap(subject: Subject, size: int) -> Outcome:
+    """Compare `vmap` over the images with a call for each image."""
     inputs = subject.inputs(discs(BATCH, size))
-    return _equal(subject.vmapped(inputs), subject.each(inputs)), None, ""
+    return _compared(subject.vmapped(inputs), subject.per_image(inputs)), None, ""
 
 
 def one_graph(subject: Subject, size: int) -> Outcome:
-    """Value and gradients compiled, against uncompiled."""
+    """Compare the compiled value and gradients with the uncompiled ones."""
     inputs = subject.inputs(discs(BATCH, size))
     value, gradients = subject.step(inputs, subject.eager)
-    again, others = subject.step(inputs, subject.compiled)
-    if _equal(again, value) != "ok":
-        return "no", again, f"{value:g} uncompiled"
-    wrong = [name for name in gradients if _equal(others[name], gradients[name]) != "ok"]
-    return ("no", again, f"gradient of {', '.join(wrong)}") if wrong else ("ok", again, "")
+    compiled, compiled_gradients = subject.step(inputs, subject.compiled)
+    if _compared(compiled, value) != "ok":
+        return "no", compiled, f"{value:g} uncompiled"
+    wrong = [
+        name for name in gradients if _compared(compiled_gradients[name], gradients[name]) != "ok"
+    ]
+    return ("no", compiled, f"gradient of {', '.join(wrong)}") if wrong else ("ok", compiled, "")
 
 
 def soft_target(subject: Subject, size: int) -> Outcome:
-    """Whether p = t is a minimum: nothing lower down the gradient, nor with surer predictions."""
-    if "target" not in subject.peer.wants:
+    """Check that no prediction down the gradient or with scaled logits beats p = t."""
+    if "target" not in subject.peer.arguments:
         return "–", None, ""
     inputs = subject.inputs(discs(BATCH, size), np.float64)
     (name,) = subject.peer.gradients
@@ -176,25 +181,25 @@ def soft_target(subject: Subject, size: int) -> Outcome:
 
 
 CHECKS: dict[str, tuple[Callable[[Subject, int], Outcome], int]] = {
-    "empty mask": (empty_mask, SIDE),
-    "full mask": (full_mask, SIDE),
+    "empty mask": (empty_mask, SIZE),
+    "full mask": (full_mask, SIZE),
     "float16": (half_precision, 512),
     "float64, finite differences": (differences, SMALL),
-    "batch = mean of images": (batch_is_mean, SIDE),
-    "vmap": (vmap, SIDE),
-    "compiled in one graph": (one_graph, SIDE),
+    "batch = mean of images": (batch_is_mean, SIZE),
+    "vmap": (vmap, SIZE),
+    "compiled in one graph": (one_graph, SIZE),
     "p = t is a minimum": (soft_target, SMALL),
 }
 
 
 def findings(peer: Peer, loss: Loss, seed: int, quick: bool) -> Iterator[Finding]:
-    """Every check on one loss. With `quick` none compares compiled; half precision at 64²."""
+    """Run every check on one loss; `quick` skips compilation and limits sizes to 64²."""
     subject = Subject(peer, loss, seed)
     for name, (check, size) in CHECKS.items():
         if quick and check is one_graph:
             continue
-        finding = Finding(peer.label, peer.framework, name, min(size, 64) if quick else size)
-        with contained(), jax.enable_x64(check in (differences, soft_target)):
+        finding = Finding(peer.label, peer.framework_name, name, min(size, 64) if quick else size)
+        with isolated(), jax.enable_x64(check in (differences, soft_target)):
             try:
                 outcome = check(subject, int(finding.size or 0))
             except Exception as error:
@@ -203,7 +208,7 @@ def findings(peer: Peer, loss: Loss, seed: int, quick: bool) -> Iterator[Finding
         yield finding
 
 
-def _equal(found: Any, expected: Any) -> str:
+def _compared(found: Any, expected: Any) -> str:
     scale = max(1e-6, float(np.abs(expected).max()))
     return "ok" if np.allclose(found, expected, rtol=0, atol=TOLERANCE * scale) else "no"
 

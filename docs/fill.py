@@ -1,54 +1,41 @@
-"""Puts the tables of committed results into README.md and docs, between their markers.
+"""Tables of README.md and docs, written between their markers from committed results.
 
-Run as ``python docs/fill.py`` after ``python -m benchmarks report``; a test runs it with --check.
+Run as `python docs/fill.py`; with `--check` it only fails if a page is out of date.
 """
 
 import json
 import re
 import sys
-from collections.abc import Callable
 from math import ceil, log
 from pathlib import Path
 
-from benchmarks import report
-from benchmarks.measures import DIFFERENCE
+from benchmarks import tables
+from benchmarks.fbeta_versions import DIFFERENCE
+from benchmarks.options import RESULTS
 from reference_models.training.trained import MEANINGFUL
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 STUCK = ROOT / "docs" / "figures" / "cas_stuck.json"
 PAGES = ("README.md", "docs/losses/cas.md", "docs/losses/weighted-fbeta.md", "docs/benchmarks.md")
 
 
-def tables() -> dict[str, str]:
-    """The text for each marker."""
+def texts_by_marker() -> dict[str, str]:
     return {
-        "compare": table("compare", report.compare_summary),
-        "paper": table("paper", report.paper_table),
-        "speed": table("speed", report.speed_table),
-        "speed_threads": table("speed_threads", report.speed_table),
-        "growth": table("growth", lambda rows: report.growth_table(rows) + report.notes(rows)),
-        "bandwidth": table("bandwidth", report.bandwidth_table),
-        "peers": table("peers", lambda rows: report.peers_tables(rows) + "\n" + report.notes(rows)),
-        "robustness": table(
-            "robustness",
-            lambda rows: report.robustness_table(rows) + "\n" + report.robustness_notes(rows),
-        ),
+        **{name: benchmark_text(name) for name in tables.TABLES},
         "cas_stuck": stuck_table(json.loads(STUCK.read_text(encoding="utf-8"))),
-        "fbeta": measures_table(report.read_rows(RESULTS / "measures.csv")),
+        "fbeta": fbeta_table(tables.read_rows(RESULTS / "fbeta_versions.csv")),
     }
 
 
-def table(name: str, text: Callable[[report.Rows], str]) -> str:
+def benchmark_text(name: str) -> str:
     path = RESULTS / f"{name}.csv"
     if not path.exists():
         return f"Not measured yet: `python -m benchmarks {name}`.\n"
-    rows = report.read_rows(path)
-    return f"{text(rows)}\n{report.environment(rows)}"
+    return tables.text(name, tables.read_rows(path))
 
 
-def measures_table(rows: report.Rows) -> str:
-    """The versions of the weighted F-beta measure, a column per detector."""
+def fbeta_table(rows: tables.Rows) -> str:
+    """Versions of the weighted F-beta measure, one column per detector."""
     detectors = list(dict.fromkeys(row["detector"] for row in rows))
     means = {
         (row["quantity"], row["detector"]): float(
@@ -57,10 +44,10 @@ def measures_table(rows: report.Rows) -> str:
         for row in rows
     }
     lines = [
-        f"Detectors' maps on {rows[0]['images']} images of ECSSD, F_1^w, means: `1 − loss`, "
-        "`weighted_fbeta_score`, `weighted_fmeasure`, and the field's evaluation program "
-        "(pysodmetrics, without stretching). Last, the share of the foreground at which "
-        "A lowers the error.",
+        f"Mean F_1^w of detectors' maps on {rows[0]['images']} images of ECSSD, computed as "
+        "`1 − loss`, by `weighted_fbeta_score`, by `weighted_fmeasure`, and by the field's "
+        "evaluation program (pysodmetrics, without stretching). The last two rows give the share "
+        "of the foreground where A lowers the error.",
         "",
         "| | " + " | ".join(detectors) + " |",
         "|---|" + "---|" * len(detectors),
@@ -131,13 +118,13 @@ def filled(text: str, texts: dict[str, str]) -> str:
 
 
 def main() -> None:
-    texts = tables()
+    texts = texts_by_marker()
     for page in PAGES:
         path = ROOT / page
         old = path.read_text(encoding="utf-8")
         new = filled(old, texts)
         if "--check" in sys.argv and new != old:
-            raise SystemExit(f"{page} is not up to date: python docs/fill.py")
+            raise SystemExit(f"{page} is out of date; run python docs/fill.py")
         path.write_text(new, encoding="utf-8")
 
 

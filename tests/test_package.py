@@ -507,7 +507,7 @@ def test_the_sdist_holds_what_is_needed_and_no_data(distributions: Path) -> None
         "docs/losses.md",
         "tests/conftest.py",
         "tests/support/public_api.txt",
-        "benchmarks/results/compare.csv",
+        "results/benchmarks/compare.csv",
         "reference_models/train.py",
         "saliency_losses/py.typed",
     }

@@ -60,18 +60,18 @@ code comes without its repository.
 LOSSES = (
     (
         "the CPU's numbers, compiled too, and no waiting for the device",
-        "python -m pytest -q tests/losses/test_cuda.py --junitxml benchmarks/results/cuda.xml",
-        "benchmarks/results/cuda.xml",
+        "python -m pytest -q tests/losses/test_cuda.py --junitxml results/benchmarks/cuda.xml",
+        "results/benchmarks/cuda.xml",
     ),
     (
         "shares of the copy bandwidth",
         "python -m benchmarks bandwidth --threads 16",
-        "benchmarks/results/bandwidth.csv",
+        "results/benchmarks/bandwidth.csv",
     ),
     (
         "everything, JAX on the GPU",
-        "python -m pytest -q -n 4 tests --junitxml benchmarks/results/all.xml",
-        "benchmarks/results/all.xml",
+        "python -m pytest -q -n 4 tests --junitxml results/benchmarks/all.xml",
+        "results/benchmarks/all.xml",
     ),
 )
 

@@ -1,7 +1,6 @@
-"""The benchmark end to end at tiny sizes, and its arithmetic and tables from stored rows."""
+"""Benchmark commands end to end at tiny sizes; arithmetic and tables from stored rows."""
 
 import csv
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,14 +11,14 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
 
-from benchmarks import report
-from benchmarks.cases import CASES, papers_images
-from benchmarks.measure import FIELDS, Recorder, Row, measure
+from benchmarks import tables
+from benchmarks.cases import CASES, paper_images
+from benchmarks.timing import FIELDS, Recorder, Row, time_call
 from tests.support.paths import ROOT
 
 
-def rows_of(*rows: Row) -> report.Rows:
-    """The rows as they come back from a CSV file."""
+def rows_of(*rows: Row) -> tables.Rows:
+    """The rows as `read_rows` returns them from a CSV file."""
     return [{k: "" if v is None else str(v) for k, v in vars(row).items()} for row in rows]
 
 
@@ -34,18 +33,18 @@ def run_benchmark(out: Path, *arguments: str) -> str:
 def test_growth_exponent_of_a_power_law(power: float) -> None:
     pixels = [256.0, 1024.0, 4096.0]
     seconds = [3e-9 * p**power for p in pixels]
-    assert report.growth_exponent(pixels, seconds) == pytest.approx(power, abs=1e-12)
+    assert tables.growth_exponent(pixels, seconds) == pytest.approx(power, abs=1e-12)
 
 
 def test_exponent_is_fitted_to_the_largest_sizes_and_names_them() -> None:
     # overhead at 16², linear from 32² on
-    assert report._exponent({16: 1.0, 32: 1.0, 64: 4.0, 128: 16.0}) == "1.00 (32²–128²)"
-    assert report._exponent({16: 1.0, 32: 4.0}) == "–"
+    assert tables._exponent({16: 1.0, 32: 1.0, 64: 4.0, 128: 16.0}) == "1.00 (32²–128²)"
+    assert tables._exponent({16: 1.0, 32: 4.0}) == "–"
 
 
-def test_measure_counts_calls_and_keeps_the_first_apart() -> None:
-    row, calls = Row("case", "side"), []
-    measure(row, lambda: calls.append(0) or 7.0, seconds=0.0, repeats=31, unit=lambda: 0)
+def test_time_call_counts_calls_and_records_the_first_apart() -> None:
+    row, calls = Row("case", "backend"), []
+    time_call(row, lambda: calls.append(0) or 7.0, seconds=0.0, repeats=31, unit=lambda: 0)
     assert (row.repeats, len(calls), row.value) == (3, 5, 7.0)
     assert row.min_s is not None
     assert row.median_s is not None
@@ -59,7 +58,7 @@ def test_a_stopped_run_keeps_its_rows_and_the_old_file(tmp_path: Path) -> None:
         recorder.add(Row("CAS", "exact", "forward", 16))
         raise KeyboardInterrupt
     assert (tmp_path / "compare.csv").read_text() == "old\n"
-    (kept,) = report.read_rows(tmp_path / "compare.partial.csv")
+    (kept,) = tables.read_rows(tmp_path / "compare.partial.csv")
     assert tuple(kept) == FIELDS
     assert (kept["case"], kept["size"], kept["seed"]) == ("CAS", "16", "3")
 
@@ -69,22 +68,21 @@ def test_compare_table_from_rows() -> None:
     for size in (16, 32, 64, 128):
         exact = Row("metric", "exact", "forward", size, median_s=1e-6 * size**4)
         if size == 128:
-            exact.median_s, exact.note = None, "not run: too long"
-        ours = Row("metric", "jax.jit", "forward", size, median_s=1e-6 * size**2, difference=2e-7)
+            exact.median_s, exact.note = None, "skipped: too long"
+        ours = Row("metric", "jax.jit", "forward", size, median_s=1e-6 * size**2)
         rows += [exact, ours]
-    table = report.compare_summary(rows_of(*rows))
+    table = tables.compare_table(rows_of(*rows))
     assert "| metric | 64² | 16.8 s | 2.00 (16²–64²) | 4,096×, 1.00 (32²–128²) |" in table
-    assert "| 4,096× at 64² | 2.0e-07 |" in report.compare_times(rows_of(*rows))
-    assert report.notes(rows_of(*rows)) == "- metric, exact, 128²: not run: too long.\n"
+    assert tables.notes(rows_of(*rows)) == "- metric, exact, 128²: skipped: too long.\n"
 
 
 def test_paper_table_marks_what_was_extrapolated() -> None:
     names = ["a", "b", "c"]
-    exact = [Row("F", "exact", "forward", 224, item=n, note="not run") for n in names]
+    exact = [Row("F", "exact", "forward", 224, item=n, note="skipped") for n in names]
     exact[0].median_s = 10.0
     ours = [Row("F", "jax.jit", "forward", 224, item=n, median_s=0.01) for n in names]
-    ours[1].median_s = 0.04  # an image that the exact side did not reach counts in no speed-up
-    table = report.paper_table(rows_of(*exact, *ours))
+    ours[1].median_s = 0.04  # an image that the exact measure did not reach counts in no speed-up
+    table = tables.paper_table(rows_of(*exact, *ours))
     assert "| F | exact | 1 | 10.0 s (10.0 s–10.0 s) | 30.0 s, extrapolated from 1 |" in table
     assert "| F | jax.jit | 3 | 20.0 ms (10.0 ms–40.0 ms) | 60.0 ms | 1,000× |" in table
 
@@ -96,7 +94,7 @@ def test_speed_table_sets_multiples_beside_goals() -> None:
     rows = [
         Row(
             case.name,
-            side,
+            backend,
             "forward + backward",
             size,
             8,
@@ -106,9 +104,9 @@ def test_speed_table_sets_multiples_beside_goals() -> None:
             threads=1,
         )
         for size in (256, 512)
-        for side, seconds in times.items()
+        for backend, seconds in times.items()
     ]
-    goals, without = report.speed_table(rows_of(*rows)).split("| 8 × C × 512² |")
+    goals, without = tables.speed_table(rows_of(*rows)).split("| 8 × C × 512² |")
     assert f"| {eager:.2f} ({eager},000 ms) | {eager} |" in goals
     assert f", within the 4 for value checks | {compiled} |" in goals
     assert f", **1.50 × the goal** | {jitted} |" in goals
@@ -117,11 +115,11 @@ def test_speed_table_sets_multiples_beside_goals() -> None:
 
 def test_growth_and_bandwidth_tables() -> None:
     rows = [
-        Row("F", side, "forward + backward", size, median_s=1e-9 * size ** (2 * power))
-        for side, power in (("torch eager", 1.0), ("torch.compile", 1.5))
+        Row("F", backend, "forward + backward", size, median_s=1e-9 * size ** (2 * power))
+        for backend, power in (("torch eager", 1.0), ("torch.compile", 1.5))
         for size in (512, 1024, 2048)
     ]
-    line = report.growth_table(rows_of(*rows)).splitlines()[-1]
+    line = tables.growth_table(rows_of(*rows)).splitlines()[-1]
     assert line.startswith("| F | 1.1 | 1.00 (")
     assert "| **1.50** (" in line
     # 100 bytes copied are 200 moved in a second; 300 moved in three seconds are half of that
@@ -133,7 +131,7 @@ def test_growth_and_bandwidth_tables() -> None:
         unit_median_s=1.0,
         memory_bytes=300,
     )
-    assert "| F | 50% (3,000 ms) |" in report.bandwidth_table(rows_of(row))
+    assert "| F | 50% (3,000 ms) |" in tables.bandwidth_table(rows_of(row))
 
 
 def test_inputs_are_seeded_and_in_their_domain() -> None:
@@ -144,40 +142,37 @@ def test_inputs_are_seeded_and_in_their_domain() -> None:
         for name in ("probs", "target"):
             if name in first:
                 assert 0 <= first[name].min() <= first[name].max() <= 1
-    assert len(papers_images(None, 0, 15, 24)) == 15
+    assert len(paper_images(None, 0, 15, 24)) == 15
 
 
 @pytest.mark.slow
-def test_quick_compare_writes_rows_table_and_plot(tmp_path: Path) -> None:
+def test_quick_compare_writes_rows_and_a_plot_and_prints_tables(tmp_path: Path) -> None:
     chosen = ("CAS", "window", "exact measure", "paper")
     printed = run_benchmark(tmp_path, "--sizes", "8", "12", "16", "--cases", *chosen)
-    assert "Exact definitions against the library" in printed
-    assert "The paper's job" in printed
+    assert "## compare\n" in printed
+    assert "## paper\n" in printed
     with (tmp_path / "compare.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == FIELDS
     assert {r["case"] for r in rows} == {c.name for c in CASES if c.exact} & {
         c.name for c in CASES if any(part in c.name for part in chosen)
     }
-    assert {r["side"] for r in rows} >= {"exact", "torch eager", "torch.compile", "jax.jit"}
+    assert {r["backend"] for r in rows} >= {"exact", "torch eager", "torch.compile", "jax.jit"}
     assert all(r["median_s"] and r["versions"] and r["commit"] and r["device"] for r in rows)
-    assert {r["direction"] for r in rows if r["side"] == "exact"} == {"forward"}
+    assert {r["direction"] for r in rows if r["backend"] == "exact"} == {"forward"}
     assert all(float(r["difference"]) < 1e-5 for r in rows if r["difference"])
     assert any(r["difference"] for r in rows)
-    paper = report.read_rows(tmp_path / "paper.csv")
-    assert len([r for r in paper if r["side"] == "jax.jit" and r["median_s"]]) == 30
-    assert (tmp_path / "compare.md").stat().st_size > 0
+    paper = tables.read_rows(tmp_path / "paper.csv")
+    assert len([r for r in paper if r["backend"] == "jax.jit" and r["median_s"]]) == 30
     assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
 def test_quick_speed_then_report_again(tmp_path: Path) -> None:
     printed = run_benchmark(tmp_path, "speed", "--sizes", "16", "--cases", "CAS", "window")
-    assert "as multiples of BCE" in printed
-    rows = report.read_rows(tmp_path / "speed.csv")
+    rows = tables.read_rows(tmp_path / "speed.csv")
     assert not [r["note"] for r in rows if r["note"]]
     assert all(r["unit_median_s"] and r["threads"] == "1" for r in rows)
     assert not list(tmp_path.glob("*.partial.*"))
-    table = (tmp_path / "speed.md").read_text(encoding="utf-8")
-    os.remove(tmp_path / "speed.md")
-    assert report.write(tmp_path).startswith(table.rstrip("\n"))
+    assert tables.text("speed", rows) in printed
+    assert run_benchmark(tmp_path, "report") == printed

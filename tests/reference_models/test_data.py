@@ -457,7 +457,7 @@ def test_missing_archives_and_detectors_are_named(archives: Path):
 
     fails("holds no maps of sr, but of drfi, hs", test_priors=("sr",))
     fails("maps of drfi are of ECSSD, which is not among", test_priors=("drfi",), tests=())
-    fails(r"ecsd is neither a name \(duts-tr, .*\) nor a path", tests=("ecsd",))
+    fails(r"ecsd is neither a known name \(duts-tr, .*\) nor an existing path", tests=("ecsd",))
     (archives / "ecssd_baselines.zip").unlink()
     fails("the prior drfi needs ecssd_baselines.zip", test_priors=("drfi",))
     (archives / "duts_tr.part2of2.zip").unlink()

@@ -62,7 +62,7 @@ def test_stops_and_swapped_labels_leave_no_trace(
     swapped = trained(tmp_path / "swapped", "fcn-cas-swapped", clock())
     fresh = mobilenet_v2()
     options = Options(recipe="fcn-cas-clean")
-    load_backbone(fresh, options.backbone_file("mobilenet_v2"))
+    load_backbone(fresh, options.backbone_file)
     first = "features.0.0.weight"
     assert not np.array_equal(straight[f"backbone.{first}"], fresh.state_dict()[first].numpy())
     for other in (stopped, swapped):
@@ -79,7 +79,7 @@ def test_stops_and_swapped_labels_leave_no_trace(
 def test_the_backbones_gradient_in_bfloat16_points_where_that_in_float32_does(name: str):
     torch.manual_seed(0)
     system = build(RECIPES[name], RECIPES[name].medium)
-    load_backbone(system.backbone, Options(recipe=name).backbone_file("mobilenet_v2"))
+    load_backbone(system.backbone, Options(recipe=name).backbone_file)
     batch = a_batch(4, 96)
     gradients = []
     for half in (False, True):

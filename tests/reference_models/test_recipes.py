@@ -86,7 +86,7 @@ def test_every_system_stands_on_a_backbone_that_rounds_its_sides(recipe: str):
 def test_missing_weights_of_a_backbone_are_named(tmp_path: Path):
     options = Options(recipe="fcn-cas-clean", backbone="vgg16", archives=tmp_path)
     with pytest.raises(InputError, match=r"ImageNet weights of vgg16 .* --backbone-weights"):
-        options.backbone_file("vgg16")
+        _ = options.backbone_file
 
 
 def test_only_the_recipe_as_it_stands_answers_a_table():
@@ -214,11 +214,11 @@ def test_priors_by_name(tmp_path: Path, monkeypatch):
     assert centre[0, 8, 8] > centre[0, 0, 0]
     np.testing.assert_array_equal(prior_maps("truth", test, options) == 255, test.images.masks)
     np.testing.assert_array_equal(prior_maps("generated", test, options), test.images.priors)
-    with pytest.raises(InputError, match=r"train it first: .*scenes-cas --backend torch"):
+    with pytest.raises(InputError, match=r"does not exist; first run .*scenes-cas --backend torch"):
         prior_maps("run:scenes-cas", test, options)
 
     run(replace(options, recipe="scenes-cas", steps=1), Shared(), clock())
-    with pytest.raises(InputError, match=r"weights\.safetensors is of another run .* train it"):
+    with pytest.raises(InputError, match=r"weights\.safetensors comes from a different run of it"):
         prior_maps("run:scenes-cas", test, options)
     shutil.rmtree("runs")
     run(replace(options, recipe="scenes-cas"), Shared(), clock())

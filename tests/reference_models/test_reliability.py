@@ -131,11 +131,11 @@ def test_weights_that_do_not_say_what_they_are(tmp_path: Path):
     }
     for about, match in (
         ({}, "does not say what it is"),
-        (good | {"backend": "tf"}, "backend 'tf', not of"),
-        (good | {"scale": "full"}, "scale 'full', not of"),
+        (good | {"backend": "tf"}, "backend 'tf', not one of torch, jax"),
+        (good | {"scale": "full"}, "scale 'full', not one of small, medium"),
         (good | {"schedule": None}, "does not say what it is"),
         (good | {"schedule": {"backbone": 3}}, "does not say what it is"),
-        (good | {"recipe": "gone"}, "'gone', which does not exist any more"),
+        (good | {"recipe": "gone"}, "'gone', which no longer exists"),
     ):
         write_arrays(file, {"x": np.zeros(1)}, about)
         with pytest.raises(InputError, match=match):

@@ -1,6 +1,4 @@
-"""Timing, and the rows that are kept of it."""
-
-from __future__ import annotations
+"""Timing of calls, and the CSV rows in which the times are recorded."""
 
 import contextlib
 import csv
@@ -16,35 +14,36 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import saliency_losses
+from benchmarks.options import RESULTS
 
 
 @dataclasses.dataclass
 class Row:
-    """One measurement. Empty fields were not measured; `note` says why where it matters."""
+    """One measurement. Fields that were not measured are empty; `note` may say why."""
 
     case: str
-    side: str
+    backend: str
     direction: str = ""  # forward, forward + backward
-    size: int | None = None  # side of the square image, pixels
+    size: int | None = None  # side length of the square image in pixels
     batch: int | None = None
     channels: int | None = None
-    item: str = ""  # the image, in the paper's job; the group, of peers
+    item: str = ""  # the image in the paper's benchmark, the group among other libraries
     median_s: float | None = None
     min_s: float | None = None
     max_s: float | None = None
     repeats: int | None = None
-    first_s: float | None = None  # the first call, compilation included
-    unit: str = ""  # measured in turns with the case, in the same process
+    first_s: float | None = None  # the first call, including compilation
+    unit: str = ""  # timed in turns with the case, in the same process
     unit_median_s: float | None = None
     unit_min_s: float | None = None
     unit_max_s: float | None = None
-    memory_bytes: int | None = None  # exact: peak; torch eager: kept for backward, inputs included
+    memory_bytes: int | None = None  # exact: peak; torch eager: kept for backward, with inputs
     input_bytes: int | None = None  # of the inputs that get gradients
     value: float | None = None
-    difference: float | None = None  # |ours - exact| / max(1, |exact|); of distances, absolute
+    difference: float | None = None  # |ours - exact| / max(1, |exact|); absolute for distances
     note: str = ""
     threads: int | None = None
     seed: int | None = None
@@ -55,10 +54,10 @@ class Row:
 
 
 FIELDS = tuple(f.name for f in dataclasses.fields(Row))
-STAMPS = ("threads", "seed", "device", "versions", "commit", "date")  # filled by the recorder
+STAMPS = ("threads", "seed", "device", "versions", "commit", "date")  # filled in by the recorder
 
 
-def measure(
+def time_call(
     row: Row,
     call: Callable[[], Any],
     *,
@@ -67,14 +66,15 @@ def measure(
     unit: Callable[[], Any] | None = None,
     warm_up: bool = True,
 ) -> None:
-    """Time `call`, in turns with `unit`, 3 to `repeats` times within `seconds`, into `row`.
+    """Time `call` in turns with `unit` and write the statistics to `row`.
 
-    The first call is kept apart: it may compile. Without `warm_up` (NumPy) a first call that alone
-    takes longer than `seconds` is the measurement.
+    There are at least 3 timings, and at most `repeats` within `seconds`. The first call is
+    recorded apart, since it may compile. Without `warm_up` (NumPy) a first call that alone takes
+    longer than `seconds` is the only timing.
     """
     row.first_s, value = _timed(call)
     row.value = None if value is None else float(value)
-    times, units = [], []
+    times, unit_times = [], []
     if not warm_up and row.first_s > seconds:
         times, repeats = [row.first_s], 1
     else:
@@ -85,16 +85,18 @@ def measure(
         started = time.perf_counter()
         while len(times) < repeats and (len(times) < 3 or time.perf_counter() - started < seconds):
             if unit:
-                unit()  # a large case leaves it cold caches, which would flatter the multiple
-                units.append(_timed(unit)[0])
+                # An untimed call first: a large case leaves cold caches, which would slow the
+                # unit down and so make the multiple look small.
+                unit()
+                unit_times.append(_timed(unit)[0])
             times.append(_timed(call)[0])
     finally:
         gc.enable()
     row.repeats, row.median_s = len(times), statistics.median(times)
     row.min_s, row.max_s = min(times), max(times)
-    if units:
-        row.unit_median_s = statistics.median(units)
-        row.unit_min_s, row.unit_max_s = min(units), max(units)
+    if unit_times:
+        row.unit_median_s = statistics.median(unit_times)
+        row.unit_min_s, row.unit_max_s = min(unit_times), max(unit_times)
 
 
 def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
@@ -104,7 +106,10 @@ def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
 
 
 class Recorder:
-    """Writes rows as they come to `<name>.partial.csv`, which becomes `<name>.csv` at the end."""
+    """Writer of a CSV file: each row goes to `NAME.partial.csv`, renamed to `NAME.csv` at the end.
+
+    `common` are values that all rows share.
+    """
 
     def __init__(
         self, folder: Path, name: str, fields: Sequence[str] = FIELDS, **common: Any
@@ -115,7 +120,7 @@ class Recorder:
         self.fields = fields
         self.common = {"versions": versions(), "commit": commit(), **common}
 
-    def __enter__(self) -> Recorder:
+    def __enter__(self) -> Self:
         self.file = self.partial.open("w", newline="", encoding="utf-8")
         self.writer = csv.DictWriter(self.file, self.fields, lineterminator="\n")
         self.writer.writeheader()
@@ -124,7 +129,7 @@ class Recorder:
     def add(self, row: Any, device: str = "cpu") -> None:
         values = dataclasses.asdict(row) | self.common
         values |= {"device": device_name(device), "date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
-        self.writer.writerow({k: _text(v) for k, v in values.items()})
+        self.writer.writerow({k: _cell(v) for k, v in values.items()})
         self.file.flush()
 
     def __exit__(self, kind: object, *rest: object) -> None:
@@ -132,10 +137,10 @@ class Recorder:
         if kind is None:
             os.replace(self.partial, self.path)
         else:
-            print(f"stopped; the rows measured so far are in {self.partial}")
+            print(f"Stopped. The rows measured so far are in {self.partial}")
 
 
-def _text(value: Any) -> str:
+def _cell(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
@@ -154,10 +159,10 @@ def device_name(device: str) -> str:
 
 
 @cache
-def versions(*more: str) -> str:
-    """Of ours and of what it is measured with, and of those of `more` that are installed."""
+def versions(*optional: str) -> str:
+    """Versions of the library, Python and the frameworks, and of installed `optional` packages."""
     installed = [f"{p} {version(p)}" for p in ("torch", "jax", "jaxlib", "numpy", "scipy")]
-    for package in more:
+    for package in optional:
         with contextlib.suppress(PackageNotFoundError):
             installed.append(f"{package} {version(package)}")
     ours = f"saliency-losses {saliency_losses.__version__}"
@@ -166,13 +171,13 @@ def versions(*more: str) -> str:
 
 @cache
 def commit() -> str:
-    """The commit of this tree, with -dirty when a tracked file other than a result differs."""
+    """The commit of this checkout, with -dirty if a tracked file other than a result differs."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
     found = git("rev-parse", "--short=12", "--verify", "--quiet", "HEAD")
-    results = ":(exclude,top)benchmarks/results"
+    results = f":(exclude){RESULTS}"
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", results)
     return found + ("-dirty" if changed else "") if found else "no commit"

@@ -1,6 +1,4 @@
-"""The sides of a comparison: a case and its inputs in, a call that finishes its work out."""
-
-from __future__ import annotations
+"""Backends of a benchmark: each turns a loss and its inputs into a call that finishes its work."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,26 +15,36 @@ from benchmarks.cases import Array, Case, Inputs
 from saliency_losses import reference
 
 Call = Callable[[], Any]
-Step = Callable[[Any], tuple[Any, dict[str, Any]]]
+Step = Callable[[Any], tuple[Any, dict[str, Any]]]  # from inputs to the loss and its gradients
 
 
 @dataclass(frozen=True)
-class Side:
-    library: str  # exact, numpy, torch, jax
+class Backend:
+    """A framework, how its code is run, and the device.
+
+    The framework "exact" stands for the definitions in `saliency_losses.reference`.
+    """
+
+    framework: str  # exact, numpy, torch, jax
     mode: str  # numpy, eager, compile, jit
     device: str = "cpu"  # cpu, cuda
 
     @property
     def name(self) -> str:
-        joint = " " if self.mode == "eager" else "."
-        name = self.library if self.mode == "numpy" else f"{self.library}{joint}{self.mode}"
+        separator = " " if self.mode == "eager" else "."
+        name = self.framework
+        if self.mode != "numpy":
+            name += separator + self.mode
         return name if self.device == "cpu" else f"{name}, {self.device}"
 
     def function(self, case: Case, backward: bool) -> Callable[[Any], Any]:
-        """From placed inputs to the loss, returned when all work, gradients included, is done."""
-        if self.library == "exact":
+        """Function from placed inputs to the loss; with `backward` it computes gradients too.
+
+        It returns only when all work is done.
+        """
+        if self.framework == "exact":
             return _exact(case)
-        library = saliency_losses.torch if self.library == "torch" else saliency_losses.jax
+        library = saliency_losses.torch if self.framework == "torch" else saliency_losses.jax
         loss = getattr(library, case.loss)
         step = self.step(
             lambda inputs: loss(**inputs, **case.options), case.gradients if backward else ()
@@ -44,38 +52,38 @@ class Side:
         return lambda placed: step(placed)[0]
 
     def step(self, loss: Callable[[Any], Any], gradients: tuple[str, ...]) -> Step:
-        """From placed inputs to the loss and its gradients, when all work is done."""
-        if self.library == "numpy":
+        """Function from placed inputs to the loss and its gradients; it waits for all work."""
+        if self.framework == "numpy":
             return lambda arrays: (loss(arrays), {})
-        return (_torch if self.library == "torch" else _jax)(self, loss, gradients)
+        return (_torch_step if self.framework == "torch" else _jax_step)(self, loss, gradients)
 
     def place(self, inputs: Inputs) -> Any:
-        """The inputs as `function` takes them, on the side's device."""
-        if self.library == "torch":
+        """The inputs as `function` and `step` take them, on the backend's device."""
+        if self.framework == "torch":
             return {k: as_torch(v, self.device) for k, v in inputs.items()}
-        if self.library == "jax":
+        if self.framework == "jax":
             device = jax.devices("gpu" if self.device == "cuda" else "cpu")[0]
             return {k: jax.device_put(v, device) for k, v in inputs.items()}
-        if self.library == "numpy":
+        if self.framework == "numpy":
             return inputs
-        # the references take one image, and of W's maps one without a channel axis
+        # The references take a single image, and maps of one channel without the channel axis.
         images = range(len(next(iter(inputs.values()))))
         squeezed = {k: v[..., 0] if v.shape[-1] == 1 else v for k, v in inputs.items()}
         return [{k: v[n] for k, v in squeezed.items()} for n in images]
 
 
-EXACT = Side("exact", "numpy")
-OURS = (Side("torch", "eager"), Side("torch", "compile"), Side("jax", "jit"))
+EXACT = Backend("exact", "numpy")
+OURS = (Backend("torch", "eager"), Backend("torch", "compile"), Backend("jax", "jit"))
 
 
-def available() -> tuple[Side, ...]:
-    """Our sides on this machine: the CPU, and CUDA for each framework that sees one."""
-    sides: tuple[Side, ...] = OURS
+def available() -> tuple[Backend, ...]:
+    """The library's backends on this machine: the CPU, and CUDA in each framework that sees it."""
+    backends: tuple[Backend, ...] = OURS
     if torch.cuda.is_available():
-        sides += (Side("torch", "eager", "cuda"), Side("torch", "compile", "cuda"))
+        backends += (Backend("torch", "eager", "cuda"), Backend("torch", "compile", "cuda"))
     if jax.default_backend() == "gpu":
-        sides += (Side("jax", "jit", "cuda"),)
-    return sides
+        backends += (Backend("jax", "jit", "cuda"),)
+    return backends
 
 
 def _exact(case: Case) -> Callable[[Any], Any]:
@@ -83,51 +91,56 @@ def _exact(case: Case) -> Callable[[Any], Any]:
     return lambda images: np.mean([definition(**image, **case.options) for image in images])
 
 
+def _finished(arrays: Any) -> Any:
+    """The JAX arrays, once they have been computed."""
+    return jax.block_until_ready(arrays)  # type: ignore[no-untyped-call]
+
+
 def as_torch(array: Array, device: str = "cpu") -> torch.Tensor:
-    """Channels to the second axis; only maps with channels have four axes here."""
+    """The array as a tensor; arrays of four axes are maps, whose channels become axis 1."""
     moved = np.moveaxis(array, -1, 1) if array.ndim == 4 else array
     return torch.from_numpy(np.ascontiguousarray(moved)).to(device)
 
 
-def _torch(side: Side, loss: Callable[[Any], Any], gradients: tuple[str, ...]) -> Step:
-    if side.mode == "compile":
+def _torch_step(backend: Backend, loss: Callable[[Any], Any], gradients: tuple[str, ...]) -> Step:
+    if backend.mode == "compile":
         torch.compiler.reset()
         loss = torch.compile(loss, dynamic=False, fullgraph=True)
 
     def step(tensors: dict[str, torch.Tensor]) -> tuple[Any, dict[str, Any]]:
         leaves = [tensors[name].requires_grad_() for name in gradients]
         value = loss(tensors)
-        found = torch.autograd.grad(value, leaves) if leaves else ()
-        if side.device == "cuda":
+        computed = torch.autograd.grad(value, leaves) if leaves else ()
+        if backend.device == "cuda":
             torch.cuda.synchronize()
-        return value.detach() if leaves else value, dict(zip(gradients, found, strict=True))
+        return value.detach() if leaves else value, dict(zip(gradients, computed, strict=True))
 
     return step
 
 
-def _jax(side: Side, loss: Callable[[Any], Any], gradients: tuple[str, ...]) -> Step:
+def _jax_step(backend: Backend, loss: Callable[[Any], Any], gradients: tuple[str, ...]) -> Step:
     def split(leaves: dict[str, jax.Array], fixed: dict[str, jax.Array]) -> Any:
         return loss({**leaves, **fixed})
 
-    whole = jax.value_and_grad(split) if gradients else lambda *given: (split(*given), {})
-    if side.mode == "jit":
-        whole = jax.jit(whole)
+    function = jax.value_and_grad(split) if gradients else lambda *inputs: (split(*inputs), {})
+    if backend.mode == "jit":
+        function = jax.jit(function)
 
     def step(arrays: dict[str, jax.Array]) -> tuple[Any, dict[str, Any]]:
         leaves = {k: v for k, v in arrays.items() if k in gradients}
         fixed = {k: v for k, v in arrays.items() if k not in gradients}
-        result: tuple[Any, dict[str, Any]] = jax.block_until_ready(whole(leaves, fixed))
+        result: tuple[Any, dict[str, Any]] = _finished(function(leaves, fixed))
         return result
 
     return step
 
 
-def bce(library: str, batch: int, size: int) -> Call:
-    """The unit: the framework's own BCE on batch × 1 × size² logits, with its gradient."""
+def bce(framework: str, batch: int, size: int) -> Call:
+    """The unit: the framework's own BCE of batch × 1 × size² logits, with its gradient."""
     rng = np.random.default_rng(0)
     logits = rng.standard_normal((batch, size, size, 1)).astype(np.float32)
     target = (rng.random(logits.shape) < 0.5).astype(np.float32)
-    if library == "torch":
+    if framework == "torch":
         x, y = as_torch(logits).requires_grad_(), as_torch(target)
 
         def torch_call() -> torch.Tensor:
@@ -140,22 +153,22 @@ def bce(library: str, batch: int, size: int) -> Call:
     unit = jax.jit(
         jax.value_and_grad(lambda a, b: optax.losses.sigmoid_binary_cross_entropy(a, b).mean())
     )
-    return lambda: jax.block_until_ready(unit(a, b))[0]
+    return lambda: _finished(unit(a, b))[0]
 
 
-def copy(library: str, array: Array, device: str = "cpu") -> Call:
-    """A fresh array the size of `array`."""
-    if library == "torch":
+def copy(framework: str, array: Array, device: str = "cpu") -> Call:
+    """A copy of `array` into fresh memory."""
+    if framework == "torch":
         x = as_torch(array, device)
         return lambda: x.clone().flatten()[0]
     a = jax.device_put(array)
     add = jax.jit(lambda a: a + 1)
-    return lambda: jax.block_until_ready(add(a)).ravel()[0]
+    return lambda: _finished(add(a)).ravel()[0]
 
 
-def copy_in_place(library: str, array: Array, device: str = "cpu") -> Call:
-    """The same into memory that is there: what `copy` takes longer, new memory pages cost."""
-    if library == "torch":
+def copy_in_place(framework: str, array: Array, device: str = "cpu") -> Call:
+    """The same copy into existing memory; `copy` takes longer by the cost of fresh pages."""
+    if framework == "torch":
         x = as_torch(array, device)
         kept = torch.empty_like(x)
 
@@ -169,20 +182,20 @@ def copy_in_place(library: str, array: Array, device: str = "cpu") -> Call:
     holder = [jax.device_put(array)]
     add = jax.jit(lambda a: a + 1, donate_argnums=0)
 
-    def jax_call() -> jax.Array:
-        holder[0] = jax.block_until_ready(add(holder[0]))
+    def jax_call() -> Any:
+        holder[0] = _finished(add(holder[0]))
         return holder[0].ravel()[0]
 
     return jax_call
 
 
 def saved_bytes(case: Case, inputs: Inputs) -> int:
-    """Bytes that PyTorch's graph keeps for backward, inputs included, each storage once."""
+    """Bytes that PyTorch's graph keeps for backward; inputs count, and each storage counts once."""
     tensors = {k: as_torch(v) for k, v in inputs.items()}
     kept: dict[int, torch.UntypedStorage] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        # kept alive, so that no address is given out twice
+        # Keeping the storage alive makes sure that no address is used twice.
         storage = tensor.untyped_storage()
         kept[storage.data_ptr()] = storage
         return tensor

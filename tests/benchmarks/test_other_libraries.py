@@ -1,4 +1,4 @@
-"""Other libraries beside ours: each that is installed runs, and each check catches its fault."""
+"""Other libraries: every installed one runs, and every robustness check finds its fault."""
 
 import sys
 import warnings
@@ -11,10 +11,10 @@ import torch
 pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
 
-from benchmarks import peers, report, robustness
-from benchmarks.commands import _distance_errors
-from benchmarks.measure import Row
-from benchmarks.peers import DISTANCES, MAPS, OURS, PEERS, Peer
+from benchmarks import other_libraries, robustness, tables
+from benchmarks.commands import distance_errors
+from benchmarks.other_libraries import DISTANCES, MAPS, OURS, PEERS, Peer
+from benchmarks.timing import Row
 from tests.benchmarks.test_benchmarks import rows_of, run_benchmark
 
 LIBRARIES = {peer.library: peer.path.partition(".")[0] for peer in PEERS}
@@ -28,19 +28,19 @@ def test_a_library_runs(part: str, tmp_path: Path) -> None:
     chosen = [peer for peer in PEERS if part in peer.label]
     pytest.importorskip(LIBRARIES[chosen[0].library])
     printed = run_benchmark(tmp_path, "peers", "--sizes", "16", "--cases", part)
-    assert "Other libraries' losses beside ours" in printed
-    rows = report.read_rows(tmp_path / "peers.csv")
+    assert "## peers\n" in printed
+    rows = tables.read_rows(tmp_path / "peers.csv")
     assert {r["case"] for r in rows} == {peer.label for peer in chosen}
     timed = [r for r in rows if r["direction"].startswith("forward")]
     assert all(r["median_s"] and r["unit_median_s"] and not r["note"] for r in timed)
-    assert {f.name for f in tmp_path.iterdir()} >= {"peers.md", "peers.png"}
-    losses = {peer.label for peer in chosen if peer.leaves}
+    assert {f.name for f in tmp_path.iterdir()} >= {"peers.csv", "peers.png"}
+    losses = {peer.label for peer in chosen if peer.gradients}
     if losses:
-        found = report.read_rows(tmp_path / "robustness.csv")
+        found = tables.read_rows(tmp_path / "robustness.csv")
         assert {r["case"] for r in found} == losses
         masks = [r for r in found if r["check"] in ("empty mask", "full mask")]
         assert {r["verdict"] for r in masks} <= {"ok", "gradient 0"}
-        assert "What breaks them" in printed
+        assert "## robustness\n" in printed
 
 
 def without(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,12 +54,12 @@ def without(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "meta_path", [Absent(), *sys.meta_path])
 
 
-def test_a_missing_library_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     without("kornia", monkeypatch)
-    there, absent = peers.load(("kornia: dice", "scipy"))
-    assert [peer.library for peer, _ in there] == ["scipy"]
-    ((peer, why),) = absent
-    assert (peer.label, why) == ("kornia: dice", "not installed: pip install -e .[peers]")
+    loaded, missing = other_libraries.load(("kornia: dice", "scipy"))
+    assert [peer.library for peer, _ in loaded] == ["scipy"]
+    ((peer, reason),) = missing
+    assert (peer.label, reason) == ("kornia: dice", "not installed: pip install -e .[peers]")
 
 
 def test_without_any_library_the_command_says_what_to_install(
@@ -68,12 +68,12 @@ def test_without_any_library_the_command_says_what_to_install(
     without("kornia", monkeypatch)
     without("monai", monkeypatch)
     with pytest.raises(SystemExit, match=r"kornia, MONAI.*pip install -e \.\[peers\]"):
-        peers.load(("kornia", "MONAI", "ours: metric"))
+        other_libraries.load(("kornia", "MONAI", "ours: metric"))
 
 
-def test_what_a_library_leaves_behind_is_contained() -> None:
+def test_global_settings_that_a_library_changes_are_restored() -> None:
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
-    with peers.contained():
+    with other_libraries.isolated():
         warnings.warn("theirs", stacklevel=1)
         torch.set_num_threads(threads + 1)
         torch.set_default_dtype(torch.float64)
@@ -116,21 +116,21 @@ def raising(logits, target):
     raise ValueError("first line\nsecond line")
 
 
-def verdicts(backend: str, path: str, quick: bool = True) -> dict[str, robustness.Finding]:
-    peer = Peer(MAPS, backend, "theirs", path, path, ("logits", "target"))
+def verdicts(framework: str, path: str, quick: bool = True) -> dict[str, robustness.Finding]:
+    peer = Peer(MAPS, framework, "theirs", path, path, ("logits", "target"))
     return {f.check: f for f in robustness.findings(peer, peer.load(), 0, quick)}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("backend", "path"),
+    ("framework", "path"),
     [
         ("torch", "torch.nn.functional.binary_cross_entropy_with_logits"),
         ("jax", "optax.losses.sigmoid_binary_cross_entropy"),
     ],
 )
-def test_cross_entropy_passes_every_check(backend: str, path: str) -> None:
-    found = verdicts(backend, path, quick=False)
+def test_cross_entropy_passes_every_check(framework: str, path: str) -> None:
+    found = verdicts(framework, path, quick=False)
     assert {check: f.verdict for check, f in found.items()} == dict.fromkeys(found, "ok")
     assert len(found) == len(robustness.CHECKS)
 
@@ -157,7 +157,9 @@ def test_a_fault_is_found(
 
 
 @pytest.mark.slow
-def test_what_does_not_compile_in_one_graph_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_does_not_compile_in_one_graph_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     check = "compiled in one graph"
     monkeypatch.setattr(robustness, "CHECKS", {check: robustness.CHECKS[check]})
     assert verdicts("torch", f"{__name__}.branching", quick=False)[check].verdict == "error"
@@ -174,8 +176,8 @@ def squared_distances(foreground):
     return distance_transform_edt(~foreground) ** 2
 
 
-def test_errors_of_distances_are_against_the_exact_ones() -> None:
-    ours = next(p for p in PEERS if p.group == DISTANCES and p.backend == "torch")
+def test_distance_errors_are_those_from_the_exact_distances() -> None:
+    ours = next(p for p in PEERS if p.group == DISTANCES and p.framework == "torch")
     wrong = Peer(
         DISTANCES,
         "numpy",
@@ -183,18 +185,18 @@ def test_errors_of_distances_are_against_the_exact_ones() -> None:
         "squares",
         f"{__name__}.squared_distances",
         ("foreground",),
-        leaves=0,
+        gradient_count=0,
         per_image=True,
     )
-    assert [r.difference < 1e-5 for r in _distance_errors(ours, ours.load(), 0)] == [True] * 3
-    assert [r.difference > 10 for r in _distance_errors(wrong, wrong.load(), 0)] == [True] * 3
+    assert [r.difference < 1e-5 for r in distance_errors(ours, ours.load(), 0)] == [True] * 3
+    assert [r.difference > 10 for r in distance_errors(wrong, wrong.load(), 0)] == [True] * 3
 
 
 def test_peers_table_sets_multiples_beside_copies_and_errors() -> None:
-    def row(case: str, side: str, seconds: float, size: int = 64) -> Row:
+    def row(case: str, backend: str, seconds: float, size: int = 64) -> Row:
         return Row(
             case,
-            side,
+            backend,
             "forward",
             size,
             1,
@@ -205,12 +207,12 @@ def test_peers_table_sets_multiples_beside_copies_and_errors() -> None:
         )
 
     slow = row("theirs: brute force", "torch eager", 0.0, 512)
-    slow.median_s, slow.unit_median_s, slow.note = None, None, "not run: too long"
+    slow.median_s, slow.unit_median_s, slow.note = None, None, "skipped: too long"
     copy = Row("theirs: brute force", "x.clone()", "", 64, item=DISTANCES, median_s=1e-5)
     error = Row(
         "theirs: brute force",
         "torch eager",
-        f"{report.ERROR}48 × 96",
+        f"{tables.ERROR}48 × 96",
         item=DISTANCES,
         difference=18.0,
     )
@@ -221,18 +223,18 @@ def test_peers_table_sets_multiples_beside_copies_and_errors() -> None:
         copy,
         error,
     )
-    lines = report.peers_tables(rows).splitlines()
+    lines = tables.peers_tables(rows).splitlines()
     assert lines[0] == "### Distance transform, one image, in torch BCE"
     assert "| ours: exact | jax.jit | 0.500 (1.00) | – | failed |" in lines
     assert "| theirs: brute force | torch eager | 50.0 (100; 10,000) | – | 18 |" in lines
-    assert report.notes(rows) == "- theirs: brute force, torch eager, 512²: not run: too long.\n"
+    assert tables.notes(rows) == "- theirs: brute force, torch eager, 512²: skipped: too long.\n"
 
 
-def test_robustness_table_makes_faults_bold_and_says_what_was_raised() -> None:
+def test_robustness_table_makes_failures_bold_and_lists_messages() -> None:
     rows = [
         {
             "case": "theirs: dice",
-            "side": "PyTorch",
+            "framework": "PyTorch",
             "check": check,
             "size": size,
             "verdict": verdict,
@@ -246,17 +248,17 @@ def test_robustness_table_makes_faults_bold_and_says_what_was_raised() -> None:
     ] + [
         {
             "case": "others: dice",
-            "side": "PyTorch",
+            "framework": "PyTorch",
             "check": "",
             "size": "",
             "verdict": "",
             "note": "not installed: pip install -e .[peers]",
         }
     ]
-    assert report.robustness_table(rows).splitlines()[2:] == [
+    assert tables.robustness_table(rows).splitlines()[2:] == [
         "| theirs: dice, PyTorch | ok | **no** | **error** |"
     ]
-    assert report.robustness_notes(rows).splitlines() == [
+    assert tables.robustness_notes(rows).splitlines() == [
         "- theirs: dice, PyTorch, float16: loss nan",
         "- theirs: dice, PyTorch, vmap: RuntimeError: no",
         "- others: dice, PyTorch: not installed: pip install -e .[peers]",

@@ -1,10 +1,7 @@
-"""What a user would take instead: losses, measures and distance transforms of other libraries,
-and ours, one table of how each is called.
+"""Losses, measures and distance transforms of other libraries and of this one, and their calls.
 
-A library is imported when its entry is first used; none need be there.
+A library is imported when an entry of it is loaded; none of them is required.
 """
-
-from __future__ import annotations
 
 import contextlib
 import importlib
@@ -19,8 +16,8 @@ import jax
 import numpy as np
 import torch
 
+from benchmarks.backends import Backend
 from benchmarks.cases import Array, Inputs, predictions
-from benchmarks.sides import Side
 
 OURS = "ours"
 INSTALL = "pip install -e .[peers]"
@@ -32,10 +29,10 @@ PACKAGES = (
     "segmentation-models-pytorch",
     "torchmetrics",
 )
-EAGER, COMPILED = Side("torch", "eager"), Side("torch", "compile")
-JIT = Side("jax", "jit")
-NUMPY = Side("numpy", "numpy")
-Loss = Callable[[Any], Any]  # from placed inputs
+EAGER, COMPILED = Backend("torch", "eager"), Backend("torch", "compile")
+JIT = Backend("jax", "jit")
+NUMPY = Backend("numpy", "numpy")
+Loss = Callable[[Any], Any]  # from placed inputs to the loss
 
 MAPS = "binary maps"
 REGIONS = "embeddings and regions"
@@ -44,35 +41,35 @@ DISTANCES = "distance transform, one image"
 
 
 def map_logits(rng: np.random.Generator, masks: Array) -> Array:
-    """Noisy, so that no two are equal: a loss that sorts has no gradient there."""
+    """Logits with noise: no two are equal, since losses that sort have no gradient at ties."""
     probs = predictions(rng, masks).clip(0.01, 0.99)
-    logits = np.log(probs / (1 - probs)) + 0.1 * rng.standard_normal(masks.shape)
+    logits: Array = np.log(probs / (1 - probs)) + 0.1 * rng.standard_normal(masks.shape)
     return logits[..., None].astype(np.float32)
 
 
 def class_logits(rng: np.random.Generator, masks: Array) -> Array:
-    """Two classes whose softmax is the sigmoid of the map."""
+    """Logits of two classes whose softmax equals the sigmoid of `map_logits`."""
     half = map_logits(rng, masks) / 2
     return np.concatenate([-half, half], axis=-1)
 
 
 def embeddings(rng: np.random.Generator, masks: Array) -> Array:
-    """16 channels about a mean for each image and region."""
+    """Embeddings of 16 channels, scattered around one mean per image and region."""
     means = rng.standard_normal((len(masks), 2, 16))
-    features = means[np.arange(len(masks))[:, None, None], masks.astype(int)]
+    features: Array = means[np.arange(len(masks))[:, None, None], masks.astype(int)]
     return (features + rng.standard_normal(features.shape)).astype(np.float32)
 
 
 def region_means(rng: np.random.Generator, masks: Array) -> Array:
-    """Anchors (N, 2, C) near the means of the embeddings; noise alone for an empty region."""
+    """Anchors (N, 2, C) near the means of the embeddings; an empty region's anchor is noise."""
     features = embeddings(rng, masks)
     weights = np.stack([~masks, masks], axis=1)[..., None]
     sums = (weights * features[:, None]).sum((2, 3))
-    anchors = sums / np.maximum(weights.sum((2, 3)), 1)
+    anchors: Array = sums / np.maximum(weights.sum((2, 3)), 1)
     return (anchors + 0.1 * rng.standard_normal(anchors.shape)).astype(np.float32)
 
 
-# from a generator and boolean masks (N, H, W); channels last, as `benchmarks.sides` has them
+# Makers of arguments from a random generator and boolean masks (N, H, W); channels come last.
 ARRAYS: dict[str, Callable[[np.random.Generator, Array], Array]] = {
     "logits": map_logits,
     "class logits": class_logits,
@@ -99,92 +96,102 @@ ACTIVATIONS: dict[tuple[str, str], Callable[[Any], Any]] = {
 class Peer:
     """One function or class of a library, and how it is called.
 
-    `wants` names its arguments in `ARRAYS`; the first `leaves` of them get gradients, and none
-    makes a case of forward alone. `activation` is part of the call: the network ends in logits.
+    `arguments` are names in `ARRAYS`. The first `gradient_count` of them get gradients; if it is 0,
+    the function runs forward only. `activation` is applied to the first argument as part of the
+    call, since networks end in logits.
     """
 
     group: str
-    backend: str  # torch, jax, numpy
+    framework: str  # torch, jax, numpy
     library: str
     name: str
     path: str
-    wants: tuple[str, ...]
+    arguments: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     activation: str = ""
-    leaves: int = 1
-    method: str = "__call__"  # of an instance, where `path` is a class
-    per_image: bool = False  # without a batch axis
+    gradient_count: int = 1
+    method: str = "__call__"  # the method to call, if `path` is a class
+    per_image: bool = False  # True if the function takes one image without a batch axis
 
     @property
     def label(self) -> str:
         return f"{self.library}: {self.name}"
 
     @property
-    def framework(self) -> str:
-        return {"torch": "PyTorch", "jax": "JAX", "numpy": "NumPy"}[self.backend]
+    def framework_name(self) -> str:
+        return {"torch": "PyTorch", "jax": "JAX", "numpy": "NumPy"}[self.framework]
 
     @property
     def gradients(self) -> tuple[str, ...]:
-        return self.wants[: self.leaves]
+        return self.arguments[: self.gradient_count]
 
     @property
-    def sides(self) -> tuple[Side, ...]:
-        """A peer as its users call it; ours also compiled."""
-        if self.backend == "numpy":
+    def backends(self) -> tuple[Backend, ...]:
+        """Backends to time: that of the library's users, and for our losses also torch.compile."""
+        if self.framework == "numpy":
             return (NUMPY,)
-        if self.backend == "jax":
+        if self.framework == "jax":
             return (JIT,)
         return (EAGER, COMPILED) if self.library == OURS else (EAGER,)
 
     def inputs(self, seed: int, masks: Array, predicted: Array | None = None) -> Inputs:
-        """The arguments, the first of them made as if `predicted` were the masks."""
-        shown = [masks if predicted is None else predicted, *[masks] * (len(self.wants) - 1)]
+        """The arguments; the first one, the prediction, shows `predicted` (default: `masks`)."""
+        sources = [masks if predicted is None else predicted]
+        sources += [masks] * (len(self.arguments) - 1)
         return {
-            name: ARRAYS[name](np.random.default_rng(seed), mask)
-            for name, mask in zip(self.wants, shown, strict=True)
+            name: ARRAYS[name](np.random.default_rng(seed), source)
+            for name, source in zip(self.arguments, sources, strict=True)
         }
 
     def load(self) -> Loss:
-        """From placed inputs to the loss; ImportError or AttributeError where there is none."""
+        """Import the loss; ImportError or AttributeError if it does not exist."""
         module, _, name = self.path.rpartition(".")
-        found = getattr(importlib.import_module(module), name)
-        if inspect.isclass(found):
-            call = getattr(found(**self.options), self.method)
+        imported = getattr(importlib.import_module(module), name)
+        if inspect.isclass(imported):
+            call = getattr(imported(**self.options), self.method)
         else:
-            call = partial(found, **self.options)
-        activation = ACTIVATIONS.get((self.backend, self.activation))
+            call = partial(imported, **self.options)
+        activation = ACTIVATIONS.get((self.framework, self.activation))
 
         def loss(placed: Any) -> Any:
-            arrays = [placed[name] for name in self.wants]
+            arrays = [placed[name] for name in self.arguments]
             if self.per_image:
                 arrays = [a[0] for a in arrays]
             if activation:
                 arrays[0] = activation(arrays[0])
             value = call(*arrays)
-            return value.mean() if self.leaves and value.ndim else value
+            return value.mean() if self.gradient_count and value.ndim else value
 
         return loss
 
-    def missing(self, error: Exception) -> str:
-        """Why it cannot be loaded."""
+    def why_missing(self, error: Exception) -> str:
+        """Description of the error that `load` raised."""
         package = self.path.partition(".")[0]
         if isinstance(error, AttributeError):
-            return f"not there: {error}"
+            return f"not found: {error}"
         if getattr(error, "name", None) != package:
             return f"does not import: {error}"
-        if package == "segmentation_models_pytorch":  # drags torchvision, so in no extra
+        if package == "segmentation_models_pytorch":  # in no extra: it depends on torchvision
             return "not installed: pip install segmentation-models-pytorch"
         return f"not installed: {INSTALL}"
 
 
-def _torch(library: str, name: str, path: str, *wants: str, **more: Any) -> Peer:
-    return Peer(MAPS, "torch", library, name, path, wants, **more)
+def _torch(library: str, name: str, path: str, *arguments: str, **more: Any) -> Peer:
+    return Peer(MAPS, "torch", library, name, path, arguments, **more)
 
 
-def _ours(group: str, name: str, function: str, *wants: str, **more: Any) -> tuple[Peer, ...]:
+def _ours(group: str, name: str, function: str, *arguments: str, **more: Any) -> tuple[Peer, ...]:
     return tuple(
-        Peer(group, backend, OURS, name, f"saliency_losses.{backend}.{function}", wants, **more)
-        for backend in ("torch", "jax")
+        Peer(
+            group,
+            framework,
+            OURS,
+            name,
+            f"saliency_losses.{framework}.{function}",
+            arguments,
+            **more,
+        )
+        for framework in ("torch", "jax")
     )
 
 
@@ -233,7 +240,7 @@ PEERS: tuple[Peer, ...] = (
     _torch("smp", "Lovász", f"{SMP}.LovaszLoss", "logits", "target", options={"mode": "binary"}),
     Peer(MAPS, "jax", "optax", "dice", "optax.losses.binary_dice_loss", ("logits", "target")),
     Peer(MAPS, "jax", "optax", "focal", "optax.losses.sigmoid_focal_loss", ("logits", "target")),
-    # none of the libraries has a loss on maps of embeddings or on unlabelled regions
+    # None of the libraries has a loss for maps of embeddings or for regions without class labels.
     *_ours(REGIONS, "metric, 16 channels", "metric_loss", "embeddings", "labels"),
     *_ours(REGIONS, "CAS, 2 channels", "cas_loss", "class logits", "labels", activation="softmax"),
     *_ours(
@@ -250,11 +257,16 @@ PEERS: tuple[Peer, ...] = (
         "embeddings",
         "anchors",
         "labels",
-        leaves=2,
+        gradient_count=2,
     ),
     *_ours(REGIONS, "JS mutual information", "js_mutual_information_loss", "scores", "foreground"),
     *_ours(
-        MEASURES, "weighted_fmeasure", "weighted_fmeasure", "probability maps", "target", leaves=0
+        MEASURES,
+        "weighted_fmeasure",
+        "weighted_fmeasure",
+        "probability maps",
+        "target",
+        gradient_count=0,
     ),
     Peer(
         MEASURES,
@@ -263,7 +275,7 @@ PEERS: tuple[Peer, ...] = (
         "WeightedFmeasure.cal_wfm",
         "py_sod_metrics.WeightedFmeasure",
         ("probabilities", "foreground"),
-        leaves=0,
+        gradient_count=0,
         method="cal_wfm",
         per_image=True,
     ),
@@ -272,7 +284,7 @@ PEERS: tuple[Peer, ...] = (
         "distance_transform, indices",
         "distance_transform",
         "foreground",
-        leaves=0,
+        gradient_count=0,
         options={"return_indices": True},
     ),
     Peer(
@@ -282,7 +294,7 @@ PEERS: tuple[Peer, ...] = (
         "distance_transform_edt, indices",
         "scipy.ndimage.distance_transform_edt",
         ("background",),
-        leaves=0,
+        gradient_count=0,
         options={"return_indices": True},
         per_image=True,
     ),
@@ -293,7 +305,7 @@ PEERS: tuple[Peer, ...] = (
         "distance_transform_edt, indices",
         "monai.transforms.utils.distance_transform_edt",
         ("background",),
-        leaves=0,
+        gradient_count=0,
         options={"return_indices": True},
     ),
     Peer(
@@ -303,7 +315,7 @@ PEERS: tuple[Peer, ...] = (
         "distance_transform",
         "kornia.contrib.distance_transform",
         ("target",),
-        leaves=0,
+        gradient_count=0,
     ),
     Peer(
         DISTANCES,
@@ -312,34 +324,40 @@ PEERS: tuple[Peer, ...] = (
         "distance_transform",
         "torchmetrics.functional.segmentation.utils.distance_transform",
         ("background",),
-        leaves=0,
+        gradient_count=0,
         per_image=True,
     ),
 )
 
 
 def load(parts: Sequence[str]) -> tuple[list[tuple[Peer, Loss]], list[tuple[Peer, str]]]:
-    """The peers whose label contains one of `parts`, or all; and those not there, with why."""
-    there: list[tuple[Peer, Loss]] = []
-    absent: list[tuple[Peer, str]] = []
+    """The peers whose label contains one of `parts` (all if empty): loaded ones, missing ones.
+
+    Each loaded peer comes with its loss, each missing one with the reason.
+    """
+    loaded: list[tuple[Peer, Loss]] = []
+    missing: list[tuple[Peer, str]] = []
     for peer in PEERS:
         if parts and not any(part in peer.label for part in parts):
             continue
         try:
-            with contained():
-                there.append((peer, peer.load()))
+            with isolated():
+                loaded.append((peer, peer.load()))
         except (ImportError, AttributeError) as error:
-            absent.append((peer, peer.missing(error)))
-    if all(peer.library == OURS for peer, _ in there):
-        missing = ", ".join(dict.fromkeys(p.library for p, _ in absent if p.library != OURS))
-        if missing:
-            raise SystemExit(f"Nothing to compare with: {missing} not installed: {INSTALL}")
-    return there, absent
+            missing.append((peer, peer.why_missing(error)))
+    if all(peer.library == OURS for peer, _ in loaded):
+        libraries = dict.fromkeys(p.library for p, _ in missing if p.library != OURS)
+        if libraries:
+            raise SystemExit(
+                f"peers: expected at least one other library, but {', '.join(libraries)} cannot be "
+                f"imported; {INSTALL}"
+            )
+    return loaded, missing
 
 
 @contextlib.contextmanager
-def contained() -> Iterator[None]:
-    """Other people's code, which warns and may leave global settings changed."""
+def isolated() -> Iterator[None]:
+    """Context for other libraries' code: no warnings, and global settings restored at its end."""
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     grad = torch.is_grad_enabled()
     with warnings.catch_warnings(), np.errstate(), torch.random.fork_rng(devices=[]):

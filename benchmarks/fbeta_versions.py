@@ -1,10 +1,9 @@
-"""How the weighted F-beta loss, its measure and the field's program differ on real maps.
+"""Versions of the weighted F-beta measure, compared on real saliency maps.
 
-``python -m benchmarks.measures --data ../shared/data`` scores detectors' maps on ECSSD
-(ecssd.zip, ecssd_baselines.zip) and writes results/measures.csv.
+`python -m benchmarks.fbeta_versions` scores detectors' maps of ECSSD with the loss, the score,
+`weighted_fmeasure` and the field's evaluation program, and writes
+`results/benchmarks/fbeta_versions.csv`.
 """
-
-from __future__ import annotations
 
 import csv
 import io
@@ -14,37 +13,39 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import exp, pi, sqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import tyro
+from numpy.typing import NDArray
 from PIL import Image
 from py_sod_metrics import WeightedFmeasure
 from scipy.ndimage import correlate1d
 from tqdm import tqdm
 
-from benchmarks.measure import commit, device_name, versions
+from benchmarks.options import RESULTS
+from benchmarks.timing import commit, device_name, versions
 from saliency_losses.torch import weighted_fbeta_score, weighted_fmeasure
 
+Array = NDArray[Any]
 DETECTORS = ("DRFI", "RC", "HS")
-DIFFERENCE = "the last two apart, at most"
+DIFFERENCE = "largest difference of the last two"
 
 
 @dataclass(frozen=True)
 class Options:
     """Compare the versions of the weighted F-beta measure on ECSSD."""
 
-    data: Path
-    """The folder with ecssd.zip and ecssd_baselines.zip."""
-    out: Path = Path(__file__).parent / "results"
-    """Where measures.csv goes."""
-    images: int = 1000
-    """How many images, the first by name."""
+    data: Path = Path("data")
+    """Folder with the archives ecssd.zip and ecssd_baselines.zip."""
+    out: Path = RESULTS
+    """Folder for fbeta_versions.csv."""
 
 
 def main() -> None:
-    options = tyro.cli(Options, description=Options.__doc__)
-    path = options.out / "measures.csv"
+    options = tyro.cli(Options, prog="python -m benchmarks.fbeta_versions")
+    path = options.out / "fbeta_versions.csv"
     partial = path.with_suffix(".partial.csv")
     with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -52,48 +53,44 @@ def main() -> None:
             ["detector", "quantity", "mean", "largest", "images", "device", "versions", "commit"]
         )
         for detector in DETECTORS:
-            found = [
-                quantities(prediction, mask)
-                for prediction, mask in tqdm(
-                    maps(options, detector), desc=detector, total=options.images
-                )
-            ]
-            for name in found[0]:
-                values = [one[name] for one in found]
+            pairs = tqdm(maps_and_masks(options.data, detector), desc=detector)
+            results = [quantities(prediction, mask) for prediction, mask in pairs]
+            for quantity in results[0]:
+                values = [result[quantity] for result in results]
                 writer.writerow(
                     [
                         detector,
-                        name,
+                        quantity,
                         f"{np.mean(values):.6f}",
                         f"{max(values):.6f}",
-                        len(found),
+                        len(values),
                         device_name("cpu"),
                         versions(),
                         commit(),
                     ]
                 )
     os.replace(partial, path)
-    print(f"Written to {path}")
+    print(f"Wrote {path}")
 
 
-def maps(options: Options, detector: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """A detector's maps in [0, 1] and the boolean masks."""
+def maps_and_masks(data: Path, detector: str) -> Iterator[tuple[Array, Array]]:
+    """The detector's maps in [0, 1], each with its boolean mask."""
     with (
-        zipfile.ZipFile(options.data / "ecssd.zip") as masks,
-        zipfile.ZipFile(options.data / "ecssd_baselines.zip") as baselines,
+        zipfile.ZipFile(data / "ecssd.zip") as masks,
+        zipfile.ZipFile(data / "ecssd_baselines.zip") as baselines,
     ):
         names = sorted(
             name for name in masks.namelist() if name.startswith("masks/") and name.endswith(".png")
         )
-        for name in names[: options.images]:
+        for name in names:
             mask = Image.open(io.BytesIO(masks.read(name))).convert("1")
             stored = baselines.read(f"{detector}/{Path(name).stem}.webp")
             grey = Image.open(io.BytesIO(stored)).convert("L")
             yield np.asarray(grey, np.float64) / 255, np.array(mask)
 
 
-def quantities(prediction: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """The versions of F_1^w, and where the matrix A acts."""
+def quantities(prediction: Array, mask: Array) -> dict[str, float]:
+    """All versions of F_1^w for one map, and how often the matrix A lowers the error."""
     p, y = torch.from_numpy(prediction)[None, None], torch.from_numpy(mask)[None, None]
     program = WeightedFmeasure(beta=1)
     program.step(prediction, mask, normalize=False)
@@ -109,16 +106,16 @@ def quantities(prediction: np.ndarray, mask: np.ndarray) -> dict[str, float]:
         "weighted_fmeasure": ours,
         "evaluation program": published,
         DIFFERENCE: abs(ours - published),
-        "AE < E": lowered(error, mask, unit=False),
-        "AE < E, unit kernel": lowered(error, mask, unit=True),
+        "AE < E": lowered_share(error, mask, unit_kernel=False),
+        "AE < E, unit kernel": lowered_share(error, mask, unit_kernel=True),
     }
 
 
-def lowered(error: np.ndarray, mask: np.ndarray, *, unit: bool) -> float:
-    """The share of the foreground at which min(AE, E) is AE, at θ = 9."""
+def lowered_share(error: Array, mask: Array, *, unit_kernel: bool) -> float:
+    """The share of the foreground where min(AE, E) is AE, at θ = 9."""
     sigma = 9 / 4
     taps = np.array([exp(-(k**2) / (2 * sigma**2)) for k in range(-9, 10)])
-    constant = taps.sum() if unit else sqrt(sqrt(2 * pi) * sigma)
+    constant = taps.sum() if unit_kernel else sqrt(sqrt(2 * pi) * sigma)
     spread = error
     for axis in (0, 1):
         spread = correlate1d(spread, taps / constant, axis, mode="constant")
