@@ -93,7 +93,7 @@ def _exact(case: Case) -> Callable[[Any], Any]:
 
 def _finished(arrays: Any) -> Any:
     """The JAX arrays, once they have been computed."""
-    return jax.block_until_ready(arrays)  # type: ignore[no-untyped-call]
+    return jax.block_until_ready(arrays)
 
 
 def as_torch(array: Array, device: str = "cpu") -> torch.Tensor:

@@ -126,9 +126,7 @@ def differences(subject: Subject, size: int) -> Outcome:
     mismatch = AssertionError if subject.is_jax else GradcheckError
     try:
         if subject.is_jax:
-            check_grads(  # type: ignore[no-untyped-call]
-                jax.jit(loss), leaves, order=1, modes=("rev",)
-            )
+            check_grads(jax.jit(loss), leaves, order=1, modes=("rev",))
         else:
             gradcheck(loss, [leaf.requires_grad_() for leaf in leaves])
     except mismatch as error:

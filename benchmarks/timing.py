@@ -7,7 +7,6 @@ import gc
 import os
 import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import saliency_losses
-from benchmarks.options import RESULTS
+from reference_models import provenance
+from reference_models.provenance import processor
 
 
 @dataclasses.dataclass
@@ -152,10 +152,7 @@ def device_name(device: str) -> str:
         import torch
 
         return torch.cuda.get_device_name()
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0] if models else platform.processor()} ({os.cpu_count()} logical cores)"
+    return f"{processor()} ({os.cpu_count()} logical cores)"
 
 
 @cache
@@ -171,13 +168,9 @@ def versions(*optional: str) -> str:
 
 @cache
 def commit() -> str:
-    """The commit of this checkout, with -dirty if a tracked file other than a result differs."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-    found = git("rev-parse", "--short=12", "--verify", "--quiet", "HEAD")
-    results = f":(exclude){RESULTS}"
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", results)
-    return found + ("-dirty" if changed else "") if found else "no commit"
+    """The commit of this checkout in 12 digits, see `reference_models.provenance.commit`."""
+    found = provenance.commit()
+    if found is None:
+        return "no commit"
+    digits, dirty, _ = found.partition("-dirty")
+    return digits[:12] + dirty

@@ -1,10 +1,10 @@
 """Provenance of a run: package versions, hardware and commit."""
 
 import os
+import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from platform import python_version
 
 from reference_models.machine import cores
 from reference_models.paths import ROOT
@@ -14,11 +14,11 @@ def versions(backend: str) -> dict[str, str]:
     frameworks = {"torch": ("torch",), "jax": ("jax", "jaxlib", "flax", "optax")}[backend]
     measures = ("pysodmetrics", "scikit-image", "scikit-learn")
     packages = (*frameworks, "numpy", "scipy", "pillow", *measures)
-    return {"python": python_version()} | {name: version(name) for name in packages}
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
 
 def hardware(device: str) -> str:
-    """The name of the processor that computed."""
+    """Name of the GPU, or of the processor with the number of cores this process may use."""
     if device != "cpu":
         command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         try:
@@ -26,18 +26,32 @@ def hardware(device: str) -> str:
             return done.stdout.splitlines()[0].strip()
         except (OSError, subprocess.CalledProcessError, IndexError):
             return "unknown GPU"
-    names = Path("/proc/cpuinfo")
-    lines = names.read_text().splitlines() if names.is_file() else []
-    model = next((line.split(":")[1].strip() for line in lines if line[:10] == "model name"), "CPU")
-    return f"{model}, {cores()} core{'s' * (cores() != 1)}"
+    return f"{processor()}, {cores()} core{'s' * (cores() != 1)}"
+
+
+def processor() -> str:
+    """Model name of the processor."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or "CPU")
 
 
 def commit() -> str | None:
-    """The commit this file belongs to, with "-dirty" after local changes; outside git what the
-    environment variable COMMIT says, or None."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    """The commit of this checkout, with "-dirty" if a tracked file other than a result differs.
+    Outside git: the environment variable COMMIT, or None."""
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        found = git("rev-parse", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", EXCEPT_RESULTS)
     except (OSError, subprocess.CalledProcessError):
         return os.environ.get("COMMIT")
+    return found + "-dirty" * bool(changed)
+
+
+EXCEPT_RESULTS = ":(exclude,top)results"
+
+
+def git(*arguments: str) -> str:
+    command = ["git", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return done.stdout.strip()
