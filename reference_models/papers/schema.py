@@ -52,7 +52,7 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Scale:
-    """Sizes and duration of a run. On two cores `small` takes minutes, and `medium` up to an hour."""
+    """Sizes and duration of a run. On two cores `small` takes minutes, `medium` up to an hour."""
 
     size: int
     """Side in pixels of the square images in training and testing."""
@@ -62,8 +62,8 @@ class Scale:
     """Peak of the one-cycle learning rate."""
     backbone: Backbone | None = None
     backbone_rate: float = 0.0
-    """Learning rate of the backbone as a share of `rate`. 0: the backbone is frozen, and its features
-    are computed only once."""
+    """Learning rate of the backbone as a share of `rate`. 0: the backbone is frozen, and its
+    features are computed only once."""
     crop: int | None = None
     """Side of random crops in training. None: whole images."""
     train_images: int | None = None
