@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 
 from reference_models.errors import InputError
 from reference_models.files import misfits
-from reference_models.papers.recipes import BLOCKS, BackboneName
+from reference_models.networks.options import BLOCKS, BackboneName
 
 # ImageNet's mean and standard deviation of red, green and blue.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from reference_models.errors import InputError
+from reference_models.networks.options import BLOCKS
 from reference_models.networks.torch import backbones
 from reference_models.networks.torch.backbones import Backbone, load_backbone, mobilenet_v2
-from reference_models.papers.recipes import BLOCKS
 from tests.support.paths import DATA, SUPPORT
 
 pytestmark = pytest.mark.usefixtures("torch_settings")

@@ -14,8 +14,8 @@ from reference_models.errors import InputError
 from reference_models.networks.flax import backbones as flax_backbones
 from reference_models.networks.flax.backbones import Backbone, Stored, load_backbone
 from reference_models.networks.flax.weights import from_torch, to_torch
+from reference_models.networks.options import BLOCKS
 from reference_models.networks.torch import backbones as torch_backbones
-from reference_models.papers.recipes import BLOCKS
 from tests.support.paths import DATA
 
 pytestmark = pytest.mark.usefixtures("torch_settings")

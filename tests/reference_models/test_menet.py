@@ -7,8 +7,8 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 
 from reference_models.errors import InputError
+from reference_models.networks.options import MEnetLoss
 from reference_models.networks.torch.menet import MEnet, MetricHead
-from reference_models.papers.recipes import MEnetLoss
 from saliency_losses.torch import metric_loss
 from tests.support.systems import SmallBackbone, a_batch, output_of
 

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn.functional import conv2d, interpolate
 
 from reference_models.data.scenes import scenes
+from reference_models.networks.options import ZoomoutLoss
 from reference_models.networks.torch.backbones import mobilenet_v2
 from reference_models.networks.torch.system import Batch, Pixels
 from reference_models.networks.torch.zoomout import Zoomout, border_band, saliency_loss
-from reference_models.papers.recipes import ZoomoutLoss
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
 

@@ -26,7 +26,7 @@ from reference_models.networks.backbones import (
 )
 from reference_models.networks.flax.system import conv, he
 from reference_models.networks.flax.weights import from_torch, to_torch
-from reference_models.papers.recipes import BLOCKS, BackboneName
+from reference_models.networks.options import BLOCKS, BackboneName
 
 
 class Backbone(nnx.Module):

@@ -24,7 +24,7 @@ from reference_models.networks.flax.system import (
     cross_entropy,
     resize,
 )
-from reference_models.papers.recipes import FEATURES, MEnetLoss
+from reference_models.networks.options import FEATURES, MEnetLoss
 from saliency_losses.jax import metric_loss, semantic_distance
 
 

@@ -7,7 +7,7 @@ from jax import Array
 
 from reference_models.networks.flax.system import Batch, Conv, Pixels, System, cross_entropy, he
 from reference_models.networks.flax.system import conv as convolution
-from reference_models.papers.recipes import CHANNELS, SmallLoss
+from reference_models.networks.options import CHANNELS, SmallLoss
 from saliency_losses.jax import (
     anchor_probabilities,
     anchor_softmax_loss,

@@ -11,7 +11,7 @@ from jax import Array
 from jax.nn import relu
 
 from reference_models.networks.flax.system import Batch, System, conv, resize
-from reference_models.papers.recipes import FBETA, ZoomoutLoss
+from reference_models.networks.options import FBETA, ZoomoutLoss
 from saliency_losses.jax import weighted_fbeta_loss
 
 

@@ -25,7 +25,7 @@ from reference_models.networks.backbones import (
     Layers,
     read_weights,
 )
-from reference_models.papers.recipes import BLOCKS, BackboneName
+from reference_models.networks.options import BLOCKS, BackboneName
 
 
 class Backbone(nn.Module):

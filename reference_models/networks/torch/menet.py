@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, normalize, relu
 
 from reference_models.errors import InputError
+from reference_models.networks.options import FEATURES, MEnetLoss
 from reference_models.networks.torch.system import Batch, Pixels, resize
-from reference_models.papers.recipes import FEATURES, MEnetLoss
 from saliency_losses.torch import metric_loss, semantic_distance
 
 
@@ -26,7 +26,7 @@ class MEnet(nn.Module):
     each image.
 
     Args:
-        loss: See `reference_models.papers.recipes.MEnetLoss`.
+        loss: See `reference_models.networks.options.MEnetLoss`.
         width: The channels at stride 2, doubled with each further step; 64 is of the paper's size.
         widest: Where the doubling ends.
         blocks: Residual blocks of two convolutions at each scale; 2 in the paper.
@@ -105,7 +105,7 @@ class MetricHead(nn.Module):
     each sum. The logits are read from the sixteen features; in MEnet the heads stand side by side.
 
     Args:
-        loss: See `reference_models.papers.recipes.MEnetLoss`.
+        loss: See `reference_models.networks.options.MEnetLoss`.
         backbone: Tapped at several strides, the finest of them that of the output.
         width: The channels of the decoder.
     """

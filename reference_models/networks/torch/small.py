@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, relu
 
+from reference_models.networks.options import CHANNELS, SmallLoss
 from reference_models.networks.torch.system import Batch, Pixels, flipped
-from reference_models.papers.recipes import CHANNELS, SmallLoss
 from saliency_losses.torch import (
     anchor_probabilities,
     anchor_softmax_loss,

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, max_pool2d, relu
 
+from reference_models.networks.options import FBETA, ZoomoutLoss
 from reference_models.networks.torch.system import Batch, resize
-from reference_models.papers.recipes import FBETA, ZoomoutLoss
 from saliency_losses.torch import weighted_fbeta_loss
 
 
