@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from reference_models.errors import InputError
 from reference_models.networks.options import (  # noqa: F401  Others import them from here.
     BLOCKS,
     CHANNELS,
     Backbone,
     BackboneName,
+    NetworkSpec,
+    OptionValue,
     SystemName,
+    network_options,
 )
 
 ScaleName = Literal["small", "medium"]
@@ -50,7 +54,7 @@ class Scale:
     train_images: int | None = None
     test_images: int | None = None
     """At most so many images, evenly spread; None: all."""
-    options: Mapping[str, int | float | str | bool] = field(default_factory=dict)
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
     """The system's own sizes."""
 
 
@@ -63,7 +67,7 @@ class Recipe:
     """What the network learns from, in a sentence."""
     small: Scale
     medium: Scale
-    options: Mapping[str, int | float | str | bool] = field(default_factory=dict)
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
     """The system's own options, besides its loss and sizes."""
     train: str = "duts-tr"
     tests: tuple[str, ...] = ("ecssd",)
@@ -84,6 +88,18 @@ class Recipe:
     exact: bool = False
     """Also measure weighted F exactly as defined, and as the loss approximates it."""
     paper: Paper | None = None
+
+    def __post_init__(self) -> None:
+        for scale in (self.small, self.medium):
+            self.network(scale)
+
+    def network(self, scale: Scale) -> NetworkSpec:
+        """The network at one of the recipe's scales, or at a changed one; its options checked."""
+        try:
+            options = network_options(self.system, {**self.options, **scale.options})
+            return NetworkSpec(self.loss, options, scale.backbone)
+        except InputError as error:
+            raise InputError(f"recipe {self.name}: {error}") from None
 
     def at(self, scale: ScaleName) -> Scale:
         return self.small if scale == "small" else self.medium

@@ -86,7 +86,7 @@ class FlaxTrainer:
         self.inference_batch = 64 if self.device == "gpu" else 8
 
         with jax.default_device(self.local_device):
-            system = build(options.chosen_recipe, plan, nnx.Rngs(options.seed))
+            system = build(options.chosen_recipe.network(plan), nnx.Rngs(options.seed))
             if plan.backbone is not None and imagenet:
                 load_backbone(system.backbone, options.backbone_file(plan.backbone.name))
             graph, *parts = nnx.split(system, partial(is_learnt, self.frozen), nnx.BatchStat, ...)
@@ -337,7 +337,7 @@ def output_of(
 def maps_of(network: Network, regions: int, *given: Any) -> dict[str, Array]:
     system, output, batch = output_of(network, *given)
     if regions > 2:
-        return {"regions": system.regions(output, batch)}
+        return {"regions": system.segmentation(output, batch)}
     # The main map is the first, and JAX sorts what a plain dict holds.
     return OrderedDict(system.maps(output, batch))
 

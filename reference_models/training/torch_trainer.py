@@ -47,7 +47,9 @@ class TorchTrainer:
         self.layout = torch.channels_last if on_gpu or tuned else torch.contiguous_format
         self.half = on_gpu or (tuned and computes_in_bfloat16())
         self.precision = "bfloat16" if self.half else "float32"
-        self.system = build(options.chosen_recipe, plan).to(self.device, memory_format=self.layout)
+        self.system = build(options.chosen_recipe.network(plan)).to(
+            self.device, memory_format=self.layout
+        )
         if plan.backbone is not None:
             if imagenet:
                 load_backbone(self.system.backbone, options.backbone_file(plan.backbone.name))
@@ -160,7 +162,7 @@ class TorchTrainer:
         with self.autocast():
             output = self.system(self.system.backbone(batch.images))
         if self.regions > 2:
-            return {"regions": self.system.regions(output, batch).cpu().numpy()}
+            return {"regions": self.system.segmentation(output, batch).cpu().numpy()}
         maps = self.system.maps(output, batch)
         return {name: values.float().clamp(0, 1).cpu().numpy() for name, values in maps.items()}
 
