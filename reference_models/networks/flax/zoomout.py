@@ -108,6 +108,6 @@ def border_band(labels: Array, width: int = 3) -> Array:
     """
     salient = jnp.stack([labels == 1, labels != 1], axis=-1).astype(jnp.float32)
     size = 2 * width + 1
-    rows = nnx.max_pool(salient, (size, 1), padding=((width, width), (0, 0)))
-    near = nnx.max_pool(rows, (1, size), padding=((0, 0), (width, width)))
+    rows = nnx.max_pool(salient, (size, 1), padding=((width, width), (0, 0)))  # type: ignore[no-untyped-call]
+    near = nnx.max_pool(rows, (1, size), padding=((0, 0), (width, width)))  # type: ignore[no-untyped-call]
     return near.sum(axis=-1) == 2
