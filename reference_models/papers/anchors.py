@@ -2,11 +2,10 @@
 
 from dataclasses import replace
 
+from reference_models.networks.options import BLOCKS, Backbone
 from reference_models.papers.schema import (
-    BLOCKS,
     CONTROLS,
     PRIORS,
-    Backbone,
     Claim,
     Effects,
     Paper,

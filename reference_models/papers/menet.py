@@ -1,7 +1,5 @@
 """M: MEnet, and the metric loss on pretrained features."""
 
-from typing import Literal
-
 from reference_models.papers.schema import (
     FOUR,
     Ask,
@@ -19,13 +17,6 @@ from reference_models.papers.schema import (
     small,
     within,
 )
-
-MEnetLoss = Literal[
-    "ce", "metric", "metric-pairwise", "metric-hard-negatives", "metric-stop-gradient"
-]
-"""Cross-entropy alone, or plus the metric loss of unit features: by the means (eq. 3), over all
-pairs (eq. 2), on equally many pixels of both regions (§3.2), or with the means held constant."""
-FEATURES = 16
 
 DISTORTED = ("noise 0.02", "noise 0.07", "noise 0.15", "noise 0.29", "jpeg 3", "jpeg 6", "jpeg 20")
 M_TABLE_4 = {

@@ -5,19 +5,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-SystemName = Literal[
-    "small", "menet", "metric-head", "fully-convolutional", "zoomout", "anchors", "relations"
-]
+from reference_models.errors import InputError
+from reference_models.networks.options import (
+    BLOCKS,
+    Backbone,
+    NetworkSpec,
+    OptionValue,
+    SystemName,
+    network_options,
+)
+
 ScaleName = Literal["small", "medium"]
-BackboneName = Literal["mobilenet_v2", "squeezenet1_0", "vgg16", "resnet101"]
-# The blocks of each backbone whose outputs have strides 2, 4, 8, 16 and 32;
-# SqueezeNet ends at 16.
-BLOCKS: dict[BackboneName, tuple[int, ...]] = {
-    "mobilenet_v2": (1, 3, 6, 13, 17),
-    "squeezenet1_0": (1, 5, 10, 12),
-    "vgg16": (4, 9, 16, 23, 30),
-    "resnet101": (2, 4, 5, 6, 7),
-}
 Figures = Mapping[str, float]
 """By measure."""
 
@@ -39,19 +37,6 @@ class Paper:
 
 
 @dataclass(frozen=True)
-class Backbone:
-    """The pretrained network under a system: the blocks whose outputs it hands on."""
-
-    name: BackboneName
-    taps: tuple[int, ...]
-    output_stride: int = 32
-    padding: Literal["both", "end"] = "end"
-    """Of MobileNetV2's strided convolutions: the one with which its weights were trained. Those of
-    the archives want it at the end (89.0 % of the classes right, against 85.5 %), torchvision's
-    on both sides."""
-
-
-@dataclass(frozen=True)
 class Scale:
     """How large and how long. On two cores `small` ends within minutes, `medium` within an hour."""
 
@@ -69,7 +54,7 @@ class Scale:
     train_images: int | None = None
     test_images: int | None = None
     """At most so many images, evenly spread; None: all."""
-    options: Mapping[str, int | float | str | bool] = field(default_factory=dict)
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
     """The system's own sizes."""
 
 
@@ -82,7 +67,7 @@ class Recipe:
     """What the network learns from, in a sentence."""
     small: Scale
     medium: Scale
-    options: Mapping[str, int | float | str | bool] = field(default_factory=dict)
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
     """The system's own options, besides its loss and sizes."""
     train: str = "duts-tr"
     tests: tuple[str, ...] = ("ecssd",)
@@ -103,6 +88,18 @@ class Recipe:
     exact: bool = False
     """Also measure weighted F exactly as defined, and as the loss approximates it."""
     paper: Paper | None = None
+
+    def __post_init__(self) -> None:
+        for scale in (self.small, self.medium):
+            self.network(scale)
+
+    def network(self, scale: Scale) -> NetworkSpec:
+        """The network at one of the recipe's scales, or at a changed one; its options checked."""
+        try:
+            options = network_options(self.system, {**self.options, **scale.options})
+            return NetworkSpec(self.loss, options, scale.backbone)
+        except InputError as error:
+            raise InputError(f"recipe {self.name}: {error}") from None
 
     def at(self, scale: ScaleName) -> Scale:
         return self.small if scale == "small" else self.medium

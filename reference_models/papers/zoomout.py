@@ -1,7 +1,6 @@
 """W: Kolkin, Shechtman and Shakhnarovich, ICCV 2017, the weighted F-beta loss."""
 
 from dataclasses import replace
-from typing import Literal, NamedTuple
 
 from reference_models.papers.schema import (
     FIVE,
@@ -20,45 +19,6 @@ from reference_models.papers.schema import (
     row,
     small,
 )
-
-ZoomoutLoss = Literal[
-    "ce",
-    "ce-2x-foreground",
-    "ce-2x-background",
-    "ce-band",
-    "dice",
-    "af",
-    "af-no-a",
-    "af-no-b",
-    "af-unit-kernel",
-    "af-absolute",
-    "af-euclidean",
-    "exact",
-    "exact-unit-kernel",
-]
-
-
-class FBeta(NamedTuple):
-    """What a weighted F-beta loss consists of; as it stands, W's AF of §3."""
-
-    error: Literal["squared", "absolute"] = "squared"
-    a: Literal["printed", "unit", "off"] = "printed"
-    """The kernel of eq. 3: with the constant as printed, with unit sum, or none."""
-    b: Literal["window", "euclidean", "off"] = "window"
-    """The distance of eq. 4: within 5 pixels as in §3, exact, or none."""
-
-
-FBETA: dict[ZoomoutLoss, FBeta] = {
-    "dice": FBeta("absolute", a="off", b="off"),
-    "af": FBeta(),
-    "af-no-a": FBeta(a="off"),
-    "af-no-b": FBeta(b="off"),
-    "af-unit-kernel": FBeta(a="unit"),
-    "af-absolute": FBeta("absolute"),
-    "af-euclidean": FBeta(b="euclidean"),
-    "exact": FBeta("absolute", b="euclidean"),
-    "exact-unit-kernel": FBeta("absolute", a="unit", b="euclidean"),
-}
 
 W_TABLE_1 = {
     "ce": Paper("W Table 1", "SZN_CE", {
