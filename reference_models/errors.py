@@ -10,3 +10,8 @@ class InputError(ValueError):
 def first_few(names: Sequence[str], most: int = 5) -> str:
     """The first names, joined by commas, and an ellipsis for the others."""
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+
+
+def count(number: int, noun: str) -> str:
+    """`3 masks`, or `1 mask`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
