@@ -2,11 +2,11 @@
 
 from saliency_losses.core import checks
 from saliency_losses.core.ops import Array, Ops
-from saliency_losses.core.regions import keep, mean, root
+from saliency_losses.core.regions import mean, root, zero_ignored
 
 
 def check_options(ignore_index: int | None, reduction: str) -> None:
-    checks.ignored(ignore_index)
+    checks.ignore_index(ignore_index)
     checks.reduction(reduction)
 
 
@@ -22,7 +22,7 @@ def anchor_softmax_loss(
 ) -> Array:
     check_options(ignore_index, reduction)
     loss, counted, bad = _surprises(xp, features, anchors, labels, ignore_index, mask)
-    return checks.reduce(xp, checks.poison(xp, mean(xp, loss, counted), bad), reduction)
+    return checks.reduce(xp, checks.nan_where_bad(xp, mean(xp, loss, counted), bad), reduction)
 
 
 def pixel_costs(
@@ -51,14 +51,14 @@ def _surprises(
     labels = xp.clip(xp.flat(labels), 0, num_regions - 1)
     if counted is not None:
         counted = xp.flat(counted)
-    x = keep(xp, xp.features(features), counted)
+    x = zero_ignored(xp, xp.features(features), counted)
 
     def surprise(x: Array, anchors: Array, labels: Array) -> Array:
         # L eq. 3–4: −log softmax(−d)[label] = d_label + log Σ_r exp(−d_r)
         squared = xp.squared_distances(x, xp.regions(anchors))
         if num_regions == 2:
             # softplus of the own distance less the other
-            first, second = (root(xp, one) for one in xp.unstack(squared))
+            first, second = (root(xp, distance) for distance in xp.unstack(squared))
             return xp.softplus(xp.where(labels == 1, second - first, first - second))
         distances = _excess(xp, root(xp, squared))
         return xp.take_stack(distances, labels) + xp.logsumexp_stack(-distances)
@@ -72,7 +72,7 @@ def anchor_probabilities(xp: Ops, features: Array, anchors: Array) -> Array:
     scores = -_excess(xp, root(xp, squared))
     probabilities = xp.exp(scores - xp.over_stack(xp.logsumexp_stack(scores)))
     return xp.public_stack(
-        checks.brought_within(xp, probabilities, 1), xp.map_shape(features.shape)
+        checks.clip_straight_through(xp, probabilities, 1), xp.map_shape(features.shape)
     )
 
 
@@ -115,11 +115,13 @@ def region_anchors(xp: Ops, features: Array, weights: Array) -> Array:
     total = xp.sum_stack(w)
     total = xp.over_channels(xp.where(total != 0, total, 1.0))
     anchors = xp.weighted_sums(xp.features(x), w) / total
-    return checks.poison(xp, xp.public_regions(anchors), bad)
+    return checks.nan_where_bad(xp, xp.public_regions(anchors), bad)
 
 
 def update_prior(xp: Ops, prior: Array, probabilities: Array, step: int) -> Array:
     checks.integer("step", step, 1)
     y, z, bad = checks.two_unit_maps(xp, "prior", prior, "probabilities", probabilities)
     # L eq. 5 with t = step − 1: after the first iteration the prior is wholly replaced.
-    return checks.poison(xp, checks.brought_within(xp, ((step - 1) * y + z) / step, 1), bad)
+    return checks.nan_where_bad(
+        xp, checks.clip_straight_through(xp, ((step - 1) * y + z) / step, 1), bad
+    )

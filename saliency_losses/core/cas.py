@@ -4,7 +4,7 @@ from typing import Any
 
 from saliency_losses.core import checks
 from saliency_losses.core.ops import Array, Ops
-from saliency_losses.core.regions import keep, mean
+from saliency_losses.core.regions import mean, zero_ignored
 
 
 def check_options(
@@ -20,7 +20,7 @@ def check_options(
     checks.scheduled(xp, "alpha", alpha, 0, 1)
     checks.flag("average_regions", average_regions)
     checks.activation(activation)
-    checks.ignored(ignore_index)
+    checks.ignore_index(ignore_index)
     checks.reduction(reduction)
 
 
@@ -47,10 +47,10 @@ def cas_loss(
         means = xp.region_sum(s, index, num_regions) * xp.over_channels(share)
         # C eq. 1, uniformer: Σ_r mean_{i in r} ‖s_i − ŝ_r‖²
         residual = s - xp.region_take(means, index)
-        weight = keep(xp, xp.region_take(share, index), counted[0] if counted else None)
+        weight = zero_ignored(xp, xp.region_take(share, index), counted[0] if counted else None)
         return means, xp.sum_pixels(xp.sum_channels(residual * residual) * weight)
 
-    def pull(
+    def vjp(
         grads: tuple[Array, Array],
         outputs: tuple[Array, Array],
         s: Array,
@@ -64,7 +64,7 @@ def cas_loss(
         return s * xp.over_channels(xp.region_take(slope, index)) + xp.region_take(shift, index)
 
     constants = (index, share) if counted is None else (index, share, counted)
-    region_mean, uniformer = xp.own_gradient(moments, pull, s, *constants)
+    region_mean, uniformer = xp.custom_vjp(moments, vjp, s, *constants)
 
     # C eq. 1, discriminator: Σ_{r≠q} ‖ŝ_r − ŝ_q‖² = 2R Σ_r ‖ŝ_r − m‖², accurate for near means
     regions, deviation = _deviation(xp, region_mean, area > 0)
@@ -75,7 +75,7 @@ def cas_loss(
         discriminator = discriminator / xp.maximum(regions * (regions - 1), 1.0)
     alpha = checks.as_scalar(xp, alpha, uniformer)
     loss = alpha * uniformer - (1 - alpha) * discriminator
-    return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
+    return checks.reduce(xp, checks.nan_where_bad(xp, loss, bad), reduction)
 
 
 def pixel_costs(
@@ -107,8 +107,8 @@ def pixel_costs(
         uniformer = uniformer / xp.over_pixels(xp.maximum(regions, 1.0))
         discriminator = discriminator / xp.over_pixels(xp.maximum(regions * (regions - 1), 1.0))
     alpha = checks.as_scalar(xp, alpha, uniformer)
-    each = alpha * uniformer - (1 - alpha) * xp.region_take(discriminator, index)
-    return each * xp.region_take(share * xp.over_pixels(xp.sum_pixels(area)), index)
+    cost = alpha * uniformer - (1 - alpha) * xp.region_take(discriminator, index)
+    return cost * xp.region_take(share * xp.over_pixels(xp.sum_pixels(area)), index)
 
 
 def _regions(
@@ -134,7 +134,7 @@ def _regions(
             xp, "probs", s, probs, None if counted is None else xp.over_channels(counted)
         )
         bad = bad | outside
-    s = keep(xp, s, counted)
+    s = zero_ignored(xp, s, counted)
     area = xp.cast(xp.region_count(index, counted, num_regions), s)
     return s, index, counted, area, bad
 
@@ -143,12 +143,12 @@ def _deviation(xp: Ops, means: Array, present: Array) -> tuple[Array, Array]:
     """How many regions are present, ``(N,)``, and how their means lie about the mean of these."""
     regions = xp.sum_pixels(xp.cast(present, means))
     middle = xp.sum_pixels(means) / xp.over_pixels(xp.maximum(regions, 1.0))
-    return regions, keep(xp, means - xp.over_pixels(middle), present)
+    return regions, zero_ignored(xp, means - xp.over_pixels(middle), present)
 
 
 def check_cross_entropy_options(per: str, ignore_index: int | None, reduction: str) -> None:
     checks.option("per", per, ("image", "pixel"))
-    checks.ignored(ignore_index)
+    checks.ignore_index(ignore_index)
     checks.reduction(reduction)
 
 
@@ -168,7 +168,7 @@ def class_agnostic_cross_entropy(
     if per == "image":
         exchanged = mean(xp, xp.softplus(margin), counted)
         loss = xp.where(exchanged < loss, exchanged, loss)
-    return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
+    return checks.reduce(xp, checks.nan_where_bad(xp, loss, bad), reduction)
 
 
 def cross_entropy_pixel_costs(
@@ -176,11 +176,11 @@ def cross_entropy_pixel_costs(
 ) -> Array:
     """A map ``(N, P)``, whose mean over the counted pixels is the loss."""
     margin, counted, _ = _margins(xp, logits, labels, per, ignore_index, mask)
-    given, exchanged = xp.softplus(-margin), xp.softplus(margin)
+    as_labelled, exchanged = xp.softplus(-margin), xp.softplus(margin)
     if per == "pixel":
-        return given
-    better = mean(xp, exchanged, counted) < mean(xp, given, counted)
-    return xp.where(xp.over_pixels(better), exchanged, given)
+        return as_labelled
+    better = mean(xp, exchanged, counted) < mean(xp, as_labelled, counted)
+    return xp.where(xp.over_pixels(better), exchanged, as_labelled)
 
 
 def _margins(
@@ -198,7 +198,7 @@ def _margins(
     salient = xp.flat(labels == 1)
     if counted is not None:
         counted = xp.flat(counted)
-    x = keep(xp, xp.features(logits), counted)
+    x = zero_ignored(xp, xp.features(logits), counted)
     # The two-class cross-entropy is softplus of the other logit less the own one.
     score = xp.channel(x, 1) - xp.channel(x, 0)
     margin = xp.abs(score) if per == "pixel" else xp.where(salient, score, -score)
@@ -209,12 +209,12 @@ def flip_labels(
     xp: Ops, labels: Array, probability: float, rng: Any, *, per: str, ignore_index: int | None
 ) -> Array:
     checks.option("per", per, ("pixel", "image"))
-    checks.ignored(ignore_index)
+    checks.ignore_index(ignore_index)
     checks.number("probability", probability, 0, 1)
     x = checks.label_array(xp, "labels", labels)
     if x.ndim < 2:
         raise ValueError(f"labels must have shape (N, *spatial), got {tuple(x.shape)}")
-    counted = checks.without(xp, ignore_index, x, None)
+    counted = checks.drop_ignored(xp, ignore_index, x, None)
     x, _ = checks.label_values(xp, "labels", x, labels, 2, counted)
     images = (x.shape[0],) + (1,) * (x.ndim - 1)
     flip = xp.random(rng, x.shape if per == "pixel" else images, x) < probability

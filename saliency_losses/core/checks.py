@@ -11,16 +11,16 @@ from saliency_losses.core.ops import Array, Ops
 def option(name: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
         raise ValueError(
-            f"{name} must be one of {', '.join(map(repr, choices))}, got {_static(name, value)}"
+            f"{name} must be one of {', '.join(map(repr, choices))}, got {_shown(name, value)}"
         )
 
 
 def flag(name: str, value: object) -> None:
     if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {_static(name, value)}")
+        raise TypeError(f"{name} must be True or False, got {_shown(name, value)}")
 
 
-def _static(name: str, value: object) -> str:
+def _shown(name: str, value: object) -> str:
     """What came for an option that must be known before tracing."""
     traced = type(value).__name__.endswith("Tracer")
     return repr(value) + (f'; under jit: static_argnames="{name}"' if traced else "")
@@ -28,17 +28,17 @@ def _static(name: str, value: object) -> str:
 
 def integer(name: str, value: object, low: int) -> None:
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an integer, got {_static(name, value)}")
+        raise TypeError(f"{name} must be an integer, got {_shown(name, value)}")
     if int(value) < low:
         raise ValueError(f"{name} must be at least {low}, got {value}")
 
 
 def number(name: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {_static(name, value)}")
-    given = float(value)
-    above = given > low if open_low else given >= low
-    if not (above and given <= high):
+        raise TypeError(f"{name} must be a number, got {_shown(name, value)}")
+    as_float = float(value)
+    above = as_float > low if open_low else as_float >= low
+    if not (above and as_float <= high):
         bracket = "(" if open_low else "["
         raise ValueError(f"{name} must lie in {bracket}{low}, {high}], got {value}")
 
@@ -51,8 +51,8 @@ def scheduled(
         return number(name, value, low, high, open_low=open_low)
     if not xp.is_array(value) or value.shape != () or xp.kind(value) not in ("float", "integer"):
         raise TypeError(f"{name} must be a number or a scalar array, got {value!r}")
-    found = xp.first(value, ~((value > low if open_low else value >= low) & (value <= high)))
-    return None if found is None else number(name, found, low, high, open_low=open_low)
+    outside = xp.first(value, ~((value > low if open_low else value >= low) & (value <= high)))
+    return None if outside is None else number(name, outside, low, high, open_low=open_low)
 
 
 def as_scalar(xp: Ops, value: Any, like: Array) -> Any:
@@ -156,21 +156,21 @@ def public_layout(xp: Ops, channels: str) -> str:
     return f"(N, *spatial, {channels})" if channels_last(xp) else f"(N, {channels}, *spatial)"
 
 
-def _of_other_layout(xp: Ops, name: str) -> str:
+def _layout_repair(xp: Ops, name: str) -> str:
     """What is wrong, and the repair, where channels stand where the other framework has them."""
     if channels_last(xp):
         return f"{name} seems to have its channels first: jax.numpy.moveaxis({name}, 1, -1)"
     return f"{name} seems to have its channels last: {name}.movedim(-1, 1)"
 
 
-def not_of_other_layout(xp: Ops, name: str, x: Array) -> None:
+def not_other_layout(xp: Ops, name: str, x: Array) -> None:
     """Many channels of images one pixel wide are one channel, of the other framework's layout;
     those of images of one pixel in all are what they seem."""
     one_wide = x.shape[1 if channels_last(xp) else -1] == 1 and prod(xp.map_shape(x.shape)[1:]) > 1
     if xp.channels(x.shape) > 1 and one_wide:
         raise ValueError(
             f"{name} must have shape {public_layout(xp, 'K')}, got {tuple(x.shape)}; "
-            + _of_other_layout(xp, name)
+            + _layout_repair(xp, name)
         )
 
 
@@ -196,7 +196,7 @@ def shape(
     raise ValueError(f"{name} must have shape {wanted} {why}, got {got}{repairs.get(got, '')}")
 
 
-def beside(xp: Ops, name: str, x: Array, other: str, array: Array) -> None:
+def matches_features(xp: Ops, name: str, x: Array, other: str, array: Array) -> None:
     """A map ``(N, *spatial)`` that belongs to the features `array`, the argument `other`."""
     full = tuple(array.shape)
     other_layout = (full[0], *full[2:]) if channels_last(xp) else full[:-1]
@@ -205,21 +205,21 @@ def beside(xp: Ops, name: str, x: Array, other: str, array: Array) -> None:
         x,
         xp.map_shape(full),
         f"(N, *spatial) to match {other} of shape {full}",
-        {other_layout: "; " + _of_other_layout(xp, other)},
+        {other_layout: "; " + _layout_repair(xp, other)},
     )
 
 
-def alike(name: str, x: Array, other: str, array: Array) -> None:
+def same_shape(name: str, x: Array, other: str, array: Array) -> None:
     shape(name, x, tuple(array.shape), f"as {other} has")
 
 
 def map_per_class(xp: Ops, name: str, x: Array, other: str, array: Array) -> None:
-    """`alike`, for a target with a map for each of the channels of `array`."""
+    """`same_shape`, for a target with a map for each of the channels of `array`."""
     repairs = {}
     if xp.channels(array.shape) > 1:
-        one = tuple(xp.map_shape(array.shape))
+        map_shape = tuple(xp.map_shape(array.shape))
         repairs = {
-            tuple(xp.stack_shape(one, 1)): "; class numbers: without that axis; "
+            tuple(xp.stack_shape(map_shape, 1)): "; class numbers: without that axis; "
             f"one mask: give that channel of {other} alone"
         }
     shape(name, x, tuple(array.shape), f"as {other} has", repairs)
@@ -248,12 +248,14 @@ def values(
     Where values can be read, an error instead, unless it is NaN, which must never raise.
     """
     bad = wrong(x) if counted is None else wrong(x) & counted
-    found = xp.first(x, bad)
-    if found is not None:
+    offender = xp.first(x, bad)
+    if offender is not None:
         where = "" if counted is None else " on counted pixels"
         # With as few digits as show what is wrong; 17 tell any number from any other.
         shown = next(
-            text for text in (f"{found:.{digits}g}" for digits in (6, 9, 17)) if wrong(float(text))
+            text
+            for text in (f"{offender:.{digits}g}" for digits in (6, 9, 17))
+            if wrong(float(text))
         )
         raise ValueError(f"{name} must be {expected}{where}, got {shown}; {repair}")
     return xp.any_per_image(bad)
@@ -267,7 +269,7 @@ def label_array(xp: Ops, name: str, x: object) -> Array:
 def labels(
     xp: Ops,
     x: object,
-    mask_given: object,
+    mask_argument: object,
     ignore_index: int | None,
     num_regions: int,
     other: str,
@@ -277,14 +279,16 @@ def labels(
 ) -> tuple[Array, Array | None, Array]:
     """The labels beside the features `array`, as integers that can index; the counted pixels, None
     for all; the images with a bad label."""
-    found = label_array(xp, name, x)
-    beside(xp, name, found, other, array)
-    counted = without(xp, ignore_index, found, mask(xp, mask_given, found.shape, other))
-    found, bad = label_values(xp, name, found, x, num_regions, counted)
-    return found, counted, bad
+    numbers = label_array(xp, name, x)
+    matches_features(xp, name, numbers, other, array)
+    counted = drop_ignored(xp, ignore_index, numbers, mask(xp, mask_argument, numbers.shape, other))
+    numbers, bad = label_values(xp, name, numbers, x, num_regions, counted)
+    return numbers, counted, bad
 
 
-def without(xp: Ops, ignore_index: int | None, x: Array, counted: Array | None) -> Array | None:
+def drop_ignored(
+    xp: Ops, ignore_index: int | None, x: Array, counted: Array | None
+) -> Array | None:
     """The `counted` pixels, None for all, but those where `x` is `ignore_index`."""
     if ignore_index is None:
         return counted
@@ -292,17 +296,15 @@ def without(xp: Ops, ignore_index: int | None, x: Array, counted: Array | None) 
     return kept if counted is None else kept & counted
 
 
-def ignored(ignore_index: object) -> None:
-    if ignore_index is not None and (
-        isinstance(ignore_index, bool) or not isinstance(ignore_index, Integral)
-    ):
+def ignore_index(value: object) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
         raise TypeError(
-            "ignore_index must be an integer or None, got " + _static("ignore_index", ignore_index)
+            "ignore_index must be an integer or None, got " + _shown("ignore_index", value)
         )
 
 
 def label_values(
-    xp: Ops, name: str, x: Array, given: Array, num_regions: int, counted: Array | None
+    xp: Ops, name: str, x: Array, argument: Array, num_regions: int, counted: Array | None
 ) -> tuple[Array, Array]:
     """Labels as integers, and the images ``(N,)`` with a counted one outside of 0..R−1."""
     last, whole = num_regions - 1, xp.kind(x) != "float"
@@ -319,9 +321,9 @@ def label_values(
     expected = f"in 0..{last}"
     if whole:
         return x, values(xp, name, x, lambda v: (v < 0) | (v > last), counted, expected, repair)
-    # Rounded out of range, see `_rounded`.
+    # Rounded out of range, see `_values_in_range`.
     near = xp.clip(x, 0, last)
-    x = xp.where(xp.abs(x - near) <= 4 * xp.epsilon(given), near, x)
+    x = xp.where(xp.abs(x - near) <= 4 * xp.epsilon(argument), near, x)
     bad = values(
         xp,
         name,
@@ -338,7 +340,7 @@ def targets(
     xp: Ops,
     x: object,
     probs: Array,
-    mask_given: object,
+    mask_argument: object,
     ignore_index: int | None,
     *,
     binary: bool = False,
@@ -350,27 +352,27 @@ def targets(
     one_map = (spatial[0], 1, *spatial[1:])
     t = real(xp, "target", x)
     if tuple(t.shape) != spatial:
-        not_of_other_layout(xp, "probs", probs)
+        not_other_layout(xp, "probs", probs)
         map_per_class(xp, "target", t, "probs", probs)
         t = xp.images(t)
     elif classes == 1:
         t = xp.reshape(t, one_map)
     else:
         number, counted, bad = labels(
-            xp, x, mask_given, ignore_index, classes, "probs", probs, name="target"
+            xp, x, mask_argument, ignore_index, classes, "probs", probs, name="target"
         )
         if counted is not None:
             counted = xp.reshape(counted, one_map)
         return xp.join([number == k for k in range(classes)]), counted, bad
     return target_values(
-        xp, t, x, mask(xp, mask_given, spatial, "probs"), ignore_index, binary=binary
+        xp, t, x, mask(xp, mask_argument, spatial, "probs"), ignore_index, binary=binary
     )
 
 
 def target_values(
     xp: Ops,
     t: Array,
-    given: Array,
+    argument: Array,
     counted: Array | None,
     ignore_index: int | None,
     *,
@@ -379,15 +381,15 @@ def target_values(
     """As `targets`, from ``(N, K, *spatial)`` and the counted pixels ``(N, *spatial)``."""
     if counted is not None:
         counted = xp.reshape(counted, (t.shape[0], 1, *t.shape[2:]))
-    counted = without(xp, ignore_index, t, counted)
-    t, bad = (binary_values if binary else unit_values)(xp, "target", t, given, counted)
+    counted = drop_ignored(xp, ignore_index, t, counted)
+    t, bad = (binary_values if binary else unit_values)(xp, "target", t, argument, counted)
     return t, counted, bad
 
 
 def unit_values(
-    xp: Ops, name: str, x: Array, given: Array, counted: Array | None = None
+    xp: Ops, name: str, x: Array, argument: Array, counted: Array | None = None
 ) -> tuple[Array, Array]:
-    """`x` in [0, 1], and the images ``(N,)`` with a counted value outside; see `_rounded`."""
+    """`x` in [0, 1], and the images ``(N,)`` with a counted value outside; see `_values_in_range`."""
     repair = (
         "a 0/255 mask: divide by 255; pixels to ignore: ignore_index=255, or mask="
         if name == "target"
@@ -398,14 +400,14 @@ def unit_values(
         )
         + "; a 0/255 map: divide by 255"
     )
-    return _rounded(xp, name, x, given, 1, counted, "in [0, 1]", repair)
+    return _values_in_range(xp, name, x, argument, 1, counted, "in [0, 1]", repair)
 
 
 def binary_values(
-    xp: Ops, name: str, x: Array, given: Array, counted: Array | None
+    xp: Ops, name: str, x: Array, argument: Array, counted: Array | None
 ) -> tuple[Array, Array]:
-    """`x` of 0 and 1, and the images ``(N,)`` with another counted value; see `_rounded`."""
-    x, outside = unit_values(xp, name, x, given, counted)
+    """`x` of 0 and 1, and the images ``(N,)`` with another counted value; see `_values_in_range`."""
+    x, outside = unit_values(xp, name, x, argument, counted)
     bad = values(
         xp,
         name,
@@ -418,13 +420,13 @@ def binary_values(
     return x, bad | outside
 
 
-def weight_values(xp: Ops, name: str, x: Array, given: Array) -> tuple[Array, Array]:
-    """`x` from 0 on, and the images ``(N,)`` with a value below; see `_rounded`."""
-    return _rounded(
+def weight_values(xp: Ops, name: str, x: Array, argument: Array) -> tuple[Array, Array]:
+    """`x` from 0 on, and the images ``(N,)`` with a value below; see `_values_in_range`."""
+    return _values_in_range(
         xp,
         name,
         x,
-        given,
+        argument,
         float("inf"),
         None,
         "non-negative",
@@ -433,22 +435,22 @@ def weight_values(xp: Ops, name: str, x: Array, given: Array) -> tuple[Array, Ar
 
 
 def two_unit_maps(
-    xp: Ops, name: str, one: object, other_name: str, other: object
+    xp: Ops, name: str, first: object, second_name: str, second: object
 ) -> tuple[Array, Array, Array]:
     """Two floating-point maps of one shape in [0, 1], and the images with a value outside."""
-    x, y = floating(xp, name, one), floating(xp, other_name, other)
-    alike(other_name, y, name, x)
-    x, bad = unit_values(xp, name, x, one)
-    y, bad_too = unit_values(xp, other_name, y, other)
+    x, y = floating(xp, name, first), floating(xp, second_name, second)
+    same_shape(second_name, y, name, x)
+    x, bad = unit_values(xp, name, x, first)
+    y, second_bad = unit_values(xp, second_name, y, second)
     x, y = xp.promote(x, y)
-    return x, y, bad | bad_too
+    return x, y, bad | second_bad
 
 
-def _rounded(
+def _values_in_range(
     xp: Ops,
     name: str,
     x: Array,
-    given: Array,
+    argument: Array,
     high: float,
     counted: Array | None,
     expected: str,
@@ -456,27 +458,27 @@ def _rounded(
 ) -> tuple[Array, Array]:
     """`x` from 0 to `high`, and the images ``(N,)`` with a counted value outside.
 
-    Sums of probabilities and interpolation round: up to four epsilons of the precision of `given`,
+    Sums of probabilities and interpolation round: up to four epsilons of the precision of `argument`,
     the argument as it came, count as the end of the range, without a change of the gradient.
     """
     if xp.known_within(x, 0, high):
         return x, xp.no_image(x)
     # A whole 0 beside integers: JAX can be told to promote nothing.
-    slack = 4 * xp.epsilon(given) or 0
+    slack = 4 * xp.epsilon(argument) or 0
 
     def outside(v: Array) -> Array:
         return v < -slack if high == float("inf") else (v < -slack) | (v > high + slack)
 
     bad = values(xp, name, x, outside, counted, expected, repair)
-    return brought_within(xp, x, high) if slack else x, bad
+    return clip_straight_through(xp, x, high) if slack else x, bad
 
 
-def brought_within(xp: Ops, x: Array, high: float) -> Array:
+def clip_straight_through(xp: Ops, x: Array, high: float) -> Array:
     """`x` clipped to 0..`high` with the gradient of `x`: for what only rounding takes out."""
     return x + xp.stop_gradient(xp.clip(x, 0, high) - x)
 
 
-def poison(xp: Ops, x: Array, bad: Array) -> Array:
+def nan_where_bad(xp: Ops, x: Array, bad: Array) -> Array:
     """NaN for the images marked `bad`; `x` has the images on its first axis.
 
     By `where`, so that a bad image stops no other: its gradient is 0, the weights stay finite.

@@ -10,33 +10,33 @@ FAR = 2**29 - 1
 
 def distance_transform(xp: Ops, foreground: Array, *, return_indices: bool) -> Array:
     checks.flag("return_indices", return_indices)
-    given = checks.boolean(xp, "foreground", foreground)
-    checks.maps("foreground", given)
-    if 0 in given.shape[1:]:
+    pixels = checks.boolean(xp, "foreground", foreground)
+    checks.maps("foreground", pixels)
+    if 0 in pixels.shape[1:]:
         raise ValueError(
-            f"foreground must have at least one pixel an image, got shape {tuple(given.shape)}"
+            f"foreground must have at least one pixel an image, got shape {tuple(pixels.shape)}"
         )
-    if given.ndim > 2 and _bound(given) > FAR:
+    if pixels.ndim > 2 and _bound(pixels) > FAR:
         raise ValueError(
             "foreground must have sides whose squares sum to at most 2**29, "
-            f"got {tuple(given.shape)}; cut it into parts"
+            f"got {tuple(pixels.shape)}; cut it into parts"
         )
-    found = xp.image_by_image(lambda image: _transform(xp, image, return_indices), given)
-    return (found[0], xp.public_stack(found[1], given.shape)) if return_indices else found[0]
+    results = xp.image_by_image(lambda image: _transform(xp, image, return_indices), pixels)
+    return (results[0], xp.public_stack(results[1], pixels.shape)) if return_indices else results[0]
 
 
 def _transform(xp: Ops, foreground: Array, return_indices: bool) -> list[Array]:
     if foreground.ndim == 2:
         # Not squared: of a long signal that would exceed 32 bits.
         place, along = _nearest_in_row(xp, foreground)
-        distance, none, places = xp.floats(along), along >= foreground.shape[-1], [place]
+        distance, is_none, places = xp.floats(along), along >= foreground.shape[-1], [place]
     else:
         squared, *places = _nearest(xp, foreground)
-        distance, none = xp.sqrt(xp.floats(squared)), squared >= _bound(foreground)
-    distance = xp.where(none, float("inf"), distance)
+        distance, is_none = xp.sqrt(xp.floats(squared)), squared >= _bound(foreground)
+    distance = xp.where(is_none, float("inf"), distance)
     if not return_indices:
         return [distance]
-    return [distance, xp.join([xp.where(none, -1, place) for place in places])]
+    return [distance, xp.join([xp.where(is_none, -1, place) for place in places])]
 
 
 def squared_distance(xp: Ops, foreground: Array) -> Array:

@@ -7,27 +7,27 @@ from typing import Any
 from saliency_losses.core import checks
 from saliency_losses.core.distance import squared_distance
 from saliency_losses.core.ops import Array, Ops
-from saliency_losses.core.regions import counts
+from saliency_losses.core.regions import count_in_dtype
 
 # W eq. 4: the weight of a false positive rises from 1 to 1.5 over five pixels.
 ALPHA = log(0.5) / 5
 
 
-class OneTarget:
+class SharedDistanceWeights:
     """In place of given `distance_weights`: those of the first call, for all calls.
 
     For several predictions of one target, whose masks and options are the same.
     """
 
     def __init__(self) -> None:
-        self.found: list[Array] = []
+        self.weights: list[Array] = []
 
-    def once(self, compute: Callable[[], Array], like: Array) -> Array:
-        for weights in self.found:
+    def reuse_or_compute(self, compute: Callable[[], Array], like: Array) -> Array:
+        for weights in self.weights:
             if weights.dtype == like.dtype:
                 return weights
-        self.found.append(compute())
-        return self.found[-1]
+        self.weights.append(compute())
+        return self.weights[-1]
 
 
 def check_beta(xp: Ops, beta: Any) -> None:
@@ -53,7 +53,7 @@ def check_options(
     checks.option("error", error, ("squared", "absolute"))
     checks.flag("normalize_kernel", normalize_kernel)
     checks.activation(activation)
-    checks.ignored(ignore_index)
+    checks.ignore_index(ignore_index)
     checks.reduction(reduction)
 
 
@@ -92,14 +92,16 @@ def weighted_fbeta_loss(
     false_negative, false_positive = sums[:, :, 0], sums[:, :, 1]
     size = xp.reshape(xp.sum_pixels(xp.flat(_each_map(xp, y))), (images, channels))
     # W eq. 6 as 1 − F = (β² FN + FP) / ((1 + β²) TP + β² FN + FP), with TP = Σ y − FN
-    beta, some = checks.as_scalar(xp, beta, size), size > 0
-    wrong = beta**2 * false_negative + false_positive
-    whole = (1 + beta**2) * (size - false_negative) + wrong
-    each = xp.where(
-        some, wrong / xp.where(some, whole, 1.0), false_positive / (2 * _pixels(xp, p, counted))
+    beta, has_foreground = checks.as_scalar(xp, beta, size), size > 0
+    weighted_errors = beta**2 * false_negative + false_positive
+    denominator = (1 + beta**2) * (size - false_negative) + weighted_errors
+    per_map = xp.where(
+        has_foreground,
+        weighted_errors / xp.where(has_foreground, denominator, 1.0),
+        false_positive / (2 * _pixels(xp, p, counted)),
     )
-    loss = xp.sum_vector(each) / channels
-    return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
+    loss = xp.sum_vector(per_map) / channels
+    return checks.reduce(xp, checks.nan_where_bad(xp, loss, bad), reduction)
 
 
 def weighted_error(
@@ -151,19 +153,19 @@ def counted_maps(
 
 
 def _weights_of_alarms(
-    xp: Ops, y: Array, p: Array, phi: int, distance: str, given: Array | None
+    xp: Ops, y: Array, p: Array, phi: int, distance: str, argument: Array | None
 ) -> Array:
     """B of W eq. 4, ``(N, K, *spatial)``."""
 
-    def computed() -> Array:
+    def compute() -> Array:
         return xp.reshape(_distance_weights(xp, _each_map(xp, y > 0.5), p, phi, distance), p.shape)
 
-    if given is None:
-        return computed()
-    if isinstance(given, OneTarget):
-        return given.once(computed, p)
-    b = checks.floating(xp, "distance_weights", given)
-    checks.alike("distance_weights", b, "probs", xp.public_images(p))
+    if argument is None:
+        return compute()
+    if isinstance(argument, SharedDistanceWeights):
+        return argument.reuse_or_compute(compute, p)
+    b = checks.floating(xp, "distance_weights", argument)
+    checks.same_shape("distance_weights", b, "probs", xp.public_images(p))
     return xp.images(b)
 
 
@@ -176,7 +178,7 @@ def _pixels(xp: Ops, like: Array, counted: Array | None) -> Any:
     """How many pixels count, but at least 1: a number, or ``(N, 1 or K)``."""
     if counted is None:
         return max(prod(like.shape[2:]), 1)
-    number = counts(xp, xp.flat(_each_map(xp, counted)), like)
+    number = count_in_dtype(xp, xp.flat(_each_map(xp, counted)), like)
     return xp.maximum(xp.reshape(number, counted.shape[:2]), 1.0)
 
 
@@ -233,19 +235,19 @@ def distance_weights(
 ) -> Array:
     checks.integer("phi", phi, 0)
     checks.option("distance", distance, ("window", "euclidean"))
-    checks.ignored(ignore_index)
+    checks.ignore_index(ignore_index)
     t = checks.real(xp, "target", target)
     if not 4 <= t.ndim <= 5:
         raise ValueError(
             f"target must have shape {checks.public_layout(xp, 'K')} with 2 or 3 "
             f"spatial axes, got {tuple(t.shape)}"
         )
-    checks.not_of_other_layout(xp, "target", t)
+    checks.not_other_layout(xp, "target", t)
     counted = checks.mask(xp, mask, xp.map_shape(t.shape), "target")
     t, counted, bad = checks.target_values(xp, xp.images(t), target, counted, ignore_index)
     foreground = t > 0.5 if counted is None else (t > 0.5) & counted
     weights = _distance_weights(xp, _each_map(xp, foreground), xp.floats(t), phi, distance)
-    return xp.public_images(checks.poison(xp, xp.reshape(weights, t.shape), bad))
+    return xp.public_images(checks.nan_where_bad(xp, xp.reshape(weights, t.shape), bad))
 
 
 def _distance_weights(xp: Ops, foreground: Array, like: Array, phi: int, distance: str) -> Array:

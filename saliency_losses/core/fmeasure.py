@@ -7,7 +7,7 @@ from saliency_losses.core import checks
 from saliency_losses.core.distance import nearest_pixel
 from saliency_losses.core.fbeta import check_beta, counted_maps, importance
 from saliency_losses.core.ops import Array, Ops
-from saliency_losses.core.regions import counts
+from saliency_losses.core.regions import count_in_dtype
 
 
 def check_options(
@@ -21,7 +21,7 @@ def check_options(
     check_beta(xp, beta)
     checks.flag("normalize", normalize)
     checks.activation(activation)
-    checks.ignored(ignore_index)
+    checks.ignore_index(ignore_index)
     checks.reduction(reduction)
 
 
@@ -47,25 +47,25 @@ def weighted_fmeasure(
     maps = (images * channels, *p.shape[2:])
     measure = _of_maps(xp, xp.reshape(p, maps), xp.reshape(y == 1, maps), beta)
     measure = xp.sum_vector(xp.reshape(measure, (images, channels))) / channels
-    return checks.reduce(xp, checks.poison(xp, measure, bad), reduction)
+    return checks.reduce(xp, checks.nan_where_bad(xp, measure, bad), reduction)
 
 
 def _stretched(xp: Ops, p: Array, counted: Array | None) -> Array:
     """Each map ``(N, K, *spatial)`` from its least to its greatest counted value; a constant one as
     it is, and 0 where a pixel does not count."""
-    per_map = (p.shape[0] * p.shape[1], *p.shape[2:])
+    maps_shape = (p.shape[0] * p.shape[1], *p.shape[2:])
     infinity = float("inf")
     lows, highs = (
         (p, p)
         if counted is None
         else (xp.where(counted, p, infinity), xp.where(counted, p, -infinity))
     )
-    low = -xp.max_pixels(xp.flat(xp.reshape(-lows, per_map)))
-    high = xp.max_pixels(xp.flat(xp.reshape(highs, per_map)))
+    low = -xp.max_pixels(xp.flat(xp.reshape(-lows, maps_shape)))
+    high = xp.max_pixels(xp.flat(xp.reshape(highs, maps_shape)))
     constant = ~(low < high)
     low, scale = xp.where(constant, 0.0, low), xp.where(constant, 1.0, high - low)
-    each = (*p.shape[:2],) + (1,) * (p.ndim - 2)
-    stretched = (p - xp.reshape(low, each)) / xp.reshape(scale, each)
+    per_map_shape = (*p.shape[:2],) + (1,) * (p.ndim - 2)
+    stretched = (p - xp.reshape(low, per_map_shape)) / xp.reshape(scale, per_map_shape)
     return stretched if counted is None else xp.where(counted, stretched, 0.0)
 
 
@@ -85,10 +85,10 @@ def _of_maps(xp: Ops, p: Array, foreground: Array, beta: Any) -> Array:
     weighted = xp.where(foreground & (spread < error), spread, error) * importance(xp, squared, p)
 
     beta = checks.as_scalar(xp, beta, p)
-    size = counts(xp, xp.flat(foreground), p)
+    size = count_in_dtype(xp, xp.flat(foreground), p)
     missed = xp.sum_pixels(xp.flat(xp.where(foreground, weighted, 0.0)))
     spurious = xp.sum_pixels(xp.flat(xp.where(foreground, 0.0, weighted)))
     # (1 + β²) P R / (R + β² P) with P = TP / (TP + FP), R = TP / |Y| and TP = |Y| − FN
-    hit, some = size - missed, size > 0
-    whole = xp.where(some, beta**2 * size + hit + spurious, 1.0)
-    return xp.where(some, (1 + beta**2) * hit / whole, 0.0)
+    hits, has_foreground = size - missed, size > 0
+    denominator = xp.where(has_foreground, beta**2 * size + hits + spurious, 1.0)
+    return xp.where(has_foreground, (1 + beta**2) * hits / denominator, 0.0)

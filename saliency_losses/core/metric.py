@@ -4,7 +4,14 @@ from typing import Any
 
 from saliency_losses.core import checks
 from saliency_losses.core.ops import Array, Ops
-from saliency_losses.core.regions import center, counts, keep, mean, root, unit_scale
+from saliency_losses.core.regions import (
+    center,
+    count_in_dtype,
+    mean,
+    root,
+    unit_scale,
+    zero_ignored,
+)
 
 
 def check_options(
@@ -19,7 +26,7 @@ def check_options(
     checks.flag("normalize", normalize)
     checks.flag("stop_gradient", stop_gradient)
     checks.flag("hard_negatives", hard_negatives)
-    checks.ignored(ignore_index)
+    checks.ignore_index(ignore_index)
     checks.reduction(reduction)
     if form == "pairwise" and (stop_gradient or hard_negatives):
         name = "stop_gradient" if stop_gradient else "hard_negatives"
@@ -46,11 +53,11 @@ def metric_loss(
     x, salient, background, counted, bad = _checked(xp, features, labels, ignore_index, mask)
     plain = form == "centroid" and not (stop_gradient or hard_negatives)
     if normalize:
-        x = keep(xp, x, counted)
+        x = zero_ignored(xp, x, counted)
     elif not plain:
         x = center(xp, x, counted)[0]
 
-    num_salient, num_background = counts(xp, salient, x), counts(xp, background, x)
+    num_salient, num_background = count_in_dtype(xp, salient, x), count_in_dtype(xp, background, x)
     in_salient = xp.cast(salient, x) / xp.over_pixels(xp.maximum(num_salient, 1.0))
     in_background = xp.cast(background, x) / xp.over_pixels(xp.maximum(num_background, 1.0))
     difference = in_salient - in_background
@@ -87,7 +94,7 @@ def metric_loss(
     # An image without both regions has loss 0, but NaN features never pass for a 0.
     both = (num_salient > 0) & (num_background > 0)
     loss = xp.where(both | xp.isnan(loss), loss, 0.0)
-    return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
+    return checks.reduce(xp, checks.nan_where_bad(xp, loss, bad), reduction)
 
 
 def pixel_costs(
@@ -103,9 +110,9 @@ def pixel_costs(
 ) -> Array:
     """A map ``(N, P)``, whose mean over the counted pixels is the loss."""
     x, salient, background, counted, _ = _checked(xp, features, labels, ignore_index, mask)
-    x = keep(xp, x, counted)
+    x = zero_ignored(xp, x, counted)
     x = x * xp.over_channels(unit_scale(xp, x)) if normalize else center(xp, x, counted)[0]
-    num_salient, num_background = counts(xp, salient, x), counts(xp, background, x)
+    num_salient, num_background = count_in_dtype(xp, salient, x), count_in_dtype(xp, background, x)
     mean_salient, mean_background = (
         xp.weighted_sum(x, xp.cast(region, x) / xp.over_pixels(xp.maximum(size, 1.0)))
         for region, size in ((salient, num_salient), (background, num_background))
@@ -113,15 +120,15 @@ def pixel_costs(
     costs = _terms(xp, x, salient, background, mean_salient - mean_background, mean_salient)
     if form == "pairwise":
         # M eq. 2 adds V_own − V_other, see `_pairwise`.
-        own = xp.where(
+        own_mean = xp.where(
             xp.over_channels(salient), xp.over_pixels(mean_salient), xp.over_pixels(mean_background)
         )
-        squared = xp.sum_channels((x - own) * (x - own))
+        squared = xp.sum_channels((x - own_mean) * (x - own_mean))
         spread_gap = xp.over_pixels(mean(xp, squared, salient) - mean(xp, squared, background))
         costs = costs + xp.where(salient, spread_gap, -spread_gap)
     if hard_negatives:
         chosen = _hardest(xp, costs, salient, background)
-        share = (num_salient + num_background) / xp.maximum(counts(xp, chosen, x), 1.0)
+        share = (num_salient + num_background) / xp.maximum(count_in_dtype(xp, chosen, x), 1.0)
         costs = xp.where(chosen, costs * xp.over_pixels(share), 0.0)
     both = (num_salient > 0) & (num_background > 0)
     return xp.where(xp.over_pixels(both), costs, 0.0)
@@ -146,14 +153,16 @@ def _checked(
 def _gap(xp: Ops, x: Array, difference: Array, counted: Array | None) -> Array:
     """μ_S − μ_B."""
 
-    def of(x: Array, difference: Array, *counted: Array) -> list[Array]:
+    def gap_per_image(x: Array, difference: Array, *counted: Array) -> list[Array]:
         return [xp.weighted_sum(center(xp, x, *counted or [None])[0], difference)]
 
-    def pull(grads: list[Array], _: Any, x: Array, difference: Array, *__: Array) -> Array:
+    def vjp(grads: list[Array], _: Any, x: Array, difference: Array, *__: Array) -> Array:
         return xp.over_channels(difference) * xp.over_pixels(grads[0])
 
     constants = [difference] if counted is None else [difference, counted]
-    (gap,) = xp.own_gradient(lambda *own: tuple(xp.image_by_image(of, *own)), pull, x, *constants)
+    (gap,) = xp.custom_vjp(
+        lambda *args: tuple(xp.image_by_image(gap_per_image, *args)), vjp, x, *constants
+    )
     return gap
 
 
@@ -186,12 +195,12 @@ def _per_pixel(
         chosen = _hardest(xp, terms, salient, background)
     if stop_gradient:
         gap, middle = xp.stop_gradient(gap), xp.stop_gradient(middle)
-    size = xp.over_pixels(xp.maximum(counts(xp, chosen, x), 1.0))
+    size = xp.over_pixels(xp.maximum(count_in_dtype(xp, chosen, x), 1.0))
     weights = 2 * sign * xp.cast(chosen, x) / size
     # The mean over the chosen pixels, summed before the product with μ_S − μ_B.
     total = xp.over_pixels(xp.sum_pixels(weights))
-    pull = xp.weighted_sum(x, weights) - total * middle
-    return xp.sum_vector(pull * gap)
+    direction = xp.weighted_sum(x, weights) - total * middle
+    return xp.sum_vector(direction * gap)
 
 
 def _terms(
@@ -224,18 +233,18 @@ def _hardest(xp: Ops, loss: Array, salient: Array, background: Array) -> Array:
 def semantic_distance(xp: Ops, features: Array, background: Array) -> Array:
     features = checks.features(xp, "features", features)
     weights = checks.real(xp, "background", background)
-    checks.beside(xp, "background", weights, "features", features)
+    checks.matches_features(xp, "background", weights, "features", features)
     weights, bad = checks.weight_values(xp, "background", weights, background)
     features, weights = checks.same_precision(xp, features, weights)
 
     x, middle = center(xp, xp.features(features), None)
     weights = xp.flat(weights)
     total = xp.reshape(xp.sum_pixels(weights), (weights.shape[0], 1))
-    some = total != 0
-    behind = xp.weighted_sum(x, weights) / xp.where(some, total, 1.0)
+    has_weight = total != 0
+    background_mean = xp.weighted_sum(x, weights) / xp.where(has_weight, total, 1.0)
     # Without any weight the zero vector stands for the background.
-    behind = xp.where(some, behind, -middle)
-    residual = x - xp.over_pixels(behind)
+    background_mean = xp.where(has_weight, background_mean, -middle)
+    residual = x - xp.over_pixels(background_mean)
     distance = root(xp, xp.sum_channels(residual * residual))
     distance = xp.reshape(distance, xp.map_shape(features.shape))
-    return checks.poison(xp, distance, bad)
+    return checks.nan_where_bad(xp, distance, bad)

@@ -174,7 +174,7 @@ class Ops(Protocol):
     def region_take(self, x: Array, index: Array) -> Array:
         """Each pixel's own region's value: ``(N, R)`` to a map, regions to features."""
 
-    def own_gradient(
+    def custom_vjp(
         self,
         function: Callable[..., tuple[Array, ...]],
         pull: Callable[..., Array],

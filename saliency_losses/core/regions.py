@@ -19,14 +19,14 @@ def unit_scale(xp: Ops, x: Array) -> Array:
     return xp.where(zero, 0.0, 1.0 / xp.sqrt(xp.where(zero, 1.0, squared)))
 
 
-def keep(xp: Ops, x: Array, counted: Array | None) -> Array:
+def zero_ignored(xp: Ops, x: Array, counted: Array | None) -> Array:
     """Features or a map with 0 at the pixels that do not count, whatever stood there."""
     if counted is None:
         return x
     return xp.where(xp.over_channels(counted) if x.ndim == 3 else counted, x, 0.0)
 
 
-def counts(xp: Ops, region: Array, like: Array) -> Array:
+def count_in_dtype(xp: Ops, region: Array, like: Array) -> Array:
     """The pixels of a boolean map, ``(N,)``, in the dtype of `like`."""
     return xp.cast(xp.count(region), like)
 
@@ -35,7 +35,9 @@ def mean(xp: Ops, x: Array, counted: Array | None) -> Array:
     """The mean of a map over the counted pixels, ``(N,)``; 0 without any."""
     if counted is None:
         return xp.sum_pixels(x) / max(x.shape[1], 1)
-    return xp.sum_pixels(keep(xp, x, counted)) / xp.maximum(counts(xp, counted, x), 1.0)
+    return xp.sum_pixels(zero_ignored(xp, x, counted)) / xp.maximum(
+        count_in_dtype(xp, counted, x), 1.0
+    )
 
 
 def center(xp: Ops, x: Array, counted: Array | None) -> tuple[Array, Array]:
@@ -43,12 +45,14 @@ def center(xp: Ops, x: Array, counted: Array | None) -> tuple[Array, Array]:
 
     Differences of features keep their digits in float32 at any offset.
     """
-    x = keep(xp, x, counted)
+    x = zero_ignored(xp, x, counted)
     total = xp.sum_pixels(xp.stop_gradient(x))
     if counted is None:
         middle = total / max(xp.num_pixels(x), 1)
     else:
-        middle = total / xp.reshape(xp.maximum(counts(xp, counted, x), 1.0), (x.shape[0], 1))
+        middle = total / xp.reshape(
+            xp.maximum(count_in_dtype(xp, counted, x), 1.0), (x.shape[0], 1)
+        )
     return x - xp.over_pixels(middle), middle
 
 

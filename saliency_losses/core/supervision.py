@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from saliency_losses.core import checks
-from saliency_losses.core.fbeta import OneTarget
+from saliency_losses.core.fbeta import SharedDistanceWeights
 from saliency_losses.core.ops import Array, Ops
 
 
@@ -30,21 +30,21 @@ def deep_supervision(
 ) -> Array:
     """`weighted` are the losses, or their classes, that take ``distance_weights=``."""
     check_options(xp, loss, weights, resize)
-    given = _outputs(xp, outputs)
+    predictions = _outputs(xp, outputs)
     target = xp.array("target", target)
     # Before any loss is computed, so that a fault of the last output costs nothing.
-    brought = [_brought(xp, f"outputs[{k}]", x, target, resize) for k, x in enumerate(given)]
+    resized = [_resized(xp, f"outputs[{k}]", x, target, resize) for k, x in enumerate(predictions)]
     if _lacks_distance_weights(loss, arguments, weighted):
-        arguments = {**arguments, "distance_weights": OneTarget()}
-    losses = [loss(x, target, **arguments) for x in brought]
+        arguments = {**arguments, "distance_weights": SharedDistanceWeights()}
+    losses = [loss(x, target, **arguments) for x in resized]
     if weights is not None:
-        each = _weights(xp, weights)
-        if len(each) != len(losses):
+        numbers = _weights(xp, weights)
+        if len(numbers) != len(losses):
             raise ValueError(
                 f"weights must have one number for each of the {len(losses)} outputs, "
-                f"got {len(each)}"
+                f"got {len(numbers)}"
             )
-        losses = [weight * x for weight, x in zip(each, losses, strict=True)]
+        losses = [weight * x for weight, x in zip(numbers, losses, strict=True)]
     total, *others = losses
     for x in others:
         total = total + x
@@ -64,10 +64,10 @@ def _outputs(xp: Ops, outputs: Any) -> list[Array]:
         )
     if not isinstance(outputs, Iterable) or isinstance(outputs, str):
         raise TypeError(f"outputs must be a sequence of predictions, got {type(outputs).__name__}")
-    given = [xp.array(f"outputs[{k}]", x) for k, x in enumerate(outputs)]
-    if not given:
+    predictions = [xp.array(f"outputs[{k}]", x) for k, x in enumerate(outputs)]
+    if not predictions:
         raise ValueError("outputs must hold at least one prediction, got none")
-    return given
+    return predictions
 
 
 def _weights(xp: Ops, weights: Any) -> list[Any]:
@@ -75,15 +75,15 @@ def _weights(xp: Ops, weights: Any) -> list[Any]:
         raise TypeError(
             f"weights must be a sequence of numbers, one for each output, got {weights!r}"
         )
-    each = list(weights)
-    for k, weight in enumerate(each):
+    numbers = list(weights)
+    for k, weight in enumerate(numbers):
         if getattr(weight, "ndim", None) != 0:
             checks.number(f"weights[{k}]", weight, 0, float("inf"))
-            each[k] = float(weight)
-    return each
+            numbers[k] = float(weight)
+    return numbers
 
 
-def _brought(xp: Ops, name: str, x: Array, target: Array, resize: str | None) -> Array:
+def _resized(xp: Ops, name: str, x: Array, target: Array, resize: str | None) -> Array:
     """An output at the spatial size of `target`, whose channel axis may be missing."""
     if x.ndim not in (target.ndim, target.ndim + 1):
         raise ValueError(
@@ -106,8 +106,8 @@ def _brought(xp: Ops, name: str, x: Array, target: Array, resize: str | None) ->
 def _lacks_distance_weights(
     loss: Any, arguments: dict[str, Any], weighted: Sequence[object]
 ) -> bool:
-    given = arguments.get("distance_weights")
+    weights = arguments.get("distance_weights")
     while isinstance(loss, partial):
-        given = loss.keywords.get("distance_weights") if given is None else given
+        weights = loss.keywords.get("distance_weights") if weights is None else weights
         loss = loss.func
-    return given is None and any(loss is x or type(loss) is x for x in weighted)
+    return weights is None and any(loss is x or type(loss) is x for x in weighted)

@@ -5,14 +5,14 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import Array, lax
 
-from saliency_losses.jax._environment import _compiled
+from saliency_losses.jax._environment import compiled
 
 
 def positions(x: Array, axis: int) -> Array:
     return lax.broadcasted_iota(jnp.int32, x.shape, axis)
 
 
-@_compiled(1)
+@compiled(1)
 def nearest_true(x: Array, far: int) -> Array:
     place = positions(x, x.ndim - 1)
     # The loop is two to ten times faster on a CPU.
@@ -38,15 +38,15 @@ def loop_to_last_and_next(x: Array, far: int) -> tuple[Array, Array]:
         place = jnp.where(column[1], column[0], place)
         return place, place
 
-    def found(none: int, reverse: bool) -> Array:
-        start = jnp.full_like(columns[0], none, jnp.int32)
+    def scan(absent: int, reverse: bool) -> Array:
+        start = jnp.full_like(columns[0], absent, jnp.int32)
         steps = jnp.arange(length, dtype=jnp.int32), columns
         return jnp.moveaxis(lax.scan(step, start, steps, reverse=reverse)[1], 0, -1)
 
-    return found(-far, False), found(length - 1 + far, True)
+    return scan(-far, False), scan(length - 1 + far, True)
 
 
-@_compiled(1, 2)
+@compiled(1, 2)
 def nearest_parabola(x: Array, axis: int, bound: int) -> tuple[Array, Array]:
     x = jnp.minimum(jnp.moveaxis(x, axis, 1), bound)
     length = x.shape[1]

@@ -13,8 +13,8 @@ from saliency_losses.core.regions import blocks
 from saliency_losses.jax._distance import nearest_parabola as nearest_parabola
 from saliency_losses.jax._distance import nearest_true as nearest_true
 from saliency_losses.jax._distance import positions as positions
-from saliency_losses.jax._environment import _barrier, _compiled, _staging
-from saliency_losses.jax._sums import _FEW, _over_pixels, _split, _total
+from saliency_losses.jax._environment import barrier, compiled, is_staging
+from saliency_losses.jax._sums import FEW_REGIONS, broadcast_pixels, split, sum_in_runs
 from saliency_losses.jax._sums import squared_distances as squared_distances
 from saliency_losses.jax._sums import sum_pixels as sum_pixels
 from saliency_losses.jax._sums import weighted_sum as weighted_sum
@@ -25,10 +25,10 @@ def array(name: str, x: Any) -> Array:
         array = jnp.asarray(x)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be a JAX array, got {type(x).__name__}") from error
-    if isinstance(array, jax.core.Tracer) or not _staging():
+    if isinstance(array, jax.core.Tracer) or not is_staging():
         return array
     # A constant of a program: XLA would compute with it while it compiles, for seconds.
-    return _barrier(array)
+    return barrier(array)
 
 
 def is_array(x: Any) -> bool:
@@ -117,12 +117,12 @@ def over_stack(x: Array) -> Array:
 
 def take_stack(x: Array, index: Array) -> Array:
     # A gather's gradient is a scatter, which XLA does pixel by pixel.
-    own = index[:, None] == jnp.arange(x.shape[1], dtype=index.dtype)[None, :, None]
-    return jnp.where(own, x, 0.0).sum(1)
+    is_taken = index[:, None] == jnp.arange(x.shape[1], dtype=index.dtype)[None, :, None]
+    return jnp.where(is_taken, x, 0.0).sum(1)
 
 
 def unstack(x: Array) -> list[Array]:
-    return [one[:, 0] for one in _split(x)]
+    return [part[:, 0] for part in split(x)]
 
 
 def epsilon(x: Array) -> float:
@@ -207,8 +207,8 @@ def equals(x: Array, value: int) -> Array:
         held = np.iinfo(x.dtype)
         if not held.min <= value <= held.max:
             return jnp.zeros_like(x, jnp.bool_)
-    equal: Array = x == value
-    return equal
+    result: Array = x == value
+    return result
 
 
 def sum_channels(x: Array) -> Array:
@@ -232,7 +232,7 @@ def logsumexp_stack(x: Array) -> Array:
 
 
 def count(x: Array) -> Array:
-    return _total(x.astype(jnp.int32))
+    return sum_in_runs(x.astype(jnp.int32))
 
 
 def max_pixels(x: Array) -> Array:
@@ -249,7 +249,7 @@ def sum_images(x: Array) -> Array:
 
 def region_index(labels: Array, num_regions: int) -> Array:
     index = jnp.clip(labels, 0, num_regions - 1)
-    if num_regions <= _FEW:
+    if num_regions <= FEW_REGIONS:
         return index
     pixels = labels.shape[1]
     runs = blocks(pixels, num_regions)
@@ -258,15 +258,17 @@ def region_index(labels: Array, num_regions: int) -> Array:
 
 
 def region_count(index: Array, counted: Array | None, num_regions: int) -> Array:
-    if num_regions <= _FEW:
+    if num_regions <= FEW_REGIONS:
         regions = [index == r for r in range(num_regions)]
-        return jnp.stack([count(own if counted is None else own & counted) for own in regions], 1)
+        return jnp.stack(
+            [count(region if counted is None else region & counted) for region in regions], 1
+        )
     ones = jnp.ones_like(index) if counted is None else counted.astype(index.dtype)
     return region_sum(ones[..., None], index, num_regions)[..., 0]
 
 
 def region_sum(x: Array, index: Array, num_regions: int) -> Array:
-    if num_regions <= _FEW:
+    if num_regions <= FEW_REGIONS:
         return jnp.stack(
             [sum_pixels(jnp.where((index == r)[..., None], x, 0.0)) for r in range(num_regions)], 1
         )
@@ -282,18 +284,18 @@ def region_sum(x: Array, index: Array, num_regions: int) -> Array:
 def region_take(x: Array, index: Array) -> Array:
     if x.ndim == 2:
         return region_take(x[..., None], index)[..., 0]
-    if x.shape[1] <= _FEW:
-        own, *others = (_over_pixels(one, index.shape[1]) for one in _split(x))
+    if x.shape[1] <= FEW_REGIONS:
+        result, *others = (broadcast_pixels(value, index.shape[1]) for value in split(x))
         for r, other in enumerate(others, 1):
-            own = jnp.where((index == r)[..., None], other, own)
-        return own
+            result = jnp.where((index == r)[..., None], other, result)
+        return result
     runs = blocks(index.shape[1], x.shape[1])
     return jnp.take_along_axis(jnp.tile(x, (1, runs, 1)), index[..., None], axis=1)
 
 
-def own_gradient(
+def custom_vjp(
     function: Callable[..., tuple[Array, ...]],
-    pull: Callable[..., Array],
+    vjp: Callable[..., Array],
     x: Array,
     *constants: Array,
 ) -> tuple[Array, ...]:
@@ -331,7 +333,7 @@ def filter_axis(x: Array, taps: Sequence[float], axis: int) -> Array:
     return _filtered(x, tuple(taps), axis)
 
 
-@_compiled(1, 2)
+@compiled(1, 2)
 def _filtered(x: Array, taps: tuple[float, ...], axis: int) -> Array:
     # Posed as the solution of a linear system (that is never looked at), since JAX lets one say
     # what the transpose of that is: of shifted sums it makes sums of padded arrays, four times
@@ -387,9 +389,9 @@ def first(values: Array, bad: Array) -> float | None:
         return None
     if not getattr(bad, "is_fully_addressable", True) or not bool(bad.any()):
         return None
-    found = np.broadcast_to(np.asarray(values), bad.shape)[np.asarray(bad)].astype(np.float64)
-    found = found[~np.isnan(found)]
-    return float(found[0]) if found.size else None
+    numbers = np.broadcast_to(np.asarray(values), bad.shape)[np.asarray(bad)].astype(np.float64)
+    numbers = numbers[~np.isnan(numbers)]
+    return float(numbers[0]) if numbers.size else None
 
 
 def random(rng: Any, shape: Sequence[int], like: Array) -> Array:

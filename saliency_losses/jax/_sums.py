@@ -7,28 +7,28 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from saliency_losses.jax._environment import _barrier, _compiled
+from saliency_losses.jax._environment import barrier, compiled
 
 # Pixels that one matrix product adds up.
-_RUN = 256
+RUN_LENGTH = 256
 # Up to so many regions one after the other; a scatter takes pixel by pixel.
-_FEW = 8
+FEW_REGIONS = 8
 
 
 @jax.custom_jvp
 def sum_pixels(x: Array) -> Array:
-    return _total(x)
+    return sum_in_runs(x)
 
 
 @sum_pixels.defjvp
 def _sum_pixels_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    return sum_pixels(primals[0]), _linear_total(tangents[0])
+    return sum_pixels(primals[0]), _linear_sum(tangents[0])
 
 
 @jax.custom_jvp
 def weighted_sum(x: Array, weights: Array) -> Array:
     # Behind the barrier a weight is computed once per pixel, not once per channel.
-    return _total(x * _barrier(weights)[..., None])
+    return sum_in_runs(x * barrier(weights)[..., None])
 
 
 @weighted_sum.defjvp
@@ -36,24 +36,24 @@ def _weighted_sum_jvp(
     primals: tuple[Array, Array], tangents: tuple[Array, Array]
 ) -> tuple[Array, Array]:
     (x, weights), (x_tangent, weights_tangent) = primals, tangents
-    of_x = _linear_total(x_tangent * weights[..., None])
+    of_x = _linear_sum(x_tangent * weights[..., None])
     # In runs: one product over all pixels is added up one by one on a CPU, 1 % off at a million.
     of_weights = jnp.einsum(
         "nkpc,nkp->nkc",
-        _runs(x, _RUN),
-        _runs(weights_tangent, _RUN),
+        _runs(x, RUN_LENGTH),
+        _runs(weights_tangent, RUN_LENGTH),
         precision=lax.Precision.HIGHEST,
     ).sum(1)  # no TF32
     return weighted_sum(x, weights), of_x + of_weights
 
 
 def squared_distances(x: Array, centers: Array) -> Array:
-    if centers.shape[1] <= _FEW:
+    if centers.shape[1] <= FEW_REGIONS:
         return _squared_distances(x, centers)
     return _many_squared_distances(x, centers)
 
 
-@_compiled()
+@compiled()
 def _many_squared_distances(x: Array, centers: Array) -> Array:
     # One after the other in a loop: unrolled, many take long to compile.
     each = jnp.moveaxis(centers, 1, 0)[:, :, None]
@@ -62,7 +62,7 @@ def _many_squared_distances(x: Array, centers: Array) -> Array:
 
 @jax.custom_jvp
 def _squared_distances(x: Array, centers: Array) -> Array:
-    return jnp.stack(_totals([jnp.square(x - center) for center in _split(centers)], 2), 1)
+    return jnp.stack(_fused_sums([jnp.square(x - center) for center in split(centers)], 2), 1)
 
 
 @_squared_distances.defjvp
@@ -75,34 +75,34 @@ def _squared_distances_jvp(
     def along(center: Array, change: Array) -> Array:
         # Two products, so that neither's transpose is written out for the other's sake.
         return ((x - center) * x_tangent).sum(2) - (
-            (x - center) * _over_pixels(change, x.shape[1])
+            (x - center) * broadcast_pixels(change, x.shape[1])
         ).sum(2)
 
-    of_each = map(along, _split(centers), _split(centers_tangent))
+    of_each = map(along, split(centers), split(centers_tangent))
     return _squared_distances(x, centers), 2 * jnp.stack(list(of_each), 1)
 
 
-@_compiled()
-def _total(x: Array) -> Array:
+@compiled()
+def sum_in_runs(x: Array) -> Array:
     """The sum over axis 1, in runs of 16, then of 16 of those, and so on."""
     if x.ndim == 2:
         # So many pixels of a map side by side as the channels of features are.
-        return _total(_runs(x, 16)).sum(1)
+        return sum_in_runs(_runs(x, 16)).sum(1)
     while x.shape[1] > 1:
         # As two sums at once, which XLA's CPU back end fuses with what makes the terms. A single
         # one it hands to a library, and writes the terms' broadcasts out: up to ten times slower.
         x = _runs(x, 16)
-        x = jnp.add(*_totals([x[:, :, :8], x[:, :, 8:]], 2))
+        x = jnp.add(*_fused_sums([x[:, :, :8], x[:, :, 8:]], 2))
     return x.sum(1)
 
 
-def _linear_total(x: Array) -> Array:
-    """`_total` as JAX can transpose it."""
+def _linear_sum(x: Array) -> Array:
+    """`sum_in_runs` as JAX can transpose it."""
     # The barrier keeps XLA from joining the two sums to one.
-    return _barrier(_runs(x, _RUN).sum(2)).sum(1)
+    return barrier(_runs(x, RUN_LENGTH).sum(2)).sum(1)
 
 
-def _totals(xs: Sequence[Array], axis: int) -> Sequence[Array]:
+def _fused_sums(xs: Sequence[Array], axis: int) -> Sequence[Array]:
     """The sums over an axis, of all in one pass."""
     zeros = tuple(np.zeros((), x.dtype) for x in xs)
     totals: tuple[Array, ...] = lax.reduce(tuple(xs), zeros, _add_each, (axis,))
@@ -119,16 +119,16 @@ def _runs(x: Array, length: int) -> Array:
     return x.reshape(x.shape[0], x.shape[1] // length, length, *x.shape[2:])
 
 
-def _over_pixels(x: Array, pixels: int) -> Array:
+def broadcast_pixels(x: Array, pixels: int) -> Array:
     """``(N, 1, C)`` over pixels; transposed, a sum in runs."""
     # As complex numbers, whose sum too XLA keeps to itself.
     over = jnp.broadcast_to(
         lax.complex(x, jnp.zeros_like(x)), (x.shape[0], -(-pixels // 16), x.shape[2])
     )
-    over = jnp.broadcast_to(_barrier(over)[:, :, None], (*over.shape[:2], 16, x.shape[2]))
+    over = jnp.broadcast_to(barrier(over)[:, :, None], (*over.shape[:2], 16, x.shape[2]))
     return over.reshape(x.shape[0], 16 * over.shape[1], x.shape[2])[:, :pixels].real
 
 
-def _split(x: Array) -> Sequence[Array]:
+def split(x: Array) -> Sequence[Array]:
     """One array of length 1 on axis 1 each; transposed, one concatenation."""
     return lax.split(x, (1,) * x.shape[1], axis=1)

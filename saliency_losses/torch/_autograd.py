@@ -8,30 +8,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from saliency_losses.torch._environment import _compiling_plainly
+from saliency_losses.torch._environment import compiling_plainly
 
 
-def own_gradient(
+def custom_vjp(
     function: Callable[..., tuple[Tensor, ...]],
-    pull: Callable[..., Tensor],
+    vjp: Callable[..., Tensor],
     x: Tensor,
     *constants: Tensor,
 ) -> tuple[Tensor, ...]:
     if torch.compiler.is_compiling():
         return function(x, *constants)
-    results: tuple[Tensor, ...] = _OwnGradient.apply(  # type: ignore[no-untyped-call]
-        function, pull, x, *constants
+    results: tuple[Tensor, ...] = _CustomVjp.apply(  # type: ignore[no-untyped-call]
+        function, vjp, x, *constants
     )
     return results
 
 
-class _OwnGradient(torch.autograd.Function):
+class _CustomVjp(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
     def forward(
         function: Callable[..., tuple[Tensor, ...]],
-        pull: Callable[..., Tensor],
+        vjp: Callable[..., Tensor],
         x: Tensor,
         *constants: Tensor,
     ) -> tuple[Tensor, ...]:
@@ -39,7 +39,7 @@ class _OwnGradient(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.function, ctx.pull, x, *constants = inputs
+        ctx.function, ctx.vjp, x, *constants = inputs
         # PyTorch takes indices of 64 bits only, but half of that holds them.
         narrow = [c.int() if c.dtype == torch.int64 else c for c in constants]
         ctx.save_for_backward(x, *narrow, *output)
@@ -49,16 +49,16 @@ class _OwnGradient(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, *rest = (t.long() if t.dtype == torch.int32 else t for t in ctx.saved_tensors)
         constants, outputs = rest[: -len(grads)], rest[-len(grads) :]
-        pulled = ctx.pull(grads, outputs, x, *constants)
-        return None, None, pulled, *(None for _ in constants)
+        gradient = ctx.vjp(grads, outputs, x, *constants)
+        return None, None, gradient, *(None for _ in constants)
 
     @staticmethod
     def jvp(ctx: Any, _: None, __: None, tangent: Tensor, *___: None) -> tuple[Tensor, ...]:
         x, *constants = ctx.saved_tensors
         outputs = ctx.function(x, *constants)
         # The pull is linear in the gradients, and the transpose of the wanted push.
-        return _pulled(
-            lambda *grads: (ctx.pull(grads, outputs, x, *constants),),
+        return _vjp(
+            lambda *grads: (ctx.vjp(grads, outputs, x, *constants),),
             tuple(torch.zeros_like(y) for y in outputs),
             (tangent,),
         )
@@ -87,38 +87,39 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        function, floats, inputs = _of_floats(ctx.function, ctx.saved_tensors)
-        slopes = iter(_pulled(function, floats, (grad,)))
-        return None, *(next(slopes) if x.is_floating_point() else None for x in inputs)
+        function, floats, inputs = _function_of_floats(ctx.function, ctx.saved_tensors)
+        gradients = iter(_vjp(function, floats, (grad,)))
+        return None, *(next(gradients) if x.is_floating_point() else None for x in inputs)
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Tensor:
         # The pull is linear in its argument, and the transpose of the wanted push: its own pull.
-        function, floats, inputs = _of_floats(ctx.function, ctx.saved_tensors)
-        given = [t for t, x in zip(tangents, inputs, strict=True) if x.is_floating_point()]
-        (moved,) = _pulled(
-            lambda *grads: _pulled(function, floats, grads),
+        function, floats, inputs = _function_of_floats(ctx.function, ctx.saved_tensors)
+        float_tangents = [t for t, x in zip(tangents, inputs, strict=True) if x.is_floating_point()]
+        (tangent,) = _vjp(
+            lambda *grads: _vjp(function, floats, grads),
             tuple(map(torch.zeros_like, function(*floats))),
             tuple(
-                torch.zeros_like(x) if t is None else t for t, x in zip(given, floats, strict=True)
+                torch.zeros_like(x) if t is None else t
+                for t, x in zip(float_tangents, floats, strict=True)
             ),
         )
-        return moved
+        return tangent
 
 
-def _of_floats(
+def _function_of_floats(
     function: Callable[..., Tensor], inputs: tuple[Tensor, ...]
 ) -> tuple[Callable[..., tuple[Tensor]], tuple[Tensor, ...], tuple[Tensor, ...]]:
     """The function of its floating-point inputs alone, as a tuple of its one result; and those."""
 
-    def of(*floats: Tensor) -> tuple[Tensor]:
+    def of_floats(*floats: Tensor) -> tuple[Tensor]:
         rest = iter(floats)
         return (function(*(next(rest) if x.is_floating_point() else x for x in inputs)),)
 
-    return of, tuple(x for x in inputs if x.is_floating_point()), inputs
+    return of_floats, tuple(x for x in inputs if x.is_floating_point()), inputs
 
 
-def _pulled(
+def _vjp(
     function: Callable[..., tuple[Tensor, ...]],
     inputs: tuple[Tensor, ...],
     grads: tuple[Tensor, ...],
@@ -128,13 +129,13 @@ def _pulled(
         results: tuple[Tensor, ...] = torch.func.vjp(function, *inputs)[1](grads)
         return results
     # By autograd itself, since torch.func refuses to work within hooks on saved tensors.
-    further = torch.is_grad_enabled()
+    differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         inputs = tuple(x if x.requires_grad else x.detach().requires_grad_() for x in inputs)
-        found: tuple[Tensor, ...] = torch.autograd.grad(
-            function(*inputs), inputs, grads, create_graph=further, materialize_grads=True
+        gradients: tuple[Tensor, ...] = torch.autograd.grad(
+            function(*inputs), inputs, grads, create_graph=differentiable, materialize_grads=True
         )
-    return found
+    return gradients
 
 
 def squared_distances(x: Tensor, centers: Tensor) -> Tensor:
@@ -167,7 +168,7 @@ class _SquaredDistances(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        of_x, of_centers = image_by_image(_pulls, *ctx.saved_tensors, grad)
+        of_x, of_centers = image_by_image(_squared_distances_vjp, *ctx.saved_tensors, grad)
         return of_x, of_centers
 
     @staticmethod
@@ -182,13 +183,13 @@ class _SquaredDistances(torch.autograd.Function):
         return torch.stack(tangents, 1)
 
 
-def _pulls(x: Tensor, centers: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+def _squared_distances_vjp(x: Tensor, centers: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients of squared distances."""
     of_x, of_centers = None, []
     for r in range(centers.shape[2]):
-        pull = (x - centers[:, :, r : r + 1]) * (2 * grad[:, r : r + 1])
-        of_x = pull if of_x is None else of_x + pull
-        of_centers.append(-pull.sum(2))
+        of_difference = (x - centers[:, :, r : r + 1]) * (2 * grad[:, r : r + 1])
+        of_x = of_difference if of_x is None else of_x + of_difference
+        of_centers.append(-of_difference.sum(2))
     assert of_x is not None
     return of_x, torch.stack(of_centers, 2)
 
@@ -210,7 +211,7 @@ def image_by_image(function: Callable[..., Sequence[Tensor]], *xs: Tensor) -> Se
 def shifts(x: Tensor, axis: int, reach: int, value: float) -> list[Tensor]:
     padded = F.pad(x, [0, 0] * (x.ndim - 1 - axis) + [reach, reach], value=value)
     length = x.shape[axis]
-    if not _compiling_plainly():
+    if not compiling_plainly():
         return [padded.narrow(axis, k, length) for k in range(2 * reach + 1)]
     # Such views make the compiler write the padded map out, and not look at every pixel of every
     # shift whether it lies inside.
@@ -221,7 +222,7 @@ def shifts(x: Tensor, axis: int, reach: int, value: float) -> list[Tensor]:
 
 def filter_axis(x: Tensor, taps: Sequence[float], axis: int) -> Tensor:
     result: Tensor
-    if _compiling_plainly():
+    if compiling_plainly():
         result = _CompiledFilter.apply(x, axis, tuple(taps))  # type: ignore[no-untyped-call]
     elif torch.compiler.is_compiling():
         result = _filtered(x, axis, taps)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from saliency_losses.torch._environment import _compiling_for_cpu, _places
+from saliency_losses.torch._environment import compiling_for_cpu, index_range
 
 try:
     from torch.fx.experimental.symbolic_shapes import has_static_value
@@ -17,13 +17,13 @@ except ImportError:  # an older torch
 
 
 def positions(x: Tensor, axis: int) -> Tensor:
-    place = _places(x, x.shape[axis], torch.int32)
+    place = index_range(x, x.shape[axis], torch.int32)
     return place.reshape(-1, *[1] * (x.ndim - 1 - axis)).expand(x.shape)
 
 
 def nearest_true(x: Tensor, far: int) -> Tensor:
     last = x.shape[-1] - 1
-    place = _places(x, last + 1, torch.int32)
+    place = index_range(x, last + 1, torch.int32)
     # Products, since `where` is slower on a CPU than all of this.
     before = (x * (place + far)).cummax(-1).values - far
     after = last + far - (x.flip(-1) * (place + far)).cummax(-1).values.flip(-1)
@@ -36,8 +36,8 @@ def nearest_parabola(x: Tensor, axis: int, bound: int) -> tuple[Tensor, Tensor]:
     lanes = x.flatten(2) if x.ndim > 2 else x.unsqueeze(2)
     # With sizes left open the compiler could not unroll the levels.
     fixed = not torch.compiler.is_compiling() or has_static_value(bound)
-    dense = not fixed or (_compiling_for_cpu(x) and _in_32_bits(lanes.shape[1], bound))
-    value, source = (_lowest if dense else _lower_envelope)(lanes, bound)
+    dense = not fixed or (compiling_for_cpu(x) and _in_32_bits(lanes.shape[1], bound))
+    value, source = (_dense_minimum if dense else _lower_envelope)(lanes, bound)
     return value.reshape(x.shape).movedim(1, axis), source.reshape(x.shape).movedim(1, axis)
 
 
@@ -57,10 +57,10 @@ def _lower_envelope(x: Tensor, bound: int) -> tuple[Tensor, Tensor]:
     # In 64 bits the first step would cost more than all others: then only the first place.
     short = beyond * reach < 2**31
     stride = min(8, reach) if short else reach
-    value, source = _every(stride, x if short else x.long(), reach)
+    value, source = _every_nth(stride, x if short else x.long(), reach)
     dtype = torch.int32 if beyond * reach < 2**32 else torch.int64  # half of them get an offset
     x, value, source = (part.mT.contiguous().to(dtype) for part in (x, value, source))
-    k = _places(x, reach, dtype)
+    k = index_range(x, reach, dtype)
 
     # By source: how many of the solved places, but the first, have theirs before it.
     after = source[..., 1:] + 1
@@ -80,8 +80,8 @@ def _lower_envelope(x: Tensor, bound: int) -> tuple[Tensor, Tensor]:
         if half > 1:
             passed = (k[:length] - middle.gather(2, place.long())).clamp(0, 1)
             place = passed.add_(place, alpha=2)
-        value = _in_turn(value, torch.minimum(lowest, by_first))
-        source, stride = _in_turn(source, middle), half
+        value = _interleave(value, torch.minimum(lowest, by_first))
+        source, stride = _interleave(source, middle), half
     return (
         value[..., :length].int().mT.flip(1),
         (length - 1 - source[..., :length].int()).mT.flip(1),
@@ -89,44 +89,44 @@ def _lower_envelope(x: Tensor, bound: int) -> tuple[Tensor, Tensor]:
 
 
 def _in_32_bits(length: int, bound: int) -> bool:
-    """Whether `_lowest` has value and place in one number of 32 bits."""
+    """Whether `_dense_minimum` has value and place in one number of 32 bits."""
     return (bound + length**2) * length < 2**32
 
 
-def _lowest(x: Tensor, bound: int) -> tuple[Tensor, Tensor]:
+def _dense_minimum(x: Tensor, bound: int) -> tuple[Tensor, Tensor]:
     """The same as one reduction, which a compiler fuses."""
     length, lanes = x.shape[1:]
     dtype = torch.int32 if _in_32_bits(length, bound) else torch.int64
     half = 2**31 // length  # the numbers begin at the lowest of 32 bits
-    k = _places(x, length, dtype)
+    k = index_range(x, length, dtype)
     key = (x.to(dtype) - half) * length + k.unsqueeze(1)
     rise = length * (k.unsqueeze(1) - k) ** 2
     tiles = key.unsqueeze(1)
-    if _compiling_for_cpu(x):
-        rise = _written(rise)
+    if compiling_for_cpu(x):
+        rise = _materialise(rise)
         if has_static_value(bound):
             # All rows of sixteen lanes fit the first-level cache.
             tiles = F.pad(key, [0, -lanes % 16])
             tiles = tiles.reshape(len(x), length, -(-lanes // 16), 16).transpose(1, 2)
-            tiles = _written(tiles)
+            tiles = _materialise(tiles)
         else:
             # Rows a power of two apart would share few places in the cache.
-            tiles = _written(F.pad(key, [0, 16])).narrow(2, 0, lanes).unsqueeze(1)
+            tiles = _materialise(F.pad(key, [0, 16])).narrow(2, 0, lanes).unsqueeze(1)
     tiles = (tiles.unsqueeze(2) + rise.unsqueeze(2)).amin(3)
     key = tiles.transpose(1, 2).flatten(2)[..., :lanes]
     value = torch.div(key, length, rounding_mode="floor")
     return (value + half).int(), (key - value * length).int()
 
 
-def _written(x: Tensor) -> Tensor:
+def _materialise(x: Tensor) -> Tensor:
     """x, which for such a view the compiler writes out, and does not compute at every use."""
     x = x.contiguous()
     return x.as_strided(x.shape, x.stride())
 
 
-def _every(stride: int, x: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+def _every_nth(stride: int, x: Tensor, reach: int) -> tuple[Tensor, Tensor]:
     """min_k x_k + (i − k)² and its last k along axis 1, for every stride-th i."""
-    k = _places(x, x.shape[1], x.dtype)
+    k = index_range(x, x.shape[1], x.dtype)
     # Value and place in one number, so that one minimum finds both.
     key = x * reach + (reach - 1 - k).unsqueeze(1)
     rise = (reach * (k[::stride].unsqueeze(1) - k) ** 2).unsqueeze(2)
@@ -139,7 +139,7 @@ def _every(stride: int, x: Tensor, reach: int) -> tuple[Tensor, Tensor]:
     return lowest // reach, reach - 1 - lowest % reach
 
 
-def _in_turn(x: Tensor, y: Tensor) -> Tensor:
+def _interleave(x: Tensor, y: Tensor) -> Tensor:
     """x_0, y_0, x_1, y_1, … along the last axis."""
     both = x.new_empty(*x.shape[:-1], x.shape[-1] + y.shape[-1])
     both[..., ::2], both[..., 1::2] = x, y

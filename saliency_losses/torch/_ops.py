@@ -13,16 +13,16 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from saliency_losses.core.regions import blocks
+from saliency_losses.torch._autograd import custom_vjp as custom_vjp
 from saliency_losses.torch._autograd import filter_axis as filter_axis
 from saliency_losses.torch._autograd import image_by_image as image_by_image
-from saliency_losses.torch._autograd import own_gradient as own_gradient
 from saliency_losses.torch._autograd import recomputed as recomputed
 from saliency_losses.torch._autograd import shifts as shifts
 from saliency_losses.torch._autograd import squared_distances as squared_distances
 from saliency_losses.torch._distance import nearest_parabola as nearest_parabola
 from saliency_losses.torch._distance import nearest_true as nearest_true
 from saliency_losses.torch._distance import positions as positions
-from saliency_losses.torch._environment import _beside
+from saliency_losses.torch._environment import replicate_like
 
 
 def array(name: str, x: Any) -> Tensor:
@@ -269,7 +269,7 @@ def region_index(labels: Tensor, num_regions: int) -> Tensor:
         torch.arange(length, max(pixels, length), length, device=labels.device),
         right=True,
     )
-    return labels.clamp(0, num_regions - 1) + num_regions * _beside(labels, run)
+    return labels.clamp(0, num_regions - 1) + num_regions * replicate_like(labels, run)
 
 
 def region_count(index: Tensor, counted: Tensor | None, num_regions: int) -> Tensor:
@@ -317,9 +317,9 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     mode = ("linear", "bilinear", "trilinear")[x.ndim - 3]
     resized = F.interpolate(x, tuple(size), mode=mode, align_corners=False)
     # Its weights may sum to 1 and a rounding.
-    pixels, found = tuple(range(2, x.ndim)), resized.detach()
+    pixels, values = tuple(range(2, x.ndim)), resized.detach()
     low, high = x.detach().amin(pixels, keepdim=True), x.detach().amax(pixels, keepdim=True)
-    return resized + (found.clamp(low, high) - found)
+    return resized + (values.clamp(low, high) - values)
 
 
 def take_along(x: Tensor, index: Tensor, axis: int) -> Tensor:
@@ -357,8 +357,8 @@ def _costs_nothing(x: Tensor) -> bool:
     return x.device.type == "cpu"
 
 
-def _read(x: Tensor, what: Callable[[Tensor], bool]) -> bool | None:
-    """what(x), None where values cannot or should not be read."""
+def _read(x: Tensor, question: Callable[[Tensor], bool]) -> bool | None:
+    """question(x), None where values cannot or should not be read."""
     if torch.compiler.is_compiling():
         return None
     look = _look.get()
@@ -368,12 +368,12 @@ def _read(x: Tensor, what: Callable[[Tensor], bool]) -> bool | None:
     elif not look.everywhere or (x.is_cuda and torch.cuda.is_current_stream_capturing()):
         return None
     try:
-        found = what(x.detach())
+        result = question(x.detach())
     except RuntimeError:
         return None  # vmap, tracers and the meta device hold no values; or no pixels
     if look is not None:
         look.done = True
-    return found
+    return result
 
 
 def known_within(x: Tensor, low: float, high: float) -> bool:
@@ -391,9 +391,9 @@ def no_image(x: Tensor) -> Tensor:
 def first(values: Tensor, bad: Tensor) -> float | None:
     if not _read(bad, lambda bad: bool(bad.any())):
         return None
-    found = values.detach().expand(bad.shape)[bad]
-    found = found[~found.isnan()]
-    return found[0].item() if found.numel() else None
+    numbers = values.detach().expand(bad.shape)[bad]
+    numbers = numbers[~numbers.isnan()]
+    return numbers[0].item() if numbers.numel() else None
 
 
 def random(rng: Any, shape: Sequence[int], like: Tensor) -> Tensor:
