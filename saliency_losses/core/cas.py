@@ -37,6 +37,10 @@ def cas_loss(
     mask: Array,
     reduction: str,
 ) -> Array:
+    """Uniformer minus discriminator of the regions' mean descriptors (C eq. 1).
+
+    α Σ_r mean_{i in r} ‖s_i − ŝ_r‖² − (1 − α) Σ_{r≠q} ‖ŝ_r − ŝ_q‖², reduced over the images.
+    """
     check_options(xp, num_regions, alpha, average_regions, activation, ignore_index, reduction)
     s, index, counted, area, bad = _regions(
         xp, probs, labels, num_regions, activation, ignore_index, mask
@@ -58,7 +62,7 @@ def cas_loss(
         share: Array,
         *_: Array,
     ) -> Array:
-        # Moving a mean does not change the uniformer; pixels that do not count are constant.
+        # The uniformer is stationary in the means; ignored pixels are constant.
         slope = 2 * xp.over_pixels(grads[1]) * share
         shift = xp.over_channels(share) * grads[0] - xp.over_channels(slope) * outputs[0]
         return s * xp.over_channels(xp.region_take(slope, index)) + xp.region_take(shift, index)
@@ -66,7 +70,7 @@ def cas_loss(
     constants = (index, share) if counted is None else (index, share, counted)
     region_mean, uniformer = xp.custom_vjp(moments, vjp, s, *constants)
 
-    # C eq. 1, discriminator: Σ_{r≠q} ‖ŝ_r − ŝ_q‖² = 2R Σ_r ‖ŝ_r − m‖², accurate for near means
+    # C eq. 1, discriminator: Σ_{r≠q} ‖ŝ_r − ŝ_q‖² = 2R Σ_r ‖ŝ_r − m‖², accurate for close means
     regions, deviation = _deviation(xp, region_mean, area > 0)
     discriminator = 2 * regions * xp.sum_pixels(xp.sum_channels(deviation * deviation))
 
@@ -90,9 +94,9 @@ def pixel_costs(
     ignore_index: int | None,
     mask: Array,
 ) -> Array:
-    """A map ``(N, P)``, whose mean over the counted pixels is the loss.
+    """The cost of each pixel, a map ``(N, P)`` whose mean over the counted pixels is the loss.
 
-    An ordered pair of regions is shared evenly by the pixels of its first.
+    The pixels of the first region of an ordered pair share its term evenly.
     """
     s, index, _, area, _ = _regions(xp, probs, labels, num_regions, activation, ignore_index, mask)
     share = 1.0 / xp.maximum(area, 1.0)
@@ -120,8 +124,8 @@ def _regions(
     ignore_index: int | None,
     mask: Array,
 ) -> tuple[Array, Array, Array | None, Array, Array]:
-    """Descriptors, the index of each pixel's region, the counted pixels or None for all, the
-    regions' areas ``(N, R)``, and the images with a value out of range."""
+    """Descriptors; the region index of each pixel; the counted pixels or None for all; the areas
+    ``(N, R)`` of the regions; the images with a value out of range."""
     s = checks.probabilities(xp, probs, activation)
     labels, counted, bad = checks.labels(xp, labels, mask, ignore_index, num_regions, "probs", s)
 
@@ -140,7 +144,7 @@ def _regions(
 
 
 def _deviation(xp: Ops, means: Array, present: Array) -> tuple[Array, Array]:
-    """How many regions are present, ``(N,)``, and how their means lie about the mean of these."""
+    """The number of regions present ``(N,)``, and their means minus the mean of those means."""
     regions = xp.sum_pixels(xp.cast(present, means))
     middle = xp.sum_pixels(means) / xp.over_pixels(xp.maximum(regions, 1.0))
     return regions, zero_ignored(xp, means - xp.over_pixels(middle), present)
@@ -162,6 +166,10 @@ def class_agnostic_cross_entropy(
     mask: Array,
     reduction: str,
 ) -> Array:
+    """Cross-entropy with the labels or the exchanged labels, whichever is smaller (C §4.2).
+
+    min(mean_i −log p_i[y_i], mean_i −log p_i[1 − y_i]) per image, or the mean of the minima.
+    """
     check_cross_entropy_options(per, ignore_index, reduction)
     margin, counted, bad = _margins(xp, logits, labels, per, ignore_index, mask)
     loss = mean(xp, xp.softplus(-margin), counted)
@@ -174,7 +182,7 @@ def class_agnostic_cross_entropy(
 def cross_entropy_pixel_costs(
     xp: Ops, logits: Array, labels: Array, *, per: str, ignore_index: int | None, mask: Array
 ) -> Array:
-    """A map ``(N, P)``, whose mean over the counted pixels is the loss."""
+    """The cost of each pixel, a map ``(N, P)`` whose mean over the counted pixels is the loss."""
     margin, counted, _ = _margins(xp, logits, labels, per, ignore_index, mask)
     as_labelled, exchanged = xp.softplus(-margin), xp.softplus(margin)
     if per == "pixel":
@@ -186,8 +194,8 @@ def cross_entropy_pixel_costs(
 def _margins(
     xp: Ops, logits: Array, labels: Array, per: str, ignore_index: int | None, mask: Array
 ) -> tuple[Array, Array | None, Array]:
-    """The own logit less the other, or the greater less the smaller; the counted pixels, None for
-    all; the images with a bad label."""
+    """The logit of the label minus the other (per="image"), or the larger minus the smaller
+    (per="pixel"); the counted pixels or None for all; the images with a bad label."""
     logits = checks.features(xp, "logits", logits)
     if xp.channels(logits.shape) != 2:
         raise ValueError(
@@ -199,7 +207,7 @@ def _margins(
     if counted is not None:
         counted = xp.flat(counted)
     x = zero_ignored(xp, xp.features(logits), counted)
-    # The two-class cross-entropy is softplus of the other logit less the own one.
+    # The two-class cross-entropy is softplus(other logit − logit of the label).
     score = xp.channel(x, 1) - xp.channel(x, 0)
     margin = xp.abs(score) if per == "pixel" else xp.where(salient, score, -score)
     return margin, counted, bad
@@ -208,6 +216,10 @@ def _margins(
 def flip_labels(
     xp: Ops, labels: Array, probability: float, rng: Any, *, per: str, ignore_index: int | None
 ) -> Array:
+    """Binary labels, exchanged at random with `probability`, for each pixel or each image.
+
+    1 − y where a uniform random number lies below `probability`, else y; the dtype is kept.
+    """
     checks.option("per", per, ("pixel", "image"))
     checks.ignore_index(ignore_index)
     checks.number("probability", probability, 0, 1)

@@ -9,14 +9,15 @@ from saliency_losses.core.distance import squared_distance
 from saliency_losses.core.ops import Array, Ops
 from saliency_losses.core.regions import count_in_dtype
 
-# W eq. 4: the weight of a false positive rises from 1 to 1.5 over five pixels.
+# W eq. 4: the weight of a false alarm rises from 1 to 1.5 within five pixels.
 ALPHA = log(0.5) / 5
 
 
 class SharedDistanceWeights:
-    """In place of given `distance_weights`: those of the first call, for all calls.
+    """Distance weights that the first call computes and later calls reuse.
 
-    For several predictions of one target, whose masks and options are the same.
+    Passed as `distance_weights` for several predictions of one target, with equal masks and
+    options.
     """
 
     def __init__(self) -> None:
@@ -74,6 +75,10 @@ def weighted_fbeta_loss(
     mask: Array,
     reduction: str,
 ) -> Array:
+    """1 − F_β^w from the weighted errors E^w (W eq. 6), mean over the maps of an image.
+
+    (β² FN + FP) / ((1 + β²) TP + β² FN + FP), reduced over the images.
+    """
     check_options(
         xp, beta, theta, phi, distance, error, normalize_kernel, activation, ignore_index, reduction
     )
@@ -85,7 +90,7 @@ def weighted_fbeta_loss(
         misses, alarms = _weighted(xp, residual, b, theta, error, normalize_kernel)
         return xp.join([xp.sum_pixels(xp.flat(misses)), xp.sum_pixels(xp.flat(alarms))])
 
-    # The signed errors and their weights are all that the gradient needs.
+    # The gradient needs only the signed errors and their weights.
     sums = xp.reshape(
         xp.recomputed(errors, _each_map(xp, p - y), _each_map(xp, b)), (images, channels, 2)
     )
@@ -119,7 +124,10 @@ def weighted_error(
     distance_weights: Array,
     mask: Array,
 ) -> Array:
-    """E^w of W eq. 5 in the shape of `probs`; 0 at pixels that do not count."""
+    """The weighted error E^w of each pixel (W eq. 5), in the shape of `probs`.
+
+    min(A E, E) · B, and 0 at ignored pixels.
+    """
     p, y, *_ = counted_maps(xp, probs, target, activation, ignore_index, mask)
     p, y, b = xp.promote(p, y, _weights_of_alarms(xp, y, p, phi, distance, distance_weights))
     misses, alarms = _weighted(
@@ -138,8 +146,8 @@ def counted_maps(
     *,
     binary: bool = False,
 ) -> tuple[Array, Array, Array | None, Array]:
-    """Prediction and target ``(N, K, *spatial)``, 0 where a pixel does not count; the counted
-    pixels ``(N, 1 or K, *spatial)``, None for all; the images with a value out of range."""
+    """Prediction and target ``(N, K, *spatial)``, 0 at ignored pixels; the counted pixels
+    ``(N, 1 or K, *spatial)`` or None for all; the images with a value out of range."""
     p = checks.probabilities(xp, probs, activation, low_rank=2)
     y, counted, bad = checks.targets(xp, target, p, mask, ignore_index, binary=binary)
     p = xp.images(p)
@@ -175,7 +183,7 @@ def _each_map(xp: Ops, x: Array) -> Array:
 
 
 def _pixels(xp: Ops, like: Array, counted: Array | None) -> Any:
-    """How many pixels count, but at least 1: a number, or ``(N, 1 or K)``."""
+    """The number of counted pixels, at least 1: a Python integer, or an array ``(N, 1 or K)``."""
     if counted is None:
         return max(prod(like.shape[2:]), 1)
     number = count_in_dtype(xp, xp.flat(_each_map(xp, counted)), like)
@@ -185,10 +193,10 @@ def _pixels(xp: Ops, like: Array, counted: Array | None) -> Any:
 def _weighted(
     xp: Ops, residual: Array, b: Array, theta: int, error: str, normalize_kernel: bool
 ) -> tuple[Array, Array]:
-    """E^w of misses and of false alarms, each 0 at the other's pixels."""
+    """E^w of misses and E^w of false alarms, each 0 at all other pixels."""
     e, miss = residual * residual if error == "squared" else xp.abs(residual), residual < 0
     missed = xp.where(miss, e, 0.0)
-    # W eq. 3: at misses the Gaussian sum of the misses around, and W eq. 5
+    # W eq. 3, the Gaussian sum of the misses around a miss, and W eq. 5, the minimum
     spread = _gaussian(xp, missed, theta, normalize_kernel)
     return xp.where(spread < missed, spread, missed), xp.where(miss, 0.0, e) * b
 
@@ -210,6 +218,10 @@ def weighted_fbeta_score(
     mask: Array,
     reduction: str,
 ) -> Array:
+    """The approximate weighted F-measure F_β^w of soft maps (W eq. 6).
+
+    1 − `weighted_fbeta_loss` for each image, reduced over the images.
+    """
     checks.reduction(reduction)
     loss = weighted_fbeta_loss(
         xp,
@@ -233,6 +245,10 @@ def weighted_fbeta_score(
 def distance_weights(
     xp: Ops, target: Array, *, phi: int, distance: str, ignore_index: int | None, mask: Array
 ) -> Array:
+    """The weight B of a false alarm at each pixel (W eq. 4), in the public layout of `target`.
+
+    2 − exp(ln(0.5)/5 · Δ), where Δ is 0 at foreground pixels and grows with the distance to them.
+    """
     checks.integer("phi", phi, 0)
     checks.option("distance", distance, ("window", "euclidean"))
     checks.ignore_index(ignore_index)
@@ -255,7 +271,7 @@ def _distance_weights(xp: Ops, foreground: Array, like: Array, phi: int, distanc
     if 0 in foreground.shape:
         return xp.cast(foreground, like)
     if distance == "window":
-        # W §3: the squared distance as far as φ, and infinity beyond.
+        # W §3: the squared distance within φ, infinity beyond.
         squared = _squared_distance_within(xp, foreground, phi)
         weights = 2 - xp.exp(ALPHA * xp.cast(squared, like))
         return xp.where(squared <= phi**2, weights, 2.0)
@@ -263,17 +279,17 @@ def _distance_weights(xp: Ops, foreground: Array, like: Array, phi: int, distanc
 
 
 def importance(xp: Ops, squared: Array, like: Array) -> Array:
-    """B of W eq. 4 from the exact squared distance, which is 0 at foreground."""
-    # From a distance of 512 it is 2 to the last digit, and numbers that underflow are slow.
+    """B of W eq. 4 from the exact squared distance, which is 0 at foreground pixels."""
+    # Beyond 512 pixels B equals 2 in float precision; clipping avoids slow denormal numbers.
     distance = xp.sqrt(xp.cast(xp.clip(squared, 0, 512**2), like))
     return 2 - xp.exp(ALPHA * distance)
 
 
 def _squared_distance_within(xp: Ops, foreground: Array, reach: int) -> Array:
-    """The squared Euclidean distance to the nearest foreground pixel, in integers.
+    """The squared Euclidean distance to the nearest foreground pixel, as integers.
 
-    It is the minimum over the foreground of a sum over axes, so one axis follows the other.
-    `reach`² + 1 stands for all that is farther.
+    It is a minimum over the foreground of a sum over axes, so it is computed axis by axis.
+    `reach`² + 1 means any larger distance.
     """
     far = reach**2 + 1
     squared = xp.integers_to(~foreground, far + reach**2) * far
@@ -287,10 +303,10 @@ def _squared_distance_within(xp: Ops, foreground: Array, reach: int) -> Array:
 
 
 def _gaussian(xp: Ops, x: Array, theta: int, normalize: bool) -> Array:
-    """W eq. 3 and 8, axis by axis: σ = θ/4, offsets −θ..θ, zeros outside the image."""
+    """The Gaussian sum of W eq. 3 and 8, axis by axis: σ = θ/4, offsets −θ..θ, zero padding."""
     sigma = theta / 4
     taps = [exp(-(k**2) / (2 * sigma**2)) for k in range(-theta, theta + 1)]
-    # As printed the constant is the one-dimensional one, whatever the rank.
+    # The paper prints the one-dimensional constant, whatever the number of axes.
     constant = (2 * pi * sigma**2) ** -0.5
     for axis in range(1, x.ndim):
         scale = 1 / sum(taps) if normalize else constant if axis == 1 else 1.0

@@ -1,4 +1,4 @@
-"""The weighted F-measure (Margolin, Zelnik-Manor and Tal, CVPR 2014) as it is evaluated."""
+"""The weighted F-measure (Margolin, Zelnik-Manor and Tal, CVPR 2014) for evaluation."""
 
 from math import exp
 from typing import Any
@@ -37,6 +37,10 @@ def weighted_fmeasure(
     mask: Array,
     reduction: str,
 ) -> Array:
+    """The weighted F-measure of soft maps against binary masks, mean over the maps of an image.
+
+    (1 + β²) P R / (β² P + R) with weighted precision P and recall R, reduced over the images.
+    """
     check_options(xp, beta, normalize, activation, ignore_index, reduction)
     p, y, counted, bad = counted_maps(
         xp, probs, target, activation, ignore_index, mask, binary=True
@@ -51,8 +55,10 @@ def weighted_fmeasure(
 
 
 def _stretched(xp: Ops, p: Array, counted: Array | None) -> Array:
-    """Each map ``(N, K, *spatial)`` from its least to its greatest counted value; a constant one as
-    it is, and 0 where a pixel does not count."""
+    """Each map ``(N, K, *spatial)``, scaled so that its counted values span [0, 1].
+
+    A constant map stays unchanged, and ignored pixels are 0.
+    """
     maps_shape = (p.shape[0] * p.shape[1], *p.shape[2:])
     infinity = float("inf")
     lows, highs = (
@@ -75,10 +81,10 @@ def _of_maps(xp: Ops, p: Array, foreground: Array, beta: Any) -> Array:
         return xp.sum_pixels(xp.flat(y))
     error = xp.abs(p - y)
     squared, nearest = nearest_pixel(xp, foreground)
-    # Every pixel with the error of its nearest foreground pixel, which for foreground is its own
+    # Every pixel takes the error of its nearest foreground pixel (a foreground pixel its own).
     spread = xp.reshape(xp.take_along(xp.flat(error), xp.flat(nearest), 1), p.shape)
-    # σ = 5, cut to seven pixels and then brought to a sum of 1. Computed here: with open sizes the
-    # compiler takes numbers of the module for variables.
+    # σ = 5, cut to seven pixels and normalised to a sum of 1. Computed in the function, since
+    # torch.compile with dynamic shapes takes floats of the module for variables.
     gaussian = [exp(-(k**2) / (2 * 5**2)) for k in range(-3, 4)]
     for axis in range(1, p.ndim):
         spread = xp.filter_axis(spread, [tap / sum(gaussian) for tap in gaussian], axis)

@@ -16,6 +16,10 @@ def check_options(balance: bool, reduction: str) -> None:
 def js_mutual_information_loss(
     xp: Ops, scores: Array, joint: Array, *, balance: bool, mask: Array, reduction: str
 ) -> Array:
+    """Critic loss whose minimum over critics is 2 (log 2 − JS) (R eq. 5).
+
+    mean_{joint} softplus(−T) + mean_{product} softplus(T), reduced over the images.
+    """
     check_options(balance, reduction)
     t, joint, product_pairs = _pairs(xp, scores, joint, mask)
 
@@ -28,7 +32,7 @@ def js_mutual_information_loss(
     def vjp(
         grads: tuple[Array, Array], _: Any, t: Array, joint: Array, product_pairs: Array
     ) -> Array:
-        # Scores that do not count are constant, so theirs may be anything.
+        # Ignored scores are constants, so any value will do for them.
         joint_sum, product_sum = grads
         slope = xp.where(joint, -xp.over_pixels(joint_sum), xp.over_pixels(product_sum))
         return slope * xp.sigmoid(xp.where(joint, -t, t))
@@ -43,7 +47,7 @@ def js_mutual_information_loss(
 
 
 def pixel_costs(xp: Ops, scores: Array, joint: Array, *, balance: bool, mask: Array) -> Array:
-    """A map ``(N, P)``, whose mean over the counted pairs is the loss."""
+    """The cost of each pair, a map ``(N, P)`` whose mean over the counted pairs is the loss."""
     t, joint, product_pairs = _pairs(xp, scores, joint, mask)
     surprise = _surprise(xp, t, joint)
     if not balance:
@@ -58,7 +62,7 @@ def pixel_costs(xp: Ops, scores: Array, joint: Array, *, balance: bool, mask: Ar
 
 
 def _pairs(xp: Ops, scores: Array, joint: Array, mask: Array) -> tuple[Array, Array, Array]:
-    """The scores, and which of them are of joint and of other pairs that count, maps."""
+    """Scores, counted joint pairs and counted product pairs, as maps ``(N, P)``."""
     scores = checks.floating(xp, "scores", scores)
     if scores.ndim < 1:
         raise ValueError("scores must have shape (N, ...), got a scalar")
@@ -84,12 +88,20 @@ def _surprise(xp: Ops, t: Array, joint: Array) -> Array:
 def js_mutual_information(
     xp: Ops, scores: Array, joint: Array, *, mask: Array, reduction: str
 ) -> Array:
+    """Lower bound of the Jensen–Shannon divergence of joint and product pairs (R eq. 4 and 5).
+
+    log 2 − ½ (mean_{joint} softplus(−T) + mean_{product} softplus(T)), reduced over the images.
+    """
     checks.reduction(reduction)
     loss = js_mutual_information_loss(xp, scores, joint, balance=True, mask=mask, reduction="none")
     return checks.reduce(xp, log(2) - loss / 2, reduction)
 
 
 def foreground_vector(xp: Ops, features: Array, prior: Array, *, threshold: float) -> Array:
+    """The mean features of the certain foreground, weighted by the prior (R eq. 7).
+
+    Σ_i s_i f_i / Σ_i s_i over the pixels with prior s_i >= `threshold`, ``(N, C)``.
+    """
     checks.number("threshold", threshold, 0, 1)
     x = checks.features(xp, "features", features)
     p = checks.real(xp, "prior", prior)
@@ -99,7 +111,7 @@ def foreground_vector(xp: Ops, features: Array, prior: Array, *, threshold: floa
 
     p = xp.flat(p)
     weights = xp.where(p < threshold, 0.0, p)
-    # Without a certain pixel, those of highest prior, which weigh alike.
+    # If no pixel is certain, the pixels of highest prior, with equal weights.
     highest = xp.cast(p == xp.over_pixels(xp.max_pixels(p)), p)
     weights = xp.where(xp.over_pixels(xp.sum_pixels(weights) != 0), weights, highest)
     # R eq. 7
@@ -110,6 +122,10 @@ def foreground_vector(xp: Ops, features: Array, prior: Array, *, threshold: floa
 def relation_pairs(
     xp: Ops, prior: Array, *, foreground: float, background: float
 ) -> tuple[Array, Array]:
+    """The joint pairs and the pairs that count for the critic loss, from a prior map (R §4.2).
+
+    joint = prior >= `foreground`, and mask = joint or prior <= `background`, both bool maps.
+    """
     checks.number("foreground", foreground, 0, 1)
     checks.number("background", background, 0, 1)
     if background >= foreground:
@@ -125,6 +141,10 @@ def relation_pairs(
 
 
 def merge_by_confidence(xp: Ops, prior: Array, refined: Array) -> Array:
+    """The more confident of two saliency maps at each pixel (R eq. 10–11).
+
+    `prior` where max(s, 1 − s) is larger for it, else `refined`.
+    """
     old, new, bad = checks.two_unit_maps(xp, "prior", prior, "refined", refined)
     # R eq. 10–11
     surer = _confidence(xp, old) > _confidence(xp, new)

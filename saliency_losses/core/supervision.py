@@ -1,4 +1,4 @@
-"""One loss of several predictions of one target, from the heads of one network."""
+"""Deep supervision: one loss over several predictions of one target."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -28,11 +28,14 @@ def deep_supervision(
     arguments: dict[str, Any],
     weighted: Sequence[object],
 ) -> Array:
-    """`weighted` are the losses, or their classes, that take ``distance_weights=``."""
+    """The sum Σ_k w_k loss(output_k, target), each output resized to the target first.
+
+    The losses and classes in `weighted` share one computation of ``distance_weights=``.
+    """
     check_options(xp, loss, weights, resize)
     predictions = _outputs(xp, outputs)
     target = xp.array("target", target)
-    # Before any loss is computed, so that a fault of the last output costs nothing.
+    # Check all outputs before any loss is computed, so that a bad last output fails early.
     resized = [_resized(xp, f"outputs[{k}]", x, target, resize) for k, x in enumerate(predictions)]
     if _lacks_distance_weights(loss, arguments, weighted):
         arguments = {**arguments, "distance_weights": SharedDistanceWeights()}
@@ -84,7 +87,7 @@ def _weights(xp: Ops, weights: Any) -> list[Any]:
 
 
 def _resized(xp: Ops, name: str, x: Array, target: Array, resize: str | None) -> Array:
-    """An output at the spatial size of `target`, whose channel axis may be missing."""
+    """An output, resized to the spatial size of `target`, which may lack the channel axis."""
     if x.ndim not in (target.ndim, target.ndim + 1):
         raise ValueError(
             f"{name} must have as many axes as target, or one more, to match target "
@@ -98,7 +101,7 @@ def _resized(xp: Ops, name: str, x: Array, target: Array, resize: str | None) ->
     if resize is None:
         raise ValueError(
             f"{name} must have the spatial size {wanted} of target, got {size}; "
-            'resize="bilinear" brings it there'
+            'pass resize="bilinear" to resize it'
         )
     return xp.resize(checks.features(xp, name, x), wanted)
 
