@@ -1,4 +1,4 @@
-"""The primitives of the distance transform."""
+"""Primitives of the distance transform: nearest foreground along one axis."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ def nearest_true(x: Array, far: int) -> Array:
 
 
 def last_and_next(x: Array, far: int) -> tuple[Array, Array]:
-    """Along the last axis the index of the last True up to each pixel, and of the next one."""
+    """Along the last axis, the indices of the last True up to each pixel and the next from it."""
     axis, place = x.ndim - 1, positions(x, x.ndim - 1)
     return (
         lax.cummax(jnp.where(x, place, -far), axis=axis),
@@ -69,7 +69,7 @@ def nearest_parabola(x: Array, axis: int, bound: int) -> tuple[Array, Array]:
 
 
 def _lowest_parabola(x: Array, width: int) -> Array:
-    """min_k x_k + width (i − k)² along axis 1."""
+    """The minimum over k of x_k + width (i − k)² along axis 1."""
     length = x.shape[1]
     place = jnp.arange(length).reshape(1, -1, *[1] * (x.ndim - 2))
 
@@ -82,8 +82,8 @@ def _lowest_parabola(x: Array, width: int) -> Array:
 
 
 def _over_rows(length: int, step: Callable[[Array, Array], Array], x: Array) -> Array:
-    """x after a step for each k from 0 to `length` or a little beyond."""
-    # Unrolled, a result stays in registers over several rows: two to four times faster. But rows
-    # that are no whole run would cost more than all runs.
+    """`x` after a step for each k from 0 to `length`, rounded up to a multiple of 16."""
+    # Unrolled, a result stays in registers over several rows: two to four times faster. A remainder
+    # of fewer than 16 rows would cost more than all full runs, hence the rounding up.
     result: Array = lax.fori_loop(0, length + -length % 16, step, x, unroll=16)
     return result

@@ -1,4 +1,4 @@
-"""What an array is computed by: programs that JAX stages, and the compiler of them."""
+"""Helpers for compilation: jit, staging, optimisation barriers."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,13 +12,16 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def compiled(*static: int) -> Callable[[_F], _F]:
-    """For what JAX would compile again at every call outside of `jax.jit`: loops, and functions
-    made on the spot. Within it nothing changes."""
+    """Decorator that caches the compilation of a function called outside `jax.jit`.
+
+    For functions with loops or local functions, which JAX would otherwise compile at every call.
+    Within `jax.jit` it changes nothing.
+    """
     return partial(jax.jit, static_argnums=static, inline=True)  # type: ignore[return-value]
 
 
 def is_staging() -> bool:
-    """Whether operations become part of a program, as within `jax.jit`, instead of results."""
+    """Whether operations are staged into a program, as within `jax.jit`, not executed."""
     return isinstance(lax.neg(np.zeros((), np.float32)), jax.core.Tracer)
 
 

@@ -27,7 +27,7 @@ def array(name: str, x: Any) -> Array:
         raise TypeError(f"{name} must be a JAX array, got {type(x).__name__}") from error
     if isinstance(array, jax.core.Tracer) or not is_staging():
         return array
-    # A constant of a program: XLA would compute with it while it compiles, for seconds.
+    # A barrier around constants of a program: XLA would fold them for seconds at compile time.
     return barrier(array)
 
 
@@ -116,7 +116,7 @@ def over_stack(x: Array) -> Array:
 
 
 def take_stack(x: Array, index: Array) -> Array:
-    # A gather's gradient is a scatter, which XLA does pixel by pixel.
+    # The gradient of a gather is a scatter, which XLA computes pixel by pixel.
     is_taken = index[:, None] == jnp.arange(x.shape[1], dtype=index.dtype)[None, :, None]
     return jnp.where(is_taken, x, 0.0).sum(1)
 
@@ -303,7 +303,7 @@ def custom_vjp(
 
 
 def recomputed(function: Callable[..., Array], *inputs: Array) -> Array:
-    return function(*inputs)  # XLA keeps less of it by itself than a checkpoint would cost
+    return function(*inputs)  # XLA itself stores less than a checkpoint would cost
 
 
 def weighted_sums(x: Array, weights: Array) -> Array:
@@ -335,9 +335,8 @@ def filter_axis(x: Array, taps: Sequence[float], axis: int) -> Array:
 
 @compiled(1, 2)
 def _filtered(x: Array, taps: tuple[float, ...], axis: int) -> Array:
-    # Posed as the solution of a linear system (that is never looked at), since JAX lets one say
-    # what the transpose of that is: of shifted sums it makes sums of padded arrays, four times
-    # slower.
+    # As custom_linear_solve, since it lets us state the transpose; the system itself is never used.
+    # JAX would transpose the shifted sums to sums of padded arrays, which is four times slower.
     filtered: Array = lax.custom_linear_solve(
         lambda x: x,
         x,
@@ -360,7 +359,7 @@ def image_by_image(function: Callable[..., Sequence[Array]], *xs: Array) -> Sequ
 
 def resize(x: Array, size: Sequence[int]) -> Array:
     resized = jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), "linear", antialias=False)
-    # Its weights may sum to 1 and a rounding.
+    # Rounding may make interpolation weights sum to slightly more than 1.
     pixels = tuple(range(1, x.ndim - 1))
     low, high = x.min(pixels, keepdims=True), x.max(pixels, keepdims=True)
     bounded: Array = resized + lax.stop_gradient(jnp.clip(resized, low, high) - resized)

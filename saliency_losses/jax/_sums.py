@@ -1,4 +1,4 @@
-"""Sums over pixels and their gradients."""
+"""Sums over pixels with bounded rounding error, and their gradients."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,9 @@ from jax import Array, lax
 
 from saliency_losses.jax._environment import barrier, compiled
 
-# Pixels that one matrix product adds up.
+# The number of pixels that one matrix product adds up.
 RUN_LENGTH = 256
-# Up to so many regions one after the other; a scatter takes pixel by pixel.
+# Up to this many regions are looped over; a scatter is slow in XLA on a CPU.
 FEW_REGIONS = 8
 
 
@@ -37,7 +37,7 @@ def _weighted_sum_jvp(
 ) -> tuple[Array, Array]:
     (x, weights), (x_tangent, weights_tangent) = primals, tangents
     of_x = _linear_sum(x_tangent * weights[..., None])
-    # In runs: one product over all pixels is added up one by one on a CPU, 1 % off at a million.
+    # In runs, since on a CPU one product over a million pixels would be off by 1 %.
     of_weights = jnp.einsum(
         "nkpc,nkp->nkc",
         _runs(x, RUN_LENGTH),
@@ -55,7 +55,7 @@ def squared_distances(x: Array, centers: Array) -> Array:
 
 @compiled()
 def _many_squared_distances(x: Array, centers: Array) -> Array:
-    # One after the other in a loop: unrolled, many take long to compile.
+    # In a loop, since many unrolled regions take long to compile.
     each = jnp.moveaxis(centers, 1, 0)[:, :, None]
     return jnp.moveaxis(lax.map(lambda center: _squared_distances(x, center), each), 0, 1)[:, :, 0]
 
@@ -73,7 +73,7 @@ def _squared_distances_jvp(
 
     @jax.checkpoint
     def along(center: Array, change: Array) -> Array:
-        # Two products, so that neither's transpose is written out for the other's sake.
+        # Two products, so that XLA does not store one transpose for the sake of the other.
         return ((x - center) * x_tangent).sum(2) - (
             (x - center) * broadcast_pixels(change, x.shape[1])
         ).sum(2)
@@ -84,26 +84,26 @@ def _squared_distances_jvp(
 
 @compiled()
 def sum_in_runs(x: Array) -> Array:
-    """The sum over axis 1, in runs of 16, then of 16 of those, and so on."""
+    """The sum over axis 1, in runs of 16 values, then of 16 such sums, and so on."""
     if x.ndim == 2:
-        # So many pixels of a map side by side as the channels of features are.
+        # Lay out runs of 16 pixels like channels, so that maps take the path of features.
         return sum_in_runs(_runs(x, 16)).sum(1)
     while x.shape[1] > 1:
-        # As two sums at once, which XLA's CPU back end fuses with what makes the terms. A single
-        # one it hands to a library, and writes the terms' broadcasts out: up to ten times slower.
+        # Two sums at once, which XLA fuses on a CPU with the computation of the terms. For a single
+        # sum it stores the broadcast terms and calls a library: up to ten times slower.
         x = _runs(x, 16)
         x = jnp.add(*_fused_sums([x[:, :, :8], x[:, :, 8:]], 2))
     return x.sum(1)
 
 
 def _linear_sum(x: Array) -> Array:
-    """`sum_in_runs` as JAX can transpose it."""
-    # The barrier keeps XLA from joining the two sums to one.
+    """`sum_in_runs` in a form that JAX can transpose."""
+    # The barrier keeps XLA from merging the two sums.
     return barrier(_runs(x, RUN_LENGTH).sum(2)).sum(1)
 
 
 def _fused_sums(xs: Sequence[Array], axis: int) -> Sequence[Array]:
-    """The sums over an axis, of all in one pass."""
+    """The sums of all arrays over an axis, in one pass."""
     zeros = tuple(np.zeros((), x.dtype) for x in xs)
     totals: tuple[Array, ...] = lax.reduce(tuple(xs), zeros, _add_each, (axis,))
     return totals
@@ -114,14 +114,14 @@ def _add_each(xs: Sequence[Array], ys: Sequence[Array]) -> tuple[Array, ...]:
 
 
 def _runs(x: Array, length: int) -> Array:
-    """``(N, P, ...)`` as ``(N, runs, length, ...)``, filled up with zeros."""
+    """``(N, P, ...)`` as ``(N, runs, length, ...)``, padded with zeros."""
     x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % length), *[(0, 0)] * (x.ndim - 2)))
     return x.reshape(x.shape[0], x.shape[1] // length, length, *x.shape[2:])
 
 
 def broadcast_pixels(x: Array, pixels: int) -> Array:
-    """``(N, 1, C)`` over pixels; transposed, a sum in runs."""
-    # As complex numbers, whose sum too XLA keeps to itself.
+    """Broadcast ``(N, 1, C)`` over pixels; the transpose is a sum in runs."""
+    # Complex, since XLA fuses a complex sum too instead of calling a library.
     over = jnp.broadcast_to(
         lax.complex(x, jnp.zeros_like(x)), (x.shape[0], -(-pixels // 16), x.shape[2])
     )
@@ -130,5 +130,5 @@ def broadcast_pixels(x: Array, pixels: int) -> Array:
 
 
 def split(x: Array) -> Sequence[Array]:
-    """One array of length 1 on axis 1 each; transposed, one concatenation."""
+    """Slices of length 1 along axis 1; the transpose is one concatenation."""
     return lax.split(x, (1,) * x.shape[1], axis=1)

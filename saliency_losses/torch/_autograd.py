@@ -1,4 +1,4 @@
-"""Primitives with a backward of their own."""
+"""Primitives with a custom backward, as autograd Functions."""
 
 from collections.abc import Callable, Sequence
 from math import prod
@@ -40,7 +40,7 @@ class _CustomVjp(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.function, ctx.vjp, x, *constants = inputs
-        # PyTorch takes indices of 64 bits only, but half of that holds them.
+        # PyTorch requires 64-bit indices, but 32 bits suffice to store them.
         narrow = [c.int() if c.dtype == torch.int64 else c for c in constants]
         ctx.save_for_backward(x, *narrow, *output)
         ctx.save_for_forward(x, *constants)
@@ -56,7 +56,7 @@ class _CustomVjp(torch.autograd.Function):
     def jvp(ctx: Any, _: None, __: None, tangent: Tensor, *___: None) -> tuple[Tensor, ...]:
         x, *constants = ctx.saved_tensors
         outputs = ctx.function(x, *constants)
-        # The pull is linear in the gradients, and the transpose of the wanted push.
+        # The VJP is linear in the gradients; its transpose is the JVP.
         return _vjp(
             lambda *grads: (ctx.vjp(grads, outputs, x, *constants),),
             tuple(torch.zeros_like(y) for y in outputs),
@@ -66,7 +66,7 @@ class _CustomVjp(torch.autograd.Function):
 
 def recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
-        # The compiler decides by itself what to keep.
+        # The compiler decides itself what to store for backward.
         return function(*inputs)
     result: Tensor = _Recomputed.apply(function, *inputs)  # type: ignore[no-untyped-call]
     return result
@@ -93,7 +93,7 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Tensor:
-        # The pull is linear in its argument, and the transpose of the wanted push: its own pull.
+        # The VJP is linear in the gradients; its transpose, the VJP of the VJP, is the JVP.
         function, floats, inputs = _function_of_floats(ctx.function, ctx.saved_tensors)
         float_tangents = [t for t, x in zip(tangents, inputs, strict=True) if x.is_floating_point()]
         (tangent,) = _vjp(
@@ -110,7 +110,7 @@ class _Recomputed(torch.autograd.Function):
 def _function_of_floats(
     function: Callable[..., Tensor], inputs: tuple[Tensor, ...]
 ) -> tuple[Callable[..., tuple[Tensor]], tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """The function of its floating-point inputs alone, as a tuple of its one result; and those."""
+    """The function of its floating-point inputs alone (returning a 1-tuple), those, all inputs."""
 
     def of_floats(*floats: Tensor) -> tuple[Tensor]:
         rest = iter(floats)
@@ -124,11 +124,11 @@ def _vjp(
     inputs: tuple[Tensor, ...],
     grads: tuple[Tensor, ...],
 ) -> tuple[Tensor, ...]:
-    """The gradient of Σ grads · function(*inputs) in each of the inputs."""
+    """The gradient of Σ grads · function(*inputs) in each input."""
     if torch._C._are_functorch_transforms_active():
         results: tuple[Tensor, ...] = torch.func.vjp(function, *inputs)[1](grads)
         return results
-    # By autograd itself, since torch.func refuses to work within hooks on saved tensors.
+    # By autograd, since torch.func does not work inside hooks on saved tensors.
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         inputs = tuple(x if x.requires_grad else x.detach().requires_grad_() for x in inputs)
@@ -140,7 +140,7 @@ def _vjp(
 
 def squared_distances(x: Tensor, centers: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
-        # The compiler recomputes differences by itself rather than keep them.
+        # The compiler itself recomputes differences instead of storing them.
         return _squared_distances(x, centers)
     result: Tensor = _SquaredDistances.apply(x, centers)  # type: ignore[no-untyped-call]
     return result
@@ -153,7 +153,7 @@ def _squared_distances(x: Tensor, centers: Tensor) -> Tensor:
 
 
 class _SquaredDistances(torch.autograd.Function):
-    """Autograd would keep every difference, (pixels x R x C); they are cheaper to take again."""
+    """Autograd would store all (pixels x R x C) differences; recomputing them is cheaper."""
 
     generate_vmap_rule = True
 
@@ -184,7 +184,7 @@ class _SquaredDistances(torch.autograd.Function):
 
 
 def _squared_distances_vjp(x: Tensor, centers: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of squared distances."""
+    """The gradients of squared distances in `x` and `centers`."""
     of_x, of_centers = None, []
     for r in range(centers.shape[2]):
         of_difference = (x - centers[:, :, r : r + 1]) * (2 * grad[:, r : r + 1])
@@ -202,8 +202,8 @@ def image_by_image(function: Callable[..., Sequence[Tensor]], *xs: Tensor) -> Se
         or prod(xs[0].shape[1:]) < 2**16 * torch.get_num_threads()
     ):
         return function(*xs)
-    # Temporaries of one large image stay in the cache, and those of a batch ask for new pages; but
-    # a small one does not keep all threads busy.
+    # Temporaries of one large image stay in the cache, those of a batch need new memory pages. A
+    # small image does not keep all threads busy.
     images = ([x[n : n + 1] for x in xs] for n in range(xs[0].shape[0]))
     return [torch.cat(parts) for parts in zip(*(function(*image) for image in images), strict=True)]
 
@@ -213,8 +213,8 @@ def shifts(x: Tensor, axis: int, reach: int, value: float) -> list[Tensor]:
     length = x.shape[axis]
     if not compiling_plainly():
         return [padded.narrow(axis, k, length) for k in range(2 * reach + 1)]
-    # Such views make the compiler write the padded map out, and not look at every pixel of every
-    # shift whether it lies inside.
+    # Such views make the compiler materialise the padded map, instead of checking for each pixel of
+    # each shift whether it lies inside.
     padded = padded.contiguous()
     step = padded.stride(axis)
     return [padded.as_strided(x.shape, padded.stride(), k * step) for k in range(2 * reach + 1)]
@@ -232,7 +232,7 @@ def filter_axis(x: Tensor, taps: Sequence[float], axis: int) -> Tensor:
 
 
 class _Filter(torch.autograd.Function):
-    """Backward is one filter more; autograd would go back through every shift."""
+    """Backward is one more filter; autograd would go back through every shift."""
 
     generate_vmap_rule = True
 
@@ -254,7 +254,7 @@ class _Filter(torch.autograd.Function):
 
 
 class _CompiledFilter(torch.autograd.Function):
-    """The same in the only form that the compiler takes: taps in one argument, and no `jvp`."""
+    """`_Filter` in the only form that the compiler accepts: taps in one argument, no `jvp`."""
 
     @staticmethod
     def forward(x: Tensor, axis: int, taps: tuple[float, ...]) -> Tensor:
@@ -270,7 +270,7 @@ class _CompiledFilter(torch.autograd.Function):
 
 
 def _filtered(x: Tensor, axis: int, taps: Sequence[float]) -> Tensor:
-    # Shifted sums: a matrix product would be in half precision under autocast.
+    # Shifted sums, since autocast would compute a matrix product in half precision.
     first, *rest = shifts(x, axis, len(taps) // 2, 0.0)
     total = taps[0] * first
     for tap, shifted in zip(taps[1:], rest, strict=True):

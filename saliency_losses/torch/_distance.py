@@ -1,4 +1,4 @@
-"""The primitives of the distance transform."""
+"""Primitives of the distance transform: nearest foreground along one axis."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def positions(x: Tensor, axis: int) -> Tensor:
 def nearest_true(x: Tensor, far: int) -> Tensor:
     last = x.shape[-1] - 1
     place = index_range(x, last + 1, torch.int32)
-    # Products, since `where` is slower on a CPU than all of this.
+    # Products instead of `where`, which on a CPU is slower than this whole function.
     before = (x * (place + far)).cummax(-1).values - far
     after = last + far - (x.flip(-1) * (place + far)).cummax(-1).values.flip(-1)
     nearer = place - before <= after - place
@@ -34,7 +34,7 @@ def nearest_true(x: Tensor, far: int) -> Tensor:
 def nearest_parabola(x: Tensor, axis: int, bound: int) -> tuple[Tensor, Tensor]:
     x = x.clamp(max=bound).movedim(axis, 1)
     lanes = x.flatten(2) if x.ndim > 2 else x.unsqueeze(2)
-    # With sizes left open the compiler could not unroll the levels.
+    # With dynamic sizes the compiler could not unroll the levels of `_lower_envelope`.
     fixed = not torch.compiler.is_compiling() or has_static_value(bound)
     dense = not fixed or (compiling_for_cpu(x) and _in_32_bits(lanes.shape[1], bound))
     value, source = (_dense_minimum if dense else _lower_envelope)(lanes, bound)
@@ -44,25 +44,28 @@ def nearest_parabola(x: Tensor, axis: int, bound: int) -> tuple[Tensor, Tensor]:
 def _lower_envelope(x: Tensor, bound: int) -> tuple[Tensor, Tensor]:
     """min_k x_k + (i − k)² and its first k along axis 1 of three, for 0 ≤ x ≤ `bound`.
 
-    Two of these parabolas cross once, so the k of the minimum never goes back as i goes on. Every
-    eighth place is solved by all sources; then the place halfway between two solved ones by the
-    sources from the one's to the other's, and so on. All places of such a level share one running
-    minimum over the sources: an offset puts those of each place below those of the place before.
+    Two of these parabolas cross once, so the minimising k (the source) never decreases with i.
+    First, every eighth place is solved over all sources. Each level then solves the places halfway
+    between solved ones, over the sources between those of the two neighbours. All places of a level
+    share one running minimum over the sources: an offset puts the values of each place below those
+    of the place before.
     """
     length = x.shape[1]
     reach = 1 << (length - 1).bit_length()
-    beyond = bound + reach**2  # any x_k + (i − k)²
-    # Backwards, since a running minimum keeps the later of equals.
+    beyond = bound + reach**2  # above any x_k + (i − k)²
+    # Reversed, since a running minimum keeps the last of equal values.
     x = x.flip(1)
-    # In 64 bits the first step would cost more than all others: then only the first place.
+    # In 64 bits the first step would cost more than all others, so it solves one place only.
     short = beyond * reach < 2**31
     stride = min(8, reach) if short else reach
     value, source = _every_nth(stride, x if short else x.long(), reach)
-    dtype = torch.int32 if beyond * reach < 2**32 else torch.int64  # half of them get an offset
+    dtype = (
+        torch.int32 if beyond * reach < 2**32 else torch.int64
+    )  # half of the places get an offset
     x, value, source = (part.mT.contiguous().to(dtype) for part in (x, value, source))
     k = index_range(x, reach, dtype)
 
-    # By source: how many of the solved places, but the first, have theirs before it.
+    # For each source: the number of solved places, except the first, with an earlier source.
     after = source[..., 1:] + 1
     count = x.new_zeros(*x.shape[:2], length + 1)
     place = count.scatter_add(2, after.long(), torch.ones_like(after))[..., :length]
@@ -74,7 +77,7 @@ def _lower_envelope(x: Tensor, bound: int) -> tuple[Tensor, Tensor]:
         lowest, at = torch.addcmul(x, offset, offset).sub_(place, alpha=beyond).cummin(2)
         last = source[..., 1:].long()
         lowest = lowest.gather(2, last) + beyond * n
-        # The first of a place's sources counts there for the place before.
+        # The first source of a place is counted with the place before, so it is tried separately.
         by_first = value + half * (half + 2 * (stride * n - first))
         middle = torch.where(lowest <= by_first, at.gather(2, last).to(dtype), first)
         if half > 1:
@@ -89,15 +92,15 @@ def _lower_envelope(x: Tensor, bound: int) -> tuple[Tensor, Tensor]:
 
 
 def _in_32_bits(length: int, bound: int) -> bool:
-    """Whether `_dense_minimum` has value and place in one number of 32 bits."""
+    """Whether value and place of `_dense_minimum` fit together in a 32-bit number."""
     return (bound + length**2) * length < 2**32
 
 
 def _dense_minimum(x: Tensor, bound: int) -> tuple[Tensor, Tensor]:
-    """The same as one reduction, which a compiler fuses."""
+    """`_lower_envelope` as one reduction, which a compiler fuses."""
     length, lanes = x.shape[1:]
     dtype = torch.int32 if _in_32_bits(length, bound) else torch.int64
-    half = 2**31 // length  # the numbers begin at the lowest of 32 bits
+    half = 2**31 // length  # the keys begin at the lowest 32-bit number
     k = index_range(x, length, dtype)
     key = (x.to(dtype) - half) * length + k.unsqueeze(1)
     rise = length * (k.unsqueeze(1) - k) ** 2
@@ -105,12 +108,12 @@ def _dense_minimum(x: Tensor, bound: int) -> tuple[Tensor, Tensor]:
     if compiling_for_cpu(x):
         rise = _materialise(rise)
         if has_static_value(bound):
-            # All rows of sixteen lanes fit the first-level cache.
+            # All rows of sixteen lanes fit in the first-level cache.
             tiles = F.pad(key, [0, -lanes % 16])
             tiles = tiles.reshape(len(x), length, -(-lanes // 16), 16).transpose(1, 2)
             tiles = _materialise(tiles)
         else:
-            # Rows a power of two apart would share few places in the cache.
+            # Rows a power of two apart would compete for the same cache lines.
             tiles = _materialise(F.pad(key, [0, 16])).narrow(2, 0, lanes).unsqueeze(1)
     tiles = (tiles.unsqueeze(2) + rise.unsqueeze(2)).amin(3)
     key = tiles.transpose(1, 2).flatten(2)[..., :lanes]
@@ -119,21 +122,21 @@ def _dense_minimum(x: Tensor, bound: int) -> tuple[Tensor, Tensor]:
 
 
 def _materialise(x: Tensor) -> Tensor:
-    """x, which for such a view the compiler writes out, and does not compute at every use."""
+    """`x` as a view that makes the compiler store it instead of recomputing it at every use."""
     x = x.contiguous()
     return x.as_strided(x.shape, x.stride())
 
 
 def _every_nth(stride: int, x: Tensor, reach: int) -> tuple[Tensor, Tensor]:
-    """min_k x_k + (i − k)² and its last k along axis 1, for every stride-th i."""
+    """min_k x_k + (i − k)² and its last k along axis 1, at every `stride`-th i."""
     k = index_range(x, x.shape[1], x.dtype)
     # Value and place in one number, so that one minimum finds both.
     key = x * reach + (reach - 1 - k).unsqueeze(1)
     rise = (reach * (k[::stride].unsqueeze(1) - k) ** 2).unsqueeze(2)
     if torch.compiler.is_compiling():
-        lowest = (key.unsqueeze(1) + rise).amin(2)  # the compiler does not write the sum out
+        lowest = (key.unsqueeze(1) + rise).amin(2)  # the compiler does not store the sum
     else:
-        # In place: fresh memory would cost more than the additions.
+        # In place, since new memory would cost more than the additions.
         changes = rise.diff(dim=0, prepend=torch.zeros_like(rise[:1]))
         lowest = torch.stack([key.add_(change).amin(1) for change in changes], 1)
     return lowest // reach, reach - 1 - lowest % reach

@@ -1,12 +1,13 @@
-"""What a tensor is computed by: the compiler, a CPU, the processes of a device mesh."""
+"""Queries of the execution environment: torch.compile, device, device mesh."""
 
 import torch
 from torch import Tensor
 
 
 def compiling_plainly() -> bool:
-    # Under `torch.func` torch 2.13 compiles the gradient's gradient of a function with its own
-    # backward wrongly, and cannot map it.
+    """Whether torch.compile is tracing, without a transform of `torch.func`."""
+    # Under `torch.func`, torch 2.13 miscompiles second derivatives of a function with a custom
+    # backward, and cannot vmap it.
     return torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
 
 
@@ -15,7 +16,7 @@ def compiling_for_cpu(x: Tensor) -> bool:
 
 
 def replicate_like(x: Tensor, local: Tensor) -> Tensor:
-    """`made`, which all processes have alike, as `x` takes it if that is a DTensor."""
+    """`local`, equal on all processes, as a replicated DTensor if `x` is a DTensor."""
     if not hasattr(x, "device_mesh"):
         return local
     from torch.distributed.tensor import DTensor, Replicate
@@ -26,5 +27,5 @@ def replicate_like(x: Tensor, local: Tensor) -> Tensor:
 
 
 def index_range(x: Tensor, count: int, dtype: torch.dtype) -> Tensor:
-    """0, 1, …, count − 1."""
+    """The integers 0, 1, …, count − 1 on the device (mesh) of `x`."""
     return replicate_like(x, torch.arange(count, dtype=dtype, device=x.device))

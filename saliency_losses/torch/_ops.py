@@ -28,17 +28,17 @@ from saliency_losses.torch._environment import replicate_like
 def array(name: str, x: Any) -> Tensor:
     if not isinstance(x, Tensor):
         raise TypeError(
-            f"{name} must be a torch.Tensor, got {type(x).__name__}; an array: torch.from_numpy"
+            f"{name} must be a torch.Tensor, got {type(x).__name__}; a NumPy array: torch.from_numpy"
         )
     if type(x) not in (Tensor, Parameter) and _is_plain(type(x)):
-        # Such as MONAI's MetaTensor, whose own versions of functions may know less.
+        # For example MONAI's MetaTensor, whose overrides support fewer functions.
         with torch._C.DisableTorchFunctionSubclass():
             return x.as_subclass(Tensor)
     return x
 
 
 def _is_plain(kind: type[Tensor]) -> bool:
-    """Whether tensors of that subclass hold their values as a plain one does."""
+    """Whether tensors of that subclass store their values as a plain tensor does."""
     return kind.__torch_dispatch__ is Tensor.__torch_dispatch__
 
 
@@ -156,7 +156,7 @@ def floats(x: Tensor) -> Tensor:
 
 
 def integers_to(x: Tensor, most: int) -> Tensor:
-    # Narrow integers are faster in proportion; the compiler handles those of 16 bits one by one.
+    # Narrow integers are proportionally faster; the compiler does not vectorise 16-bit ones.
     narrow = torch.uint8 if most < 2**8 and not torch.compiler.is_compiling() else torch.int32
     return x.to(narrow)
 
@@ -202,7 +202,7 @@ def isnan(x: Tensor) -> Tensor:
 
 
 def softplus(x: Tensor) -> Tensor:
-    # Above the threshold x is returned: at 40 that is exact to rounding, at the default 20 not.
+    # Above the threshold F.softplus returns x: exact to rounding at 40, but not at the default 20.
     return F.softplus(x, threshold=40)
 
 
@@ -243,7 +243,7 @@ def logsumexp_stack(x: Tensor) -> Tensor:
 
 
 def count(x: Tensor) -> Tensor:
-    # PyTorch copies the map to the dtype of the sum, and 32 bits are half of 64.
+    # PyTorch copies the map to the dtype of the sum; 32 bits halve that copy.
     return x.sum(1, dtype=torch.int32).long()
 
 
@@ -263,7 +263,7 @@ def region_index(labels: Tensor, num_regions: int) -> Tensor:
     pixels = labels.shape[1]
     runs = blocks(pixels, num_regions)
     length = -(-max(pixels, 1) // runs)
-    # Not by division: torch 2.13 compiles that wrongly on a CPU if the last run is shorter.
+    # Not by division, which torch 2.13 miscompiles on a CPU if the last run is shorter.
     run = torch.bucketize(
         torch.arange(pixels, device=labels.device),
         torch.arange(length, max(pixels, length), length, device=labels.device),
@@ -292,8 +292,8 @@ def region_take(x: Tensor, index: Tensor) -> Tensor:
 
 
 def weighted_sum(x: Tensor, weights: Tensor) -> Tensor:
-    # A sum and not a matrix product: exact in float32 at any size, and TF32 and autocast leave it
-    # alone.
+    # A sum instead of a matrix product: exact in float32 at any size, unaffected by TF32 and
+    # autocast.
     return (x * weights.unsqueeze(1)).sum(2)
 
 
@@ -316,7 +316,7 @@ def cumulative_count(x: Tensor) -> Tensor:
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     mode = ("linear", "bilinear", "trilinear")[x.ndim - 3]
     resized = F.interpolate(x, tuple(size), mode=mode, align_corners=False)
-    # Its weights may sum to 1 and a rounding.
+    # Rounding may make interpolation weights sum to slightly more than 1.
     pixels, values = tuple(range(2, x.ndim)), resized.detach()
     low, high = x.detach().amin(pixels, keepdim=True), x.detach().amax(pixels, keepdim=True)
     return resized + (values.clamp(low, high) - values)
@@ -331,7 +331,7 @@ def join(xs: Sequence[Tensor]) -> Tensor:
 
 
 class Look:
-    """How a Module looks at values, and whether there were values that it could look at."""
+    """Where a Module reads values, and whether it could read any."""
 
     def __init__(self, everywhere: bool) -> None:
         self.everywhere = everywhere
@@ -343,7 +343,7 @@ _look: ContextVar[Look | None] = ContextVar("look", default=None)
 
 @contextmanager
 def looking(everywhere: bool) -> Iterator[Look]:
-    """Within it values are read on any device, or nowhere, instead of where that costs nothing."""
+    """Context that reads values on every device or on none, instead of where reading is free."""
     look = Look(everywhere)
     token = _look.set(look)
     try:
@@ -358,7 +358,7 @@ def _costs_nothing(x: Tensor) -> bool:
 
 
 def _read(x: Tensor, question: Callable[[Tensor], bool]) -> bool | None:
-    """question(x), None where values cannot or should not be read."""
+    """question(x), or None if values cannot or should not be read."""
     if torch.compiler.is_compiling():
         return None
     look = _look.get()
@@ -370,7 +370,7 @@ def _read(x: Tensor, question: Callable[[Tensor], bool]) -> bool | None:
     try:
         result = question(x.detach())
     except RuntimeError:
-        return None  # vmap, tracers and the meta device hold no values; or no pixels
+        return None  # vmap, tracers, the meta device: no values; or no pixels
     if look is not None:
         look.done = True
     return result
