@@ -28,7 +28,8 @@ from saliency_losses.torch._environment import replicate_like
 def array(name: str, x: Any) -> Tensor:
     if not isinstance(x, Tensor):
         raise TypeError(
-            f"{name} must be a torch.Tensor, got {type(x).__name__}; a NumPy array: torch.from_numpy"
+            f"{name} must be a torch.Tensor, got {type(x).__name__}; convert an array by "
+            "torch.from_numpy"
         )
     if type(x) not in (Tensor, Parameter) and _is_plain(type(x)):
         # For example MONAI's MetaTensor, whose overrides support fewer functions.
