@@ -150,7 +150,7 @@ def test_weights_without_channels_are_told_where_to_put_them(backend: Backend) -
     axis = {"torch": r"weights\[:, None\]", "jax": r"weights\[\.\.\., None\]"}[backend.name]
     with pytest.raises(ValueError, match="add its channel axis: distance_" + axis):
         backend.functions.weighted_fbeta_loss(probs, target, distance_weights=target * 1.0)
-    with pytest.raises(ValueError, match="class numbers: without that axis"):
+    with pytest.raises(ValueError, match="class numbers: drop that axis"):
         backend.functions.weighted_fbeta_loss(backend.array(S, True), backend.array(T, True))
 
 
