@@ -77,7 +77,7 @@ def explain(
     """Draw what a loss sees, with one row per image and one column per view.
 
     The columns show the image (if given), the prediction, the target, the cost of each pixel and
-    the gradient of the loss with respect to the output. Each row shows the loss of its image alone,
+    the gradient of the loss with respect to the output. Each row shows only the loss of its image,
     so batch and reduction have no influence. The cost of a pixel depends on the loss:
 
     * `weighted_fbeta_loss`: E^w, the error after A and B. The loss is 1 − F_β of these errors, not
@@ -91,13 +91,13 @@ def explain(
       the number of pairs of its kind.
     * Any other function of (output, target): |∂ loss / ∂ output|, summed over channels.
 
-    Ignored pixels are hatched. Of a volume, the middle slice of its first axis is shown; a signal
-    is shown as a strip.
+    Ignored pixels are hatched. A volume is shown by the middle slice of its first axis, a signal as
+    a strip.
 
     Args:
         loss: A function or Module of this library, or a `functools.partial` of it with options; or
             any function of an output and a target, which is called with one image at a time. If
-            output and target have equally many axes, four or five include one of channels.
+            output and target have equal rank, rank 4 or 5 means that one axis holds the channels.
         output: The first argument of the loss, a torch.Tensor or jax.Array in the layout of its
             framework.
         target: The last argument of the loss: labels, target or joint.
@@ -210,7 +210,8 @@ def _criterion(loss: Callable[..., Any], framework: str, arguments: dict[str, An
                 "loss must be a functools.partial with keyword arguments only, got "
                 f"{len(loss.args)} positional; pass them by name"
             )
-        loss, arguments = loss.func, loss.keywords | arguments
+        arguments = loss.keywords | arguments
+        loss = loss.func
     if isinstance(loss, type) or not callable(loss):
         repair = f"; pass an instance: {loss.__name__}()" if isinstance(loss, type) else ""
         raise TypeError(f"loss must be a function or a Module, got {loss!r}{repair}")

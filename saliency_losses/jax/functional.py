@@ -47,7 +47,7 @@ def metric_loss(
     mask: jax.Array | None = None,
     reduction: Reduction = "mean",
 ) -> jax.Array:
-    """Metric loss: draws features to the mean of their region, away from that of the other.
+    """Metric loss: each pixel's distance to its own region minus its distance to the other.
 
     For the salient pixels S and background pixels B of an image, n = |S| + |B|, with μ the mean
     features and V the mean squared distance to that mean::
@@ -65,7 +65,7 @@ def metric_loss(
         stop_gradient: Treat the means as constants in the gradient, as the authors' program does.
         hard_negatives: Average over all pixels of the smaller region and as many of the larger
             with the highest loss (§3.2). The means are still those of all counted pixels.
-        ignore_index: Default: None. A label whose pixels are ignored, as by `mask`.
+        ignore_index: Default: None. A label whose pixels are ignored, as where `mask` is False.
         mask: ``(N, *spatial)``, bool, True where a pixel counts.
         reduction: "mean", "sum" or "none" over the images.
 
@@ -113,7 +113,7 @@ def metric_loss(
 def semantic_distance(features: jax.Array, background: jax.Array) -> jax.Array:
     """Distance of each pixel's features to the mean background, MEnet's second saliency map.
 
-    Where w are the `background` weights divided by their sum::
+    For the `background` weights w, divided by their sum::
 
         S_i = ‖f_i − Σ_j w_j f_j‖
 
@@ -174,7 +174,7 @@ def cas_loss(
             their pairs, so that images with few and with many regions have equal weight.
         activation: Default: None, `probs` are probabilities. With "sigmoid" or "softmax" (over the
             channels) `probs` are logits; the activation is computed in float32 or wider.
-        ignore_index: Default: None. A label whose pixels are ignored, as by `mask`.
+        ignore_index: Default: None. A label whose pixels are ignored, as where `mask` is False.
         mask: ``(N, *spatial)``, bool, True where a pixel counts.
         reduction: "mean", "sum" or "none" over the images.
 
@@ -234,7 +234,7 @@ def class_agnostic_cross_entropy(
 ) -> jax.Array:
     """Cross-entropy with the labels or with the exchanged labels, whichever is smaller.
 
-    Where p_i are the softmax probabilities of pixel i::
+    For the softmax probabilities p_i of pixel i::
 
         per="image":  min( mean_i −log p_i[y_i],  mean_i −log p_i[1 − y_i] )
         per="pixel":  mean_i min( −log p_i[y_i],  −log p_i[1 − y_i] )
@@ -243,7 +243,7 @@ def class_agnostic_cross_entropy(
         logits: ``(N, *spatial, 2)``, any range.
         labels: ``(N, *spatial)``, bool, integer or whole floats, 0 or 1.
         per: "image": one choice for the whole image. "pixel": one choice for each pixel.
-        ignore_index: Default: None. A label whose pixels are ignored, as by `mask`.
+        ignore_index: Default: None. A label whose pixels are ignored, as where `mask` is False.
         mask: ``(N, *spatial)``, bool, True where a pixel counts.
         reduction: "mean", "sum" or "none" over the images.
 
@@ -357,7 +357,8 @@ def weighted_fbeta_loss(
         normalize_kernel: Divide g by its sum over the window.
         activation: Default: None, `probs` are probabilities. With "sigmoid" or "softmax" (over the
             channels) `probs` are logits; the activation is computed in float32 or wider.
-        ignore_index: Default: None. A target value whose pixels are ignored, as by `mask`.
+        ignore_index: Default: None. A target value whose pixels are ignored, as where `mask` is
+            False.
         distance_weights: B in the shape of `probs`, from `distance_weights`. It replaces the
             distance step, `distance` and `phi`, and weights only false alarms.
         mask: ``(N, *spatial)``, bool, True where a pixel counts; other pixels have no error and are
@@ -442,7 +443,8 @@ def weighted_fbeta_score(
         error: As in `weighted_fbeta_loss`.
         normalize_kernel: Divide the Gaussian by its sum over the window.
         activation: As in `weighted_fbeta_loss`.
-        ignore_index: Default: None. A target value whose pixels are ignored, as by `mask`.
+        ignore_index: Default: None. A target value whose pixels are ignored, as where `mask` is
+            False.
         distance_weights: B in the shape of `probs`, from `distance_weights`. It replaces the
             distance step, `distance` and `phi`, and weights only false alarms.
         mask: ``(N, *spatial)``, bool, True where a pixel counts; other pixels have no error and are
@@ -519,7 +521,8 @@ def weighted_fmeasure(
         normalize: Stretch each map of `probs` to [0, 1] by its minimum and maximum first, as
             programs that read maps from files do; a constant map stays unchanged.
         activation: As in `weighted_fbeta_loss`.
-        ignore_index: Default: None. A target value whose pixels are ignored, as by `mask`.
+        ignore_index: Default: None. A target value whose pixels are ignored, as where `mask` is
+            False.
         mask: ``(N, *spatial)``, bool, True where a pixel counts; other pixels have no error and are
             background.
         reduction: "mean", "sum" or "none" over the images; the maps of an image are averaged.
@@ -683,7 +686,7 @@ def anchor_softmax_loss(
 ) -> jax.Array:
     """Anchor softmax loss: classifies pixels by their distances to the anchors of their image.
 
-    Where d is the Euclidean distance (not squared) and μ_r the anchor of region r::
+    For the Euclidean distance d (not squared) and the anchor μ_r of region r::
 
         −mean_i log softmax_r(−d(φ_i, μ_r))[label_i]
 
@@ -691,7 +694,7 @@ def anchor_softmax_loss(
         features: ``(N, *spatial, C)``, pixel embeddings of any range.
         anchors: ``(N, R, C)``, region embeddings, for example from `region_anchors`.
         labels: ``(N, *spatial)``, bool, integer or whole floats, 0..R−1.
-        ignore_index: Default: None. A label whose pixels are ignored, as by `mask`.
+        ignore_index: Default: None. A label whose pixels are ignored, as where `mask` is False.
         mask: ``(N, *spatial)``, bool, True where a pixel counts.
         reduction: "mean", "sum" or "none" over the images.
 
@@ -723,7 +726,7 @@ def anchor_softmax_loss(
 def anchor_probabilities(features: jax.Array, anchors: jax.Array) -> jax.Array:
     """The probability of each region at each pixel, from the distances to the anchors.
 
-    Where d is the Euclidean distance (not squared)::
+    For the Euclidean distance d (not squared)::
 
         softmax_r(−d(φ_i, μ_r))
 
@@ -836,7 +839,7 @@ def js_mutual_information(
 ) -> jax.Array:
     """Lower bound of the Jensen–Shannon divergence of joint and product distribution.
 
-    Where T are the critic's scores::
+    For the critic's scores T::
 
         log 2 − ½ ( mean_{joint} softplus(−T) + mean_{product} softplus(T) )
 
@@ -890,7 +893,7 @@ def js_mutual_information_loss(
 ) -> jax.Array:
     """Critic loss; its minimum over critics is 2 (log 2 − JS), JS the Jensen–Shannon divergence.
 
-    Where T are the critic's scores::
+    For the critic's scores T::
 
         mean_{joint} softplus(−T) + mean_{product} softplus(T)
 
@@ -1003,7 +1006,7 @@ def relation_pairs(
 def merge_by_confidence(prior: jax.Array, refined: jax.Array) -> jax.Array:
     """The more confident of two saliency maps at each pixel.
 
-    Where the confidence is c = s if s > 0.5 else 1 − s::
+    For the confidence c = s if s > 0.5 else 1 − s::
 
         prior where c_prior > c_refined, else refined
 

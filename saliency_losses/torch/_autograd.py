@@ -110,7 +110,10 @@ class _Recomputed(torch.autograd.Function):
 def _function_of_floats(
     function: Callable[..., Tensor], inputs: tuple[Tensor, ...]
 ) -> tuple[Callable[..., tuple[Tensor]], tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """The function of its floating-point inputs alone (returning a 1-tuple), those, all inputs."""
+    """The function restricted to its floating-point inputs, those inputs, and all inputs.
+
+    The function returns a tuple of its one result.
+    """
 
     def of_floats(*floats: Tensor) -> tuple[Tensor]:
         rest = iter(floats)

@@ -48,7 +48,7 @@ def metric_loss(
     mask: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Metric loss: draws features to the mean of their region, away from that of the other.
+    """Metric loss: each pixel's distance to its own region minus its distance to the other.
 
     For the salient pixels S and background pixels B of an image, n = |S| + |B|, with μ the mean
     features and V the mean squared distance to that mean::
@@ -66,7 +66,7 @@ def metric_loss(
         stop_gradient: Treat the means as constants in the gradient, as the authors' program does.
         hard_negatives: Average over all pixels of the smaller region and as many of the larger
             with the highest loss (§3.2). The means are still those of all counted pixels.
-        ignore_index: Default: None. A label whose pixels are ignored, as by `mask`.
+        ignore_index: Default: None. A label whose pixels are ignored, as where `mask` is False.
         mask: ``(N, *spatial)``, bool, True where a pixel counts.
         reduction: "mean", "sum" or "none" over the images.
 
@@ -114,7 +114,7 @@ def metric_loss(
 def semantic_distance(features: Tensor, background: Tensor) -> Tensor:
     """Distance of each pixel's features to the mean background, MEnet's second saliency map.
 
-    Where w are the `background` weights divided by their sum::
+    For the `background` weights w, divided by their sum::
 
         S_i = ‖f_i − Σ_j w_j f_j‖
 
@@ -175,7 +175,7 @@ def cas_loss(
             their pairs, so that images with few and with many regions have equal weight.
         activation: Default: None, `probs` are probabilities. With "sigmoid" or "softmax" (over the
             channels) `probs` are logits; the activation is computed in float32 or wider.
-        ignore_index: Default: None. A label whose pixels are ignored, as by `mask`.
+        ignore_index: Default: None. A label whose pixels are ignored, as where `mask` is False.
         mask: ``(N, *spatial)``, bool, True where a pixel counts.
         reduction: "mean", "sum" or "none" over the images.
 
@@ -235,7 +235,7 @@ def class_agnostic_cross_entropy(
 ) -> Tensor:
     """Cross-entropy with the labels or with the exchanged labels, whichever is smaller.
 
-    Where p_i are the softmax probabilities of pixel i::
+    For the softmax probabilities p_i of pixel i::
 
         per="image":  min( mean_i −log p_i[y_i],  mean_i −log p_i[1 − y_i] )
         per="pixel":  mean_i min( −log p_i[y_i],  −log p_i[1 − y_i] )
@@ -244,7 +244,7 @@ def class_agnostic_cross_entropy(
         logits: ``(N, 2, *spatial)``, any range.
         labels: ``(N, *spatial)``, bool, integer or whole floats, 0 or 1.
         per: "image": one choice for the whole image. "pixel": one choice for each pixel.
-        ignore_index: Default: None. A label whose pixels are ignored, as by `mask`.
+        ignore_index: Default: None. A label whose pixels are ignored, as where `mask` is False.
         mask: ``(N, *spatial)``, bool, True where a pixel counts.
         reduction: "mean", "sum" or "none" over the images.
 
@@ -357,7 +357,8 @@ def weighted_fbeta_loss(
         normalize_kernel: Divide g by its sum over the window.
         activation: Default: None, `probs` are probabilities. With "sigmoid" or "softmax" (over the
             channels) `probs` are logits; the activation is computed in float32 or wider.
-        ignore_index: Default: None. A target value whose pixels are ignored, as by `mask`.
+        ignore_index: Default: None. A target value whose pixels are ignored, as where `mask` is
+            False.
         distance_weights: B in the shape of `probs`, from `distance_weights`. It replaces the
             distance step, `distance` and `phi`, and weights only false alarms.
         mask: ``(N, *spatial)``, bool, True where a pixel counts; other pixels have no error and are
@@ -443,7 +444,8 @@ def weighted_fbeta_score(
         error: As in `weighted_fbeta_loss`.
         normalize_kernel: Divide the Gaussian by its sum over the window.
         activation: As in `weighted_fbeta_loss`.
-        ignore_index: Default: None. A target value whose pixels are ignored, as by `mask`.
+        ignore_index: Default: None. A target value whose pixels are ignored, as where `mask` is
+            False.
         distance_weights: B in the shape of `probs`, from `distance_weights`. It replaces the
             distance step, `distance` and `phi`, and weights only false alarms.
         mask: ``(N, *spatial)``, bool, True where a pixel counts; other pixels have no error and are
@@ -521,7 +523,8 @@ def weighted_fmeasure(
         normalize: Stretch each map of `probs` to [0, 1] by its minimum and maximum first, as
             programs that read maps from files do; a constant map stays unchanged.
         activation: As in `weighted_fbeta_loss`.
-        ignore_index: Default: None. A target value whose pixels are ignored, as by `mask`.
+        ignore_index: Default: None. A target value whose pixels are ignored, as where `mask` is
+            False.
         mask: ``(N, *spatial)``, bool, True where a pixel counts; other pixels have no error and are
             background.
         reduction: "mean", "sum" or "none" over the images; the maps of an image are averaged.
@@ -684,7 +687,7 @@ def anchor_softmax_loss(
 ) -> Tensor:
     """Anchor softmax loss: classifies pixels by their distances to the anchors of their image.
 
-    Where d is the Euclidean distance (not squared) and μ_r the anchor of region r::
+    For the Euclidean distance d (not squared) and the anchor μ_r of region r::
 
         −mean_i log softmax_r(−d(φ_i, μ_r))[label_i]
 
@@ -692,7 +695,7 @@ def anchor_softmax_loss(
         features: ``(N, C, *spatial)``, pixel embeddings of any range.
         anchors: ``(N, R, C)``, region embeddings, for example from `region_anchors`.
         labels: ``(N, *spatial)``, bool, integer or whole floats, 0..R−1.
-        ignore_index: Default: None. A label whose pixels are ignored, as by `mask`.
+        ignore_index: Default: None. A label whose pixels are ignored, as where `mask` is False.
         mask: ``(N, *spatial)``, bool, True where a pixel counts.
         reduction: "mean", "sum" or "none" over the images.
 
@@ -723,7 +726,7 @@ def anchor_softmax_loss(
 def anchor_probabilities(features: Tensor, anchors: Tensor) -> Tensor:
     """The probability of each region at each pixel, from the distances to the anchors.
 
-    Where d is the Euclidean distance (not squared)::
+    For the Euclidean distance d (not squared)::
 
         softmax_r(−d(φ_i, μ_r))
 
@@ -835,7 +838,7 @@ def js_mutual_information(
 ) -> Tensor:
     """Lower bound of the Jensen–Shannon divergence of joint and product distribution.
 
-    Where T are the critic's scores::
+    For the critic's scores T::
 
         log 2 − ½ ( mean_{joint} softplus(−T) + mean_{product} softplus(T) )
 
@@ -889,7 +892,7 @@ def js_mutual_information_loss(
 ) -> Tensor:
     """Critic loss; its minimum over critics is 2 (log 2 − JS), JS the Jensen–Shannon divergence.
 
-    Where T are the critic's scores::
+    For the critic's scores T::
 
         mean_{joint} softplus(−T) + mean_{product} softplus(T)
 
@@ -1000,7 +1003,7 @@ def relation_pairs(
 def merge_by_confidence(prior: Tensor, refined: Tensor) -> Tensor:
     """The more confident of two saliency maps at each pixel.
 
-    Where the confidence is c = s if s > 0.5 else 1 − s::
+    For the confidence c = s if s > 0.5 else 1 − s::
 
         prior where c_prior > c_refined, else refined
 

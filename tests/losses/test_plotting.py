@@ -311,14 +311,14 @@ def test_half_precision_and_an_even_picture(backend: Backend) -> None:
         (
             {"image": np.zeros((7, 6, 5, 3))},
             ValueError,
-            "image must have one entry for each of the 8",
+            "image must have length 8",
         ),
         ({"image": np.zeros((8, 6, 5, 2))}, ValueError, "image must have 1 or 3 channels, got 2"),
         ({"image": np.full((8, 6, 5, 3), 4.0)}, ValueError, "undo its normalisation"),
         (
             {"mask": np.ones((2, 6, 5), bool)},
             ValueError,
-            "mask must have one entry for each of the 8",
+            "mask must have length 8",
         ),
         ({"channel": 1}, ValueError, r"channel must be in 0\.\.0, got 1"),
         ({"rows": 0}, ValueError, "rows must be at least 1"),
