@@ -44,8 +44,7 @@ def deep_supervision(
         numbers = _weights(xp, weights)
         if len(numbers) != len(losses):
             raise ValueError(
-                f"weights must have one number for each of the {len(losses)} outputs, "
-                f"got {len(numbers)}"
+                f"weights must have one number per output, {len(losses)} in all, got {len(numbers)}"
             )
         losses = [weight * x for weight, x in zip(numbers, losses, strict=True)]
     total, *others = losses
