@@ -302,7 +302,7 @@ def test_faults_say_what_to_do(backend: Backend) -> None:
         (TypeError, "must be a sequence of predictions, got str", {"outputs": "abc"}),
         (TypeError, r"outputs\[1\] must be a", {"outputs": [prepared[0], "abc"]}),
         (ValueError, "at least one prediction, got none", {"outputs": []}),
-        (ValueError, "for each of the 2 outputs, got 3", {"weights": [1, 1, 1]}),
+        (ValueError, "one number per output, 2 in all, got 3", {"weights": [1, 1, 1]}),
         (ValueError, "one number per output, 2 in all, got 0", {"weights": []}),
         (TypeError, "weights must be a sequence of numbers", {"weights": 0.5}),
         (TypeError, r"weights\[1\] must be a number", {"weights": [1, "2"]}),
