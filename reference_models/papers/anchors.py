@@ -5,11 +5,10 @@ Zeng et al., CVPR 2018.
 
 from dataclasses import replace
 
+from reference_models.networks.options import BLOCKS, Backbone
 from reference_models.papers.schema import (
-    BLOCKS,
     CONTROLS,
     PRIORS,
-    Backbone,
     Claim,
     Effects,
     Paper,
@@ -146,8 +145,8 @@ def promoting() -> Claim:
         pairs += [(once, prior), (last, prior), (last, cut)]
     return Claim(
         "L: promoting the maps of weak detectors",
-        "The map of any detector defines two regions, whose embeddings are the anchors. Every pixel "
-        "is then assigned to the nearer anchor, which gives the next prior; this is repeated T "
+        "The map of any detector defines two regions, whose embeddings are the anchors. Every "
+        "pixel is then assigned to the nearer anchor, which gives the next prior; this is repeated T "
         "times (L Table 3, Figure 5; one network serves all detectors). Controls: the prior cut at "
         "½, a prior without information about the image, the mask itself as the prior, and "
         "cross-entropy on the same network.",

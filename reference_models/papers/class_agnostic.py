@@ -143,9 +143,9 @@ def swapped_labels() -> Claim:
         tuple(Identity(f"{head}-cas-clean", f"{head}-cas-swapped") for head in ("fcn", "deeplab")),
         "With two regions, the CAS loss and its gradient do not change when the labels of an image "
         "are exchanged, so the same seed must give the same weights. (Not on a GPU, where the "
-        "order of summation changes from run to run.) F at 2 × the mean says little about a collapsed "
-        "map: if all its values are alike, chance decides whether they reach the threshold. "
-        "Cross-entropy up to the exchange of labels per image is not affected by the swap either; "
+        "order of summation changes from run to run.) F at 2 × the mean says little about a "
+        "collapsed map: if all its values are alike, chance decides whether they reach the "
+        "threshold. Cross-entropy up to the exchange of labels per image is not affected by the swap either; "
         "its rows show how well it trains.",
     )
 

@@ -1,7 +1,5 @@
 """Recipes and claims of M: MEnet, and the metric loss on pretrained features."""
 
-from typing import Literal
-
 from reference_models.papers.schema import (
     FOUR,
     Ask,
@@ -19,14 +17,6 @@ from reference_models.papers.schema import (
     small,
     within,
 )
-
-MEnetLoss = Literal[
-    "ce", "metric", "metric-pairwise", "metric-hard-negatives", "metric-stop-gradient"
-]
-"""Cross-entropy alone, or with the metric loss on features of unit length: between region means
-(eq. 3), over all pairs (eq. 2), on equally many pixels of both regions (§3.2), or without gradients
-through the means."""
-FEATURES = 16
 
 DISTORTED = ("noise 0.02", "noise 0.07", "noise 0.15", "noise 0.29", "jpeg 3", "jpeg 6", "jpeg 20")
 M_TABLE_4 = {
@@ -149,8 +139,8 @@ def metric_loss() -> Claim:
         "The metric loss draws the features of a region together and those of different regions "
         "apart. Added to cross-entropy, it raises F and makes the maps robust to noise and JPEG "
         "compression (M Tables 3 and 4, Figure 7). The variance of the noise is for pixels in "
-        "0..1, and no network is trained on distorted images. The bounds are for the metric loss on "
-        "pretrained features (`metric-head-…`); MEnet, trained from scratch, is shown without "
+        "0..1, and no network is trained on distorted images. The bounds are for the metric loss "
+        "on pretrained features (`metric-head-…`); MEnet, trained from scratch, is shown without "
         "bounds. The row below a map of the saliency head is its semantic distance (M eq. 5). The "
         "paper draws variances and qualities at random, so its figures for distorted images are "
         "not in our tables; on ECSSD they are "

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
+from reference_models.networks.options import Backbone
 from reference_models.papers.anchors import PROMOTED, WEAK, source_of, written
 from reference_models.papers.schema import (
     PRIORS,
-    Backbone,
     Claim,
     Effects,
     Recipe,

@@ -1,30 +1,8 @@
 """Recipes of the README's small network on generated scenes."""
 
-from typing import Any, Literal
+from typing import Any
 
 from reference_models.papers.schema import Recipe, Scale
-
-SmallLoss = Literal[
-    "metric",
-    "cas",
-    "weighted-fbeta",
-    "anchor",
-    "js-mi",
-    "cross-entropy",
-    "class-agnostic-cross-entropy",
-]
-
-# Output channels of the small network: two logits and 16 features, two logits, one logit, or an
-# embedding of 16 features.
-CHANNELS: dict[SmallLoss, int] = {
-    "metric": 2 + 16,
-    "cas": 2,
-    "weighted-fbeta": 1,
-    "anchor": 16,
-    "js-mi": 16,
-    "cross-entropy": 2,
-    "class-agnostic-cross-entropy": 2,
-}
 
 SCENES = Scale(size=64, steps=600, batch=16, rate=3e-3, train_images=600)
 

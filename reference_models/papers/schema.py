@@ -5,19 +5,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-SystemName = Literal[
-    "small", "menet", "metric-head", "fully-convolutional", "zoomout", "anchors", "relations"
-]
+from reference_models.errors import InputError
+from reference_models.networks.options import (
+    BLOCKS,
+    Backbone,
+    NetworkSpec,
+    OptionValue,
+    SystemName,
+    network_options,
+)
+
 ScaleName = Literal["small", "medium"]
-BackboneName = Literal["mobilenet_v2", "squeezenet1_0", "vgg16", "resnet101"]
-# The blocks of each backbone whose outputs have strides 2, 4, 8, 16 and 32. SqueezeNet has no
-# stride 32.
-BLOCKS: dict[BackboneName, tuple[int, ...]] = {
-    "mobilenet_v2": (1, 3, 6, 13, 17),
-    "squeezenet1_0": (1, 5, 10, 12),
-    "vgg16": (4, 9, 16, 23, 30),
-    "resnet101": (2, 4, 5, 6, 7),
-}
 Figures = Mapping[str, float]
 """Printed values by measure."""
 
@@ -39,18 +37,6 @@ class Paper:
 
 
 @dataclass(frozen=True)
-class Backbone:
-    """A pretrained backbone. taps: the blocks whose outputs the network reads."""
-
-    name: BackboneName
-    taps: tuple[int, ...]
-    output_stride: int = 32
-    padding: Literal["both", "end"] = "end"
-    """Padding of MobileNetV2's strided convolutions, which must match the weights: "end" for the
-    bundled weights (89.0 % ImageNet accuracy, 85.5 % with "both"), "both" for torchvision's."""
-
-
-@dataclass(frozen=True)
 class Scale:
     """Sizes and duration of a run. On two cores `small` takes minutes, `medium` up to an hour."""
 
@@ -69,8 +55,8 @@ class Scale:
     train_images: int | None = None
     test_images: int | None = None
     """Maximum number of images of each test set, spread evenly. None: all."""
-    options: Mapping[str, int | float | str | bool] = field(default_factory=dict)
-    """Sizes of the network, passed to its constructor."""
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
+    """Sizes of the network."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +70,7 @@ class Recipe:
     """The supervision of the network, in a phrase that continues "learns from"."""
     small: Scale
     medium: Scale
-    options: Mapping[str, int | float | str | bool] = field(default_factory=dict)
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
     """Options of the network besides its loss and sizes."""
     train: str = "duts-tr"
     tests: tuple[str, ...] = ("ecssd",)
@@ -107,6 +93,18 @@ class Recipe:
     exact: bool = False
     """Also measure weighted F exactly as defined, and as the loss approximates it."""
     paper: Paper | None = None
+
+    def __post_init__(self) -> None:
+        for scale in (self.small, self.medium):
+            self.network(scale)
+
+    def network(self, scale: Scale) -> NetworkSpec:
+        """The network at one of the recipe's scales, or at a modified one, with checked options."""
+        try:
+            options = network_options(self.system, {**self.options, **scale.options})
+            return NetworkSpec(self.loss, options, scale.backbone)
+        except InputError as error:
+            raise InputError(f"recipe {self.name}: {error}") from None
 
     def at(self, scale: ScaleName) -> Scale:
         """The scale of this name."""

@@ -4,7 +4,6 @@ Kolkin, Shechtman and Shakhnarovich, ICCV 2017.
 """
 
 from dataclasses import replace
-from typing import Literal, NamedTuple
 
 from reference_models.papers.schema import (
     FIVE,
@@ -23,45 +22,6 @@ from reference_models.papers.schema import (
     row,
     small,
 )
-
-ZoomoutLoss = Literal[
-    "ce",
-    "ce-2x-foreground",
-    "ce-2x-background",
-    "ce-band",
-    "dice",
-    "af",
-    "af-no-a",
-    "af-no-b",
-    "af-unit-kernel",
-    "af-absolute",
-    "af-euclidean",
-    "exact",
-    "exact-unit-kernel",
-]
-
-
-class FBeta(NamedTuple):
-    """The parts of a weighted F-beta loss. Default: AF of W §3."""
-
-    error: Literal["squared", "absolute"] = "squared"
-    a: Literal["printed", "unit", "off"] = "printed"
-    """The kernel of eq. 3: with the printed constant, with unit sum, or none."""
-    b: Literal["window", "euclidean", "off"] = "window"
-    """The distance of eq. 4: within 5 pixels as in §3, exact, or none."""
-
-
-FBETA: dict[ZoomoutLoss, FBeta] = {
-    "dice": FBeta("absolute", a="off", b="off"),
-    "af": FBeta(),
-    "af-no-a": FBeta(a="off"),
-    "af-no-b": FBeta(b="off"),
-    "af-unit-kernel": FBeta(a="unit"),
-    "af-absolute": FBeta("absolute"),
-    "af-euclidean": FBeta(b="euclidean"),
-    "exact": FBeta("absolute", b="euclidean"),
-    "exact-unit-kernel": FBeta("absolute", a="unit", b="euclidean"),
-}
 
 W_TABLE_1 = {
     "ce": Paper(

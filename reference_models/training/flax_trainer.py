@@ -20,24 +20,12 @@ from reference_models.data.images import Images
 from reference_models.errors import InputError
 from reference_models.files import Arrays, describe_mismatch
 from reference_models.machine import progress
-from reference_models.networks.flax.anchors import AnchorNetwork
-from reference_models.networks.flax.backbones import (
-    Depthwise,
-    load_backbone,
-    mobilenet_v2,
-    resnet101,
-    squeezenet1_0,
-    vgg16,
-)
-from reference_models.networks.flax.fully_convolutional import FullyConvolutional
-from reference_models.networks.flax.menet import MEnet, MetricHead
-from reference_models.networks.flax.relations import RelationModel
-from reference_models.networks.flax.small import Small
+from reference_models.networks.flax.backbones import Depthwise, load_backbone
+from reference_models.networks.flax.build import build
 from reference_models.networks.flax.system import Batch, System
 from reference_models.networks.flax.weights import from_torch, to_torch
-from reference_models.networks.flax.zoomout import Zoomout
 from reference_models.options import Options
-from reference_models.papers.schema import Backbone, Recipe, Scale
+from reference_models.papers.schema import Scale
 from reference_models.training.trainer import Draw, LossView, one_cycle
 
 State = nnx.State[Any, Any]
@@ -99,7 +87,7 @@ class FlaxTrainer:
         self.inference_batch = 64 if self.device == "gpu" else 8
 
         with jax.default_device(self.local_device):
-            system = build(options.chosen_recipe, plan, nnx.Rngs(options.seed))
+            system = build(options.chosen_recipe.network(plan), nnx.Rngs(options.seed))
             if plan.backbone is not None and imagenet:
                 load_backbone(system.backbone, options.backbone_file)
             graph, *parts = nnx.split(system, partial(is_learnt, self.frozen), nnx.BatchStat, ...)
@@ -350,7 +338,7 @@ def output_of(
 def maps_of(network: Network, regions: int, *given: Any) -> dict[str, Array]:
     system, output, batch = output_of(network, *given)
     if regions > 2:
-        return {"regions": system.regions(output, batch)}
+        return {"regions": system.segmentation(output, batch)}
     # The main map is the first, and JAX sorts what a plain dict holds.
     return OrderedDict(system.maps(output, batch))
 
@@ -382,40 +370,6 @@ def flatten(tree: Any) -> Arrays:
         jax.tree_util.keystr(path, simple=True, separator="."): np.array(leaf)
         for path, leaf in named
     }
-
-
-def build(recipe: Recipe, plan: Scale, rngs: nnx.Rngs) -> System:
-    """The recipe's system with new weights; its backbone's are not loaded yet."""
-    sizes = {**recipe.options, **plan.options}
-    backbone = pretrained(plan.backbone, rngs) if plan.backbone is not None else None
-    match recipe.system:
-        case "small":
-            return Small(recipe.loss, rngs=rngs)
-        case "menet":
-            return MEnet(recipe.loss, **sizes, rngs=rngs)
-        case "metric-head":
-            return MetricHead(recipe.loss, backbone, **sizes, rngs=rngs)
-        case "fully-convolutional":
-            return FullyConvolutional(recipe.loss, backbone, **sizes, rngs=rngs)
-        case "zoomout":
-            return Zoomout(recipe.loss, backbone, **sizes, rngs=rngs)
-        case "anchors":
-            return AnchorNetwork(recipe.loss, backbone, **sizes, rngs=rngs)
-        case "relations":
-            return RelationModel(recipe.loss, backbone, **sizes, rngs=rngs)
-
-
-def pretrained(backbone: Backbone, rngs: nnx.Rngs) -> nnx.Module:
-    taps, stride = backbone.taps, backbone.output_stride
-    match backbone.name:
-        case "mobilenet_v2":
-            return mobilenet_v2(taps, stride, backbone.padding, rngs=rngs)
-        case "squeezenet1_0":
-            return squeezenet1_0(taps, rngs=rngs)
-        case "vgg16":
-            return vgg16(taps, stride, rngs=rngs)
-        case "resnet101":
-            return resnet101(taps, stride, rngs=rngs)
 
 
 def begin(device: str) -> list[jax.Device]:

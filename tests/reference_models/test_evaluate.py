@@ -118,7 +118,7 @@ def test_masks_of_other_kinds_are_noted(folder: Path):
 def test_bad_data_is_named(folder: Path):
     def fails(match: str, maps: Path, masks: Path = folder / "set", name: str | None = None):
         with pytest.raises(InputError, match=match):
-            run(Options(maps, masks=masks, folder=name))
+            run(Options(maps / name if name else maps, masks=masks))
 
     fails("nowhere does not exist", folder / "nowhere")
     fails("nowhere does not exist", folder / "all/blur", folder / "nowhere")
