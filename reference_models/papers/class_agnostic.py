@@ -145,8 +145,8 @@ def swapped_labels() -> Claim:
         "are exchanged, so the same seed must give the same weights. (Not on a GPU, where the "
         "order of summation changes from run to run.) F at 2 × the mean says little about a "
         "collapsed map: if all its values are alike, chance decides whether they reach the "
-        "threshold. Cross-entropy up to the exchange of labels per image is not affected by the swap either; "
-        "its rows show how well it trains.",
+        "threshold. Cross-entropy up to the exchange of labels per image is not affected by the "
+        "swap either; its rows show how well it trains.",
     )
 
 
