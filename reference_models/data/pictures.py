@@ -106,7 +106,7 @@ def require(images: Iterable[str], files: Iterable[str], what: str) -> None:
         )
 
 
-# Reading them ------------------------------------------------------------------------------------
+# Reading files -----------------------------------------------------------------------------------
 
 
 def side_by_side(work: Callable[[int], Result], number: int, what: str) -> list[Result]:
@@ -161,7 +161,7 @@ def binarise(mask: Image.Image, file: Folder) -> tuple[np.ndarray, str]:
 
 
 def fit_mask(mask: np.ndarray, size: int) -> np.ndarray:
-    """Resize a mask, bool `(H, W)` to `(size, size)`. A pixel is True if at least half of it is."""
+    """Resize a mask, bool `(H, W)` to `(size, size)`. Pixels at least half True are True."""
     fitted = Image.fromarray(mask).convert("L").resize((size, size), Image.Resampling.BOX)
     return np.asarray(fitted) >= 128
 
@@ -214,7 +214,7 @@ def read_maps(path: Path, stems: Iterable[str], shared: bool = False) -> dict[st
 
     path: A folder or zip that holds the maps, or that holds a single folder of maps; also a folder
     inside a zip (`maps.zip/drfi`). The map of photo.jpg is photo.png, or photo-map.png as `predict`
-    writes it. shared: Skip stems without a map, unless all of them lack one.
+    writes it. shared: Skip stems without a map; at least one must have a map.
     """
     root = one_folder(path, has_images, "saliency maps")
     files, images = by_stem([root]), list(stems)
@@ -223,8 +223,8 @@ def read_maps(path: Path, stems: Iterable[str], shared: bool = False) -> dict[st
         images = [stem for stem in images if stem in files]
         if not images:
             raise InputError(
-                f"no map in {root} has the name of a mask; name the map of a mask 1.png 1.png or "
-                "1-map.png"
+                f"no map in {root} has the name of a mask; rename the maps: that of mask 1.png is "
+                "1.png or 1-map.png"
             )
     require(images, files, f"map in {root}")
 

@@ -43,7 +43,7 @@ class Sources:
     tests: tuple[str, ...] = ()
     """Names in ARCHIVES, or paths. Empty: the images held out from the scenes or the path."""
     learns_on_tests: bool = False
-    """The network trains on the test images. A note then says so, and does not count them."""
+    """The network trains on the test images. A note says so, instead of counting the overlap."""
     train_images: int | None = None
     """Maximum number of training images, spread evenly over the sorted names. Default: all, or 600
     scenes."""

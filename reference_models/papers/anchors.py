@@ -147,9 +147,9 @@ def promoting() -> Claim:
         "L: promoting the maps of weak detectors",
         "The map of any detector defines two regions, whose embeddings are the anchors. Every "
         "pixel is then assigned to the nearer anchor, which gives the next prior; this is "
-        "repeated T times (L Table 3, Figure 5; one network serves all detectors). Controls: the prior cut at "
-        "½, a prior without information about the image, the mask itself as the prior, and "
-        "cross-entropy on the same network.",
+        "repeated T times (L Table 3, Figure 5; one network serves all detectors). Controls: the "
+        "prior cut at ½, a prior without information about the image, the mask itself as the "
+        "prior, and cross-entropy on the same network.",
         tuple(tables),
         Effects(tuple(pairs)),
         tuple(asks),
