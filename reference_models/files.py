@@ -111,7 +111,7 @@ def read_about(path: Path, repair: str = RETRAIN) -> dict[str, Any]:
         about = metadata(file)
     if not isinstance(about, dict):
         raise InputError(
-            f"{path} does not say what it is, unlike the files that "
+            f"{path} does not say which network it holds, unlike files that "
             f"`python -m reference_models.train` writes; {repair}"
         )
     return about

@@ -196,7 +196,7 @@ def test_models_that_are_not_there(place):
     with pytest.raises(InputError, match="training has not finished"):
         predict.predict(Predict((file,), model=str(place / "data")))
     save_file({"a": torch.zeros(1)}, "x.safetensors")
-    with pytest.raises(InputError, match="does not say what it is"):
+    with pytest.raises(InputError, match="does not say which network it holds"):
         predict.predict(Predict((file,), model="x.safetensors"))
     run = ended("regions-cas-4", place / "regions")
     with pytest.raises(InputError, match="divides images into regions"):
