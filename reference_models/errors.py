@@ -1,10 +1,35 @@
 """The error for bad input, and counts and lists of names for its messages."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
     """Input that cannot be used. The message names the fault and says how to repair it."""
+
+
+class Faults:
+    """Input errors of several checks, reported together."""
+
+    def __init__(self, errors: Iterable[InputError] = ()) -> None:
+        self.errors = list(errors)
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Keep an input error of the block for later."""
+        try:
+            yield
+        except InputError as error:
+            self.errors.append(error)
+
+    def report(self, most: int = 10) -> None:
+        """Raise what was collected, as one error that quotes at most `most` of them."""
+        lines = [line for error in self.errors for line in str(error).split("\n  ")]
+        if len(lines) == 1:
+            raise self.errors[0]
+        if lines:
+            rest = [f"and {len(lines) - most} more"] if len(lines) > most else []
+            raise InputError("\n  ".join([*lines[:most], *rest]))
 
 
 def first_few(names: Sequence[str], most: int = 5) -> str:

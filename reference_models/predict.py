@@ -16,15 +16,13 @@ from reference_models.commands import command, parse
 from reference_models.data.images import Images
 from reference_models.data.pictures import (
     SUFFIXES,
-    binarise,
     by_stem,
     centre_prior,
     fit_mask,
     fit_prior,
     is_image,
-    mask_notes,
-    open_image,
 )
+from reference_models.data.readers import mask_notes, read_map, read_mask, read_photograph
 from reference_models.errors import InputError
 from reference_models.files import atomic_path
 from reference_models.machine import progress
@@ -144,11 +142,11 @@ def predict(options: Predict) -> list[str]:
     faults = []
     for file, name in progress(output_names(files), desc=Path(chosen).name, unit=" images"):
         try:
-            photo, opaque = read_photo(file)
+            photo, opaque = read_photograph(file)
             prior = None if priors is None else priors.of(file, photo)
             saliency = model.map(photo, prior)
             if options.mask is not None:
-                mask, kinds[name] = read_mask(
+                mask, kinds[name] = read_fitting_mask(
                     matching_file(options.mask, file, "--mask"), photo, file
                 )
                 save(model.explained(photo, mask, prior), options.out / f"{name}-explained.png")
@@ -191,8 +189,8 @@ class Priors:
             if self.first is None:
                 return centre_prior(self.size)
             return fit_prior(Image.fromarray(self.first.map(photo)), self.size)
-        prior, _ = read_photo(matching_file(self.given, file, "--prior"))
-        return fit_prior(prior, self.size)
+        prior = read_map(matching_file(self.given, file, "--prior"))
+        return fit_prior(Image.fromarray(prior.values), self.size)
 
 
 def matching_file(given: Path, photo: Path, option: str) -> Path:
@@ -223,15 +221,16 @@ def check_mask(options: Predict, model: Model, photographs: int) -> None:
         )
 
 
-def read_mask(file: Path, photo: Image.Image, of: Path) -> tuple[np.ndarray, str]:
-    """The bool mask of a photograph, and what it was, see `binarise`."""
-    mask = open_image(file)
-    if mask.size != photo.size:
+def read_fitting_mask(file: Path, photo: Image.Image, photo_file: Path) -> tuple[np.ndarray, str]:
+    """The bool mask of a photograph and its kind, see `read_mask`."""
+    mask = read_mask(file)
+    height, width = mask.object.shape
+    if (width, height) != photo.size:
         raise InputError(
-            f"sizes differ: {of} is {photo.width} x {photo.height}, {file} is "
-            f"{mask.width} x {mask.height} (width x height)"
+            f"{photo_file} is {photo.width} x {photo.height}, but {file} is {width} x {height} "
+            "(width x height); save the mask at the size of its photograph"
         )
-    return binarise(mask, file)
+    return mask.object, mask.kind
 
 
 # Images ------------------------------------------------------------------------------------------
@@ -266,29 +265,6 @@ def output_names(files: Sequence[Path]) -> list[tuple[Path, str]]:
         taken.add(name)
         names.append((file, name))
     return names
-
-
-def read_photo(file: Path) -> tuple[Image.Image, Image.Image | None]:
-    """The photograph as RGB, upright, on white where it is transparent; and its alpha, if any."""
-    image = open_image(file)
-    if image.mode.startswith(("I", "F")):
-        image = scaled_to_eight_bits(image, file)
-    if "A" not in image.getbands() and "transparency" not in image.info:
-        return image.convert("RGB"), None
-    layered = image.convert("RGBA")
-    alpha = layered.getchannel("A")
-    white = Image.new("RGB", image.size, "white")
-    return Image.composite(layered.convert("RGB"), white, alpha), alpha
-
-
-def scaled_to_eight_bits(image: Image.Image, file: Path) -> Image.Image:
-    """Grey of 16 bits, or of floats, with 8."""
-    values = np.asarray(image, np.float64)
-    low, high = values.min(), values.max()
-    if not (low >= 0 and high <= 65535):
-        raise InputError(f"{file} has values in {low:g}..{high:g}; save it with 8 bits a channel")
-    white = 65535 if image.mode[:4] == "I;16" else next(w for w in (1, 255, 65535) if high <= w)
-    return Image.fromarray(np.rint(255 * values / white).astype(np.uint8))
 
 
 def write_pictures(

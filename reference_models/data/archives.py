@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from reference_models.data.pictures import Folder, by_stem, one_folder, open_folder, require
 from reference_models.data.splits import read_splits
-from reference_models.errors import InputError, count
+from reference_models.errors import Faults, InputError, count
 
 
 class Archive(NamedTuple):
@@ -70,13 +70,18 @@ def find(paths: Sequence[Path], excluded: Sequence[str] = (), truth: str = "mask
         annotated.setdefault(image, []).append(file)
     prior_folders = [root / "priors" for root in roots if (root / "priors").is_dir()]
     priors = by_stem(prior_folders) if prior_folders else {}
-    require(images, annotated, f"mask in {truth}/")
-    if priors:
-        require(images, priors, "prior in priors/")
     lists: dict[str, list[str]] = {}
+    faults = Faults()
+    with faults.collect():
+        require(images, annotated, f"mask in {truth}/")
+    if priors:
+        with faults.collect():
+            require(images, priors, "prior in priors/")
     for root in roots:
-        for name, stems in read_splits(root, images).items():
-            lists[name] = lists.get(name, []) + [stem for stem in stems if stem not in excluded]
+        with faults.collect():
+            for name, stems in read_splits(root, images).items():
+                lists[name] = lists.get(name, []) + [s for s in stems if s not in excluded]
+    faults.report()
     return Files(
         name=Path(paths[0]).stem,
         images={stem: images[stem] for stem in images if stem not in excluded},

@@ -1,17 +1,19 @@
-"""Pictures in folders and zips, read as images, masks, label maps and saliency maps."""
+"""Picture files in folders and zips: found by name, decoded and resized."""
 
 import io
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
-from typing import TypeVar
+from typing import TypeVar, cast
+from unicodedata import normalize
+from warnings import catch_warnings
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from reference_models.errors import InputError, count, first_few
+from reference_models.errors import Faults, InputError, count, first_few
 from reference_models.machine import cores, progress
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
@@ -74,7 +76,7 @@ def by_stem(folders: Sequence[Folder]) -> dict[str, Folder]:
                 f"{folder} holds no image file; add some ({', '.join(sorted(SUFFIXES))})"
             )
         for entry in sorted(entries, key=lambda entry: entry.name):
-            stem = Path(entry.name).stem
+            stem = normalize("NFC", Path(entry.name).stem)
             if stem in files:
                 raise InputError(
                     f"{files[stem]} and {entry} have the same name without extension; rename or "
@@ -97,12 +99,13 @@ def require(images: Iterable[str], files: Iterable[str], what: str) -> None:
 
     what: the kind of file and its folder, for the error: "mask in masks/".
     """
-    stems = set(files)
+    images, stems = list(images), set(files)
     missing = [image for image in images if image not in stems]
     if missing:
+        others = sorted(stems - set(images)) or sorted(stems)
         raise InputError(
             f"{count(len(missing), 'image has', 'images have')} no {what}: {first_few(missing)}; "
-            "add the missing files"
+            f"add the missing files, or rename the existing ones ({first_few(others, 2)})"
         )
 
 
@@ -112,128 +115,93 @@ def require(images: Iterable[str], files: Iterable[str], what: str) -> None:
 def side_by_side(work: Callable[[int], Result], number: int, what: str) -> list[Result]:
     """The results of `work` for each index below `number`, computed in threads, in order.
 
-    Threads suffice, because Pillow decodes without Python's global lock. what: the files, for the
-    progress bar.
+    All input errors are raised together. Threads suffice, because Pillow decodes without Python's
+    global lock. what: the files, for the progress bar.
     """
+
+    def attempt(index: int) -> Result | InputError:
+        try:
+            return work(index)
+        except InputError as error:
+            return error
+
     with ThreadPoolExecutor(cores()) as pool:
         bar = progress(
-            pool.map(work, range(number)), desc=f"reading {what}", total=number, unit=" images"
+            pool.map(attempt, range(number)), desc=f"reading {what}", total=number, unit=" images"
         )
-        return list(bar)
+        results = list(bar)
+    faults = Faults(result for result in results if isinstance(result, InputError))
+    faults.report()
+    return cast("list[Result]", results)
 
 
-READING = Lock()  # Several threads share one open zip, which can only be read by one at a time.
+READING = Lock()  # Several threads share one open zip and the filters of warnings.
+MOST_BYTES = 2**28
+MOST_PIXELS = 2**27
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""The transposition that turns an image upright, by its EXIF orientation."""
 
 
 def open_image(file: Folder) -> Image.Image:
-    """The decoded picture, turned upright by its EXIF orientation."""
+    """The decoded picture, turned upright by its EXIF orientation.
+
+    A file of more than MOST_BYTES (unzipped) or MOST_PIXELS is refused before it is decoded.
+    """
     try:
-        with READING:
-            content = file.read_bytes()
-        image = Image.open(io.BytesIO(content))
-        image.load()
+        if not file.is_file():
+            raise InputError(f"{file} is not a file; remove it from the folder")
+        with READING, file.open("rb") as stream:
+            content = stream.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise InputError(f"{file} is larger than {MOST_BYTES >> 20} MB; save it smaller")
+        with READING, catch_warnings(action="ignore"):  # Pillow warns of damaged metadata.
+            image = Image.open(io.BytesIO(content))
+        with image:
+            if image.width * image.height > MOST_PIXELS:
+                raise InputError(
+                    f"{file} has {image.width} x {image.height} pixels; save it with at most "
+                    f"{MOST_PIXELS >> 20} million"
+                )
+            image.load()
+            return upright(image)
+    except InputError:
+        raise
     except UnidentifiedImageError:
         raise InputError(
             f"{file} cannot be read as an image: unknown format; save it as PNG or JPEG"
         ) from None
     except Exception as error:  # Decoders and damaged archives raise many kinds of errors.
+        words = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
-            f"{file} cannot be read as an image: {error}; replace or remove it"
+            f"{file} cannot be read as an image: {words}; replace or remove it"
         ) from None
-    return ImageOps.exif_transpose(image)
 
 
-def binarise(mask: Image.Image, file: Folder) -> tuple[np.ndarray, str]:
-    """The mask as bool, and its kind: "0/255", "0/1", "soft", or "faint" if no value reaches 128.
-
-    In a palette image with only the indices 0 and 1, these are the mask, whatever the colours.
-    """
-    values = np.asarray(mask) if mask.mode == "P" else eight_bits(mask, file, "mask")
-    if mask.mode == "P" and values.max() > 1:
-        values = eight_bits(mask, file, "mask")
-    highest = values.max()
-    if highest == 1:
-        return values == 1, "0/1"
-    if 1 < highest < 128:
-        return values >= 128, "faint"
-    hard = ((values == 0) | (values == 255)).all()
-    return values >= 128, "0/255" if hard else "soft"
+def upright(image: Image.Image) -> Image.Image:
+    """The image turned by its EXIF orientation; other EXIF entries are ignored, even if damaged."""
+    try:
+        with READING, catch_warnings(action="ignore"):
+            orientation = image.getexif().get(0x0112)
+    except Exception:  # One damaged entry makes all of them unreadable.
+        orientation = None
+    turn = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    turned = image.copy() if turn is None else image.transpose(turn)
+    turned.info = {k: v for k, v in image.info.items() if k == "transparency"}
+    return turned
 
 
 def fit_mask(mask: np.ndarray, size: int) -> np.ndarray:
     """Resize a mask, bool `(H, W)` to `(size, size)`. Pixels at least half True are True."""
     fitted = Image.fromarray(mask).convert("L").resize((size, size), Image.Resampling.BOX)
     return np.asarray(fitted) >= 128
-
-
-def mask_notes(kinds: Mapping[str, str]) -> list[str]:
-    """Notes on masks that are not 0/255. kinds: the kind of each mask, by its stem."""
-    stems: dict[str, list[str]] = {}
-    for stem, kind in kinds.items():
-        stems.setdefault(kind, []).append(stem)
-    notes = []
-    if masks := stems.get("0/1"):
-        holding = count(len(masks), "mask holds", "masks hold")
-        notes.append(f"{holding} 0 and 1: 1 is taken as the object")
-    if masks := stems.get("soft"):
-        holding = count(len(masks), "mask holds", "masks hold")
-        notes.append(f"{holding} values between 0 and 255: binarised at 128")
-    if masks := stems.get("faint"):
-        holding = count(len(masks), "mask holds", "masks hold")
-        notes.append(
-            f"{holding} no value above 127 ({first_few(masks)}): taken as all background; save the "
-            "object as 255"
-        )
-    return notes
-
-
-def eight_bits(image: Image.Image, file: Folder, what: str) -> np.ndarray:
-    """The picture in grey, uint8 `(H, W)`. what: its role, for the error."""
-    if image.mode.startswith(("I", "F")):
-        raise InputError(
-            f"{file} is a {what} of mode {image.mode}; save it with 8 bits, from 0 to 255"
-        )
-    return np.asarray(image.convert("L"))
-
-
-def label_map(image: Image.Image, file: Folder) -> np.ndarray:
-    """The region numbers of a label map, int32 `(H, W)`."""
-    values = np.asarray(image)
-    if values.ndim != 2 or image.mode == "F":
-        raise InputError(
-            f"{file} is a label map of mode {image.mode}; save it with one channel of whole numbers"
-        )
-    return values.astype(np.int32)
-
-
-# Saliency maps -----------------------------------------------------------------------------------
-
-
-def read_maps(path: Path, stems: Iterable[str], shared: bool = False) -> dict[str, np.ndarray]:
-    """The saliency maps of these stems, uint8 `(H, W)`, with their original size and values.
-
-    path: A folder or zip that holds the maps, or that holds a single folder of maps; also a folder
-    inside a zip (`maps.zip/drfi`). The map of photo.jpg is photo.png, or photo-map.png as `predict`
-    writes it. shared: Skip stems without a map; at least one must have a map.
-    """
-    root = one_folder(path, has_images, "saliency maps")
-    files, images = by_stem([root]), list(stems)
-    files = {stem: files[f"{stem}-map"] for stem in images if f"{stem}-map" in files} | files
-    if shared:
-        images = [stem for stem in images if stem in files]
-        if not images:
-            raise InputError(
-                f"no map in {root} has the name of a mask; rename the maps: that of mask 1.png is "
-                "1.png or 1-map.png"
-            )
-    require(images, files, f"map in {root}")
-
-    def read_map(index: int) -> np.ndarray:
-        file = files[images[index]]
-        return eight_bits(open_image(file), file, "saliency map")
-
-    maps = side_by_side(read_map, len(images), f"maps of {root.name}")
-    return dict(zip(images, maps, strict=True))
 
 
 def fit_prior(prior: Image.Image, size: int) -> np.ndarray:

@@ -4,12 +4,21 @@ docs/reliability.md has the table of what is read, noted and refused.
 """
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from reference_models.data.pictures import Folder, open_image
+from reference_models.data.pictures import (
+    Folder,
+    by_stem,
+    has_images,
+    one_folder,
+    open_image,
+    require,
+    side_by_side,
+)
 from reference_models.errors import InputError, count, first_few
 
 GREY = 8
@@ -52,6 +61,7 @@ class Mask(NamedTuple):
 
 
 def read_photograph(file: Folder) -> Photograph:
+    """A photograph as RGB; transparent pixels are blended with white."""
     image = open_image(file)
     refuse_unknown_modes(image, file)
     if image.mode.startswith(("I", "F")):
@@ -74,6 +84,7 @@ def read_map(file: Folder) -> SaliencyMap:
 
 
 def as_map(image: Image.Image, file: Folder, what: str) -> SaliencyMap:
+    """The map of an opened image. what: its role, for the errors."""
     refuse_unknown_modes(image, file)
     if image.mode.startswith("I"):
         return SaliencyMap(to_eight_bits(image, file), "16 bits")
@@ -110,32 +121,60 @@ def as_map(image: Image.Image, file: Folder, what: str) -> SaliencyMap:
 
 
 def scale_binary_maps(maps: Mapping[str, SaliencyMap]) -> dict[str, SaliencyMap]:
-    """Maps of 0 and 1 scaled to 0 and 255, if no map of the folder has a higher value."""
-    binary = all(one.kind == "0/1" or not one.values.any() for one in maps.values())
-    if not binary:
+    """Scale maps of 0 and 1 to 0 and 255, unless a map of the folder has a higher value."""
+    if any(saliency.values.max() > 1 for saliency in maps.values()):
         return dict(maps)
     return {
-        stem: one._replace(values=255 * (one.values > 0).astype(np.uint8))
-        for stem, one in maps.items()
+        stem: saliency._replace(values=255 * (saliency.values > 0).astype(np.uint8))
+        for stem, saliency in maps.items()
     }
+
+
+def read_maps(
+    path: Path, stems: Iterable[str], shared: bool = False
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The saliency maps of these stems, uint8 `(H, W)`, with their original size and values, and
+    notes on how they are stored.
+
+    path: A folder or zip that holds the maps, or that holds a single folder of maps; also a folder
+    inside a zip (`maps.zip/drfi`). The map of photo.jpg is photo.png, or photo-map.png as `predict`
+    writes it. shared: Skip stems without a map; at least one must have a map.
+    """
+    root = one_folder(path, has_images, "saliency maps")
+    files, images = by_stem([root]), list(stems)
+    files = {stem: files[f"{stem}-map"] for stem in images if f"{stem}-map" in files} | files
+    if shared:
+        images = [stem for stem in images if stem in files]
+        if not images:
+            raise InputError(
+                f"no map in {root} has the name of a mask; rename the maps: that of mask 1.png is "
+                "1.png or 1-map.png"
+            )
+    require(images, files, f"map in {root}")
+    results = side_by_side(
+        lambda i: read_map(files[images[i]]), len(images), f"maps of {root.name}"
+    )
+    maps = scale_binary_maps(dict(zip(images, results, strict=True)))
+    return {stem: saliency.values for stem, saliency in maps.items()}, map_notes(maps)
 
 
 def map_notes(maps: Mapping[str, SaliencyMap]) -> list[str]:
     """Notes on maps that are not stored as 8-bit grey."""
-    scaled = any(one.kind == "0/1" and one.values.max() > 1 for one in maps.values())
+    scaled = any(saliency.kind == "0/1" and saliency.values.max() > 1 for saliency in maps.values())
     texts = {
-        "0/1": "0 and 1 only: 1 is read as white"
-        if scaled
-        else "0 and 1 only, beside brighter maps: read as nearly black",
-        "16 bits": "16 bits: read with 8",
-        "floats": "floats: read as 8 bits",
-        "palette": "a palette: read by its colours",
-        "one hue": "one hue on black: read by its brightness",
-        "transparency": "transparency: the alpha channel is read",
+        "0/1": "the values 0 and 1: "
+        + ("1 is read as white" if scaled else "nearly black, as other maps are brighter"),
+        "16 bits": "16 bits, of which the upper 8 are read",
+        "floats": "floats, read as 8 bits",
+        "palette": "a palette, read by its colours",
+        "one hue": "one hue on black, read by its brightness",
+        "transparency": "transparency, which is read as the map",
     }
+    kinds = {stem: saliency.kind for stem, saliency in maps.items()}
     return [
-        f"{count(len(stems), 'map')} ({first_few(stems)}) with {texts[kind]}"
-        for kind, stems in by_kind(maps)
+        f"{count(len(stems), 'map has', 'maps have')} {texts[kind]} ({first_few(stems)})"
+        for kind, stems in by_kind(kinds).items()
+        if kind in texts
     ]
 
 
@@ -143,15 +182,16 @@ def map_notes(maps: Mapping[str, SaliencyMap]) -> list[str]:
 
 
 def read_mask(file: Folder) -> Mask:
+    """A mask, see `as_mask`."""
     return as_mask(open_image(file), file)
 
 
 def as_mask(image: Image.Image, file: Folder) -> Mask:
     """The mask of an opened image.
 
-    Two values, or two colours of which one is black, are a mask whatever the values. 0, 1 and 255
-    together are background, object and void, as PASCAL VOC has them. Other grey values are
-    thresholded at 128.
+    An image of 0 and one other value, or of black and one other colour, is read as background and
+    object. The values 0, 1 and 255 together are background, object and void, as in PASCAL VOC.
+    Other grey values are binarised at 128.
     """
     if image.mode == "P" and not is_transparent(image):
         indices = np.asarray(image)
@@ -177,40 +217,39 @@ def as_mask(image: Image.Image, file: Folder) -> Mask:
     return Mask(values >= 128, None, kind)
 
 
-def mask_notes(masks: Mapping[str, Mask]) -> list[str]:
-    """Notes on masks that are not stored as 0 and 255."""
+def mask_notes(kinds: Mapping[str, str]) -> list[str]:
+    """Notes on masks that are not stored as 0 and 255. kinds: The kind of each mask, by stem."""
     texts = {
         "0/1": "the values 0 and 1: 1 is read as the object",
-        "0/1/void": "the values 0, 1 and 255: 1 is the object, and 255 (void) is background",
-        "two values": "0 and one other value: that is the object",
+        "0/1/void": "the values 0, 1 and 255: 1 is the object, 255 (void) counts as background",
+        "two values": "0 and one other value, which is read as the object",
         "soft": "values between 0 and 255: binarised at 128",
         "16 bits": "16 bits: binarised at half of the range",
         "floats": "floats: binarised at half of the range",
-        "palette": "a palette: the brighter colour is the object",
+        "palette": "a palette: the brighter colour is read as the object",
         "one hue": "one hue on black: binarised at half of its brightness",
-        "transparency": "transparency: opaque pixels are the object",
+        "transparency": "transparency: opaque pixels are read as the object",
     }
     return [
-        f"{count(len(stems), 'mask')} ({first_few(stems)}) with {texts[kind]}"
-        for kind, stems in by_kind(masks)
+        f"{count(len(stems), 'mask has', 'masks have')} {texts[kind]} ({first_few(stems)})"
+        for kind, stems in by_kind(kinds).items()
         if kind in texts
     ]
 
 
-def by_kind(
-    read: Mapping[str, SaliencyMap] | Mapping[str, Mask],
-) -> Iterable[tuple[str, list[str]]]:
-    kinds: dict[str, list[str]] = {}
-    for stem, one in read.items():
-        if one.kind not in ("grey", "0/255"):
-            kinds.setdefault(one.kind, []).append(stem)
-    return kinds.items()
+def by_kind(kinds: Mapping[str, str]) -> dict[str, list[str]]:
+    """The stems of each kind."""
+    stems: dict[str, list[str]] = {}
+    for stem, kind in kinds.items():
+        stems.setdefault(kind, []).append(stem)
+    return stems
 
 
-# How they are stored -----------------------------------------------------------------------------
+# Storage -----------------------------------------------------------------------------------------
 
 
 def refuse_unknown_modes(image: Image.Image, file: Folder) -> None:
+    """Raise an error for colour modes of Pillow that are none of those below, such as LAB."""
     known = (
         "1",
         "L",
@@ -256,7 +295,7 @@ def colours_of(image: Image.Image, indices: np.ndarray) -> dict[int, tuple[int, 
 
 
 def is_binary_palette(image: Image.Image, indices: np.ndarray) -> bool:
-    """True for one or two colours that are black and another, or dark and bright grey."""
+    """Whether the image has one colour, or two of which one is black, or dark and bright ones."""
     colours = list(colours_of(image, indices).values())
     if len(colours) > 2:
         return False
@@ -265,7 +304,7 @@ def is_binary_palette(image: Image.Image, indices: np.ndarray) -> bool:
 
 
 def object_of_two_colours(image: Image.Image, indices: np.ndarray) -> np.ndarray:
-    """1 where the brighter colour is, uint8; a single colour is the object unless it is black."""
+    """The pixels of the brighter colour as 1, uint8. A single colour is the object unless black."""
     colours = colours_of(image, indices)
     brightest = max(colours, key=lambda i: sum(colours[i]))
     if len(colours) == 1 and sum(colours[brightest]) <= 3 * GREY:
@@ -274,7 +313,7 @@ def object_of_two_colours(image: Image.Image, indices: np.ndarray) -> np.ndarray
 
 
 def is_void_palette(image: Image.Image, indices: np.ndarray) -> bool:
-    """True for the indices 0, 1 and 255 (void), as PASCAL VOC has them."""
+    """Whether the indices are 0, 1 and 255 (void), as in PASCAL VOC."""
     colours = colours_of(image, indices)
     if VOID not in colours or not set(colours) <= {0, 1, VOID}:
         return False
@@ -291,3 +330,13 @@ def one_hue(colours: np.ndarray, file: Folder, what: str) -> np.ndarray:
             f"{file} is a {what} in several colours; save it in grey, or apply no colour map"
         )
     return np.rint(255 * share.clip(0, 1)).astype(np.uint8).reshape(colours.shape[:2])
+
+
+def label_map(image: Image.Image, file: Folder) -> np.ndarray:
+    """The region numbers of a label map, int32 `(H, W)`."""
+    values = np.asarray(image)
+    if values.ndim != 2 or image.mode == "F":
+        raise InputError(
+            f"{file} is a label map of mode {image.mode}; save it with one channel of whole numbers"
+        )
+    return values.astype(np.int32)

@@ -14,21 +14,18 @@ from reference_models.data.archives import ARCHIVES, Files, detector_folder, fin
 from reference_models.data.images import Data, Images, TestSet
 from reference_models.data.pictures import (
     Folder,
-    binarise,
     by_stem,
     centre_prior,
-    eight_bits,
     fit_mask,
     fit_prior,
-    label_map,
-    mask_notes,
     open_image,
     require,
     side_by_side,
 )
+from reference_models.data.readers import as_mask, label_map, mask_notes, read_map, read_photograph
 from reference_models.data.scenes import scenes
 from reference_models.data.splits import evenly, split
-from reference_models.errors import InputError, count, first_few
+from reference_models.errors import Faults, InputError, count, first_few
 from reference_models.paths import DATA
 
 
@@ -72,23 +69,26 @@ def load(sources: Sources, size: int, seed: int) -> Data:
             f"test sets ({', '.join(sources.tests) or 'only held-out images'}); add ecssd"
         )
     # Test sets first, so that a missing file is reported before all training images are read.
-    test_sets = [
-        read_test(
-            name,
-            size,
-            archives=sources.archives,
-            most=sources.test_images,
-            detectors=sources.test_priors,
-            regions=sources.regions,
-        )
-        for name in dict.fromkeys(sources.tests)
-    ]
-    if sources.train == "scenes":
-        data = generated(sources, size, seed)
-    elif sources.train in ARCHIVES:
-        data = from_archive(sources, size)
-    else:
-        data = from_path(sources, size, seed)
+    test_sets, faults = [], Faults()
+    for name in dict.fromkeys(sources.tests):
+        with faults.collect():
+            test_set = read_test(
+                name,
+                size,
+                archives=sources.archives,
+                most=sources.test_images,
+                detectors=sources.test_priors,
+                regions=sources.regions,
+            )
+            test_sets.append(test_set)
+    with faults.collect():
+        if sources.train == "scenes":
+            data = generated(sources, size, seed)
+        elif sources.train in ARCHIVES:
+            data = from_archive(sources, size)
+        else:
+            data = from_path(sources, size, seed)
+    faults.report()
     notes = [*data.notes, *(note for _, notes in test_sets for note in notes)]
     for test, _ in test_sets:
         shared = set(test.images.names) & {*data.train.names, *data.validation.names}
@@ -113,7 +113,22 @@ def load(sources: Sources, size: int, seed: int) -> Data:
                 f"{name}: every {kind} mask is all background at {size} px; choose a larger "
                 "--size, or masks with objects" + "".join(f"; {note}" for note in data.notes)
             )
+    for test in data.tests:
+        if sources.regions == 2:
+            check_masks(test.truth, test.name)
     return data
+
+
+def check_masks(masks: Sequence[np.ndarray], name: str) -> None:
+    """Raise an error unless a mask has both object and background, as most measures need."""
+    if any(mask.any() and not mask.all() for mask in masks):
+        return
+    full = sum(bool(mask.all()) for mask in masks)
+    raise InputError(
+        f"{name}: no mask has both object and background ({count(full, 'mask is', 'masks are')} "
+        f"all object, {len(masks) - full} all background), so that F and other measures are not "
+        "defined; check how the masks are stored"
+    )
 
 
 def generated(sources: Sources, size: int, seed: int) -> Data:
@@ -237,10 +252,9 @@ def decode(
 ) -> Decoded:
     """The images and labels of these stems as squares of side `size`.
 
-    A mask may be 0/255, 0/1 or soft. A mask whose maximum is 1 is read as 0/1; all others are
-    binarised at 128. If an image has several label maps, the one with the median number of regions
-    becomes its labels (with an even number, the lower median), with at most `regions` regions, see
-    `largest`.
+    Masks are read by `as_mask`. If an image has several label maps, the one with the median number
+    of regions becomes its labels (with an even number, the lower median), with at most `regions`
+    regions, see `largest`.
 
     keep_truth: Also return masks or label maps at their original size.
     """
@@ -250,7 +264,7 @@ def decode(
     def decode_image(index: int) -> tuple[np.ndarray | None, str, bool]:
         """Fill in image and labels; return the truth, the kind of mask, and whether it is empty."""
         stem = stems[index]
-        image = open_image(files.images[stem])
+        image = read_photograph(files.images[stem]).pixels
         opened = [open_image(file) for file in files.truth[stem]]
         for file, mask in zip(files.truth[stem], opened, strict=True):
             if image.size != mask.size:
@@ -259,9 +273,7 @@ def decode(
                     f"{file} is {mask.width} x {mask.height} (width x height); save the mask at "
                     "the size of its image"
                 )
-        images[index] = np.asarray(
-            image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
-        )
+        images[index] = np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
         if files.segmented:
             maps = [
                 label_map(mask, file) for mask, file in zip(opened, files.truth[stem], strict=True)
@@ -270,9 +282,9 @@ def decode(
             typical = maps[np.argsort(counts, kind="stable")[(len(maps) - 1) // 2]]
             labels[index] = largest(typical, size, regions)
             return np.stack(maps) if keep_truth else None, "regions", False
-        binary, kind = binarise(opened[0], files.truth[stem][0])
-        labels[index] = fit_mask(binary, size)
-        return binary if keep_truth else None, kind, not binary.any()
+        read = as_mask(opened[0], files.truth[stem][0])
+        labels[index] = fit_mask(read.object, size)
+        return read.object if keep_truth else None, read.kind, not read.object.any()
 
     results = side_by_side(decode_image, len(stems), files.name)
     priors = np.broadcast_to(centre_prior(size), labels.shape)
@@ -347,8 +359,7 @@ def fit_priors(files: Sequence[Folder], size: int, what: str) -> np.ndarray:
     priors = np.empty((len(files), size, size), np.uint8)
 
     def read_prior(index: int) -> None:
-        grey = eight_bits(open_image(files[index]), files[index], "prior")
-        priors[index] = fit_prior(Image.fromarray(grey), size)
+        priors[index] = fit_prior(Image.fromarray(read_map(files[index]).values), size)
 
     side_by_side(read_prior, len(files), what)
     return priors

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
+from unicodedata import normalize
 
 import numpy as np
 
@@ -27,7 +28,10 @@ def read_splits(root: Folder, names: Iterable[str]) -> dict[str, list[str]]:
     for name in ("train", "val", "test"):
         file = root / "splits" / f"{name}.txt"
         if file.is_file():
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
+            try:
+                lines = normalize("NFC", file.read_text(encoding="utf-8-sig")).splitlines()
+            except UnicodeDecodeError:
+                raise InputError(f"{file} is not UTF-8 text; save it as UTF-8") from None
             lists[name] = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
             unknown = [stem for stem in lists[name] if stem not in stems]
             if unknown:

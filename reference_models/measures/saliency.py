@@ -286,7 +286,7 @@ def no_interrupts() -> Iterator[None]:
 
 
 def begin_worker() -> None:
-    """Limit a worker to one thread, because each core has a worker, and end it with its parent."""
+    """Make a worker use one thread, since each core has a worker, and end with its parent."""
     os.environ["OMP_NUM_THREADS"] = "1"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if "torch" in sys.modules:
