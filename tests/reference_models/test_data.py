@@ -10,7 +10,8 @@ from PIL import Image
 
 from reference_models.data.archives import detector_folder, find, find_archive
 from reference_models.data.images import Data, Images
-from reference_models.data.pictures import centre_prior, read_maps
+from reference_models.data.pictures import centre_prior
+from reference_models.data.readers import read_maps
 from reference_models.data.sets import Sources, decode, describe, largest, load, read_priors
 from reference_models.data.splits import evenly
 from reference_models.errors import InputError
@@ -326,7 +327,7 @@ def test_joined_zips_read_as_one_set(folder: Path, tmp_path: Path):
 def test_maps_are_read_at_their_own_size_unstretched(folder: Path, tmp_path: Path):
     for i in range(3):
         save(tmp_path / f"maps/one/{i}.png", a_mask(width=20 + i, low=10, high=60))
-    maps = read_maps(tmp_path / "maps/one", ["2", "0"])
+    maps, _ = read_maps(tmp_path / "maps/one", ["2", "0"])
     assert list(maps) == ["2", "0"]
     np.testing.assert_array_equal(maps["2"], a_mask(width=22, low=10, high=60))
     packed = zipped(tmp_path / "maps", name="maps.zip")
@@ -508,7 +509,7 @@ def test_real_maps_of_a_detector():
     assert (priors.max(axis=(1, 2)) == 255).all()
     files, _ = find_archive("ecssd", DATA)
     masks = decode(files, ["0001", "0557"], 64).images.masks
-    maps = read_maps(DATA / "ecssd_baselines.zip" / "DRFI", ["0001", "0557"])
+    maps, _ = read_maps(DATA / "ecssd_baselines.zip" / "DRFI", ["0001", "0557"])
     assert maps["0001"].shape == (256, 171)
     for prior, mask in zip(priors, masks, strict=True):
         assert prior[mask].mean() > prior[~mask].mean() + 50
