@@ -455,13 +455,23 @@ def test_missing_archives_and_detectors_are_named(archives: Path):
         with pytest.raises(InputError, match=match):
             load(replace(sources, **changes), 16, seed=0)
 
-    fails("holds no maps of sr, but of drfi, hs", test_priors=("sr",))
+    fails(
+        "holds no maps of sr, only of drfi, hs; .*prepare ecssd-baselines FOLDER`$",
+        test_priors=("sr",),
+    )
     fails("maps of drfi are of ECSSD, which is not among", test_priors=("drfi",), tests=())
     fails(r"ecsd is neither a known name \(duts-tr, .*\) nor an existing path", tests=("ecsd",))
     (archives / "ecssd_baselines.zip").unlink()
-    fails("the prior drfi needs ecssd_baselines.zip", test_priors=("drfi",))
+    fails(
+        r"ecssd_baselines\.zip \(data set ecssd-baselines\) is not in .*archives; .*--archives",
+        test_priors=("drfi",),
+    )
     (archives / "duts_tr.part2of2.zip").unlink()
-    fails(r"duts-tr needs duts_tr\.part2of2\.zip, which is not in .*archives: .*--archives FOLDER")
+    fails(
+        r"duts_tr\.part2of2\.zip \(data set duts-tr\) is not in .*archives; pass .* --archives "
+        r"FOLDER, .*: `python -m reference_models\.prepare duts-tr FOLDER`$"
+    )
+    fails(r"is missing: .*nowhere does not exist; .* ecssd FOLDER`$", archives=archives / "nowhere")
 
 
 real = pytest.mark.skipif(not DATA.is_dir(), reason="the archives are not here")
