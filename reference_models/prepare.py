@@ -13,7 +13,7 @@ import tyro
 from PIL import Image
 from scipy.io import loadmat
 
-from reference_models.commands import command
+from reference_models.commands import command, parse
 from reference_models.data.archives import ARCHIVES, DETECTORS, DETECTORS_NAME
 from reference_models.data.pictures import (
     READING,
@@ -444,14 +444,7 @@ def report(faults: Sequence[str], name: str, root: Folder) -> None:
 
 def main() -> None:
     with command():
-        options = tyro.cli(
-            Prepare,
-            prog="python -m reference_models.prepare",
-            config=(
-                tyro.conf.FlagCreatePairsOff,
-                tyro.conf.HelptextFromCommentsOff,
-            ),
-        )
+        options = parse(Prepare, "prepare")
         for note in prepare(options.name, options.folder, options.out):
             print(note)
 

@@ -8,7 +8,7 @@ the highest box that it imports.
 import ast
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -35,23 +35,16 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imports(file: Path, known: Mapping[str, Path], within_functions: bool) -> set[str]:
-    """The modules of the project that a file imports."""
+def imports(file: Path, known: Mapping[str, Path]) -> set[str]:
+    """The modules of the project that a file imports, also within its functions."""
     names = set()
-    for node in statements(ast.parse(file.read_text(encoding="utf-8")), within_functions):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             inner = [f"{node.module}.{alias.name}" for alias in node.names]
             names |= {name if name in known else node.module for name in inner}
     return names & set(known)
-
-
-def statements(tree: ast.AST, within_functions: bool) -> Iterator[ast.AST]:
-    for node in ast.iter_child_nodes(tree):
-        yield node
-        if within_functions or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            yield from statements(node, within_functions)
 
 
 def floors(graph: Graph) -> dict[str, int]:
@@ -193,9 +186,8 @@ def draw(graph: Graph, floor: Mapping[str, int], file: Path) -> None:
 
 def main() -> None:
     known = modules()
-    # An import within a function runs after its module is loaded, so that it closes no circle.
-    floors({name: imports(file, known, within_functions=False) for name, file in known.items()})
-    graph = {name: imports(file, known, within_functions=True) for name, file in known.items()}
+    graph = {name: imports(file, known) for name, file in known.items()}
+    floors(graph)  # No circle between modules; below, none between boxes.
     between = joined(graph, boxes(graph))
     floor = floors(between)
     for name in sorted(between, key=lambda name: (floor[name], name)):
