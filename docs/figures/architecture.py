@@ -174,6 +174,7 @@ def draw(graph: Graph, floor: Mapping[str, int], file: Path) -> None:
                 boxstyle="round,pad=0.02",
                 facecolor=COLOURS[package],
                 edgecolor="#666666",
+                alpha=0.8,  # Arrows to floors further down show through.
                 zorder=3,
             )
         )
