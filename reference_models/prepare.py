@@ -282,26 +282,19 @@ def set_notes(name: str, packed: Sequence[Packed]) -> list[str]:
 def prepare_maps(root: Folder, out: Path) -> list[str]:
     """Pack maps of ECSSD, `DETECTOR/STEM.png` or `DETECTOR/STEM_DETECTOR.png`."""
     sizes = sizes_of_ecssd(out)
-    detectors = sorted(
-        (entry for entry in root.iterdir() if entry.is_dir() and has_images(entry)),
-        key=lambda entry: entry.name,
-    )
-    if not detectors:
-        raise InputError(
-            f"{root} must hold a folder of maps per detector, such as DRFI/0001.png, but holds none"
-        )
+    detectors = detectors_in(root)
     faults: list[str] = []
     work: list[tuple[str, str, Folder]] = []
-    for folder in detectors:
+    for detector, folder in detectors.items():
         maps = {Path(file.name).stem: file for file in folder.iterdir() if is_image(file)}
         found = {
             stem: maps[name]
             for stem in sizes
-            for name in (f"{stem}_{folder.name}", stem)
+            for name in (f"{stem}_{detector}", stem)
             if name in maps
         }
         faults += missing(sizes, found, f"images of ECSSD without a map in {folder}")
-        work += [(folder.name, stem, file) for stem, file in found.items()]
+        work += [(detector, stem, file) for stem, file in found.items()]
 
     def pack(index: int) -> tuple[Packed, bool]:
         detector, stem, file = work[index]
@@ -312,21 +305,41 @@ def prepare_maps(root: Folder, out: Path) -> list[str]:
             grey = grey.resize(original, Image.Resampling.BILINEAR)
         name = f"{detector}/{stem}.webp"
         files = {name: webp(grey.resize(size, Image.Resampling.LANCZOS))}
-        return Packed(stem, files, (name, f"{detector}/{file.name}", digest(file)), ""), stretched
+        row = (name, f"{detectors[detector].name}/{file.name}", digest(file))
+        return Packed(stem, files, row, ""), stretched
 
     packed, unusable = attempt_all(pack, len(work), "maps of ECSSD")
     report([*faults, *unusable], DETECTORS_NAME, root)
     header = ["file", "source_path", "sha256_source"]
     write_archive(out / DETECTORS, [one for one, _ in packed], header, {})
-    notes = [f"wrote {out / DETECTORS}", f"maps of {', '.join(one.name for one in detectors)}"]
+    notes = [f"wrote {out / DETECTORS}", f"maps of {', '.join(detectors)}"]
     stretched = [str(one.row[1]) for one, resized in packed if resized]
     if stretched:
         notes.append(f"resized to the size of the image: {first_few(stretched)}")
-    present = {folder.name.lower() for folder in detectors}
+    present = set(map(str.lower, detectors))
     absent = [name for name in RECIPES_USE if name.lower() not in present]
     if absent:
         notes.append(f"no maps of {', '.join(absent)}: recipes that start from them will not run")
     return notes
+
+
+def detectors_in(root: Folder) -> dict[str, Folder]:
+    """The folders of maps by detector. If some are called `result_DETECTOR`, only these count."""
+    folders = {
+        entry.name: entry for entry in root.iterdir() if entry.is_dir() and has_images(entry)
+    }
+    if not folders:
+        raise InputError(
+            f"{root} must hold a folder of maps per detector, such as DRFI/0001.png, but holds none"
+        )
+    prefix = "result_"
+    if any(name.startswith(prefix) for name in folders):
+        folders = {
+            name.removeprefix(prefix): folder
+            for name, folder in folders.items()
+            if name.startswith(prefix)
+        }
+    return dict(sorted(folders.items()))
 
 
 def sizes_of_ecssd(out: Path) -> dict[str, tuple[tuple[int, int], tuple[int, int]]]:

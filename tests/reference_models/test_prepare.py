@@ -197,6 +197,18 @@ def test_maps_of_detectors_become_as_large_as_the_images(tmp_path: Path):
     assert load(sources, 32, seed=0).tests[0].priors["hs"].max() == 255
 
 
+def test_folders_of_results_are_told_from_images_beside_them(tmp_path: Path):
+    out, home = tmp_path / "data", tmp_path / "program"
+    prepare("ecssd", distributed("ecssd", tmp_path / "set"), out)
+    for stem in STEMS["ecssd"]:
+        save(a_mask(), home / f"result_HS/{stem}_HS.png")
+        save(photograph(), home / f"images/{stem}.jpg")
+    notes = prepare(DETECTORS_NAME, home, out)
+    assert notes[1] == "maps of HS"
+    row = manifest(out / DETECTORS)[0]
+    assert (row["file"], row["source_path"]) == ("HS/0001.webp", "result_HS/0001_HS.png")
+
+
 @pytest.mark.parametrize(("name", "inside"), [(n, i) for n in STEMS for i in LAYOUTS[n].inside])
 def test_the_folder_may_be_named_at_each_level_and_zipped(name: str, inside: str, tmp_path: Path):
     home = distributed(name, tmp_path / "set")
