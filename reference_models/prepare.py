@@ -152,7 +152,7 @@ def prepare_set(name: str, root: Folder, out: Path) -> list[str]:
         stem, split, image, truth = pairs[index]
         if layout.truth_suffix == ".mat":
             return pack_segmentations(stem, split, image, truth)
-        return pack_mask(stem, split, image, truth, stem in archive.left_out, layout.keeps_grades)
+        return pack_mask(stem, split, image, truth, stem in archive.excluded, layout.keeps_grades)
 
     packed, unusable = attempt_all(pack, len(pairs), name)
     report([*faults, *unusable], name, root)
@@ -270,7 +270,7 @@ def set_notes(name: str, packed: Sequence[Packed]) -> list[str]:
         grey = [one.stem for one in packed if one.row[MASK_HEADER.index("source_mode")] == "L"]
         if grey:
             notes.append(f"grey photographs: {first_few(grey)}")
-    unused = [stem for stem in ARCHIVES[name].left_out if stem in {one.stem for one in packed}]
+    unused = [stem for stem in ARCHIVES[name].excluded if stem in {one.stem for one in packed}]
     if unused:
         notes.append(f"not used by any recipe: {', '.join(unused)} ({ARCHIVES[name].reason})")
     return [f"{name}: {note}" for note in notes]

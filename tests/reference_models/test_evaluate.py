@@ -73,7 +73,7 @@ def test_maps_of_predict_and_maps_of_a_few(folder: Path, capsys):
     for stem in list(plain)[:2]:
         for kind in ("map", "overlay"):
             shutil.copy(folder / f"all/noise/{stem}.png", some / f"{stem}-{kind}.png")
-    with pytest.raises(InputError, match=r"images have not a map in .*some"):
+    with pytest.raises(InputError, match=r"images have no map in .*some"):
         run(Options(some, masks=folder / "set"))
     out = folder / "few.json"
     run(Options(some, masks=folder / "set", shared=True, out=out))
@@ -84,7 +84,7 @@ def test_maps_of_predict_and_maps_of_a_few(folder: Path, capsys):
     assert written["measures"] == measure([plain[s] for s in stems], [masks[s] for s in stems])
     for file in some.iterdir():
         file.rename(some / f"x{file.name}")
-    with pytest.raises(InputError, match=r"no map in .*some has the stem of a mask"):
+    with pytest.raises(InputError, match=r"no map in .*some has the name of a mask"):
         run(Options(some, masks=folder / "set", shared=True))
     with pytest.raises(InputError, match=r"zoomout-exacct is neither .* which holds"):
         run(Options(Path("zoomout-exacct"), masks=folder / "set"))
@@ -108,8 +108,8 @@ def test_masks_of_other_kinds_are_noted(folder: Path):
     masks, notes = read_masks(folder / "set")
     assert [mask.sum() for mask in masks.values()][:3] == [2, 2, 0]
     assert notes == [
-        "1 masks hold 0 and 1: 1 is taken as the object",
-        "1 masks hold values between 0 and 255: binarised at 128",
+        "1 mask holds 0 and 1: 1 is taken as the object",
+        "1 mask holds values between 0 and 255: binarised at 128",
     ]
     notes = notes_on([mask.astype(float) for mask in masks.values()], [*masks.values()])
     assert notes == ["1 masks are all background: they count in the MAE alone"]
@@ -118,12 +118,12 @@ def test_masks_of_other_kinds_are_noted(folder: Path):
 def test_bad_data_is_named(folder: Path):
     def fails(match: str, maps: Path, masks: Path = folder / "set", name: str | None = None):
         with pytest.raises(InputError, match=match):
-            run(Options(maps, masks=masks, folder=name))
+            run(Options(maps / name if name else maps, masks=masks))
 
     fails("nowhere does not exist", folder / "nowhere")
     fails("nowhere does not exist", folder / "all/blur", folder / "nowhere")
     fails("neither a folder nor a readable zip", folder / "all/noise/0.png")
-    fails("several folders of .*all hold saliency maps: blur, noise; name one", folder / "all")
+    fails("several folders in .*all hold saliency maps: blur, noise; name one", folder / "all")
     fails("DRFI does not exist", folder / "all", name="DRFI")
     fails(
         "must hold masks/, or a folder that does, but holds blur, noise",
@@ -132,7 +132,7 @@ def test_bad_data_is_named(folder: Path):
     )
     (folder / "all/blur/1.webp").unlink()
     (folder / "all/blur/3.webp").unlink()
-    fails("2 images have not a map in .*blur: 1, 3", folder / "all/blur")
+    fails("2 images have no map in .*blur: 1, 3", folder / "all/blur")
     (folder / "all/noise/2.png").write_bytes(b"not a png")
     fails(r"noise.2\.png cannot be read as an image", folder / "all/noise")
     Image.fromarray(np.zeros((16, 20), np.uint16)).save(folder / "all/noise/2.png")

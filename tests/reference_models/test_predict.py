@@ -299,7 +299,7 @@ def test_masks_that_do_not_fit(place, capsys):
     (place / "mask.png").rename(place / "masks" / "one.png")
     (fault,) = predict.predict(Predict((file, other), model=run, mask=Path("masks")))
     assert "--mask masks has no map for" in fault
-    assert "hold 0 and 1: 1 is taken as the object" in capsys.readouterr().out
+    assert "holds 0 and 1: 1 is taken as the object" in capsys.readouterr().out
     relations = str(ended("relations", place / "relations", size=64))
     with pytest.raises(InputError, match="its loss sees no mask; leave --mask out"):
         predict.predict(Predict((file,), model=relations, mask=Path("masks")))

@@ -126,7 +126,7 @@ def test_a_test_set_is_packed_and_can_be_measured_on(name: str, tmp_path: Path):
     assert row["foreground_fraction"] == "0.06250"
     assert len(row["sha256_image"]) == len(row["sha256_mask"]) == 64
     test, _ = read_test(name, 32, archives=tmp_path / "data")
-    unused = set(ARCHIVES[name].left_out)
+    unused = set(ARCHIVES[name].excluded)
     assert test.images.names == tuple(stem for stem in STEMS[name] if stem not in unused)
     assert test.images.labels.any(axis=(1, 2)).all()
     assert test.truth[0].shape == (192, 256)
@@ -161,7 +161,7 @@ def test_the_graded_masks_of_pascal_s_are_kept(tmp_path: Path):
     with zipfile.ZipFile(path) as archive:
         assert archive.read("splits/test.txt").decode().split() == STEMS["pascal-s"]
     text = "\n".join(notes)
-    assert "masks (359) hold nothing above 127" in text
+    assert "1 mask holds no value above 127 (359)" in text
     assert "not used by any recipe: 359, 408 (nothing is salient in their masks)" in text
 
 
