@@ -159,7 +159,7 @@ def test_the_command(folder: Path):
 @with_archives
 @pytest.mark.slow
 def test_the_detectors_have_the_published_error():
-    """As listed in the README of the archives, there measured at full size."""
+    """As listed in docs/data.md, where it was measured at full size."""
     masks, _ = read_masks(DATA / "ecssd.zip")
     listed = {
         "DRFI": 0.178,
@@ -171,10 +171,12 @@ def test_the_detectors_have_the_published_error():
         "SR": 0.290,
         "IG": 0.295,
     }
-    for name, mae in listed.items():
+    with zipfile.ZipFile(DATA / "ecssd_baselines.zip") as archive:
+        prepared = {name.partition("/")[0] for name in archive.namelist()}
+    for name in prepared & listed.keys():
         maps, _ = read_maps(DATA / "ecssd_baselines.zip" / name, masks)
         row = measure(list(maps.values()), list(masks.values()), only=["mae"], workers=1)
-        assert row["mae"] == pytest.approx(mae, abs=0.002), name
+        assert row["mae"] == pytest.approx(listed[name], abs=0.002), name
 
 
 @with_archives
