@@ -34,6 +34,7 @@ ARCHIVES = {
     "bsds500": Archive(("bsds500.zip",), truth="segmentations"),
 }
 DETECTORS = "ecssd_baselines.zip"
+DETECTORS_NAME = "ecssd-baselines"
 
 
 @dataclass(frozen=True)
@@ -106,22 +107,25 @@ def find_archive(name: str, archives: Path) -> tuple[Files, list[str]]:
 
 
 def archive_file(archives: Path, file: str, name: str) -> Path:
-    """A zip in the folder `archives`. name: the data set or prior that needs it, for the error."""
+    """The path of an archive. name: What `python -m reference_models.prepare` calls its data."""
     if (archives / file).is_file():
         return archives / file
-    fault = "does not hold it" if archives.is_dir() else "does not exist"
+    folder = archives.resolve()
+    where = f"is not in {folder}" if archives.is_dir() else f"is missing: {folder} does not exist"
     raise InputError(
-        f"{name} needs {file}, but the folder {archives.resolve()} {fault}; pass the folder that "
-        "holds it with --archives FOLDER, or train on your own images with --data"
+        f"{file} (data set {name}) {where}; pass the folder that holds it with --archives FOLDER, "
+        f"or prepare it: `python -m reference_models.prepare {name} FOLDER`"
     )
 
 
 def detector_folder(archives: Path, detector: str) -> Folder:
     """The folder of a detector's maps of ECSSD; upper and lower case do not matter."""
-    root = open_folder(archive_file(archives, DETECTORS, f"the prior {detector}"))
+    root = open_folder(archive_file(archives, DETECTORS, DETECTORS_NAME))
     folders = {entry.name.lower(): entry for entry in root.iterdir() if entry.is_dir()}
     if detector.lower() not in folders:
         raise InputError(
-            f"{DETECTORS} holds no maps of {detector}; choose one of {', '.join(folders)}"
+            f"{DETECTORS} holds no maps of {detector}, only of {', '.join(folders)}; delete it and "
+            "prepare it again with a folder of those maps: `python -m reference_models.prepare "
+            f"{DETECTORS_NAME} FOLDER`"
         )
     return folders[detector.lower()]

@@ -26,5 +26,5 @@ def is_staging() -> bool:
 
 
 def barrier(x: Array) -> Array:
-    behind: Array = lax.optimization_barrier(x)  # type: ignore[no-untyped-call]
+    behind: Array = lax.optimization_barrier(x)
     return behind

@@ -126,7 +126,7 @@ def unstack(x: Array) -> list[Array]:
 
 
 def epsilon(x: Array) -> float:
-    return float(jnp.finfo(x.dtype).eps) if kind(x) == "float" else 0.0  # type: ignore[no-untyped-call]
+    return float(jnp.finfo(x.dtype).eps) if kind(x) == "float" else 0.0
 
 
 def widen(x: Array) -> Array:

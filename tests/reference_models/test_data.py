@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reference_models.data.archives import detector_folder, find, find_archive
+from reference_models.data.archives import (
+    ARCHIVES,
+    DETECTORS,
+    detector_folder,
+    find,
+    find_archive,
+)
 from reference_models.data.images import Data, Images
-from reference_models.data.pictures import centre_prior, read_maps
+from reference_models.data.pictures import centre_prior
+from reference_models.data.readers import read_maps
 from reference_models.data.sets import Sources, decode, describe, largest, load, read_priors
 from reference_models.data.splits import evenly
 from reference_models.errors import InputError
@@ -326,7 +333,7 @@ def test_joined_zips_read_as_one_set(folder: Path, tmp_path: Path):
 def test_maps_are_read_at_their_own_size_unstretched(folder: Path, tmp_path: Path):
     for i in range(3):
         save(tmp_path / f"maps/one/{i}.png", a_mask(width=20 + i, low=10, high=60))
-    maps = read_maps(tmp_path / "maps/one", ["2", "0"])
+    maps, _ = read_maps(tmp_path / "maps/one", ["2", "0"])
     assert list(maps) == ["2", "0"]
     np.testing.assert_array_equal(maps["2"], a_mask(width=22, low=10, high=60))
     packed = zipped(tmp_path / "maps", name="maps.zip")
@@ -456,22 +463,35 @@ def test_missing_archives_and_detectors_are_named(archives: Path):
         with pytest.raises(InputError, match=match):
             load(replace(sources, **changes), 16, seed=0)
 
-    fails("holds no maps of sr; choose one of drfi, hs", test_priors=("sr",))
+    fails(
+        "holds no maps of sr, only of drfi, hs; .*prepare ecssd-baselines FOLDER`$",
+        test_priors=("sr",),
+    )
     fails("maps of drfi belong to ECSSD, which is not among", test_priors=("drfi",), tests=())
     fails(
         "ecsd is neither a named data set .*; choose one of duts-tr, ",
         tests=("ecsd",),
     )
     (archives / "ecssd_baselines.zip").unlink()
-    fails("the prior drfi needs ecssd_baselines.zip", test_priors=("drfi",))
+    fails(
+        r"ecssd_baselines\.zip \(data set ecssd-baselines\) is not in .*archives; .*--archives",
+        test_priors=("drfi",),
+    )
     (archives / "duts_tr.part2of2.zip").unlink()
-    fails(r"duts_tr\.part2of2\.zip, but .*archives does not hold it; .*--archives FOLDER")
+    fails(
+        r"duts_tr\.part2of2\.zip \(data set duts-tr\) is not in .*archives; pass .* --archives "
+        r"FOLDER, .*: `python -m reference_models\.prepare duts-tr FOLDER`$"
+    )
+    fails(r"is missing: .*nowhere does not exist; .* ecssd FOLDER`$", archives=archives / "nowhere")
 
 
-real = pytest.mark.skipif(not DATA.is_dir(), reason="the archives are not here")
+def archives_of(*files: str) -> None:
+    """Skip the test unless these archives were prepared."""
+    missing = [file for file in files if not (DATA / file).is_file()]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not in {DATA}")
 
 
-@real
 @pytest.mark.parametrize(
     ("name", "count", "note"),
     [
@@ -483,6 +503,7 @@ real = pytest.mark.skipif(not DATA.is_dir(), reason="the archives are not here")
     ],
 )
 def test_real_archives_hold_what_is_known_of_them(name: str, count: int, note: str):
+    archives_of(*ARCHIVES[name].files)
     files, notes = find_archive(name, DATA)
     assert len(files.images) == count
     assert len(notes) == bool(note)
@@ -499,8 +520,8 @@ def test_real_archives_hold_what_is_known_of_them(name: str, count: int, note: s
     assert max(decoded.truth[0].shape) == 256
 
 
-@real
 def test_real_maps_of_a_detector():
+    archives_of("ecssd.zip", DETECTORS)
     folder = detector_folder(DATA, "drfi")
     priors = read_priors(folder, ["0001", "0557"], 64)
     assert priors.shape == (2, 64, 64)
@@ -508,7 +529,7 @@ def test_real_maps_of_a_detector():
     assert (priors.max(axis=(1, 2)) == 255).all()
     files, _ = find_archive("ecssd", DATA)
     masks = decode(files, ["0001", "0557"], 64).images.masks
-    maps = read_maps(DATA / "ecssd_baselines.zip" / "DRFI", ["0001", "0557"])
+    maps, _ = read_maps(DATA / "ecssd_baselines.zip" / "DRFI", ["0001", "0557"])
     assert maps["0001"].shape == (256, 171)
     for prior, mask in zip(priors, masks, strict=True):
         assert prior[mask].mean() > prior[~mask].mean() + 50
