@@ -18,15 +18,13 @@ from reference_models.data.archives import ARCHIVES, DETECTORS, DETECTORS_NAME
 from reference_models.data.pictures import (
     READING,
     Folder,
-    binarise,
-    eight_bits,
     has_images,
     is_image,
-    mask_notes,
     open_folder,
     open_image,
-    side_by_side,
+    outcomes,
 )
+from reference_models.data.readers import as_map, mask_notes, read_map
 from reference_models.errors import InputError, first_few
 from reference_models.files import atomic_path
 from reference_models.paths import DATA
@@ -197,7 +195,10 @@ def pack_mask(
             f"sizes differ: {image_file} is {image.width} x {image.height}, {mask_file} is "
             f"{mask.width} x {mask.height} (width x height)"
         )
-    binary, kind = binarise(mask, mask_file)
+    values = as_map(mask, mask_file, "mask").values
+    values = 255 * values if values.max() == 1 else values
+    binary = values >= 128
+    kind = "0/255" if ((values == 0) | (values == 255)).all() else "soft"
     if not binary.any() and not may_be_empty:
         raise InputError(f"{mask_file} has no foreground: no pixel is 128 or more")
     size = packed_size(image.size)
@@ -206,7 +207,7 @@ def pack_mask(
         f"masks/{stem}.png": png(Image.fromarray(binary).resize(size, Image.Resampling.NEAREST)),
     }
     if grades:
-        graded = Image.fromarray(eight_bits(mask, mask_file, "mask"))
+        graded = Image.fromarray(values)
         files[f"masks_graded/{stem}.png"] = png(graded.resize(size, Image.Resampling.NEAREST))
     fraction = f"{binary.mean():.5f}"
     hashes = digest(image_file), digest(mask_file)
@@ -298,7 +299,7 @@ def prepare_maps(root: Folder, out: Path) -> list[str]:
 
     def pack(index: int) -> tuple[Packed, bool]:
         detector, stem, file = work[index]
-        grey = Image.fromarray(eight_bits(open_image(file), file, "map"))
+        grey = Image.fromarray(read_map(file).values)
         original, size = sizes[stem]
         stretched = grey.size != original
         if stretched:
@@ -429,17 +430,10 @@ def missing(stems: Iterable[str], partners: Iterable[str], what: str) -> list[st
 
 
 def attempt_all(work: Callable[[int], Made], count: int, what: str) -> tuple[list[Made], list[str]]:
-    """The results of `work(0)`, `work(1)`, …, and the messages of those that failed."""
-
-    def attempt(index: int) -> Made | InputError:
-        try:
-            return work(index)
-        except InputError as error:
-            return error
-
-    outcomes = side_by_side(attempt, count, what)
-    done = [outcome for outcome in outcomes if not isinstance(outcome, InputError)]
-    return done, [str(outcome) for outcome in outcomes if isinstance(outcome, InputError)]
+    """The results of `work` that succeeded, and the input errors of the others."""
+    results = outcomes(work, count, what)
+    done = [result for result in results if not isinstance(result, InputError)]
+    return done, [str(result) for result in results if isinstance(result, InputError)]
 
 
 def report(faults: Sequence[str], name: str, root: Folder) -> None:

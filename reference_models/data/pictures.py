@@ -115,9 +115,17 @@ def require(images: Iterable[str], files: Iterable[str], what: str) -> None:
 def side_by_side(work: Callable[[int], Result], number: int, what: str) -> list[Result]:
     """The results of `work` for each index below `number`, computed in threads, in order.
 
-    All input errors are raised together. Threads suffice, because Pillow decodes without Python's
-    global lock. what: the files, for the progress bar.
+    Threads suffice, because Pillow decodes without Python's global lock. All input errors are
+    raised together. what: the files, for the progress bar.
     """
+    results = outcomes(work, number, what)
+    faults = Faults(result for result in results if isinstance(result, InputError))
+    faults.report()
+    return cast("list[Result]", results)
+
+
+def outcomes(work: Callable[[int], Result], number: int, what: str) -> list[Result | InputError]:
+    """As `side_by_side`, with an input error in the place of each result that it prevented."""
 
     def attempt(index: int) -> Result | InputError:
         try:
@@ -129,10 +137,7 @@ def side_by_side(work: Callable[[int], Result], number: int, what: str) -> list[
         bar = progress(
             pool.map(attempt, range(number)), desc=f"reading {what}", total=number, unit=" images"
         )
-        results = list(bar)
-    faults = Faults(result for result in results if isinstance(result, InputError))
-    faults.report()
-    return cast("list[Result]", results)
+        return list(bar)
 
 
 READING = Lock()  # Several threads share one open zip and the filters of warnings.

@@ -205,8 +205,8 @@ def test_masks_of_zero_one_soft_and_empty_kinds_are_treated_as_documented(folder
         np.testing.assert_array_equal(everything.labels[i], everything.labels[3])
     assert not everything.masks[2].any()
     text = "\n".join(split_off(folder).notes)
-    assert "set: 1 mask holds 0 and 1" in text
-    assert "1 mask holds values between 0 and 255: binarised at 128" in text
+    assert "set: 1 mask has the values 0 and 1: 1 is read as the object (0)" in text
+    assert "1 mask has values between 0 and 255: binarised at 128 (1)" in text
     assert "1 mask is all background (2)" in text
     assert "1 mask without an image is not used (stray)" in text
 
@@ -249,8 +249,10 @@ def test_bad_data_is_named(folder: Path):
     save_mask(folder, 5, a_mask())
     fails(r"images.6\.png cannot be read as an image")
     (folder / "images/6.png").write_bytes(whole)
-    save_mask(folder, 5, a_mask().astype(np.uint16) * 257)
-    fails("save it with 8 bits")
+    Image.new("LAB", (20, 16)).save(folder / "masks/5.tif")
+    (folder / "masks/5.png").unlink()
+    fails("5.tif has the colour mode LAB; save it as RGB or grey")
+    (folder / "masks/5.tif").rename(folder / "masks/5.png")
     (folder / "masks/5.png").unlink()
     (folder / "masks/9.png").unlink()
     fails("2 images have no mask in masks/: 5, 9; add")
@@ -285,22 +287,28 @@ def test_masks_of_odd_values_are_said(folder: Path):
     files = find([folder])
     decoded = decode(files, list(files.images), 16)
     assert describe(files, [decoded]) == [
-        "set: 1 mask holds 0 and 1: 1 is taken as the object",
-        "set: 1 mask holds no value above 127 (2): taken as all background; save the object as 255",
-        "set: 1 mask is all background (2): counted in the MAE only",
+        "set: 1 mask has 0 and one other value, which is read as the object (2)",
+        "set: 1 mask has a palette: the brighter colour is read as the object (3)",
     ]
+    np.testing.assert_array_equal(decoded.images.labels[2], decoded.images.labels[4])
     np.testing.assert_array_equal(decoded.images.labels[3], decoded.images.labels[4])
     for i in range(10):
-        save_mask(folder, i, a_mask(high=2))
-    with pytest.raises(InputError, match=r"all background at 16 px; .* save the object as 255"):
+        save_mask(folder, i, a_mask(low=20, high=60))
+    with pytest.raises(InputError, match=r"0\.png is a mask with no value above 60, .*as 255"):
+        split_off(folder)
+    for i in range(10):
+        save_mask(folder, i, a_mask(low=255))
+    with pytest.raises(InputError, match=r"no mask has both object and background \(2 masks are"):
         split_off(folder)
 
 
-def test_priors_of_16_bits_are_refused(folder: Path):
+def test_priors_of_16_bits_are_read_as_those_of_8(folder: Path):
     for i in range(10):
         save(folder / f"priors/{i}.png", a_mask().astype(np.uint16) * 257)
-    with pytest.raises(InputError, match=r"priors.*png is a prior of mode I.*8 bits"):
-        read(folder)
+    sixteen = read(folder).priors
+    for i in range(10):
+        save(folder / f"priors/{i}.png", a_mask())
+    np.testing.assert_array_equal(sixteen, read(folder).priors)
 
 
 def test_of_two_sets_in_a_folder_one_must_be_named(tmp_path: Path):
@@ -338,7 +346,7 @@ def test_maps_are_read_at_their_own_size_unstretched(folder: Path, tmp_path: Pat
     np.testing.assert_array_equal(maps["2"], a_mask(width=22, low=10, high=60))
     packed = zipped(tmp_path / "maps", name="maps.zip")
     for path in (tmp_path / "maps", packed, packed / "one"):
-        np.testing.assert_array_equal(read_maps(path, ["2"])["2"], maps["2"])
+        np.testing.assert_array_equal(read_maps(path, ["2"])[0]["2"], maps["2"])
     with pytest.raises(InputError, match=r"1 image has no map in .*one.*: 7; add"):
         read_maps(packed, ["2", "7"])
     save(tmp_path / "maps/two/0.png", a_mask())
@@ -482,7 +490,9 @@ def test_missing_archives_and_detectors_are_named(archives: Path):
         r"duts_tr\.part2of2\.zip \(data set duts-tr\) is not in .*archives; pass .* --archives "
         r"FOLDER, .*: `python -m reference_models\.prepare duts-tr FOLDER`$"
     )
-    fails(r"is missing: .*nowhere does not exist; .* ecssd FOLDER`$", archives=archives / "nowhere")
+    fails(
+        r"is missing: .*nowhere does not exist; .* ecssd FOLDER`\n", archives=archives / "nowhere"
+    )
 
 
 def archives_of(*files: str) -> None:

@@ -108,8 +108,8 @@ def test_masks_of_other_kinds_are_noted(folder: Path):
     masks, notes = read_masks(folder / "set")
     assert [mask.sum() for mask in masks.values()][:3] == [2, 2, 0]
     assert notes == [
-        "1 mask holds 0 and 1: 1 is taken as the object",
-        "1 mask holds values between 0 and 255: binarised at 128",
+        "1 mask has the values 0 and 1: 1 is read as the object (0)",
+        "1 mask has 0 and one other value, which is read as the object (1)",
     ]
     notes = notes_on([mask.astype(float) for mask in masks.values()], [*masks.values()])
     assert notes == ["1 masks are all background: they count in the MAE alone"]
@@ -135,8 +135,9 @@ def test_bad_data_is_named(folder: Path):
     fails("2 images have no map in .*blur: 1, 3", folder / "all/blur")
     (folder / "all/noise/2.png").write_bytes(b"not a png")
     fails(r"noise.2\.png cannot be read as an image", folder / "all/noise")
-    Image.fromarray(np.zeros((16, 20), np.uint16)).save(folder / "all/noise/2.png")
-    fails("save it with 8 bits", folder / "all/noise")
+    Image.fromarray(np.full((16, 20), np.inf, np.float32)).save(folder / "all/noise/2.tif")
+    (folder / "all/noise/2.png").unlink()
+    fails(r"2\.tif has values from inf to inf; save it with", folder / "all/noise")
 
 
 def test_the_command(folder: Path):

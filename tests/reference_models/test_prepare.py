@@ -12,7 +12,7 @@ from scipy.io import savemat
 
 from reference_models import prepare as command
 from reference_models.data.archives import ARCHIVES, DETECTORS, DETECTORS_NAME
-from reference_models.data.pictures import read_maps
+from reference_models.data.readers import read_maps
 from reference_models.data.sets import Sources, load, read_test
 from reference_models.errors import InputError
 from reference_models.prepare import LAYOUTS, packed_size, prepare
@@ -161,7 +161,7 @@ def test_the_graded_masks_of_pascal_s_are_kept(tmp_path: Path):
     with zipfile.ZipFile(path) as archive:
         assert archive.read("splits/test.txt").decode().split() == STEMS["pascal-s"]
     text = "\n".join(notes)
-    assert "1 mask holds no value above 127 (359)" in text
+    assert "between 0 and 255: binarised at 128 (2, 359)" in text
     assert "not used by any recipe: 359, 408 (nothing is salient in their masks)" in text
 
 
@@ -190,7 +190,7 @@ def test_maps_of_detectors_become_as_large_as_the_images(tmp_path: Path):
     assert "resized to the size of the image: HS/0001_HS.jpg" in notes[2]
     assert notes[3].startswith("no maps of RC:")
     assert manifest(out / DETECTORS)[6]["source_path"] == "HS/0001_HS.jpg"
-    maps = read_maps(out / DETECTORS / "DRFI", STEMS["ecssd"])
+    maps, _ = read_maps(out / DETECTORS / "DRFI", STEMS["ecssd"])
     assert maps["0001"].shape == (192, 256)
     assert maps["0001"][60:80, 80:110].mean() == pytest.approx(200, abs=4)
     sources = Sources("ecssd", out, ("ecssd",), test_priors=("hs",))
@@ -259,7 +259,7 @@ def test_all_faults_are_listed_in_one_error(tmp_path: Path):
     save(a_mask(20, 30), masks / "0003.png")
     save(a_mask(high=0), masks / "0004.png")
     (images / "0005.jpg").write_bytes(b"not an image")
-    save(Image.fromarray(np.full((300, 400), 65535, np.uint16)), masks / "0006.png")
+    Image.new("LAB", (400, 300)).save(masks / "0006.png", format="tiff")
     text = fails("is not ecssd as its authors distribute it; nothing was written", "ecssd", home)
     for fault in (
         f"- {images} must hold 6 .jpg images, found 5",
@@ -268,7 +268,7 @@ def test_all_faults_are_listed_in_one_error(tmp_path: Path):
         f"is 400 x 300, {masks / '0003.png'} is 30 x 20 (width x height)",
         f"- {masks / '0004.png'} has no foreground: no pixel is 128 or more",
         f"- {images / '0005.jpg'} cannot be read as an image",
-        f"- {masks / '0006.png'} is a mask of mode I;16; save it with 8 bits",
+        f"- {masks / '0006.png'} has the colour mode LAB; save it as RGB or grey",
     ):
         assert fault in text
     assert text.endswith("docs/data.md says where it comes from.")
