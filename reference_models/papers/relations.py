@@ -52,7 +52,7 @@ R_WCTRO = ({"f": 0.676, "mae": 0.171}, {"f": 0.854, "mae": 0.089})
 
 
 def refining() -> Claim:
-    tables, asks, pairs = [], [], []
+    tables, bounds, pairs = [], [], []
     for test, title in PROMOTED.items():
         source = source_of(test)
         if source in ("centre", "truth"):
@@ -66,9 +66,9 @@ def refining() -> Claim:
         name = written(source)
         prior, cut, _, merged = (replace(r, label=f"{r.label}, {name}") for r in rows)
         if source in ("hs", "rc"):
-            asks += [at_least(merged, prior, "f", 0.06), at_most(merged, cut, "mae", -0.02)]
+            bounds += [at_least(merged, prior, "f", 0.06), at_most(merged, cut, "mae", -0.02)]
         elif source == "drfi":
-            asks.append(at_least(merged, prior, "f", 0.03))
+            bounds.append(at_least(merged, prior, "f", 0.03))
         if source in SELF_TAUGHT:
             mine = [
                 row(f"relations-self-{source}", test, f"trained on {name} itself, {inner}",
@@ -77,7 +77,7 @@ def refining() -> Claim:
             ]  # fmt: skip
             rows += mine
             if source in ("hs", "rc"):
-                asks.append(at_least(mine[1], prior, "f", {"hs": 0.03, "rc": 0.01}[source]))
+                bounds.append(at_least(mine[1], prior, "f", {"hs": 0.03, "rc": 0.01}[source]))
             pairs += [(mine[1], prior), (mine[1], cut)]
         pairs += [(merged, prior), (merged, cut)]
         tables.append(Table(title, tuple(rows), folded=name.lower() not in ("drfi", "hs", "rc")))
@@ -91,7 +91,7 @@ def refining() -> Claim:
         "DUTS-TE, which that network has not seen, or from the prior itself on the test images.",
         tuple(tables),
         Effects(tuple(pairs)),
-        tuple(asks),
+        tuple(bounds),
         why="Merging makes maps nearly binary, which alone can lower the MAE, raise F at 2 × the "
         "mean, and lower max F: compare with the prior cut at ½. fcn-ce-clean was trained "
         "with masks, so the maps it gives are not free of labels; the relation model sees none.",

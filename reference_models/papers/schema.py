@@ -180,21 +180,24 @@ class Effects:
 
 
 @dataclass(frozen=True)
-class Ask:
-    """The difference of two rows in a measure, paired by seed, or one row's value; and the bounds
-    that its mean, and each seed's value, are asked to keep."""
+class Bound:
+    """The range expected of one row's value, or of its difference to a second row.
+
+    The maintainers set it for the runs of this repository. Differences are paired by seed. The mean
+    over seeds must lie in `low..high`, and no seed may lie below `per_seed_min`.
+    """
 
     of: Row
     minus: Row | None
     measure: str
     low: float = -math.inf
     high: float = math.inf
-    each: float = -math.inf
+    per_seed_min: float = -math.inf
 
 
 @dataclass(frozen=True)
-class Identity:
-    """Two recipes whose weights are to be the same bits, trained on a CPU with the same seed."""
+class EqualWeights:
+    """Two recipes that must end with bit-identical weights on a CPU, given the same seed."""
 
     first: str
     second: str
@@ -206,8 +209,8 @@ class Claim:
     paper: str
     tables: tuple[Table, ...]
     effects: Effects
-    asks: tuple[Ask, ...] = ()
-    identities: tuple[Identity, ...] = ()
+    bounds: tuple[Bound, ...] = ()
+    equal_weights: tuple[EqualWeights, ...] = ()
     why: str = ""
 
 
@@ -215,16 +218,18 @@ def row(recipe: str, test: str = "ecssd", label: str = "", **more: Any) -> Row:
     return Row(label or recipe, recipe, test, **more)
 
 
-def at_least(of: Row, minus: Row | None, measure: str, low: float, each: float = -math.inf) -> Ask:
-    return Ask(of, minus, measure, low=low, each=each)
+def at_least(
+    of: Row, minus: Row | None, measure: str, low: float, per_seed_min: float = -math.inf
+) -> Bound:
+    return Bound(of, minus, measure, low=low, per_seed_min=per_seed_min)
 
 
-def at_most(of: Row, minus: Row | None, measure: str, high: float) -> Ask:
-    return Ask(of, minus, measure, high=high)
+def at_most(of: Row, minus: Row | None, measure: str, high: float) -> Bound:
+    return Bound(of, minus, measure, high=high)
 
 
-def within(of: Row, minus: Row, measure: str, margin: float) -> Ask:
-    return Ask(of, minus, measure, low=-margin, high=margin)
+def within(of: Row, minus: Row, measure: str, margin: float) -> Bound:
+    return Bound(of, minus, measure, low=-margin, high=margin)
 
 
 def per_set(recipes: Iterable[str], measures: tuple[str, ...] = SALIENCY) -> tuple[Table, ...]:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from reference_models.measures.intervals import Interval, intervals
 from reference_models.measures.saliency import LABELS
 from reference_models.papers.recipes import claims
-from reference_models.papers.schema import Ask, Claim, Identity, Row, ScaleName, number
+from reference_models.papers.schema import Bound, Claim, EqualWeights, Row, ScaleName, number
 from reference_models.reproduction.results import SCALES, EachImage, Results, differences, rows_of
 
 Verdict = Literal["holds", "refuted", "not decided", "does not hold"]
@@ -26,21 +26,21 @@ NAMES = LABELS | {
 }
 
 
-def verdict(ask: Ask, found: Mapping[int, float], interval: Interval | None) -> Verdict:
+def verdict(bound: Bound, found: Mapping[int, float], interval: Interval | None) -> Verdict:
     """Judged on what is printed, three digits: by the whole interval, else by the seeds' mean."""
-    kept = round(min(found.values()), 3) >= ask.each
+    kept = round(min(found.values()), 3) >= bound.per_seed_min
     if interval is None:
         mean = round(statistics.fmean(found.values()), 3)
-        return "holds" if ask.low <= mean <= ask.high and kept else "does not hold"
+        return "holds" if bound.low <= mean <= bound.high and kept else "does not hold"
     low, high = (round(end, 3) for end in interval)
-    if high < ask.low or low > ask.high or not kept:
+    if high < bound.low or low > bound.high or not kept:
         return "refuted"
-    return "holds" if ask.low <= low and high <= ask.high else "not decided"
+    return "holds" if bound.low <= low and high <= bound.high else "not decided"
 
 
-def equal_weights(results: Results, scale: str, identity: Identity) -> dict[int, bool | None]:
+def equal_weights(results: Results, scale: str, pair: EqualWeights) -> dict[int, bool | None]:
     """By seed whether all weights are the same bits; None where one was trained on a GPU."""
-    first, second = (results.get((r, scale), {}) for r in (identity.first, identity.second))
+    first, second = (results.get((r, scale), {}) for r in (pair.first, pair.second))
     return {
         seed: first[seed]["weights_sha256"] == second[seed]["weights_sha256"]
         if all(runs[seed]["device"].startswith("cpu") for runs in (first, second))
@@ -57,8 +57,8 @@ def all_intervals(results: Results, rows: EachImage) -> Intervals:
         for scale in SCALES:
             for pair in claim.effects.pairs:
                 wanted.setdefault((scale, *pair), {}).update(dict.fromkeys(claim.effects.measures))
-            for ask in claim.asks:
-                wanted.setdefault((scale, ask.of, ask.minus), {})[ask.measure] = None
+            for bound in claim.bounds:
+                wanted.setdefault((scale, bound.of, bound.minus), {})[bound.measure] = None
     found: Intervals = {}
     for (scale, of, minus), measures in wanted.items():
         paired = {m: differences(results, scale, of, minus, m) for m in measures}
@@ -88,15 +88,19 @@ def spread(found: Mapping[int, float], interval: Interval | None = None, sign: b
     return text if interval is None else f"{text} [{show(interval[0])}, {show(interval[1])}]"
 
 
-def bounds(ask: Ask) -> str:
-    show = number if ask.minus is None else signed
-    if ask.low == -ask.high:
-        text = f"within ±{number(ask.high)}"
-    elif math.isinf(ask.high):
-        text = f"≥ {show(ask.low)}"
+def bound_text(bound: Bound) -> str:
+    show = number if bound.minus is None else signed
+    if bound.low == -bound.high:
+        text = f"within ±{number(bound.high)}"
+    elif math.isinf(bound.high):
+        text = f"≥ {show(bound.low)}"
     else:
-        text = f"≤ {show(ask.high)}"
-    return text if math.isinf(ask.each) else f"{text}, no seed below {show(ask.each)}"
+        text = f"≤ {show(bound.high)}"
+    return (
+        text
+        if math.isinf(bound.per_seed_min)
+        else f"{text}, no seed below {show(bound.per_seed_min)}"
+    )
 
 
 def difference(of: Row, minus: Row | None) -> str:
@@ -120,25 +124,25 @@ class Tested(NamedTuple):
 
 def tested(results: Results, known: Intervals, claim: Claim, scale: str) -> list[Tested]:
     every = []
-    for ask in claim.asks:
-        found = differences(results, scale, ask.of, ask.minus, ask.measure)
-        interval = known.get((scale, ask.of, ask.minus), {}).get(ask.measure)
+    for bound in claim.bounds:
+        found = differences(results, scale, bound.of, bound.minus, bound.measure)
+        interval = known.get((scale, bound.of, bound.minus), {}).get(bound.measure)
         every.append(
             Tested(
-                f"{difference(ask.of, ask.minus)}: {NAMES[ask.measure]}",
-                bounds(ask),
-                spread(found, interval, sign=ask.minus is not None),
-                verdict(ask, found, interval) if found else None,
+                f"{difference(bound.of, bound.minus)}: {NAMES[bound.measure]}",
+                bound_text(bound),
+                spread(found, interval, sign=bound.minus is not None),
+                verdict(bound, found, interval) if found else None,
             )
         )
-    for identity in claim.identities:
-        equal = equal_weights(results, scale, identity)
+    for pair in claim.equal_weights:
+        equal = equal_weights(results, scale, pair)
         asked = [one for one in equal.values() if one is not None]
         same = "equal" if all(asked) else "not equal"
         held: Verdict = "holds" if all(asked) else "refuted"
         every.append(
             Tested(
-                f"weights of {identity.first} and {identity.second}",
+                f"weights of {pair.first} and {pair.second}",
                 "equal bit for bit on a CPU",
                 same if asked else "not asked for on a GPU" * bool(equal),
                 held if asked else None,

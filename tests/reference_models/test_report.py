@@ -14,7 +14,15 @@ from reference_models.errors import InputError
 from reference_models.measures import per_image
 from reference_models.measures.per_image import Each
 from reference_models.papers.recipes import RECIPES, claims
-from reference_models.papers.schema import Ask, Identity, at_least, at_most, number, row, within
+from reference_models.papers.schema import (
+    Bound,
+    EqualWeights,
+    at_least,
+    at_most,
+    number,
+    row,
+    within,
+)
 from reference_models.papers.zoomout import af_against_ce
 from reference_models.reproduction import report, results, runs, verdicts
 from reference_models.training import figures
@@ -204,13 +212,13 @@ def test_differences_are_paired_by_seed_and_paper_stands_beside():
 
 AF = row("zoomout-af")
 AT_LEAST = at_least(AF, None, "f", 0.005)
-EACH_TOO = at_least(AF, None, "f", 0.02, each=-0.02)
+EACH_TOO = at_least(AF, None, "f", 0.02, per_seed_min=-0.02)
 AT_MOST = at_most(AF, None, "mae", -0.015)
 WITHIN = within(AF, row("zoomout-ce"), "f", 0.01)
 
 
 @pytest.mark.parametrize(
-    ("ask", "found", "verdict"),
+    ("bound", "found", "verdict"),
     [
         (AT_LEAST, {0: 0.005, 1: 0.005}, "holds"),
         (AT_LEAST, {0: 0.004, 1: 0.004}, "does not hold"),
@@ -223,12 +231,12 @@ WITHIN = within(AF, row("zoomout-ce"), "f", 0.01)
         (at_least(AF, None, "f", 0.0), {0: math.nan}, "does not hold"),
     ],
 )
-def test_bounds_by_the_mean_of_seeds(ask: Ask, found: dict[int, float], verdict: str):
-    assert verdicts.verdict(ask, found, None) == verdict
+def test_bounds_by_the_mean_of_seeds(bound: Bound, found: dict[int, float], verdict: str):
+    assert verdicts.verdict(bound, found, None) == verdict
 
 
 @pytest.mark.parametrize(
-    ("ask", "interval", "verdict"),
+    ("bound", "interval", "verdict"),
     [
         (AT_LEAST, (0.0046, 0.02), "holds"),  # .005, as printed.
         (AT_LEAST, (0.0044, 0.02), "not decided"),
@@ -245,9 +253,9 @@ def test_bounds_by_the_mean_of_seeds(ask: Ask, found: dict[int, float], verdict:
         (WITHIN, (-0.02, -0.011), "refuted"),
     ],
 )
-def test_bounds_by_the_interval(ask: Ask, interval: tuple[float, float], verdict: str):
+def test_bounds_by_the_interval(bound: Bound, interval: tuple[float, float], verdict: str):
     found = {0: (interval[0] + interval[1]) / 2}
-    assert verdicts.verdict(ask, found, interval) == verdict
+    assert verdicts.verdict(bound, found, interval) == verdict
 
 
 def test_a_seed_below_what_each_must_keep_refutes():
@@ -350,7 +358,7 @@ def test_seconds_stand_in_one_table():
 
 
 def test_equal_bits_are_asked_for_on_a_cpu_alone():
-    pair = Identity("fcn-cas-clean", "fcn-cas-swapped")
+    pair = EqualWeights("fcn-cas-clean", "fcn-cas-swapped")
     first, second = made(pair.first), made(pair.second)
     assert verdicts.equal_weights(grouped(first, second), "small", pair) == {0: True}
     second["weights_sha256"] = "bb"
@@ -358,7 +366,7 @@ def test_equal_bits_are_asked_for_on_a_cpu_alone():
     second["device"] = "cuda: H100"
     equal = verdicts.equal_weights(grouped(first, second), "small", pair)
     assert equal == {0: None}
-    claim = replace(af_against_ce(), asks=(), identities=(pair,))
+    claim = replace(af_against_ce(), bounds=(), equal_weights=(pair,))
     (tested,) = verdicts.tested(grouped(first, second), {}, claim, "small")
     assert (tested.found, tested.verdict) == ("not asked for on a GPU", None)
     (tested,) = verdicts.tested({}, {}, claim, "small")
