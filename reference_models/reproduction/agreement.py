@@ -26,7 +26,7 @@ from reference_models.reproduction.first_steps import BACKENDS, Steps, apart
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.run import Shared, load_data
 from reference_models.training.trained import Backend
-from reference_models.training.trainer import drawn
+from reference_models.training.trainer import draw_step
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def compare(options: Options, steps: int, shared: Mapping[Backend, Shared]) -> S
         trainer.set_training_images(images)
         size = images.images.shape[1]
         losses[backend] = [
-            trainer.step(drawn(len(images), size, options.plan, options.seed, step))
+            trainer.step(draw_step(len(images), size, options.plan, options.seed, step))
             for step in progress(range(steps), desc=f"{options.recipe} ({backend})")
         ]
     return {

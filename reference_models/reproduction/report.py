@@ -529,7 +529,7 @@ def report(folder: Path, root: Path = paths.ROOT, check: bool = False) -> list[s
     stale += [
         pictures / f"{name}.png"
         for name, plot in wanted.items()
-        if figures.drawn_from(pictures / f"{name}.png") != plot.digest()
+        if figures.stored_digest(pictures / f"{name}.png") != plot.digest()
     ]
     unwanted = [path for path in sorted(pictures.glob("results-*.png")) if path.stem not in wanted]
     if not check:

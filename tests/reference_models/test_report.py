@@ -413,8 +413,8 @@ def test_results_that_are_none(tmp_path):
 def test_a_picture_remembers_what_it_shows(tmp_path):
     plot = figures.Plot("noise", (("t", (("ce", ((0.0, (0.8, 0.9)), (0.1, (0.5, 0.6)))),)),))
     figures.draw(plot, tmp_path / "a.png")
-    assert figures.drawn_from(tmp_path / "a.png") == plot.digest()
-    assert figures.drawn_from(tmp_path / "b.png") is None
+    assert figures.stored_digest(tmp_path / "a.png") == plot.digest()
+    assert figures.stored_digest(tmp_path / "b.png") is None
 
 
 def steps(recipe: str, torch: list[float], jax: list[float]) -> dict:
