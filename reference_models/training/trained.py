@@ -44,7 +44,7 @@ class Network:
         notes = []
         if self.inverted:
             notes.append(
-                "one minus the map is used, as on the validation images (recorded as inverted)"
+                "one minus the map is used, as it fits the validation masks (recorded as inverted)"
             )
         if self.correlation is not None and self.correlation < MEANINGFUL:
             notes.append(
@@ -145,7 +145,7 @@ def options_of(file: Path, device: Device, archives: Path | None = None) -> Opti
         name, schedule = about["recipe"], about["schedule"]
         if name not in RECIPES:
             raise InputError(
-                f"{file} was trained with recipe {name!r}, which no longer exists; retrain it"
+                f"{file} was trained with recipe {name!r}, which no longer exists; pass another"
             )
         for key, allowed in (("backend", get_args(Backend)), ("scale", get_args(ScaleName))):
             if about[key] not in allowed:

@@ -239,7 +239,7 @@ def test_promoting_starts_from_the_prior(place, capsys):
     capsys.readouterr()
     saliency()
     assert "starts from the maps of menet-ce" in capsys.readouterr().out
-    with pytest.raises(InputError, match="leave --prior out"):
+    with pytest.raises(InputError, match="omit --prior"):
         predict.predict(Predict((file,), model=str(place / "default"), prior=place / "priors"))
 
 
@@ -291,17 +291,17 @@ def test_masks_that_do_not_fit(place, capsys):
     Image.fromarray(np.ones((40, 30), np.uint8)).save("turned.png")
     with pytest.raises(InputError, match=r"--mask gone\.png does not exist"):
         predict.predict(Predict((file,), model=run, mask=Path("gone.png")))
-    with pytest.raises(InputError, match="is one mask for 2 photographs; give a folder"):
+    with pytest.raises(InputError, match="is one mask for 2 photographs; pass a folder"):
         predict.predict(Predict((file, other), model=run, mask=Path("mask.png")))
     (fault,) = predict.predict(Predict((file,), model=run, mask=Path("turned.png")))
     assert "one.png is 40 x 30, turned.png is 30 x 40" in fault
     (place / "masks").mkdir()
     (place / "mask.png").rename(place / "masks" / "one.png")
     (fault,) = predict.predict(Predict((file, other), model=run, mask=Path("masks")))
-    assert "--mask masks has no map for" in fault
+    assert "--mask masks has no image for" in fault
     assert "hold 0 and 1: 1 is taken as the object" in capsys.readouterr().out
     relations = str(ended("relations", place / "relations", size=64))
-    with pytest.raises(InputError, match="its loss sees no mask; leave --mask out"):
+    with pytest.raises(InputError, match="its loss uses no mask; omit --mask"):
         predict.predict(Predict((file,), model=relations, mask=Path("masks")))
 
 
@@ -363,21 +363,21 @@ def test_only_runs_whose_results_are_committed_are_packed(place):
     results = paths.RUNS / "menet-ce-torch-small-0.json"
     known = json.loads(results.read_text())
     write_json(results, known | {"weights_sha256": "bb"})
-    with pytest.raises(InputError, match="is of other weights"):
+    with pytest.raises(InputError, match="weights differ"):
         pack.pack(run)
     results.unlink()
-    with pytest.raises(InputError, match="only such runs are packed"):
+    with pytest.raises(InputError, match="only such runs can be published"):
         pack.pack(run)
     (run / "run.json").unlink()
-    with pytest.raises(InputError, match=r"there is no run\.json"):
+    with pytest.raises(InputError, match=r"run\.json is missing"):
         pack.pack(run)
 
 
 def test_sizes_are_kept(place):
-    large = {"x": np.zeros(pack.LARGEST // 2 + 1, np.float16)}
+    large = {"x": np.zeros(pack.MAX_FILE_BYTES // 2 + 1, np.float16)}
     with pytest.raises(InputError, match=r"would take 5\.0 MB"):
         pack.write_checked(place / "weights" / "x.safetensors", large, {})
-    some = {"x": np.zeros(pack.LARGEST // 2 - 1000, np.float16)}
+    some = {"x": np.zeros(pack.MAX_FILE_BYTES // 2 - 1000, np.float16)}
     pack.write_checked(place / "weights" / "x.safetensors", some, {})
     pack.write_checked(place / "weights" / "y.safetensors", some, {})
     pack.write_checked(place / "weights" / "z.safetensors", some, {})

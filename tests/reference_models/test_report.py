@@ -139,7 +139,7 @@ def test_without_results_only_the_papers_figures_stand_there(tmp_path):
     text = (tmp_path / "docs/results.md").read_text(encoding="utf-8")
     assert "| fcn-ce-clean | MAE .068, F .905 |" in text
     assert "pending" not in text
-    assert not re.findall(r"(?:medium|small): [MFR]|\*\*At |asked for, ", text)
+    assert not re.findall(r"(?:medium|small): [MFR]|\*\*At |bounds met, ", text)
     assert not list(tmp_path.rglob("*.png"))
 
 
@@ -270,8 +270,8 @@ def test_the_verdict_names_what_does_not_hold():
     assert report.verdict_text(found, {}, claim, "medium") == ""
     found = grouped(made("zoomout-af", f=0.7), made("zoomout-ce", f=0.7))
     assert report.verdict_text(found, {}, claim, "small") == (
-        "**At small scale: 0 of 1 hold.** zoomout-af − zoomout-ce: F: asked for ≥ +.005, "
-        "found .000: does not hold."
+        "**At small scale: 0 of 1 hold.** zoomout-af − zoomout-ce: F: bound ≥ +.005, "
+        "measured .000: does not hold."
     )
 
 
@@ -292,7 +292,7 @@ def test_medium_stands_beside_small_where_it_was_run(tmp_path):
     parts = {part.partition("\n")[0]: part for part in text.split("\n## ")}
     for title, part in parts.items():
         tried = title.startswith(("# Results", "W: "))
-        assert ("medium: MAE" in part or "asked for, medium" in part) == tried, title
+        assert ("medium: MAE" in part or "bounds met, medium" in part) == tried, title
     won = parts["W: the weighted F-beta loss against cross-entropy"]
     (difference,) = re.findall(r"(?m)^\| zoomout-af − zoomout-ce \|.*", won)
     medium_f = difference.split(" | ")[4]
@@ -301,7 +301,7 @@ def test_medium_stands_beside_small_where_it_was_run(tmp_path):
     assert re.search(r"\| zoomout-af − zoomout-ce: F \| ≥ \+\.005 \| .*: holds \| .*hold", won)
     assert "**At medium scale: holds.**" in won
     exact = parts["W: the exact measure as the loss"]
-    assert "asked for ≥ +.050, found +.052 [+" in exact
+    assert "bound ≥ +.050, measured +.052 [+" in exact
     assert "**At medium scale: not decided: 1 of 2 hold, 1 not decided (2 of 3 tested).**" in exact
 
 
@@ -315,14 +315,14 @@ def test_several_seeds_have_both_their_spread_and_an_interval(tmp_path):
     for one in every:
         leave_rows(folder, one)
     found = results.read(folder)
-    known = verdicts.all_intervals(found, results.with_rows(folder, found))
+    known = verdicts.all_intervals(found, results.per_image_files(folder, found))
     text = report.effects_text(found, known, af_against_ce().effects)
     assert re.search(r"−\.100 ± \.000 \[−\.1\d\d, −\.0\d\d\]", text)
     told = report.summary(found, known, af_against_ce(), "medium")
     assert told == "refuted: 0 of 1 hold, 1 refuted"
     # Without the rows of one seed the seeds decide.
     per_image.beside(folder / "zoomout-ce-torch-medium-1.json").unlink()
-    known = verdicts.all_intervals(found, results.with_rows(folder, found))
+    known = verdicts.all_intervals(found, results.per_image_files(folder, found))
     assert known == {}
     assert report.summary(found, known, af_against_ce(), "medium") == "0 of 1 hold"
 
@@ -332,13 +332,13 @@ def test_a_value_without_a_second_row_has_an_interval_too(tmp_path):
     folder = write(tmp_path, collapsed)
     leave_rows(folder, collapsed)
     found = results.read(folder)
-    known = verdicts.all_intervals(found, results.with_rows(folder, found))
+    known = verdicts.all_intervals(found, results.per_image_files(folder, found))
     (claim,) = (c for c in claims() if c.title.startswith("C: labels"))
-    by_words = {one.words: one for one in verdicts.tested(found, known, claim, "medium")}
-    assert by_words["fcn-ce-swapped: MAE"].verdict == "holds"
-    assert re.fullmatch(r"\.500 \[\.4\d\d, \.5\d\d\]", by_words["fcn-ce-swapped: MAE"].found)
-    assert by_words["fcn-ce-swapped: max F"].verdict == "not decided"
-    assert by_words["fcn-cas-swapped − fcn-cas-clean: F"] == (
+    by_label = {one.label: one for one in verdicts.tested(found, known, claim, "medium")}
+    assert by_label["fcn-ce-swapped: MAE"].verdict == "holds"
+    assert re.fullmatch(r"\.500 \[\.4\d\d, \.5\d\d\]", by_label["fcn-ce-swapped: MAE"].found)
+    assert by_label["fcn-ce-swapped: max F"].verdict == "not decided"
+    assert by_label["fcn-cas-swapped − fcn-cas-clean: F"] == (
         "fcn-cas-swapped − fcn-cas-clean: F",
         "within ±.010",
         "",
@@ -368,7 +368,7 @@ def test_equal_bits_are_asked_for_on_a_cpu_alone():
     assert equal == {0: None}
     claim = replace(af_against_ce(), bounds=(), equal_weights=(pair,))
     (tested,) = verdicts.tested(grouped(first, second), {}, claim, "small")
-    assert (tested.found, tested.verdict) == ("not asked for on a GPU", None)
+    assert (tested.found, tested.verdict) == ("not required on a GPU", None)
     (tested,) = verdicts.tested({}, {}, claim, "small")
     assert (tested.found, tested.verdict) == ("", None)
 
@@ -401,10 +401,10 @@ def test_runs_say_which_seeds_are_done():
 
 def test_results_that_are_none(tmp_path):
     (tmp_path / "a.json").write_text("{}")
-    with pytest.raises(InputError, match=r"a\.json is no results file"):
+    with pytest.raises(InputError, match=r"a\.json is not a results file"):
         results.read(tmp_path)
     (tmp_path / "a.json").write_text(json.dumps(made("fcn-ce-clean") | {"recipe": "gone"}))
-    with pytest.raises(InputError, match="'gone', which does not exist"):
+    with pytest.raises(InputError, match="'gone' no longer exists"):
         results.read(tmp_path)
     (tmp_path / "a.json").write_text(json.dumps(made("fcn-ce-clean") | {"backend": "jax"}))
     assert results.read(tmp_path) == {}
