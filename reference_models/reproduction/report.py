@@ -499,16 +499,7 @@ def first_steps_text(first_steps: Sequence[Steps]) -> list[str]:
         image_link("results-frameworks"),
         folded(
             "The largest difference of the two losses, relative to their mean absolute value",
-            table(
-                (
-                    "recipe",
-                    "first step",
-                    "ten steps",
-                    "hundred steps",
-                    "mean of the last twenty steps",
-                ),
-                rows,
-            ),
+            table(head, rows),
         ),
         "",
         f"{made_with[0].upper()}{made_with[1:]}.",
