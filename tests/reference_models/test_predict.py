@@ -161,7 +161,7 @@ def test_transparent_pixels_are_white_and_stay_transparent(place):
     image, alpha = predict.read_photo(Path("one.png"))
     assert image.getpixel((0, 0)) == (255, 255, 255)
     assert image.getpixel((39, 0)) == (0, 0, 0)
-    predict.write_pictures(image, alpha, np.full((30, 40), 200, np.uint8), place / "x")
+    predict.write_images(image, alpha, np.full((30, 40), 200, np.uint8), place / "x")
     cutout = picture("x-cutout.png").getchannel("A")
     assert (cutout.getpixel((0, 0)), cutout.getpixel((39, 0))) == (0, 200)
 
@@ -188,10 +188,10 @@ def test_what_is_no_image_is_named_and_the_others_are_done(place, capsys):
 
 def test_models_that_are_not_there(place):
     file = photo(place / "one.png")
-    with pytest.raises(InputError, match=r"--model nothing is neither .* are: none"):
+    with pytest.raises(InputError, match=r"--model nothing is neither .* bundled models: none"):
         predict.predict(Predict((file,), model="nothing"))
     pack.pack(ended("menet-ce", place / "run"))
-    with pytest.raises(InputError, match="are: menet-ce"):
+    with pytest.raises(InputError, match="bundled models: menet-ce"):
         predict.predict(Predict((file,), model="nothing"))
     with pytest.raises(InputError, match="training has not finished"):
         predict.predict(Predict((file,), model=str(place / "data")))
@@ -234,7 +234,7 @@ def test_promoting_starts_from_the_prior(place, capsys):
     np.testing.assert_array_equal(saliency(prior=place / "priors"), left)
     other = photo(place / "two.png")
     (fault,) = predict.predict(Predict((other,), model=run, prior=place / "priors"))
-    assert "no map for" in fault
+    assert "no image for" in fault
     pack.pack(ended("menet-ce", place / "default"))
     capsys.readouterr()
     saliency()
