@@ -1,4 +1,4 @@
-"""The frame of every command: its command line, and its exit on errors and stops."""
+"""Command-line parsing and exit statuses, shared by all commands."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 
 def parse(target: Callable[..., T], module: str) -> T:
-    """The options of a command from the command line, or the result of its function.
+    """Parse the command line into a dataclass, or call a function with it and return the result.
 
-    module: The name behind `python -m reference_models.`.
+    module: Name of the command after `python -m reference_models.`.
     """
     config = (tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff)
     return tyro.cli(target, prog=f"python -m reference_models.{module}", config=config)
@@ -24,7 +24,7 @@ def parse(target: Callable[..., T], module: str) -> T:
 
 @contextmanager
 def command() -> Iterator[None]:
-    """End with one line and an exit status where the user can mend the fault or asked to stop."""
+    """Exit with a status, and with one line for an input error, instead of a traceback."""
     try:
         yield
     except (InputError, OSError) as error:

@@ -1,4 +1,4 @@
-"""`python -m reference_models.demo`: half of the training labels swapped. What breaks, what not."""
+"""The command `python -m reference_models.demo`: training with half of the labels swapped."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -34,13 +34,15 @@ def main(
     seed: int = 0,
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None,
 ) -> None:
-    """Train one network five times from the same first weights; write demo.png and demo.json.
+    """Train one network five times from the same initial weights, with clean and swapped labels.
+
+    Writes demo.png and demo.json.
 
     Args:
-        backend: The framework to train in.
-        steps: Training steps per network.
-        seed: Decides scenes, order of batches and initial weights.
-        out: Where to write; by default runs/demo-BACKEND-SEED.
+        backend: Framework to train in: PyTorch or JAX (Flax).
+        steps: Number of training steps per network.
+        seed: Seed of the generated scenes, batch order and initial weights.
+        out: Folder to write to. Default: runs/demo-BACKEND-SEED.
     """
     folder = out or Path("runs") / f"demo-{backend}-{seed}"
     with command():
@@ -57,10 +59,12 @@ def demo(options: Options) -> None:
     inverted: dict[str, bool] = {}
     (test,) = data.tests
     for name, (recipe, share) in RUNS.items():
-        own = folder / name.replace(", ", "-").replace(" ", "-").lower()
-        own.mkdir(exist_ok=True)
-        one = replace(options, recipe=recipe, swap_labels=share)
-        network, history = train(one, new_trainer(one), data.train, data.validation, own, clock())
+        run_folder = folder / name.replace(", ", "-").replace(" ", "-").lower()
+        run_folder.mkdir(exist_ok=True)
+        run = replace(options, recipe=recipe, swap_labels=share)
+        network, history = train(
+            run, new_trainer(run), data.train, data.validation, run_folder, clock()
+        )
         maps[name] = network.main_map(test.images)
         measures[name] = measure(maps[name], test.truth)
         weights[name] = network.trainer.weights()
@@ -94,12 +98,12 @@ def demo(options: Options) -> None:
 
 
 def compare(first: Arrays, second: Arrays) -> dict[str, float]:
-    """How many float32 weights there are, how many differ in a bit, and by how much at most."""
+    """Number of float32 weights, number of them that differ, and the largest difference."""
     bits = [(first[name].view(np.uint32), second[name].view(np.uint32)) for name in first]
     gaps = [np.abs(first[name] - second[name]).max() for name in first]
     return {
-        "weights": sum(one.size for one, _ in bits),
-        "differing": sum(int((one != other).sum()) for one, other in bits),
+        "weights": sum(a.size for a, _ in bits),
+        "differing": sum(int((a != b).sum()) for a, b in bits),
         "largest": float(max(gaps)),
     }
 
@@ -112,7 +116,10 @@ def picture(
     seed: int,
     path: Path,
 ) -> None:
-    """Six held-out scenes; the third column shows them labelled as the training scenes were."""
+    """Draw six held-out scenes with the maps of all networks.
+
+    The third column shows the scenes labelled as in training, with half of the labels swapped.
+    """
     images = data.tests[0].images
     shown = images.take(range(min(6, len(images))))
     columns = [

@@ -1,4 +1,4 @@
-"""`python -m reference_models.evaluate MAPS --masks DATA`: measure saliency maps, or a network."""
+"""The command `python -m reference_models.evaluate MAPS --masks DATA`: measures of maps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,31 +34,32 @@ from reference_models.training.trained import (
 
 @dataclass(frozen=True)
 class Options:
-    """Measure saliency maps, of any method, or a trained network against masks.
+    """Measure saliency maps of any method, or a trained network, against true masks.
 
-    Maps and masks belong together by their stems, so a map may be a PNG and its mask a WebP. Maps
-    are read as grey, from 0 to 255, and are not stretched. A map of another size than its mask is
-    resized to it.
+    Maps and masks are paired by file name without extension, so a map may be a PNG and its mask a
+    WebP. Maps are read as grey values from 0 to 255 and are not normalised. A map is resized to the
+    size of its mask if they differ.
     """
 
     maps: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MAPS")]
-    """A folder or zip of saliency maps, or a folder inside it (maps.zip/drfi); or a network: a run
+    """Saliency maps: a folder or zip, or a folder inside a zip (maps.zip/drfi). Or a network: a run
     folder of `train`, or a name in reference_models/weights."""
     masks: Path
-    """A folder or zip with masks/, such as ecssd.zip, or of masks alone. A network needs images/
-    beside them, and takes priors/ where it starts from a prior map; one that divides images into
-    regions needs segmentations/ in place of masks/."""
+    """True masks: a folder or zip of masks, or one with masks/, such as ecssd.zip. To evaluate a
+    network it must also hold images/, and may hold priors/ for a network that starts from prior
+    maps; a network that divides images into regions needs segmentations/ instead of masks/."""
     shared: bool = False
-    """Leave out the masks that have no map, in place of an error."""
+    """Ignore masks without a map; otherwise they are an error."""
     out: Path | None = None
-    """Write the measures to this JSON file too."""
+    """JSON file to write the measures to, besides printing them."""
     exact: bool = False
-    """Also the weighted F of the paper's equations, and the loss's own; slower."""
+    """Also compute the weighted F exactly as the paper defines it, and as the loss approximates it;
+    slower."""
     backend: Literal["torch", "jax"] | None = None
-    """For a network: the framework to compute in; by default the one it was trained in."""
+    """For a network: framework to compute in. Default: the one it was trained in."""
     archives: Path | None = None
-    """For a network: the folder of the ImageNet weights of a frozen backbone that is not in
-    reference_models/weights; by default data/."""
+    """For a network with a frozen backbone that is not in reference_models/weights: folder of the
+    ImageNet weights. Default: data/."""
 
 
 def main() -> None:
@@ -76,19 +77,27 @@ def run(options: Options) -> None:
 
 def run_maps(options: Options) -> None:
     if options.backend is not None:
-        raise InputError(f"--backend is for a network, and {options.maps} is none; leave it out")
+        raise InputError(
+            f"--backend applies to networks only, and {options.maps} is a folder or zip of maps; "
+            "omit it"
+        )
     masks, notes = read_masks(options.masks)
     path = options.maps
     if len(path.parts) == 1 and not path.exists():
         raise InputError(
-            f"{path} is neither a folder or zip of maps, nor a run folder, nor in "
-            f"reference_models/weights, which holds: {', '.join(bundled_models())}"
+            f"{path} is not a folder or zip of maps, a run folder or a bundled model; the bundled "
+            f"models are: {', '.join(bundled_models())}"
         )
     check_masks(list(masks.values()), str(options.masks))
     maps, map_notes = read_maps(path, masks, options.shared)
     notes += map_notes
     if len(maps) < len(masks):
-        notes.append(f"{len(masks) - len(maps)} masks have no map and are left out")
+        missing = len(masks) - len(maps)
+        notes.append(
+            f"{missing} masks have no map and are ignored"
+            if missing > 1
+            else "1 mask has no map and is ignored"
+        )
         masks = {stem: masks[stem] for stem in maps}
     notes += notes_on(list(maps.values()), list(masks.values()))
     row = measure(list(maps.values()), list(masks.values()), exact=options.exact)
@@ -108,7 +117,7 @@ def run_maps(options: Options) -> None:
 
 
 def run_network(options: Options) -> None:
-    """Every map of the network on every prior, as after training."""
+    """Measure all maps of a network from all priors, as after training."""
     if options.shared:
         raise InputError(f"--shared applies to maps only, and {options.maps} is a network; omit it")
     network = load_network(str(options.maps), archives=options.archives, backend=options.backend)
@@ -116,8 +125,8 @@ def run_network(options: Options) -> None:
     test, notes = read_test(options.masks, trained.plan.size, regions=trained.chosen_recipe.regions)
     if read_about(weights_file(str(options.maps))).get("data") == str(options.masks.resolve()):
         notes.append(
-            "the network was trained on this very set; what it has not seen of it was measured at "
-            "the end of its training"
+            "the network was trained on this data set; run.json has its measures on the images "
+            "that were held out of training"
         )
     rows = means_of(score(network, [test], clock(), options.exact))
     for note in notes:
@@ -143,22 +152,30 @@ def write(out: Path | None, **content: object) -> None:
 
 
 def notes_on(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[str]:
-    """What belongs beside the measures."""
+    """Notes on maps that are resized, and on masks without foreground."""
     notes = []
-    resized = sum(one.shape != mask.shape for one, mask in zip(maps, masks, strict=True))
+    resized = sum(values.shape != mask.shape for values, mask in zip(maps, masks, strict=True))
     if resized:
-        notes.append(f"{resized} maps have another size than their mask and are resized to it")
+        notes.append(
+            f"{resized} maps differ in size from their masks and are resized to them"
+            if resized > 1
+            else "1 map differs in size from its mask and is resized to it"
+        )
     empty = sum(not mask.any() for mask in masks)
     if empty:
-        notes.append(f"{empty} masks are all background: they count in the MAE alone")
+        notes.append(
+            f"{empty} masks are all background: they count in the MAE only"
+            if empty > 1
+            else "1 mask is all background: it counts in the MAE only"
+        )
     return notes
 
 
-# Reading -----------------------------------------------------------------------------------------
+# Masks -------------------------------------------------------------------------------------------
 
 
 def read_masks(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Every mask by stem, bool `(H, W)`, and notes; of masks/ where bundled_models is one."""
+    """The masks by stem, bool `(H, W)`, and notes on how they are read."""
     files = by_stem([mask_folder(path)])
     stems = list(files)
 
@@ -170,7 +187,7 @@ def read_masks(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
 
 
 def mask_folder(path: Path) -> Folder:
-    """The masks/ of a folder or zip, at its top or one below; else the folder of images itself."""
+    """The masks/ in a folder or zip or one level below, or the folder of images itself."""
     root = open_folder(path)
     if has_images(root) and not (root / "masks").is_dir():
         return root

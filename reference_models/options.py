@@ -1,4 +1,4 @@
-"""What a run can be told on the command line."""
+"""Command-line options of a training run."""
 
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
@@ -17,87 +17,89 @@ from reference_models.paths import DATA, WEIGHTS
 
 @dataclass(frozen=True)
 class Options:
-    """Train one recipe, measure it, show it.
+    """Train the network of one recipe and measure it on its test sets.
 
-    Without a recipe: a small encoder–decoder with the CAS loss on generated scenes, a striped or
-    checked object on smooth blobs. The run folder receives weights.safetensors, run.json, loss.png
-    and sheet.png. A command that was stopped goes on from its last checkpoint when it is given
-    again. `python -m reference_models.train --recipes` lists the recipes.
+    The default recipe trains a small encoder–decoder with the CAS loss on generated scenes: a
+    striped or checked object in front of smooth blobs. A run writes weights.safetensors, run.json
+    (measures and settings), loss.png (loss curve) and sheet.png (test images with their maps) to
+    its run folder. Rerunning a stopped command resumes from its last checkpoint.
     """
 
     recipe: Annotated[str, tyro.conf.Positional] = "scenes-cas"
-    """Which recipe to train."""
+    """The recipe to train; --recipes lists them."""
     recipes: bool = False
-    """List the recipes and stop."""
+    """Print all recipes and exit."""
     backend: Literal["torch", "jax"] = "torch"
-    """The framework to train in."""
+    """Framework to train in: PyTorch or JAX (Flax)."""
     scale: ScaleName = "medium"
-    """On two cores small ends within three minutes; medium takes up to an hour (MEnet 90 minutes),
-    minutes on a GPU."""
+    """Size of the run. On two CPU cores, small takes about three minutes and medium up to an hour
+    (MEnet: 90 minutes); on a GPU, medium takes minutes."""
     data: Literal["scenes"] | Path | None = None
-    """Train and test on this instead: a folder or zip with images/ and masks/ of equal stems (or
-    segmentations/, STEM_PERSON, for the recipes regions-…) and optional priors/ and splits/; or
-    the word scenes for generated ones."""
+    """Your own data in place of the recipe's: a folder or zip with images/ and masks/ paired by
+    file name (recipes regions-* need segmentations/NAME_ANNOTATOR.png instead of masks/), and
+    optionally priors/ and splits/. The word "scenes" selects generated scenes."""
     archives: Path | None = None
-    """The folder of the named data sets and backbones; by default data/."""
+    """Folder of the data set archives and ImageNet weights. Default: data/."""
     backbone: BackboneName | None = None
-    """Another backbone than the recipe's, tapped at its own blocks."""
+    """Backbone to use in place of the recipe's. Its features are taken from its own blocks at the
+    same strides."""
     backbone_weights: Path | None = None
-    """Its ImageNet weights, a safetensors file with torchvision's names; by default
-    BACKBONE.fp16.safetensors among the archives, else the copy in reference_models/weights."""
+    """ImageNet weights of the backbone: a safetensors file with torchvision's parameter names.
+    Default: BACKBONE.fp16.safetensors in --archives, or else in reference_models/weights."""
     padding: Annotated[Literal["both", "end"] | None, tyro.conf.Suppress] = None
-    """Padding of MobileNetV2's strided convolutions. Default: the recipe's, or "both", which
-    torchvision's weights need, with --backbone-weights."""
+    """Padding of MobileNetV2's strided convolutions. Default: "both" with --backbone-weights, as
+    torchvision's weights need it, and otherwise the recipe's."""
     out: Path | None = None
-    """The run folder; by default runs/RECIPE-BACKEND-SCALE-SEED."""
+    """Run folder. Default: runs/RECIPE-BACKEND-SCALE-SEED."""
     results: Path | None = None
-    """Where a row for the report goes, if the recipe is run as it stands; by default
+    """Folder for the results of an unmodified recipe, which the report reads. Default:
     results/runs."""
     minutes: float | None = None
-    """Stop cleanly once so many minutes are over, after the step in hand or a few hundred measured
-    images, with exit status 75; the same command goes on later. Ctrl-C stops as cleanly (130), as
-    do SIGTERM (143) and SIGHUP (129)."""
+    """Time budget: after this many minutes, finish the current step (or the current few hundred
+    images when measuring), save, and exit with status 75. Rerun the command to resume. Ctrl-C
+    (status 130), SIGTERM (143) and SIGHUP (129) stop the run in the same way."""
     seed: int = 0
-    """Decides scenes, splits, order of batches and initial weights."""
+    """Seed of the generated scenes, data splits, batch order and initial weights."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto takes a GPU if there is one."""
+    """Device to compute on; auto uses a GPU if one is available."""
     size: int | None = None
-    """Side in pixels to which everything is made square, if not the recipe's; a multiple of 4, of
-    32 with a backbone."""
+    """Side in pixels of the square that every image is resized to; a multiple of 32 (of 4 for
+    recipes scenes-*). Default: the recipe's."""
     steps: int | None = None
-    """Training steps, if not the recipe's."""
+    """Number of training steps. Default: the recipe's."""
     batch: int | None = None
-    """Images per step, if not the recipe's."""
+    """Images per training step. Default: the recipe's."""
     learning_rate: float | None = None
-    """The peak of the one-cycle schedule, if not the recipe's."""
+    """Peak learning rate of the one-cycle schedule. Default: the recipe's."""
     train_images: int | None = None
-    """At most so many training images (or generated scenes), if not the recipe's."""
+    """Maximum number of training images (or generated scenes). Default: the recipe's."""
     test_images: int | None = None
-    """At most so many images of each test set, if not the recipe's."""
+    """Maximum number of images per test set. Default: the recipe's."""
     swap_labels: float | None = None
-    """Share of the training images, from 0 to 1, whose two labels are exchanged."""
+    """Fraction of the training images, from 0 to 1, whose foreground and background labels are
+    swapped. Default: the recipe's."""
     checkpoint_seconds: float = 30.0
     """Seconds between checkpoints."""
 
     def __post_init__(self) -> None:
         if self.recipe not in RECIPES:
             raise InputError(
-                f"there is no recipe {self.recipe!r}; `python -m reference_models.train --recipes` "
-                "lists them" + _near(self.recipe)
+                f"unknown recipe {self.recipe!r}; `python -m reference_models.train --recipes` "
+                "lists all recipes" + _near(self.recipe)
             )
         if self.data == "scenes" and self.chosen_recipe.regions > 2:
             raise InputError(
-                f"--data scenes has masks, and {self.recipe} learns regions; give a folder or zip "
+                f"--data scenes has masks, but {self.recipe} learns regions; pass a folder or zip "
                 "with images/ and segmentations/"
             )
         if self.chosen_recipe.at(self.scale).backbone is None:
-            given = {
+            flags = {
                 "--backbone": self.backbone,
                 "--backbone-weights": self.backbone_weights,
             }
-            unused = [flag for flag, value in given.items() if value is not None]
+            unused = [flag for flag, value in flags.items() if value is not None]
             if unused:
-                raise InputError(f"{self.recipe} has no backbone; leave {', '.join(unused)} out")
+                raise InputError(f"{self.recipe} has no backbone; omit {' and '.join(unused)}")
         if self.minutes is not None and self.minutes < 0:
             raise InputError(f"--minutes must not be negative, got {self.minutes}")
         step = 4 if self.plan.backbone is None and self.chosen_recipe.system == "small" else 32
@@ -126,8 +128,8 @@ class Options:
 
     @property
     def plan(self) -> Scale:
-        """The recipe's scale, with what the command line changes in it."""
-        given = {
+        """The recipe's settings at this scale, with the changes from the command line."""
+        options = {
             "size": self.size,
             "steps": self.steps,
             "batch": self.batch,
@@ -136,17 +138,17 @@ class Options:
             "test_images": self.test_images,
         }
         changed: dict[str, Any] = {
-            name: value for name, value in given.items() if value is not None
+            name: value for name, value in options.items() if value is not None
         }
         if self.size is not None:
             changed["crop"] = None
-        there = self.chosen_recipe.at(self.scale).backbone
-        if self.backbone is not None and there is not None and self.backbone != there.name:
-            taps = BLOCKS[self.backbone][-len(there.taps) :]
-            there = replace(there, name=self.backbone, taps=taps)
-        if there is not None:
-            padding = self.padding or ("both" if self.backbone_weights else there.padding)
-            changed["backbone"] = replace(there, padding=padding)
+        backbone = self.chosen_recipe.at(self.scale).backbone
+        if self.backbone is not None and backbone is not None and self.backbone != backbone.name:
+            taps = BLOCKS[self.backbone][-len(backbone.taps) :]
+            backbone = replace(backbone, name=self.backbone, taps=taps)
+        if backbone is not None:
+            padding = self.padding or ("both" if self.backbone_weights else backbone.padding)
+            changed["backbone"] = replace(backbone, padding=padding)
         return replace(self.chosen_recipe.at(self.scale), **changed)
 
     @property
@@ -155,7 +157,7 @@ class Options:
 
     @property
     def is_unmodified(self) -> bool:
-        """True for the recipe as it stands: only such a run answers a row of a paper's table."""
+        """True if no option changes the recipe; only such runs are compared with the papers."""
         return (
             self.data is None
             and self.backbone_weights is None
@@ -177,19 +179,20 @@ class Options:
 
     @property
     def backbone_file(self) -> Path:
-        """The ImageNet weights of the backbone."""
+        """File with the ImageNet weights of the backbone."""
         assert self.plan.backbone is not None
         return find_backbone(self.plan.backbone.name, self.archive_folder, self.backbone_weights)
 
     @property
     def backbone_sha256(self) -> str | None:
-        """Which ImageNet weights these are: the archive's and the copy differ in their digits."""
+        """Digest of the ImageNet weights: the archive's and the bundled ones are rounded
+        differently."""
         if self.plan.backbone is None:
             return None
         return sha256(self.backbone_file.read_bytes()).hexdigest()
 
     def as_json(self) -> dict[str, object]:
-        """What decides the result, and nothing else, so that two runs can be compared."""
+        """The options that affect the result, and no others, so that runs can be compared."""
         data = str(self.data.resolve()) if isinstance(self.data, Path) else self.data
         return {
             "recipe": self.recipe,
@@ -204,17 +207,17 @@ class Options:
 
 
 def find_backbone(name: str, archives: Path, file: Path | None = None) -> Path:
-    """The ImageNet weights of a backbone: the file itself, or by name, first among the archives,
-    then among the bundled weights."""
+    """The file with a backbone's ImageNet weights: `file` if it is passed, or else the one in the
+    archives folder, or else the bundled one."""
     bundled = WEIGHTS / f"{name}.fp16.safetensors"
-    archived = archives / bundled.name
-    file = file or (archived if archived.is_file() else bundled)
-    if not file.is_file():
-        raise InputError(
-            f"the ImageNet weights of {name} are missing: {archived} does not exist; pass "
-            "--backbone-weights FILE.safetensors (torchvision's names) or --archives FOLDER"
-        )
-    return file
+    candidates = [file] if file else [archives / bundled.name, bundled]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise InputError(
+        f"the ImageNet weights of {name} are missing: {candidates[0]} does not exist; pass "
+        "--backbone-weights FILE.safetensors (torchvision's names) or --archives FOLDER"
+    )
 
 
 def _near(name: str) -> str:

@@ -1,4 +1,4 @@
-"""`python -m reference_models.predict IMAGE…`: the salient object of any photograph."""
+"""The command `python -m reference_models.predict IMAGE…`: saliency maps of photographs."""
 
 import sys
 from collections.abc import Sequence
@@ -38,39 +38,39 @@ RED = (230, 30, 60)
 
 @dataclass(frozen=True)
 class Predict:
-    """Find the salient object of photographs with a trained network.
+    """Find the salient object in photographs with a trained network.
 
-    For photo.jpg there come photo-map.png, grey from 0 to 255; photo-cutout.png, the photograph
-    with the map as its alpha; and photo-overlay.png, the map in red on the photograph. With
-    --mask also photo-explained.png.
+    For photo.jpg, writes photo-map.png (the saliency map, grey, 0-255), photo-cutout.png (the
+    photograph with the map as alpha channel) and photo-overlay.png (the map in red on the
+    photograph); with --mask also photo-explained.png.
     """
 
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Photographs, or folders of them."""
+    """Photographs, or folders of photographs."""
     model: str | None = None
-    """A name in reference_models/weights, or a run folder of your own. Default: of the models there
-    that need no prior map, the one with the highest weighted F on ECSSD."""
+    """Bundled model (a name in reference_models/weights) or run folder of `train`. Default: the
+    bundled model with the highest weighted F on ECSSD among those that need no prior map."""
     prior: Path | None = None
-    """For models that start from a rough map of where the object is: that map, a grey image, or a
-    folder of one per photograph with equal stems. Default: the default model's map."""
+    """Prior map, for models that start from a rough map of where the object is: a grey image, or a
+    folder with one map per photograph, paired by file name. Default: the default model's map."""
     mask: Path | None = None
-    """The photograph's true mask, of the same size, or a folder of one per photograph with equal
-    stems. photo-explained.png then shows what the network's training loss sees, at the size that
-    the network works at: the map, the mask, and the loss's gradient in the network's output."""
+    """True mask of the photograph, of the same size, or a folder with one mask per photograph,
+    paired by file name. photo-explained.png then shows the training loss at the network's input
+    size: the map, the mask, and the gradient of the loss with respect to the network's output."""
     out: Path = Path("predictions")
-    """Where the pictures are written."""
+    """Folder for the images written."""
     backend: Literal["torch", "jax"] | None = None
-    """The framework to compute in; by default the one the network was trained in."""
+    """Framework to compute in. Default: the one that the network was trained in."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto takes a GPU if there is one."""
+    """Device to compute on; auto uses a GPU if one is available."""
     archives: Path | None = None
-    """The folder of the ImageNet weights of a frozen backbone that is not in
-    reference_models/weights; by default data/."""
+    """Folder of the ImageNet weights, for a model with a frozen backbone that is not in
+    reference_models/weights. Default: data/."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A trained network applied to photographs of any size."""
+    """A trained network for photographs of any size."""
 
     network: Network
 
@@ -88,14 +88,20 @@ class Model:
         return bool(self.recipe.test_priors)
 
     def map(self, photo: Image.Image, prior: np.ndarray | None = None) -> np.ndarray:
-        """The saliency map at the photograph's size, uint8 `(H, W)`. prior: uint8 `(S, S)`."""
+        """The saliency map at the photograph's size, uint8 `(H, W)`.
+
+        prior: Prior map, uint8 `(S, S)`.
+        """
         square = self.resized(photo, prior)
         return eight_bit(self.network.main_map(square)[0], (photo.height, photo.width))
 
     def explained(
         self, photo: Image.Image, mask: np.ndarray, prior: np.ndarray | None = None
     ) -> Figure:
-        """Figure of the training loss on this photograph, with the bool mask `(H, W)`."""
+        """Figure of the training loss on this photograph.
+
+        mask: True mask, bool `(H, W)`. prior: Prior map, uint8 `(S, S)`.
+        """
         square = self.resized(photo, prior, fit_mask(mask, self.size))
         view = self.network.trainer.loss_view(square)
         return explain(
@@ -121,28 +127,31 @@ def main() -> None:
 
 
 def predict(options: Predict) -> list[str]:
-    """Write the pictures of every photograph; returns what was wrong with those that have none."""
+    """Write the images for every photograph; returns an error message for each that failed."""
     files = expand_folders(options.images)
-    chosen = options.model or default_model()
-    if chosen is None:
+    name_of_model = options.model or default_model()
+    if name_of_model is None:
         raise InputError(
             f"{paths.WEIGHTS} holds no model that works without a prior map; "
             "pass --model RUN_FOLDER, the folder of a run of `python -m reference_models.train`"
         )
-    model = Model(load_network(chosen, options.device, options.archives, options.backend))
+    model = Model(load_network(name_of_model, options.device, options.archives, options.backend))
     if model.recipe.regions > 2:
-        raise InputError(f"{chosen} divides images into regions; it makes no saliency maps")
+        raise InputError(
+            f"{name_of_model} divides images into regions and makes no saliency maps; choose "
+            "another --model"
+        )
     priors = Priors(model, options) if model.needs_prior else None
     if priors is None and options.prior is not None:
-        raise InputError(f"{chosen} starts from no prior map; leave --prior out")
+        raise InputError(f"{name_of_model} does not use a prior map; omit --prior")
     if options.mask is not None:
         check_mask(options, model, len(files))
     kinds: dict[str, str] = {}
     options.out.mkdir(parents=True, exist_ok=True)
-    faults = []
-    for file, name in progress(output_names(files), desc=Path(chosen).name, unit=" images"):
+    messages = []
+    for file, name in progress(output_names(files), desc=Path(name_of_model).name, unit=" images"):
         try:
-            photo, opaque = read_photograph(file)
+            photo, alpha = read_photograph(file)
             prior = None if priors is None else priors.of(file, photo)
             saliency = model.map(photo, prior)
             if options.mask is not None:
@@ -151,56 +160,64 @@ def predict(options: Predict) -> list[str]:
                 )
                 save(model.explained(photo, mask, prior), options.out / f"{name}-explained.png")
         except InputError as error:
-            faults.append(str(error))
+            messages.append(str(error))
             continue
-        write_pictures(photo, opaque, saliency, options.out / name)
+        write_images(photo, alpha, saliency, options.out / name)
     for note in mask_notes(kinds):
         print(f"note: {note}")
-    for fault in faults:
-        print(f"error: {fault}", file=sys.stderr)
-    done = len(files) - len(faults)
-    print(f"the pictures of {done} photograph{'' if done == 1 else 's'} written to {options.out}/")
-    return faults
+    for message in messages:
+        print(f"error: {message}", file=sys.stderr)
+    done = len(files) - len(messages)
+    print(f"images for {done} photograph{'' if done == 1 else 's'} written to {options.out}/")
+    return messages
 
 
 # Priors ------------------------------------------------------------------------------------------
 
 
 class Priors:
-    """The map that a promoting model starts from: the user's, else the default model's."""
+    """The prior maps that a model starts from: the user's, or else those of the default model."""
 
     def __init__(self, model: Model, options: Predict) -> None:
-        self.size, self.given = model.size, options.prior
-        self.first: Model | None = None
-        if self.given is not None and not self.given.exists():
-            raise InputError(f"--prior {self.given} does not exist")
-        if self.given is not None:
+        self.size, self.path = model.size, options.prior
+        self.default: Model | None = None
+        if self.path is not None and not self.path.exists():
+            raise InputError(f"--prior {self.path} does not exist")
+        if self.path is not None:
             return
-        if default := default_model():
-            network = load_network(default, options.device, options.archives, options.backend)
-            self.first = Model(network)
-            print(f"note: starts from the maps of {default}; --prior MAP gives your own")
+        if name := default_model():
+            network = load_network(name, options.device, options.archives, options.backend)
+            self.default = Model(network)
+            print(f"note: starts from the maps of {name}; to use your own, pass --prior MAP")
         else:
-            print("note: starts from a Gaussian at the centre; --prior MAP gives your own")
+            print(
+                "note: starts from a Gaussian at the centre; to use your own map, pass --prior MAP"
+            )
 
     def of(self, file: Path, photo: Image.Image) -> np.ndarray:
-        """uint8 `(S, S)`, from 0 to 255."""
-        if self.given is None:
-            if self.first is None:
+        """The prior map of a photograph, uint8 `(S, S)` in 0..255."""
+        if self.path is None:
+            if self.default is None:
                 return centre_prior(self.size)
-            return fit_prior(Image.fromarray(self.first.map(photo)), self.size)
-        prior = read_map(matching_file(self.given, file, "--prior"))
+            return fit_prior(Image.fromarray(self.default.map(photo)), self.size)
+        prior = read_map(matching_file(self.path, file, "--prior"))
         return fit_prior(Image.fromarray(prior.values), self.size)
 
 
-def matching_file(given: Path, photo: Path, option: str) -> Path:
-    """The file itself, or the folder's map for the photograph."""
-    if not given.is_dir():
-        return given
-    maps = by_stem([given])
-    if photo.stem not in maps:
-        raise InputError(f"{option} {given} has no map for {photo}, of the stem {photo.stem}")
-    return Path(str(maps[photo.stem]))
+def matching_file(path: Path, photo: Path, option: str) -> Path:
+    """The path itself, or if it is a folder, its file with the photograph's name.
+
+    option: The option that named the path, for the error message.
+    """
+    if not path.is_dir():
+        return path
+    files = by_stem([path])
+    if photo.stem not in files:
+        raise InputError(
+            f"{option} {path} has no image for {photo}; add one named {photo.stem}, such as "
+            f"{photo.stem}.png"
+        )
+    return Path(str(files[photo.stem]))
 
 
 # Masks -------------------------------------------------------------------------------------------
@@ -212,12 +229,12 @@ def check_mask(options: Predict, model: Model, photographs: int) -> None:
         raise InputError(f"--mask {options.mask} does not exist")
     if model.recipe.loss == "js-mi":
         raise InputError(
-            f"{options.model} learns from prior maps alone, its loss sees no mask; leave --mask out"
+            f"{options.model} learns from prior maps alone and its loss uses no mask; omit --mask"
         )
     if options.mask.is_file() and photographs > 1:
         raise InputError(
-            f"--mask {options.mask} is one mask for {photographs} photographs; give a folder of "
-            "one per photograph, with equal stems"
+            f"--mask {options.mask} is one mask for {photographs} photographs; pass a folder with "
+            "one mask per photograph, paired by file name"
         )
 
 
@@ -237,25 +254,28 @@ def read_fitting_mask(file: Path, photo: Image.Image, photo_file: Path) -> tuple
 
 
 def expand_folders(images: Sequence[Path]) -> list[Path]:
-    """The files themselves, and all images in folders."""
+    """The files of the list, with each folder replaced by the images in it."""
     files: list[Path] = []
     for path in images:
         if path.is_dir():
             inside = list(filter(is_image, sorted(path.iterdir())))
             if not inside:
-                raise InputError(f"{path} holds no image file ({', '.join(sorted(SUFFIXES))})")
+                raise InputError(
+                    f"{path} holds no image file; pass a folder with files of these types: "
+                    f"{', '.join(sorted(SUFFIXES))}"
+                )
             files += inside
         elif path.is_file():
             files.append(path)
         else:
-            raise InputError(f"{path} does not exist")
+            raise InputError(f"{path} does not exist; pass image files or folders of images")
     if not files:
-        raise InputError("no photograph was named; give image files or folders of them")
+        raise InputError("no photograph to predict; pass image files or folders of images")
     return files
 
 
 def output_names(files: Sequence[Path]) -> list[tuple[Path, str]]:
-    """Each file with the name of its pictures: the stem, numbered where several share it."""
+    """Each file with the stem of its output files, numbered if several files share a stem."""
     taken: set[str] = set()
     names = []
     for file in files:
@@ -267,22 +287,22 @@ def output_names(files: Sequence[Path]) -> list[tuple[Path, str]]:
     return names
 
 
-def write_pictures(
-    photo: Image.Image, opaque: Image.Image | None, saliency: np.ndarray, path: Path
+def write_images(
+    photo: Image.Image, alpha: Image.Image | None, saliency: np.ndarray, path: Path
 ) -> None:
-    """The map, the cutout and the overlay, beginning with `path`."""
+    """Write PATH-map.png, PATH-cutout.png and PATH-overlay.png."""
     mask = Image.fromarray(saliency)
     cutout = photo.copy()
-    if opaque is None:
+    if alpha is None:
         cutout.putalpha(mask)
     else:
-        alpha = saliency.astype(np.uint16) * np.asarray(opaque) // 255
-        cutout.putalpha(Image.fromarray(alpha.astype(np.uint8)))
+        product = saliency.astype(np.uint16) * np.asarray(alpha) // 255
+        cutout.putalpha(Image.fromarray(product.astype(np.uint8)))
     shade = mask.point([round(0.6 * value) for value in range(256)])
     overlay = Image.composite(Image.new("RGB", photo.size, RED), photo, shade)
-    for name, picture in (("map", mask), ("cutout", cutout), ("overlay", overlay)):
+    for name, image in (("map", mask), ("cutout", cutout), ("overlay", overlay)):
         with atomic_path(path.with_name(f"{path.name}-{name}.png")) as partial:
-            picture.save(partial, format="png")
+            image.save(partial, format="png")
 
 
 if __name__ == "__main__":

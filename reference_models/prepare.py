@@ -92,7 +92,7 @@ class Prepare:
 class Packed(NamedTuple):
     """One image and its truth as they lie in the archive.
 
-    row: the image's line of MANIFEST.tsv. kind: the values of its mask, see `binarise`.
+    row: the image's line of MANIFEST.tsv. kind: the kind of its mask, see `Mask`.
     """
 
     stem: str

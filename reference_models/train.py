@@ -1,4 +1,4 @@
-"""`python -m reference_models.train RECIPE`: train a network, measure it, show it."""
+"""The command `python -m reference_models.train RECIPE`: training and testing a network."""
 
 import time
 
@@ -22,7 +22,7 @@ def main() -> None:
         try:
             run(options, Shared(), check, options.results or paths.RUNS)
         except OutOfTime:
-            print("stopped; the same command goes on from the last step")
+            print("Stopped. Run the same command again to resume.")
             raise
 
 

@@ -107,7 +107,7 @@ def written(source: str) -> str:
 
 
 def promoting() -> Claim:
-    tables, asks, pairs = [], [], []
+    tables, bounds, pairs = [], [], []
     for test, title in PROMOTED.items():
         drfi = test == "ecssd, drfi"
         rows = [
@@ -136,7 +136,7 @@ def promoting() -> Claim:
         prior, cut, once, last = (replace(r, label=f"{r.label}, {name}") for r in rows[:4])
         if first:
             f, mae = (0.06, 0.05) if drfi else (0.10, 0.06)
-            asks += [
+            bounds += [
                 at_least(last, prior, "f", f),
                 at_most(last, prior, "mae", -mae),
                 at_least(last, prior, "max_f", 0.05),
@@ -152,7 +152,7 @@ def promoting() -> Claim:
         "prior, and cross-entropy on the same network.",
         tuple(tables),
         Effects(tuple(pairs)),
-        tuple(asks),
+        tuple(bounds),
         why="A map that is merely sharper already has a lower MAE, hence the comparison with the "
         "prior cut at ½. The embedding has learnt from masks: the rows of the centre prior show "
         "what it achieves without information from the prior, and those of the mask itself what "

@@ -64,7 +64,7 @@ R_WCTRO = ({"f": 0.676, "mae": 0.171}, {"f": 0.854, "mae": 0.089})
 
 
 def refining() -> Claim:
-    tables, asks, pairs = [], [], []
+    tables, bounds, pairs = [], [], []
     for test, title in PROMOTED.items():
         source = source_of(test)
         if source in ("centre", "truth"):
@@ -78,9 +78,9 @@ def refining() -> Claim:
         name = written(source)
         prior, cut, _, merged = (replace(r, label=f"{r.label}, {name}") for r in rows)
         if source in ("hs", "rc"):
-            asks += [at_least(merged, prior, "f", 0.06), at_most(merged, cut, "mae", -0.02)]
+            bounds += [at_least(merged, prior, "f", 0.06), at_most(merged, cut, "mae", -0.02)]
         elif source == "drfi":
-            asks.append(at_least(merged, prior, "f", 0.03))
+            bounds.append(at_least(merged, prior, "f", 0.03))
         if source in SELF_TAUGHT:
             label = f"trained on {name} itself"
             recipe = f"relations-self-{source}"
@@ -88,7 +88,7 @@ def refining() -> Claim:
             self_merged = row(recipe, test, f"{label}, merged", map="merged")
             rows += [self_refined, self_merged]
             if source in ("hs", "rc"):
-                asks.append(at_least(self_merged, prior, "f", {"hs": 0.03, "rc": 0.01}[source]))
+                bounds.append(at_least(self_merged, prior, "f", {"hs": 0.03, "rc": 0.01}[source]))
             pairs += [(self_merged, prior), (self_merged, cut)]
         pairs += [(merged, prior), (merged, cut)]
         tables.append(Table(title, tuple(rows), folded=name.lower() not in ("drfi", "hs", "rc")))
@@ -103,7 +103,7 @@ def refining() -> Claim:
         "images.",
         tuple(tables),
         Effects(tuple(pairs)),
-        tuple(asks),
+        tuple(bounds),
         why="Merging makes maps nearly binary. This alone can lower the MAE, raise F at 2 × the "
         "mean and lower max F, so compare with the prior cut at ½. fcn-ce-clean was trained with "
         "masks, so the maps that it provides are not label-free; the relation model itself sees no "

@@ -203,11 +203,11 @@ class Effects:
 
 
 @dataclass(frozen=True)
-class Ask:
+class Bound:
     """Bounds on a measure of a row, or on its difference from another row, paired by seed.
 
-    minus: The row that is subtracted, or None. low, high: Bounds on the mean over seeds. each:
-    Lower bound on the value of every seed.
+    The maintainers set them for the runs of this repository. minus: The row that is subtracted, or
+    None. low, high: Bounds on the mean over seeds. per_seed_min: Lower bound on every seed's value.
     """
 
     of: Row
@@ -215,11 +215,11 @@ class Ask:
     measure: str
     low: float = -math.inf
     high: float = math.inf
-    each: float = -math.inf
+    per_seed_min: float = -math.inf
 
 
 @dataclass(frozen=True)
-class Identity:
+class EqualWeights:
     """Two recipes whose weights must be equal bit for bit, on a CPU and with equal seeds."""
 
     first: str
@@ -237,8 +237,8 @@ class Claim:
     paper: str
     tables: tuple[Table, ...]
     effects: Effects
-    asks: tuple[Ask, ...] = ()
-    identities: tuple[Identity, ...] = ()
+    bounds: tuple[Bound, ...] = ()
+    equal_weights: tuple[EqualWeights, ...] = ()
     why: str = ""
 
 
@@ -247,19 +247,21 @@ def row(recipe: str, test: str = "ecssd", label: str = "", **more: Any) -> Row:
     return Row(label or recipe, recipe, test, **more)
 
 
-def at_least(of: Row, minus: Row | None, measure: str, low: float, each: float = -math.inf) -> Ask:
+def at_least(
+    of: Row, minus: Row | None, measure: str, low: float, per_seed_min: float = -math.inf
+) -> Bound:
     """A lower bound on the mean, and one on every seed."""
-    return Ask(of, minus, measure, low=low, each=each)
+    return Bound(of, minus, measure, low=low, per_seed_min=per_seed_min)
 
 
-def at_most(of: Row, minus: Row | None, measure: str, high: float) -> Ask:
+def at_most(of: Row, minus: Row | None, measure: str, high: float) -> Bound:
     """An upper bound on the mean."""
-    return Ask(of, minus, measure, high=high)
+    return Bound(of, minus, measure, high=high)
 
 
-def within(of: Row, minus: Row, measure: str, margin: float) -> Ask:
+def within(of: Row, minus: Row, measure: str, margin: float) -> Bound:
     """Bounds at equal distances from 0, on the difference of two rows."""
-    return Ask(of, minus, measure, low=-margin, high=margin)
+    return Bound(of, minus, measure, low=-margin, high=margin)
 
 
 def per_set(recipes: Iterable[str], measures: tuple[str, ...] = SALIENCY) -> tuple[Table, ...]:

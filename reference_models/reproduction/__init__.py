@@ -1,1 +1,1 @@
-"""Maintainers' commands: run every recipe, compare frameworks, write the report."""
+"""Commands for maintainers: run all recipes, compare frameworks, write the report."""

@@ -1,10 +1,10 @@
-"""The first training steps of both frameworks, from equal weights.
+"""Losses of the first training steps in both frameworks, from equal initial weights.
 
-`python -m reference_models.reproduction.agreement` writes them.
+`python -m reference_models.reproduction.agreement` writes them to results/agreement.
 
-Same recipe at small scale, same images in the same order, PyTorch's initial weights in both. What
-is left is rounding, and the noise of the recipes that flip labels, which each framework draws in
-its own way.
+Both frameworks train the same recipe at small scale on the same images in the same order, from
+PyTorch's initial weights. Their losses differ by rounding, and in recipes that flip labels by the
+random flips, which each framework draws with its own generator.
 """
 
 from collections.abc import Mapping
@@ -22,33 +22,36 @@ from reference_models.machine import progress
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
 from reference_models.provenance import commit, hardware, versions
-from reference_models.reproduction.first_steps import BACKENDS, Steps, apart
+from reference_models.reproduction.first_steps import BACKENDS, Steps, gap
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.run import Shared, load_data
 from reference_models.training.trained import Backend
-from reference_models.training.trainer import drawn
+from reference_models.training.trainer import draw_step
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Train every network a few steps in PyTorch and in JAX, and keep the losses of each step.
+    """Train each network for a few steps in PyTorch and in JAX, and store the loss of each step.
 
-    A recipe that has its file is passed over, so the same command goes on where it was stopped.
+    Recipes whose file exists are skipped, so rerunning a stopped command resumes it.
     """
 
     only: tuple[str, ...] = ()
-    """Recipes by name or pattern; none given: every network with every loss."""
+    """Recipes by name or pattern. Default: one recipe for each network and loss."""
     steps: int = 100
-    """How many steps; the schedule is that of the whole recipe."""
+    """Number of steps to train. The learning-rate schedule is that of the whole recipe."""
     archives: Path | None = None
-    """The folder of the data sets and backbones; by default data/."""
+    """Folder of the data set archives and ImageNet weights. Default: data/."""
     results: Path = paths.AGREEMENT
-    """Where the files are written."""
+    """Folder for the files written."""
 
 
 def networks() -> list[str]:
-    """A recipe for every network with every loss: who swaps labels or starts from other maps trains
-    the same network. None that wants another one to be trained first."""
+    """One recipe for each network and loss.
+
+    Recipes that differ only in swapped labels or priors train the same network and are skipped, as
+    are recipes that need another run first.
+    """
     first: dict[tuple[Any, ...], str] = {}
     for recipe in RECIPES.values():
         network = (recipe.system, recipe.loss, *recipe.options.items())
@@ -58,8 +61,8 @@ def networks() -> list[str]:
 
 
 def compare(options: Options, steps: int, shared: Mapping[Backend, Shared]) -> Steps:
-    """The losses of both frameworks in the first steps."""
-    # First of all, so that a package that is missing is missed before anything is computed.
+    """Train the first steps in both frameworks; returns the content of the recipe's file."""
+    # First, so that a missing package is reported before anything is computed.
     made_with = versions("torch") | versions("jax")
     data = load_data(options, shared["torch"])
     images = data.train
@@ -67,16 +70,16 @@ def compare(options: Options, steps: int, shared: Mapping[Backend, Shared]) -> S
         images = images.swapped(options.swap_share, options.seed)
     steps = min(steps, options.plan.steps)
     losses: dict[str, list[float]] = {}
-    first = None
+    initial = None
     for backend in BACKENDS:
         trainer = new_trainer(replace(options, backend=backend), shared[backend].features)
-        if first is None:
-            first = trainer.weights()
-        trainer.load(first)
+        if initial is None:
+            initial = trainer.weights()
+        trainer.load(initial)
         trainer.set_training_images(images)
         size = images.images.shape[1]
         losses[backend] = [
-            trainer.step(drawn(len(images), size, options.plan, options.seed, step))
+            trainer.step(draw_step(len(images), size, options.plan, options.seed, step))
             for step in progress(range(steps), desc=f"{options.recipe} ({backend})")
         ]
     return {
@@ -95,25 +98,29 @@ def compare(options: Options, steps: int, shared: Mapping[Backend, Shared]) -> S
 def main() -> None:
     with command():
         agreement = parse(Agreement, "reproduction.agreement")
-        wanted = [
+        names = [
             name
             for name in networks()
-            if not agreement.only or any(fnmatch(name, one) for one in agreement.only)
+            if not agreement.only or any(fnmatch(name, pattern) for pattern in agreement.only)
         ]
-        if not wanted:
+        if not names:
             raise InputError(
-                f"--only {' '.join(agreement.only)} fits none of {', '.join(networks())}"
+                f"--only {' '.join(agreement.only)} matches no recipe; choose from "
+                f"{', '.join(networks())}"
             )
         agreement.results.mkdir(parents=True, exist_ok=True)
         shared = {backend: Shared() for backend in BACKENDS}
-        for name in wanted:
+        for name in names:
             file = agreement.results / f"{name}.json"
             if file.is_file():
                 continue
             options = Options(recipe=name, scale="small", archives=agreement.archives, device="cpu")
-            one = compare(options, agreement.steps, shared)
-            write_json(file, one)
-            print(f"{name}: {apart(one):.1e} of the loss apart, {apart(one, 10):.1e} in ten steps")
+            steps = compare(options, agreement.steps, shared)
+            write_json(file, steps)
+            print(
+                f"{name}: losses differ by up to {gap(steps):.1e} of their mean, "
+                f"{gap(steps, 10):.1e} in the first ten steps"
+            )
 
 
 if __name__ == "__main__":

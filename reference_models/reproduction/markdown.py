@@ -1,4 +1,4 @@
-"""The parts of the written reports."""
+"""Markdown for the reports: tables, folded sections and anchors."""
 
 from collections.abc import Iterable
 
@@ -15,11 +15,11 @@ def folded(title: str, text: str) -> str:
 
 
 def anchor(title: str) -> str:
-    """The heading's anchor, as GitHub makes it."""
-    kept = "".join(c for c in title.lower() if c.isalnum() or c in " -_")
-    return kept.replace(" ", "-")
+    """The anchor that GitHub gives a heading."""
+    characters = "".join(c for c in title.lower() if c.isalnum() or c in " -_")
+    return characters.replace(" ", "-")
 
 
 def short(commit: str) -> str:
-    """Ten digits, and whether there were local changes."""
+    """The first ten digits of a commit, with "-dirty" if there were local changes."""
     return commit[:10] + "-dirty" * commit.endswith("-dirty")

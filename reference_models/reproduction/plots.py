@@ -1,4 +1,4 @@
-"""The pictures of the report."""
+"""Plots of the report: their data, from the results."""
 
 from collections.abc import Iterable, Sequence
 
@@ -17,11 +17,11 @@ from reference_models.reproduction.results import (
 from reference_models.reproduction.verdicts import NAMES, difference
 from reference_models.training import figures
 
-PICTURES = {
-    "results-effects": "What each loss changes, here and in its paper",
+CAPTIONS = {
+    "results-effects": "Change of the measures by each loss, here and in its paper",
     "results-noise": "Max F against the variance of the noise, with and without the metric loss",
-    "results-losses": "The training loss of one recipe per kind of loss",
-    "results-frameworks": "The first steps in PyTorch and in JAX from the same weights",
+    "results-losses": "Training loss of one recipe per kind of loss",
+    "results-frameworks": "Training loss of the first steps in PyTorch and JAX from equal weights",
 }
 CURVES = (
     "zoomout-ce",
@@ -54,19 +54,19 @@ FIRST_STEPS = (
 
 
 def scale_of(results: Results, recipes: Iterable[str]) -> ScaleName:
-    """The larger scale at which every one of the recipes has run."""
+    """The larger scale at which all of the recipes have run."""
     return "medium" if all((name, "medium") in results for name in recipes) else "small"
 
 
 def plots(results: Results, first_steps: Sequence[Steps]) -> dict[str, figures.Plot]:
-    """The pictures there are results for, by name."""
-    drawn = {
+    """The plots that have results, by file name."""
+    all_plots = {
         "results-effects": effects_plot(results),
         "results-noise": noise_plot(results),
         "results-losses": losses_plot(results),
         "results-frameworks": first_steps_plot(first_steps),
     }
-    return {name: plot for name, plot in drawn.items() if plot is not None}
+    return {name: plot for name, plot in all_plots.items() if plot is not None}
 
 
 def noise_plot(results: Results) -> figures.Plot | None:
@@ -83,8 +83,8 @@ def noise_plot(results: Results) -> figures.Plot | None:
         scale = scale_of(results, losses.values())
         lines = []
         for label, recipe in losses.items():
-            found = {x: values(results, scale, row(recipe, t), "max_f") for x, t in tests.items()}
-            points = tuple((x, tuple(seeds.values())) for x, seeds in found.items() if seeds)
+            max_f = {x: values(results, scale, row(recipe, t), "max_f") for x, t in tests.items()}
+            points = tuple((x, tuple(seeds.values())) for x, seeds in max_f.items() if seeds)
             if points:
                 lines.append((label, points))
         if lines:
@@ -97,7 +97,7 @@ def losses_plot(results: Results) -> figures.Plot | None:
     for name in CURVES:
         scale = scale_of(results, (name,))
         curves = tuple(
-            (f"seed {seed}", tuple(enumerate_steps(result)))
+            (f"seed {seed}", tuple(curve_points(result)))
             for seed, result in results.get((name, scale), {}).items()
         )
         if curves:
@@ -105,14 +105,14 @@ def losses_plot(results: Results) -> figures.Plot | None:
     return figures.Plot("losses", tuple(panels)) if panels else None
 
 
-def enumerate_steps(result: Result) -> Iterable[tuple[float, tuple[float, ...]]]:
+def curve_points(result: Result) -> Iterable[tuple[float, tuple[float, ...]]]:
     curve, steps = result["loss_curve"], result["schedule"]["steps"]
-    for place, value in enumerate(curve):
-        yield round((place + 0.5) * steps / len(curve), 1), (value,)
+    for index, value in enumerate(curve):
+        yield round((index + 0.5) * steps / len(curve), 1), (value,)
 
 
 def first_steps_plot(first_steps: Sequence[Steps]) -> figures.Plot | None:
-    by_recipe = {one["recipe"]: one for one in first_steps}
+    by_recipe = {steps["recipe"]: steps for steps in first_steps}
     panels = tuple(
         (
             name,
@@ -128,7 +128,7 @@ def first_steps_plot(first_steps: Sequence[Steps]) -> figures.Plot | None:
 
 
 def effects_plot(results: Results) -> figures.Plot | None:
-    """The differences that a paper has too."""
+    """The differences between rows that a paper prints too."""
     lines: dict[str, list[tuple[float, tuple[float, ...]]]] = {
         "paper": [],
         "medium": [],
@@ -141,12 +141,12 @@ def effects_plot(results: Results) -> figures.Plot | None:
                 ours = {scale: differences(results, scale, of, minus, measure) for scale in SCALES}
                 if not any(ours.values()):
                     continue
-                place = float(len(labels))
+                position = float(len(labels))
                 labels.append(f"{difference(of, minus)}: {NAMES[measure]}")
-                lines["paper"].append((place, (paper,)))
-                for scale, found in ours.items():
-                    if found:
-                        lines[scale].append((place, tuple(found.values())))
+                lines["paper"].append((position, (paper,)))
+                for scale, by_seed in ours.items():
+                    if by_seed:
+                        lines[scale].append((position, tuple(by_seed.values())))
     if not labels:
         return None
     panel = ("\n".join(labels), tuple((name, tuple(points)) for name, points in lines.items()))

@@ -1,8 +1,8 @@
-"""The recipes on real data by priority, the order of RUNS.md and of a sweep."""
+"""Order of the recipes on real data, by priority, for RUNS.md and sweeps."""
 
 from reference_models.papers.recipes import RECIPES
 
-# From the most important down.
+# The most important block comes first.
 FIRST: dict[str, tuple[str, ...]] = {
     "W: cross-entropy, the exact measure, Dice, the paper's loss": (
         "zoomout-ce",
@@ -30,7 +30,7 @@ FIRST: dict[str, tuple[str, ...]] = {
 
 
 def blocks() -> dict[str, tuple[str, ...]]:
-    """All recipes on real data by block, the most important first."""
-    known = {name for names in FIRST.values() for name in names}
-    rest = tuple(name for name in RECIPES if name not in known and name[:7] != "scenes-")
+    """All recipes on real data by block, the most important block first."""
+    placed = {name for names in FIRST.values() for name in names}
+    rest = tuple(name for name in RECIPES if name not in placed and name[:7] != "scenes-")
     return FIRST | {"W Table 4, DeepLab and variants": rest}

@@ -1,9 +1,7 @@
-"""The report: docs/results.md, its figures, and RUNS.md, from the results files.
+"""Report on the reproduction: docs/results.md with its figures, and RUNS.md.
 
-`python -m reference_models.reproduction.report` writes them.
-
-Every number in a table comes from a file in results/ or from what a paper printed; every verdict is
-computed from them.
+`python -m reference_models.reproduction.report` writes them. All numbers come from the files in
+results/ or from the papers' tables, and all verdicts are computed from these numbers.
 """
 
 import statistics
@@ -25,25 +23,26 @@ from reference_models.papers.schema import (
     Claim,
     Effects,
     Figures,
+    ScaleName,
     Table,
     number,
     row,
 )
 from reference_models.reproduction import first_steps as steps_of_both
-from reference_models.reproduction.first_steps import Steps, apart, apart_in_the_end
+from reference_models.reproduction.first_steps import Steps, gap, gap_at_the_end
 from reference_models.reproduction.markdown import anchor, folded, short, table
-from reference_models.reproduction.plots import PICTURES, plots
+from reference_models.reproduction.plots import CAPTIONS, plots
 from reference_models.reproduction.results import (
     SCALES,
     EachImage,
     Result,
     Results,
     differences,
+    per_image_files,
     printed,
     printed_differences,
     read,
     values,
-    with_rows,
 )
 from reference_models.reproduction.runs import runs_text
 from reference_models.reproduction.verdicts import (
@@ -62,7 +61,7 @@ from reference_models.training import figures
 # Text --------------------------------------------------------------------------------------------
 
 
-def beside(
+def comparison_table(
     title: str,
     measures: tuple[str, ...],
     labels: list[str],
@@ -70,9 +69,9 @@ def beside(
     ours: Callable[[int, str, str], str],
     sign: bool,
 ) -> str:
-    """The paper's figures, then ours at every scale that has a run.
+    """A table of the paper's figures, and ours at each scale that has a run.
 
-    ours: a cell's text, given the place in labels, the scale and the measure.
+    ours: Text of a cell, from the row's index, the scale and the measure.
     """
     show = signed if sign else number
     cited = [
@@ -84,7 +83,7 @@ def beside(
         columns["paper"] = cited
     for scale in SCALES:
         cells = {
-            f"{scale}: {NAMES[m]}": [ours(place, scale, m) for place in range(len(labels))]
+            f"{scale}: {NAMES[m]}": [ours(index, scale, m) for index in range(len(labels))]
             for m in measures
         }
         if any(any(column) for column in cells.values()):
@@ -93,24 +92,24 @@ def beside(
 
 
 def table_text(results: Results, of: Table) -> str:
-    text = beside(
+    text = comparison_table(
         of.title,
         of.measures,
-        [one.label for one in of.rows],
-        [printed(one) for one in of.rows],
-        lambda place, scale, measure: spread(values(results, scale, of.rows[place], measure)),
+        [line.label for line in of.rows],
+        [printed(line) for line in of.rows],
+        lambda index, scale, measure: spread(values(results, scale, of.rows[index], measure)),
         sign=False,
     )
     return folded(of.title, text) if of.folded else text
 
 
 def effects_text(results: Results, known: Intervals, of: Effects) -> str:
-    def ours(place: int, scale: str, measure: str) -> str:
-        pair = of.pairs[place]
+    def ours(index: int, scale: str, measure: str) -> str:
+        pair = of.pairs[index]
         interval = known.get((scale, *pair), {}).get(measure)
         return spread(differences(results, scale, *pair, measure), interval, sign=True)
 
-    return beside(
+    return comparison_table(
         "difference",
         of.measures,
         [difference(*pair) for pair in of.pairs],
@@ -121,14 +120,13 @@ def effects_text(results: Results, known: Intervals, of: Effects) -> str:
 
 
 def headline(results: Results, claim: Claim) -> str:
-    """The first difference that the paper has too, in its measures, and ours at the larger scale
-    there is."""
+    """The first difference that the paper prints too, and ours at the larger scale with a run."""
     for of, minus in claim.effects.pairs:
         theirs = printed_differences(of, minus)
         for scale in SCALES:
-            found = {name: differences(results, scale, of, minus, name) for name in theirs}
-            if theirs and all(found.values()):
-                ours = {name: statistics.fmean(seeds.values()) for name, seeds in found.items()}
+            by_seed = {name: differences(results, scale, of, minus, name) for name in theirs}
+            if theirs and all(by_seed.values()):
+                ours = {name: statistics.fmean(seeds.values()) for name, seeds in by_seed.items()}
                 changes = (
                     f"{NAMES[name]} {signed(paper)} → {signed(ours[name])}"
                     for name, paper in theirs.items()
@@ -137,50 +135,50 @@ def headline(results: Results, claim: Claim) -> str:
     return ""
 
 
-def asks_text(results: Results, known: Intervals, claim: Claim) -> str:
-    """What was asked for, and whether it holds, at every scale that has a run."""
+def bounds_text(results: Results, known: Intervals, claim: Claim) -> str:
+    """The table of a claim's bounds, with our values and verdicts at each scale that has a run."""
     by_scale = {scale: tested(results, known, claim, scale) for scale in SCALES}
     by_scale = {
-        scale: every for scale, every in by_scale.items() if any(one.found for one in every)
+        scale: tests for scale, tests in by_scale.items() if any(test.found for test in tests)
     }
     first = next(iter(by_scale.values()), ())
     lines = [
-        [one.words, one.bounds, *(told(every[place]) for every in by_scale.values())]
-        for place, one in enumerate(first)
+        [test.label, test.bounds, *(outcome(tests[index]) for tests in by_scale.values())]
+        for index, test in enumerate(first)
     ]
-    return table(("asked for", "bounds", *by_scale), lines) if lines else ""
+    return table(("value", "bounds set for our runs", *by_scale), lines) if lines else ""
 
 
-def told(one: Tested) -> str:
-    if one.verdict is None:
-        return one.found
-    return f"{one.found}: {one.verdict if one.verdict == 'holds' else f'**{one.verdict}**'}"
+def outcome(test: Tested) -> str:
+    """Our value and its verdict, in bold unless it holds."""
+    if test.verdict is None:
+        return test.found
+    return f"{test.found}: {test.verdict if test.verdict == 'holds' else f'**{test.verdict}**'}"
 
 
 UNSETTLED: tuple[Verdict, ...] = ("refuted", "not decided")
 
 
 def summary(results: Results, known: Intervals, claim: Claim, scale: str) -> str:
-    """The verdict on a claim, which is refuted with anything that it asks for; nothing while no
-    run has tested it."""
-    every = tested(results, known, claim, scale)
-    counts = Counter(one.verdict for one in every if one.verdict is not None)
-    total, held = counts.total(), counts["holds"]
-    if not ran(results, claim, scale) or (every and not total):
+    """The verdict on a claim, which is refuted if any of its bounds is; empty without a run."""
+    tests = tested(results, known, claim, scale)
+    counts = Counter(test.verdict for test in tests if test.verdict is not None)
+    total, holding = counts.total(), counts["holds"]
+    if not results_of_claim(results, claim, scale) or (tests and not total):
         return ""
-    if not every:
-        return "as found"
+    if not tests:
+        return "no bounds set"
     others = [name for name in UNSETTLED if counts[name]]
-    text = "holds" if held == total else f"{held} of {total} hold"
+    text = "holds" if holding == total else f"{holding} of {total} hold"
     text = ", ".join([text, *(f"{counts[name]} {name}" for name in others)])
     if others:
         text = f"{others[0]}: {text}"
-    return text if total == len(every) else f"{text} ({total} of {len(every)} tested)"
+    return text if total == len(tests) else f"{text} ({total} of {len(tests)} tested)"
 
 
-def ran(results: Results, claim: Claim, scale: str) -> list[Result]:
-    """The results a claim draws on."""
-    names = {one.recipe for part in claim.tables for one in part.rows}
+def results_of_claim(results: Results, claim: Claim, scale: str) -> list[Result]:
+    """The results of all recipes in a claim's tables."""
+    names = {line.recipe for part in claim.tables for line in part.rows}
     return [
         result
         for name in RECIPES
@@ -190,20 +188,20 @@ def ran(results: Results, claim: Claim, scale: str) -> list[Result]:
 
 
 def verdict_text(results: Results, known: Intervals, claim: Claim, scale: str) -> str:
-    """The summary in a sentence, and what does not hold."""
+    """The summary of a claim in a sentence, and the bounds that do not hold."""
     text = summary(results, known, claim, scale)
     if not text:
         return ""
     missed = (
-        f" {one.words}: asked for {one.bounds}, found {one.found}: {one.verdict}."
-        for one in tested(results, known, claim, scale)
-        if one.verdict not in ("holds", None)
+        f" {test.label}: bound {test.bounds}, measured {test.found}: {test.verdict}."
+        for test in tested(results, known, claim, scale)
+        if test.verdict not in ("holds", None)
     )
     return f"**At {scale} scale: {text}.**{''.join(missed)}"
 
 
 def provenance(runs: Sequence[Result]) -> str:
-    """Devices and commits."""
+    """Devices and commits of runs."""
     devices = sorted({run["device"] for run in runs})
     commits = sorted({short(str(run["commit"])) for run in runs})
     return f"device {', '.join(devices)}; commit {', '.join(commits)}"
@@ -216,85 +214,106 @@ def results_text(
     first_steps: Sequence[Steps],
     pictures: Iterable[str],
 ) -> str:
+    """The text of docs/results.md."""
     known = all_intervals(results, rows)
-    there = [scale for scale in SCALES if of_scale(results, scale)]
-    lines = [
-        "# Results",
-        "",
-        "The systems of the five papers, trained here with the losses of this library, beside the "
-        "papers' tables. Written by `python -m reference_models.reproduction.report` from "
-        "`results/runs`; nothing in a table is typed by hand but what the papers "
-        "print.",
-        "",
-        "On a CPU the same seed and number of threads give the same bits; another number of "
-        "threads is as good as another seed.",
-        "",
-        "Backbones, training sets and image sizes differ from the papers', so what is to be "
-        "compared is the difference that a loss makes, beside the difference it makes in the "
-        "paper. "
-        + " ".join(SCALE_TEXTS[scale] for scale in there)
-        + " Values are means ± standard deviation over the seeds that were run. F is at the "
-        "threshold of 2 × the map's mean and means little for a collapsed map, so MAE and max F "
-        "stand beside it. Masks are measured at their own size. All but MAE and variation of "
-        "information are the better the higher.",
-        "",
-        *([INTERVALS_TEXT, ""] if known else ()),
-        "To train one row: `python -m reference_models.train zoomout-af --scale small --seed 0`; "
-        "`--recipes` lists them; all runs at once: [RUNS.md](../reference_models/RUNS.md).",
-        "",
-        table(
-            (
-                "claim",
-                "difference that the paper prints → ours",
-                *(f"what is asked for, {scale}" for scale in there),
-            ),
-            (
-                (
-                    f"[{claim.title}](#{anchor(claim.title)})",
-                    headline(results, claim),
-                    *(summary(results, known, claim, scale) for scale in there),
-                )
-                for claim in claims()
-            ),
-        ),
-        "",
-        *environment({scale: of_scale(results, scale) for scale in there}),
-        *(picture(name) for name in pictures if name != "results-frameworks"),
-    ]
+    lines = [*introduction(results, known), *claims_overview(results, known)]
+    lines += environment({scale: of_scale(results, scale) for scale in scales_run(results)})
+    lines += [image_link(name) for name in pictures if name != "results-frameworks"]
     for claim in claims():
-        parts = [
-            f"## {claim.title}",
-            claim.paper,
-            *(table_text(results, part) for part in claim.tables),
-            effects_text(results, known, claim.effects),
-            asks_text(results, known, claim),
-            *(verdict_text(results, known, claim, scale) for scale in SCALES),
-            claim.why,
-            *(
-                f"{scale.capitalize()}: {provenance(runs)}."
-                for scale in SCALES
-                if (runs := ran(results, claim, scale))
-            ),
-        ]
-        lines += [line for part in parts if part for line in (part, "")]
+        lines += claim_text(results, known, claim)
     lines += seconds_text([*of_all(results), *of_all(in_jax)])
     lines += frameworks_text(results, in_jax, first_steps)
     return "\n".join(lines).rstrip() + "\n"
 
 
+def introduction(results: Results, known: Intervals) -> list[str]:
+    return [
+        "# Results",
+        "",
+        "The systems of the five papers, trained here with the losses of this library, beside the "
+        "papers' tables. This page is written by "
+        "`python -m reference_models.reproduction.report` from `results/runs`; only the papers' "
+        "figures are typed by hand.",
+        "",
+        "On a CPU the same seed and number of threads give the same bits; another number of "
+        "threads changes results as much as another seed.",
+        "",
+        "Backbones, training sets and image sizes differ from the papers', so compare the "
+        "difference that a loss makes here with the difference that it makes in the paper. "
+        + " ".join(SCALE_TEXTS[scale] for scale in scales_run(results))
+        + " Values are means ± standard deviation over seeds. F is computed at a threshold of 2 × "
+        "the map's mean and means little for a collapsed map, so MAE and max F are shown with it. "
+        "Measures are computed at the masks' own size. Lower is better for MAE and variation of "
+        "information, higher for all other measures.",
+        "",
+        BOUNDS_TEXT,
+        "",
+        *([INTERVALS_TEXT, ""] if known else ()),
+        "To train one row, run `python -m reference_models.train zoomout-af --scale small --seed "
+        "0`; `--recipes` lists all recipes. [RUNS.md](../reference_models/RUNS.md) shows how to "
+        "run all of them.",
+        "",
+    ]
+
+
+def claims_overview(results: Results, known: Intervals) -> list[str]:
+    """A table of all claims with their verdicts."""
+    scales = scales_run(results)
+    head = (
+        "claim",
+        "difference that the paper prints → ours",
+        *(f"bounds met, {scale}" for scale in scales),
+    )
+    lines = (
+        (
+            f"[{claim.title}](#{anchor(claim.title)})",
+            headline(results, claim),
+            *(summary(results, known, claim, scale) for scale in scales),
+        )
+        for claim in claims()
+    )
+    return [table(head, lines), ""]
+
+
+def claim_text(results: Results, known: Intervals, claim: Claim) -> list[str]:
+    """The section on one claim."""
+    parts = [
+        f"## {claim.title}",
+        claim.paper,
+        *(table_text(results, part) for part in claim.tables),
+        effects_text(results, known, claim.effects),
+        bounds_text(results, known, claim),
+        *(verdict_text(results, known, claim, scale) for scale in SCALES),
+        claim.why,
+        *(
+            f"{scale.capitalize()}: {provenance(runs)}."
+            for scale in SCALES
+            if (runs := results_of_claim(results, claim, scale))
+        ),
+    ]
+    return [line for part in parts if part for line in (part, "")]
+
+
 SCALE_TEXTS = {
-    "medium": "*medium*: the whole of DUTS-TR, the backbone fine-tuned, and every test set whole, "
-    "in up to an hour on two cores (MEnet from scratch in 90 minutes).",
-    "small": "*small*: fewer images at 160 px (MEnet 96 px) under a frozen backbone, in minutes.",
+    "medium": "*medium*: the whole of DUTS-TR with a fine-tuned backbone and whole test sets, in "
+    "up to an hour on two cores (MEnet from scratch in 90 minutes).",
+    "small": "*small*: fewer images at 160 px (MEnet 96 px) with a frozen backbone, in minutes.",
 }
-INTERVALS_TEXT = (
-    "In brackets behind a difference: its 95 % interval, by bootstrap over the test images, "
-    "paired, and where there are several seeds over these too "
-    "(`reference_models/measures/intervals.py`). What is asked for *holds* where the "
-    "whole interval lies within the bounds, is *refuted* where "
-    "all of it lies outside, and is *not decided* otherwise. Of runs without rows of their test "
-    "images the mean over seeds decides."
+BOUNDS_TEXT = (
+    "The bounds in the tables are set by the maintainers for the runs of this repository, after "
+    "trials on ECSSD at small scale; they are not the papers'."
 )
+INTERVALS_TEXT = (
+    "The brackets after a difference hold its 95 % interval, by a paired bootstrap over the test "
+    "images, and over the seeds if there are several (`reference_models/measures/intervals.py`). A "
+    "bound *holds* if it contains the whole interval, is *refuted* if the interval lies outside, "
+    "and is *not decided* otherwise. For runs without measures per test image, the mean over seeds "
+    "decides."
+)
+
+
+def scales_run(results: Results) -> list[ScaleName]:
+    return [scale for scale in SCALES if of_scale(results, scale)]
 
 
 def of_all(results: Results) -> list[Result]:
@@ -305,23 +324,24 @@ def of_scale(results: Results, scale: str) -> list[Result]:
     return [run for run in of_all(results) if run["scale"] == scale]
 
 
-def picture(name: str) -> str:
-    return f"![{PICTURES[name]}](figures/{name}.png)\n"
+def image_link(name: str) -> str:
+    return f"![{CAPTIONS[name]}](figures/{name}.png)\n"
 
 
-def count(many: int, what: str) -> str:
-    return f"{many} {what}{'s' * (many != 1)}"
+def count(number_of: int, noun: str) -> str:
+    return f"{number_of} {noun}{'s' * (number_of != 1)}"
 
 
-def environment(every: Mapping[str, list[Result]]) -> list[str]:
+def environment(by_scale: Mapping[str, list[Result]]) -> list[str]:
+    """Machines, versions, data and notes of all runs, a paragraph per scale."""
     lines = []
-    for scale, runs in every.items():
+    for scale, runs in by_scale.items():
         versions = {f"{k} {v}" for run in runs for k, v in run["versions"].items()}
         seconds = sum(sum(run["seconds"].values()) for run in runs)
         images = {f"{n} {name}" for run in runs for name, n in run["images"].items()}
         notes = [
             note if len(recipes) > 3 else f"{note} ({', '.join(recipes)})"
-            for note, recipes in noted(runs).items()
+            for note, recipes in recipes_by_note(runs).items()
         ]
         lines.append(
             f"{scale.capitalize()}: {count(len(runs), 'run')}, {seconds / 60:.0f} minutes in all; "
@@ -332,8 +352,8 @@ def environment(every: Mapping[str, list[Result]]) -> list[str]:
     return [line for text in lines for line in (text, "")]
 
 
-def noted(runs: list[Result]) -> dict[str, list[str]]:
-    """The recipes whose runs made each note."""
+def recipes_by_note(runs: list[Result]) -> dict[str, list[str]]:
+    """The recipes whose runs recorded each note."""
     notes: dict[str, list[str]] = {}
     for run in runs:
         for note in run["notes"]:
@@ -346,10 +366,10 @@ def noted(runs: list[Result]) -> dict[str, list[str]]:
 # Seconds ---------------------------------------------------------------------------------------
 
 
-def seconds_text(every: Sequence[Result]) -> list[str]:
-    """How long training took, and how long a network takes for an image, by device."""
+def seconds_text(results: Sequence[Result]) -> list[str]:
+    """The table of training and inference times, by device."""
     groups: dict[tuple[str, ...], list[Result]] = {}
-    for result in every:
+    for result in results:
         if "inference_seconds" in result:
             key = (result["scale"], result["recipe"], result["backend"], result["device"])
             groups.setdefault(key, []).append(result)
@@ -374,8 +394,8 @@ def seconds_text(every: Sequence[Result]) -> list[str]:
     return [
         "## Seconds",
         "",
-        "Training, the mean of the seeds; and from an image in memory to its maps, the network "
-        "alone, one image at a time and eight at once, the fastest of several calls.",
+        "Training: mean over the seeds. Inference: time per image from pixels in memory to maps, "
+        "for the network alone, in batches of one and of eight, the fastest of several calls.",
         "",
         table(
             (
@@ -384,10 +404,10 @@ def seconds_text(every: Sequence[Result]) -> list[str]:
                 "framework",
                 "device",
                 "side in px",
-                "trained in",
+                "precision",
                 "training, s",
-                "an image, ms",
-                "an image of 8, ms",
+                "batch of 1, ms per image",
+                "batch of 8, ms per image",
             ),
             rows,
         ),
@@ -399,30 +419,31 @@ def seconds_text(every: Sequence[Result]) -> list[str]:
 
 
 def frameworks_text(results: Results, in_jax: Results, first_steps: Sequence[Steps]) -> list[str]:
-    """PyTorch's measures beside JAX's, and how far apart their first steps are."""
+    """The measures of both frameworks, and the gap between the losses of their first steps."""
     if not in_jax and not first_steps:
         return []
     lines = [
         "## Both frameworks",
         "",
-        "Every recipe again in Flax: the same network, data, order of the images, schedule and "
-        "evaluation. Initial weights and the noise of flipped labels are drawn by each framework "
-        "itself, so a run in JAX is as good as another seed. The main map on the first test set:",
+        "Each recipe also runs in JAX (Flax), with the same network, data, image order, schedule "
+        "and evaluation. Each framework draws initial weights and label flips itself, so a run in "
+        "JAX differs from one in PyTorch as another seed does. The tables compare the main map on "
+        "the first test set.",
         "",
     ]
     for scale in SCALES:
         rows, gaps = [], []
         for name in RECIPES:
-            theirs, ours = (every.get((name, scale), {}) for every in (results, in_jax))
-            if not theirs or not ours:
+            torch_runs, jax_runs = (found.get((name, scale), {}) for found in (results, in_jax))
+            if not torch_runs or not jax_runs:
                 continue
-            test, maps = next(iter(next(iter(theirs.values()))["measures"].items()))
-            of = row(name, test, map=next(one for one in maps if one not in PRIORS))
-            pair = SEGMENTATION[:1] if RECIPES[name].regions > 2 else ("mae", "max_f")
-            for measure in pair:
-                torch, jax = (values(every, scale, of, measure) for every in (results, in_jax))
-                gap = statistics.fmean(jax.values()) - statistics.fmean(torch.values())
-                gaps.append((abs(gap), f"{NAMES[measure]} of {name}"))
+            test, maps = next(iter(next(iter(torch_runs.values()))["measures"].items()))
+            main = row(name, test, map=next(m for m in maps if m not in PRIORS))
+            measures = SEGMENTATION[:1] if RECIPES[name].regions > 2 else ("mae", "max_f")
+            for measure in measures:
+                torch, jax = (values(found, scale, main, measure) for found in (results, in_jax))
+                change = statistics.fmean(jax.values()) - statistics.fmean(torch.values())
+                gaps.append((abs(change), f"{NAMES[measure]} of {name}"))
                 rows.append(
                     [
                         name,
@@ -430,7 +451,7 @@ def frameworks_text(results: Results, in_jax: Results, first_steps: Sequence[Ste
                         NAMES[measure],
                         spread(torch),
                         spread(jax),
-                        signed(gap),
+                        signed(change),
                     ]
                 )
         if rows:
@@ -438,8 +459,9 @@ def frameworks_text(results: Results, in_jax: Results, first_steps: Sequence[Ste
             largest, where = max(gaps)
             runs = of_scale(in_jax, scale)
             lines += [
-                f"At {scale} scale the two are {number(statistics.fmean(g for g, _ in gaps))} "
-                f"apart on average, at most {number(largest)} ({where}).",
+                f"At {scale} scale the frameworks differ by "
+                f"{number(statistics.fmean(size for size, _ in gaps))} on average, at most "
+                f"{number(largest)} ({where}).",
                 "",
                 folded(f"All recipes, {scale}", table(head, rows)),
                 "",
@@ -454,28 +476,30 @@ def frameworks_text(results: Results, in_jax: Results, first_steps: Sequence[Ste
 def first_steps_text(first_steps: Sequence[Steps]) -> list[str]:
     rows = [
         [
-            one["recipe"],
-            *(f"{apart(one, steps):.0e}" for steps in (1, 10, 100)),
-            f"{apart_in_the_end(one):.0e}",
+            losses["recipe"],
+            *(f"{gap(losses, steps):.0e}" for steps in (1, 10, 100)),
+            f"{gap_at_the_end(losses):.0e}",
         ]
-        for one in first_steps
+        for losses in first_steps
     ]
+    head = ("recipe", "first step", "ten steps", "hundred steps", "mean of the last twenty steps")
     made_with = provenance(first_steps)
-    quiet = [one for one in first_steps if not RECIPES[one["recipe"]].options.get("flip")]
+    no_flips = [
+        losses for losses in first_steps if not RECIPES[losses["recipe"]].options.get("flip")
+    ]
     return [
-        "Every network with every loss was also trained for its first hundred steps in both "
-        "frameworks from the same weights (`python -m reference_models.reproduction.agreement`). "
-        "What is left between them is rounding, which training enlarges, "
-        "and in the recipes that flip labels "
-        "other flips. Without flips the losses differ in the first ten steps by at most "
-        f"{max((apart(one, 10) for one in quiet), default=0):.0e} of their mean size; the means of "
-        "the last twenty steps by at most "
-        f"{max(map(apart_in_the_end, quiet), default=0):.0e}.",
+        "Each network was also trained with each of its losses for the first hundred steps in both "
+        "frameworks from equal weights (`python -m reference_models.reproduction.agreement`). The "
+        "losses differ by rounding, which training amplifies, and in recipes that flip labels by "
+        "the flips. Without flips, the losses of the first ten steps differ by at most "
+        f"{max((gap(losses, 10) for losses in no_flips), default=0):.0e} of their mean absolute "
+        "value, and the means of the last twenty steps by at most "
+        f"{max(map(gap_at_the_end, no_flips), default=0):.0e}.",
         "",
-        picture("results-frameworks"),
+        image_link("results-frameworks"),
         folded(
-            "The largest difference of the two losses, as a share of their mean size",
-            table(("recipe", "first step", "ten steps", "hundred steps", "mean of the last"), rows),
+            "The largest difference of the two losses, relative to their mean absolute value",
+            table(head, rows),
         ),
         "",
         f"{made_with[0].upper()}{made_with[1:]}.",
@@ -494,9 +518,9 @@ def main(
     """Write docs/results.md with its figures, and reference_models/RUNS.md.
 
     Args:
-        results: The folder of results files.
-        check: Write nothing; fail where a file is not what would be written.
-        root: The folder that holds docs/ and reference_models/.
+        results: Folder of the results files.
+        check: Write nothing; fail if a file is not up to date.
+        root: Folder that holds docs/ and reference_models/.
     """
     with command():
         stale = report(results, root, check)
@@ -508,14 +532,14 @@ def main(
 
 
 def report(folder: Path, root: Path = paths.ROOT, check: bool = False) -> list[str]:
-    """Write what has changed, or with `check` nothing; returns what was not up to date."""
+    """Write the files that are not up to date, unless `check`, and return their paths."""
     results, in_jax = read(folder, "torch"), read(folder, "jax")
     first_steps = steps_of_both.read(folder.parent / paths.AGREEMENT.name)
-    wanted = plots(results, first_steps)
+    current = plots(results, first_steps)
     pictures = root / "docs" / "figures"
     texts = {
         root / "docs" / "results.md": results_text(
-            results, in_jax, with_rows(folder, results), first_steps, wanted
+            results, in_jax, per_image_files(folder, results), first_steps, current
         ),
         root / "reference_models" / "RUNS.md": runs_text(results, in_jax),
     }
@@ -524,25 +548,25 @@ def report(folder: Path, root: Path = paths.ROOT, check: bool = False) -> list[s
         for path, text in texts.items()
         if not path.is_file() or path.read_text(encoding="utf-8") != text
     ]
-    # Pictures differ in bits from one version of the plotting library to the next, so what is
-    # compared is what they were drawn from.
+    # The bytes of a figure depend on the version of Matplotlib, so the data that it shows are
+    # compared.
     stale += [
         pictures / f"{name}.png"
-        for name, plot in wanted.items()
-        if figures.drawn_from(pictures / f"{name}.png") != plot.digest()
+        for name, plot in current.items()
+        if figures.stored_digest(pictures / f"{name}.png") != plot.digest()
     ]
-    unwanted = [path for path in sorted(pictures.glob("results-*.png")) if path.stem not in wanted]
+    outdated = [path for path in sorted(pictures.glob("results-*.png")) if path.stem not in current]
     if not check:
         for path, text in texts.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(path) as partial:
                 partial.write_text(text, encoding="utf-8")
-        for name, plot in wanted.items():
+        for name, plot in current.items():
             pictures.mkdir(parents=True, exist_ok=True)
             figures.draw(plot, pictures / f"{name}.png")
-        for path in unwanted:
+        for path in outdated:
             path.unlink()
-    return [str(path.relative_to(root)) for path in (*stale, *unwanted)]
+    return [str(path.relative_to(root)) for path in (*stale, *outdated)]
 
 
 if __name__ == "__main__":

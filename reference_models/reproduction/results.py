@@ -1,4 +1,4 @@
-"""Results files, and the values and differences that the report draws from them."""
+"""Results files, and the values and differences that the report takes from them."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -14,46 +14,50 @@ from reference_models.papers.schema import PRIORS, Figures, Row, ScaleName
 
 SCALES: tuple[ScaleName, ...] = ("medium", "small")
 EachImage = dict[tuple[str, str], dict[int, Callable[[], PerImage]]]
-"""The rows of test images by recipe and scale, then by seed; read at the first call."""
+"""Measures per test image, by recipe and scale, then by seed; read when first called."""
 Result = dict[str, Any]
 Results = dict[tuple[str, str], dict[int, Result]]
-"""By recipe and scale, then by seed."""
+"""Results files by recipe and scale, then by seed."""
 
 
 def read(folder: Path, backend: str = "torch") -> Results:
-    """The results of one framework's runs, by recipe, scale and seed."""
-    found: Results = {}
+    """Read the results of one framework's runs."""
+    results: Results = {}
     for file in sorted(folder.glob("*.json")):
         try:
-            one = json.loads(file.read_text(encoding="utf-8"))
-            key, seed, made_in = (one["recipe"], one["scale"]), one["seed"], one["backend"]
+            result = json.loads(file.read_text(encoding="utf-8"))
+            key, seed = (result["recipe"], result["scale"]), result["seed"]
+            framework = result["backend"]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{file} is no results file of `python -m reference_models.train` ({error!r})"
+                f"{file} is not a results file of `python -m reference_models.train` ({error!r}); "
+                "move it elsewhere"
             ) from None
         if key[0] not in RECIPES:
-            raise InputError(f"{file} is of the recipe {key[0]!r}, which does not exist any more")
-        if made_in == backend:
-            found.setdefault(key, {})[seed] = one
-    return {key: dict(sorted(seeds.items())) for key, seeds in found.items()}
+            raise InputError(
+                f"{file}: the recipe {key[0]!r} no longer exists; move the file elsewhere"
+            )
+        if framework == backend:
+            results.setdefault(key, {})[seed] = result
+    return {key: dict(sorted(seeds.items())) for key, seeds in results.items()}
 
 
 def values(results: Results, scale: str, of: Row, measure: str) -> dict[int, float]:
-    """By seed."""
-    found = {}
+    """A row's value of a measure, by seed."""
+    by_seed = {}
     for seed, result in results.get((of.recipe, scale), {}).items():
         maps = result["measures"].get(of.test, {})
         main = next((name for name in maps if name not in PRIORS), None)
         name = of.map or main
         if name in maps and measure in maps[name]:
-            found[seed] = maps[name][measure]
-    return found
+            by_seed[seed] = maps[name][measure]
+    return by_seed
 
 
 def differences(
     results: Results, scale: str, of: Row, minus: Row | None, measure: str
 ) -> dict[int, float]:
-    """Paired by seed; without a second row the first one's values."""
+    """Differences of two rows, paired by seed; without a second row, the values of the first."""
     first = values(results, scale, of, measure)
     if minus is None:
         return first
@@ -62,7 +66,7 @@ def differences(
 
 
 def printed(of: Row) -> Figures:
-    """The figures of the row's paper: its own, or those of its recipe for the main map."""
+    """The figures that the paper prints for a row: the row's own, or those of its recipe."""
     paper = RECIPES[of.recipe].paper
     if of.paper is not None or paper is None or of.map is not None:
         return of.paper or {}
@@ -70,31 +74,31 @@ def printed(of: Row) -> Figures:
 
 
 def printed_differences(of: Row, minus: Row) -> Figures:
-    """The paper's, by measure."""
+    """Differences of the figures that the paper prints for two rows, by measure."""
     first, second = printed(of), printed(minus)
     return {measure: first[measure] - second[measure] for measure in first if measure in second}
 
 
-def with_rows(folder: Path, results: Results) -> EachImage:
-    """The runs that left the rows of their test images in the folder of the results."""
-    found: EachImage = {}
+def per_image_files(folder: Path, results: Results) -> EachImage:
+    """The measures per test image that runs wrote beside their results files."""
+    readers: EachImage = {}
     for key, seeds in results.items():
         for seed, result in seeds.items():
             recipe, scale = key
             file = per_image.beside(folder / f"{recipe}-{result['backend']}-{scale}-{seed}.json")
             if file.is_file():
-                found.setdefault(key, {})[seed] = cache(partial(per_image.read, file))
-    return found
+                readers.setdefault(key, {})[seed] = cache(partial(per_image.read, file))
+    return readers
 
 
 def rows_of(rows: EachImage, scale: str, of: Row, seeds: Iterable[int]) -> list[Measured]:
-    """The map that `values` takes, by seed; empty if any run has left no rows of it."""
-    found = []
+    """Measures per test image of a row, one item per seed; empty if any run lacks them."""
+    measured = []
     for seed in seeds:
         read = rows.get((of.recipe, scale), {}).get(seed)
         maps = read()[of.test] if read else {}
         name = of.map or next((name for name in maps if name not in PRIORS), "")
         if name not in maps:
             return []
-        found.append(maps[name])
-    return found
+        measured.append(maps[name])
+    return measured

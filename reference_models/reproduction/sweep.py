@@ -1,4 +1,4 @@
-"""`python -m reference_models.reproduction.sweep`: every run that has no results yet, in turn."""
+"""The command `python -m reference_models.reproduction.sweep`: all runs without results."""
 
 import atexit
 import os
@@ -27,7 +27,7 @@ from reference_models.training.stopping import Clock, OutOfTime, asked_to_stop, 
 from reference_models.training.trained import RUN_WEIGHTS, weights_match
 
 SEEDS = (0, 1, 2)
-# What all runs on real data read.
+# Files that the runs on real data read.
 NEEDED = (
     *(file for archive in ARCHIVES.values() for file in archive.files),
     DETECTORS,
@@ -45,42 +45,43 @@ class Run:
 class Sweep:
     """Run all recipes on real data that have no results yet, in the order of RUNS.md.
 
-    A run that starts from another's maps gets that one first. Stopped, by the minutes or
-    otherwise, the same command goes on where it was. It takes the lowest scheduling priority, so
-    other work on the machine goes first, and a second sweep beside it takes other runs.
+    If a run starts from the maps of another, the other is trained first. Rerunning a stopped sweep
+    resumes it. The sweep has the lowest scheduling priority, so other work on the machine goes
+    first, and a second sweep started beside it takes other runs.
     """
 
     only: tuple[str, ...] = ()
-    """Recipes by name or pattern, such as "fcn-*"; none given: all."""
+    """Recipes by name or pattern, such as "fcn-*". Default: all."""
     backend: Literal["torch", "jax"] = "torch"
-    """The framework to train in."""
+    """Framework to train in: PyTorch or JAX (Flax)."""
     scale: ScaleName = "medium"
-    """On two cores a small run takes three minutes, a medium one up to an hour (MEnet 90)."""
+    """Size of the runs. On two CPU cores, a small run takes about three minutes and a medium one up
+    to an hour (MEnet: 90 minutes)."""
     seeds: tuple[int, ...] = ()
-    """Seed 0 of every recipe comes before seed 1 of any. Default: 0, 1 and 2 at medium scale, 0 at
-    small."""
+    """Seeds; the first seed of all recipes runs before the second of any. Default: 0, 1 and 2 at
+    medium scale, 0 at small scale."""
     minutes: float | None = None
-    """Stop cleanly once so many minutes are over, after the step in hand or a few hundred measured
-    images, with exit status 75. Ctrl-C stops as cleanly (130), as do SIGTERM (143) and SIGHUP
-    (129)."""
+    """Time budget: after this many minutes, finish the current step (or the current few hundred
+    images when measuring), save, and exit with status 75. Rerun the command to resume. Ctrl-C
+    (status 130), SIGTERM (143) and SIGHUP (129) stop the sweep in the same way."""
     archives: Path | None = None
-    """The folder of the data sets and backbones; by default data/."""
+    """Folder of the data set archives and ImageNet weights. Default: data/."""
     stage: tuple[Path, ...] = ()
-    """First copy the files of these folders into --archives: for a machine that gets its data in
-    parcels. While some are still missing, say which, and stop."""
+    """Folders to copy archives from into --archives first, on a machine without the data sets,
+    which arrive in several folders. If archives are still missing, list them and exit."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; cuda is an error where there is no GPU, auto then takes the processor."""
+    """Device to compute on. cuda fails without a GPU; auto falls back to the CPU."""
     checkpoint_seconds: float = 120.0
     """Seconds between checkpoints."""
     out: Path = Path("runs")
-    """Where the run folders lie."""
+    """Folder of the run folders."""
     results: Path = paths.RUNS
-    """Where results are written. What has results there or in results/runs is done."""
+    """Folder for the results. Runs with results there or in results/runs are skipped."""
     list: bool = False
-    """Print what would run, and stop."""
+    """Print the runs that would start, and exit."""
 
     def options(self, run: Run) -> Options:
-        chosen = Options(
+        options = Options(
             recipe=run.recipe,
             backend=self.backend,
             scale=self.scale,
@@ -89,10 +90,10 @@ class Sweep:
             device=self.device,
             checkpoint_seconds=self.checkpoint_seconds,
         )
-        return replace(chosen, out=self.out / chosen.name)
+        return replace(options, out=self.out / options.name)
 
     @property
-    def staged(self) -> Path:
+    def archive_folder(self) -> Path:
         return self.archives or paths.DATA
 
     def done(self, run: Run) -> bool:
@@ -105,12 +106,12 @@ class Sweep:
 
 
 def planned(sweep: Sweep) -> list[Run]:
-    """Every run that was asked for, done or not."""
+    """All runs of the sweep, in order, whether done or not."""
     for pattern in sweep.only:
         if not any(fnmatch(name, pattern) for names in blocks().values() for name in names):
             raise InputError(
-                f"--only {pattern} fits no recipe on real data; "
-                "`python -m reference_models.train --recipes` lists them"
+                f"--only {pattern} matches no recipe on real data; "
+                "`python -m reference_models.train --recipes` lists all recipes"
             )
     return [
         Run(name, seed)
@@ -122,14 +123,14 @@ def planned(sweep: Sweep) -> list[Run]:
 
 
 def needs(recipe: str) -> list[str]:
-    """The recipes whose maps this one starts from."""
-    chosen = RECIPES[recipe]
-    priors = [chosen.train_prior, *(p for named in chosen.test_priors.values() for p in named)]
+    """The recipes whose maps a recipe starts from."""
+    train_prior, by_test = RECIPES[recipe].train_prior, RECIPES[recipe].test_priors
+    priors = [train_prior, *(prior for names in by_test.values() for prior in names)]
     return list(dict.fromkeys(p.removeprefix("run:") for p in priors if p and p[:4] == "run:"))
 
 
 def with_needs(sweep: Sweep, wanted: Sequence[Run]) -> list[Run]:
-    """The runs, each after those whose weights it needs and that are not there."""
+    """The runs, each after those that it starts from, if their weights do not exist yet."""
     ordered: dict[Run, None] = {}
 
     def add(run: Run) -> None:
@@ -149,7 +150,7 @@ def main() -> None:
         sweep = parse(Sweep, "reproduction.sweep")
         step_aside()
         if sweep.stage and (missing := stage(sweep)):
-            print(f"waiting for {', '.join(missing)} in {sweep.staged}")
+            print(f"waiting for {', '.join(missing)} in {sweep.archive_folder}")
             sys.exit(0)
         left = with_needs(sweep, [run for run in planned(sweep) if not sweep.done(run)])
         if sweep.list:
@@ -161,40 +162,45 @@ def main() -> None:
 
 
 def step_aside() -> None:
-    """Let all other work on the machine go first: the lowest priority, and threads that sleep
-    while they wait for each other. Has to come before PyTorch and its OpenMP are loaded."""
+    """Let all other work on the machine go first.
+
+    Sets the lowest priority, and makes threads sleep while they wait for each other. Must be called
+    before PyTorch loads OpenMP.
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if hasattr(os, "nice"):  # Not on Windows.
         os.nice(19)
-    # Where Linux shares out time by terminal session, a priority counts inside of the session
-    # alone, so that of the session is lowered as well, and restored in the end.
+    # If Linux schedules by terminal session (autogroup), a priority counts within its session
+    # only, so the priority of the session is lowered too, and restored at exit.
     group = Path("/proc/self/autogroup")
     try:
         before = group.read_text().rpartition(" ")[2]
         group.write_text("19")
-    except OSError:  # Another kernel.
+    except OSError:  # Not Linux, or no autogroups.
         return
     atexit.register(group.write_text, before)
 
 
 def stage(sweep: Sweep) -> list[str]:
-    """Copy what the parcels hold, whole or not at all; returns what the runs still lack."""
-    sweep.staged.mkdir(parents=True, exist_ok=True)
-    for parcel in sweep.stage:
-        if not parcel.is_dir():
-            raise InputError(f"--stage {parcel} is no folder; give those that hold the archives")
-        for file in sorted(parcel.iterdir()):
+    """Copy archives from the --stage folders; returns the names of those still missing."""
+    sweep.archive_folder.mkdir(parents=True, exist_ok=True)
+    for folder in sweep.stage:
+        if not folder.is_dir():
+            raise InputError(f"--stage {folder} is not a folder; pass folders that hold archives")
+        for file in sorted(folder.iterdir()):
             if file.name in NEEDED:
-                with atomic_path(sweep.staged / file.name) as partial:
+                with atomic_path(sweep.archive_folder / file.name) as partial:
                     shutil.copyfile(file, partial)
-    return [name for name in NEEDED if not (sweep.staged / name).is_file()]
+    return [name for name in NEEDED if not (sweep.archive_folder / name).is_file()]
 
 
 def go(sweep: Sweep, left: list[Run], check: Clock) -> list[Run]:
-    """Run what is left, in one process, so that data and features are read once; returns the runs
-    that failed. What another sweep is at work on, or has ended meanwhile, is its own. Raises
-    `OutOfTime` where time ended it."""
-    shared, ended, waiting = Shared(), 0, list(left)
+    """Run what is left in one process, which reads data and features once; returns failed runs.
+
+    Runs that another sweep is working on, or has finished meanwhile, are skipped. Raises
+    `OutOfTime` if the time budget or a signal stops the sweep.
+    """
+    shared, done, waiting = Shared(), 0, list(left)
     failed: list[Run] = []
     elsewhere: list[Run] = []
     stopped: OutOfTime | None = None
@@ -208,27 +214,27 @@ def go(sweep: Sweep, left: list[Run], check: Clock) -> list[Run]:
                     pass
                 elif any(other in elsewhere for other in needed):
                     elsewhere.append(run)
-                elif lacking := [other.recipe for other in needed if other in failed]:
-                    raise InputError(f"it starts from the maps of {lacking[0]}, which failed")
+                elif failures := [other.recipe for other in needed if other in failed]:
+                    raise InputError(f"it starts from the maps of {failures[0]}, which failed")
                 else:
                     run_recipe(sweep.options(run), shared, check, sweep.results)
-                    ended += 1
+                    done += 1
                     seconds = time.monotonic() - begun
                     print(f"DONE {run.recipe}, seed {run.seed}: {seconds:.0f} s", flush=True)
             except OutOfTime:
                 raise
             except Busy:
                 elsewhere.append(run)
-            except Exception as error:  # The others run whatever is wrong with this one.
+            except Exception as error:  # One failed run must not stop the others.
                 failed.append(run)
                 if not isinstance(error, (InputError, OSError)):
                     traceback.print_exc()
                 print(f"FAILED {run.recipe}, seed {run.seed}: {error}", flush=True)
             waiting.remove(run)
     except OutOfTime as error:
-        print("stopped; the same command goes on from the last step")
+        print("Stopped. Run the same command again to resume.")
         stopped = error
-    counts = [f"{ended} done", f"{len(failed)} failed", f"{len(waiting)} left"]
+    counts = [f"{done} done", f"{len(failed)} failed", f"{len(waiting)} left"]
     if elsewhere:
         counts.append(f"{len(elsewhere)} with another sweep")
     print(", ".join(counts))

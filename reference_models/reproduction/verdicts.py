@@ -1,4 +1,4 @@
-"""Verdicts: do the bounds of a claim hold in our results?"""
+"""Verdicts on claims: whether our results lie within the bounds set for them."""
 
 import math
 import statistics
@@ -8,13 +8,13 @@ from typing import Literal, NamedTuple
 from reference_models.measures.intervals import Interval, intervals
 from reference_models.measures.saliency import LABELS
 from reference_models.papers.recipes import claims
-from reference_models.papers.schema import Ask, Claim, Identity, Row, ScaleName, number
+from reference_models.papers.schema import Bound, Claim, EqualWeights, Row, ScaleName, number
 from reference_models.reproduction.results import SCALES, EachImage, Results, differences, rows_of
 
 Verdict = Literal["holds", "refuted", "not decided", "does not hold"]
-"""The last one is by the means of seeds, where a run has left no rows of its test images."""
+"""A claim "does not hold" by the mean over seeds if a run lacks measures per test image."""
 Intervals = dict[tuple[str, Row, Row | None], dict[str, Interval]]
-"""By scale, row and the row taken from it, then by measure."""
+"""Intervals by scale, row and subtracted row, then by measure."""
 NAMES = LABELS | {
     "weighted_f_exact": "F^w exact",
     "weighted_f_loss": "F^w as in the loss",
@@ -26,21 +26,21 @@ NAMES = LABELS | {
 }
 
 
-def verdict(ask: Ask, found: Mapping[int, float], interval: Interval | None) -> Verdict:
-    """Judged on what is printed, three digits: by the whole interval, else by the seeds' mean."""
-    kept = round(min(found.values()), 3) >= ask.each
+def verdict(bound: Bound, found: Mapping[int, float], interval: Interval | None) -> Verdict:
+    """Compare the interval, or without one the mean over seeds, with a bound, in three digits."""
+    seeds_keep = round(min(found.values()), 3) >= bound.per_seed_min
     if interval is None:
         mean = round(statistics.fmean(found.values()), 3)
-        return "holds" if ask.low <= mean <= ask.high and kept else "does not hold"
+        return "holds" if bound.low <= mean <= bound.high and seeds_keep else "does not hold"
     low, high = (round(end, 3) for end in interval)
-    if high < ask.low or low > ask.high or not kept:
+    if high < bound.low or low > bound.high or not seeds_keep:
         return "refuted"
-    return "holds" if ask.low <= low and high <= ask.high else "not decided"
+    return "holds" if bound.low <= low and high <= bound.high else "not decided"
 
 
-def equal_weights(results: Results, scale: str, identity: Identity) -> dict[int, bool | None]:
-    """By seed whether all weights are the same bits; None where one was trained on a GPU."""
-    first, second = (results.get((r, scale), {}) for r in (identity.first, identity.second))
+def equal_weights(results: Results, scale: str, pair: EqualWeights) -> dict[int, bool | None]:
+    """True for each seed whose weights are bit-identical; None if a run used a GPU."""
+    first, second = (results.get((name, scale), {}) for name in (pair.first, pair.second))
     return {
         seed: first[seed]["weights_sha256"] == second[seed]["weights_sha256"]
         if all(runs[seed]["device"].startswith("cpu") for runs in (first, second))
@@ -51,15 +51,15 @@ def equal_weights(results: Results, scale: str, identity: Identity) -> dict[int,
 
 
 def all_intervals(results: Results, rows: EachImage) -> Intervals:
-    """Of every difference and every ask for which all seeds' rows are there."""
+    """Intervals of all differences and bounds, if all seeds have measures per test image."""
     wanted: dict[tuple[ScaleName, Row, Row | None], dict[str, None]] = {}
     for claim in claims():
         for scale in SCALES:
             for pair in claim.effects.pairs:
                 wanted.setdefault((scale, *pair), {}).update(dict.fromkeys(claim.effects.measures))
-            for ask in claim.asks:
-                wanted.setdefault((scale, ask.of, ask.minus), {})[ask.measure] = None
-    found: Intervals = {}
+            for bound in claim.bounds:
+                wanted.setdefault((scale, bound.of, bound.minus), {})[bound.measure] = None
+    known: Intervals = {}
     for (scale, of, minus), measures in wanted.items():
         paired = {m: differences(results, scale, of, minus, m) for m in measures}
         seeds = list(next(iter(paired.values())))
@@ -69,16 +69,17 @@ def all_intervals(results: Results, rows: EachImage) -> Intervals:
             continue
         runs = [*first, *(second or ())]
         shared = [m for m in measures if all(m in run.values for run in runs)]
-        found[scale, of, minus] = intervals(first, second, shared)
-    return found
+        known[scale, of, minus] = intervals(first, second, shared)
+    return known
 
 
 def signed(value: float) -> str:
+    """Three digits with a sign: +.013."""
     return number(value) if round(value, 3) <= 0 else f"+{number(value)}"
 
 
 def spread(found: Mapping[int, float], interval: Interval | None = None, sign: bool = False) -> str:
-    """Mean ± standard deviation over seeds, and the interval; nothing without a run."""
+    """Mean ± standard deviation over seeds, and the interval; empty without a run."""
     if not found:
         return ""
     show = signed if sign else number
@@ -88,60 +89,66 @@ def spread(found: Mapping[int, float], interval: Interval | None = None, sign: b
     return text if interval is None else f"{text} [{show(interval[0])}, {show(interval[1])}]"
 
 
-def bounds(ask: Ask) -> str:
-    show = number if ask.minus is None else signed
-    if ask.low == -ask.high:
-        text = f"within ±{number(ask.high)}"
-    elif math.isinf(ask.high):
-        text = f"≥ {show(ask.low)}"
+def bound_text(bound: Bound) -> str:
+    """A bound as in the report's tables: ≥ +.020, no seed below −.020."""
+    show = number if bound.minus is None else signed
+    if bound.low == -bound.high:
+        text = f"within ±{number(bound.high)}"
+    elif math.isinf(bound.high):
+        text = f"≥ {show(bound.low)}"
     else:
-        text = f"≤ {show(ask.high)}"
-    return text if math.isinf(ask.each) else f"{text}, no seed below {show(ask.each)}"
+        text = f"≤ {show(bound.high)}"
+    return (
+        text
+        if math.isinf(bound.per_seed_min)
+        else f"{text}, no seed below {show(bound.per_seed_min)}"
+    )
 
 
 def difference(of: Row, minus: Row | None) -> str:
-    """In words. What both labels end in, as a prior or a distortion, is said once."""
+    """Label of a difference; an ending of both labels, such as a distortion, is printed once."""
     if minus is None:
         return of.label
     first, last = of.label.rpartition(", "), minus.label.rpartition(", ")
-    same = first[2] == last[2] and first[0] and last[0]
-    return f"{first[0] if same else of.label} − {minus.label}"
+    same_ending = first[2] == last[2] and first[0] and last[0]
+    return f"{first[0] if same_ending else of.label} − {minus.label}"
 
 
 class Tested(NamedTuple):
-    """Something that was asked for, and what came out at one scale."""
+    """A bound, and the value and verdict at one scale."""
 
-    words: str
+    label: str
     bounds: str
     found: str
     verdict: Verdict | None
-    """None without a run, or where the processor decides."""
+    """None without a run, or for equal weights on a GPU."""
 
 
 def tested(results: Results, known: Intervals, claim: Claim, scale: str) -> list[Tested]:
-    every = []
-    for ask in claim.asks:
-        found = differences(results, scale, ask.of, ask.minus, ask.measure)
-        interval = known.get((scale, ask.of, ask.minus), {}).get(ask.measure)
-        every.append(
+    """Test all bounds of a claim at one scale."""
+    tests = []
+    for bound in claim.bounds:
+        found = differences(results, scale, bound.of, bound.minus, bound.measure)
+        interval = known.get((scale, bound.of, bound.minus), {}).get(bound.measure)
+        tests.append(
             Tested(
-                f"{difference(ask.of, ask.minus)}: {NAMES[ask.measure]}",
-                bounds(ask),
-                spread(found, interval, sign=ask.minus is not None),
-                verdict(ask, found, interval) if found else None,
+                f"{difference(bound.of, bound.minus)}: {NAMES[bound.measure]}",
+                bound_text(bound),
+                spread(found, interval, sign=bound.minus is not None),
+                verdict(bound, found, interval) if found else None,
             )
         )
-    for identity in claim.identities:
-        equal = equal_weights(results, scale, identity)
-        asked = [one for one in equal.values() if one is not None]
-        same = "equal" if all(asked) else "not equal"
-        held: Verdict = "holds" if all(asked) else "refuted"
-        every.append(
+    for pair in claim.equal_weights:
+        equal = equal_weights(results, scale, pair)
+        on_cpu = [is_equal for is_equal in equal.values() if is_equal is not None]
+        same = "equal" if all(on_cpu) else "not equal"
+        judged: Verdict = "holds" if all(on_cpu) else "refuted"
+        tests.append(
             Tested(
-                f"weights of {identity.first} and {identity.second}",
+                f"weights of {pair.first} and {pair.second}",
                 "equal bit for bit on a CPU",
-                same if asked else "not asked for on a GPU" * bool(equal),
-                held if asked else None,
+                same if on_cpu else "not required on a GPU" * bool(equal),
+                judged if on_cpu else None,
             )
         )
-    return every
+    return tests

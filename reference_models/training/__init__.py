@@ -1,1 +1,1 @@
-"""Training, trained networks, and their measures on every test set."""
+"""Training, trained networks on disk, and their measures on the test sets."""

@@ -1,4 +1,4 @@
-"""The pictures of a run: its loss curve, its contact sheet, and the demonstration."""
+"""Figures of runs and of the report: loss curves, contact sheets and plots of results."""
 
 import json
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from PIL import Image
 from reference_models.files import atomic_path
 
 Column = tuple[str, np.ndarray]
-"""A title and `(rows, H, W)` maps in [0, 1] or `(rows, H, W, 3)` images."""
+"""A title, and `(rows, H, W)` maps in [0, 1] or `(rows, H, W, 3)` images."""
 
 
 def loss_curve(losses: Sequence[float], title: str, path: Path) -> None:
-    """Every step's loss, and its mean over the last twentieth of the run."""
+    """Plot the loss of each step, and its moving average over a twentieth of the run."""
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.subplots()
     axes.plot(losses, color="0.8", linewidth=0.8, label="each step")
@@ -32,7 +32,7 @@ def loss_curve(losses: Sequence[float], title: str, path: Path) -> None:
 
 
 def sheet(columns: Sequence[Column], title: str, path: Path) -> None:
-    """A row per scene, a column per view of it."""
+    """Write a contact sheet: one row per image, one column per view of it."""
     rows = len(columns[0][1])
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, hspace=0, wspace=0)
     figure = Figure(figsize=(1.5 * len(columns), 1.4 * rows + 0.9), layout=layout, dpi=110)
@@ -48,7 +48,7 @@ def sheet(columns: Sequence[Column], title: str, path: Path) -> None:
 
 
 def per_image(maps: np.ndarray) -> np.ndarray:
-    """Each map divided by its maximum; a map of zeros stays."""
+    """Divide each map by its maximum; maps of zeros stay zero."""
     highest = maps.max(axis=(1, 2), keepdims=True)
     return maps / np.where(highest > 0, highest, 1)
 
@@ -61,33 +61,34 @@ def save(figure: Figure, path: Path) -> None:
 # The report's plots ------------------------------------------------------------------------------
 
 Points = tuple[tuple[float, tuple[float, ...]], ...]
-"""Places on one axis, and at each the values of all seeds."""
+"""Positions on one axis, each with the values of all seeds."""
 
 
 @dataclass(frozen=True)
 class Plot:
-    """All that a picture of the report shows."""
+    """The data of one plot of the report."""
 
     kind: Literal["noise", "losses", "frameworks", "effects"]
     panels: tuple[tuple[str, tuple[tuple[str, Points], ...]], ...]
-    """Per panel its title (of "effects": the labels of the places) and lines by label."""
+    """Title and labelled lines of each panel. The title of the single panel of "effects" holds the
+    labels of its positions, one per line."""
 
     def digest(self) -> str:
         return sha256(json.dumps([self.kind, self.panels]).encode()).hexdigest()
 
 
 def draw(plot: Plot, path: Path) -> None:
-    """Draw the plot; the file remembers the digest of what it shows."""
-    drawn = {"noise": noise, "losses": losses, "frameworks": losses, "effects": effects}
-    figure = drawn[plot.kind](plot)
+    """Draw the plot and store the digest of its data in the file."""
+    kinds = {"noise": noise, "losses": losses, "frameworks": losses, "effects": effects}
+    figure = kinds[plot.kind](plot)
     with atomic_path(path) as partial:
         figure.savefig(
             partial, format="png", metadata={"Software": None, "Description": plot.digest()}
         )
 
 
-def drawn_from(path: Path) -> str | None:
-    """The digest of the plot that a file shows."""
+def stored_digest(path: Path) -> str | None:
+    """The digest that `draw` stored in a file; None if there is no file."""
     if not path.is_file():
         return None
     with Image.open(path) as image:
@@ -95,17 +96,17 @@ def drawn_from(path: Path) -> str | None:
 
 
 def noise(plot: Plot) -> Figure:
-    """Lines of means over seeds, the range of the seeds shaded."""
+    """Plot means over seeds as lines, with the range over seeds shaded."""
     count = len(plot.panels)
     figure = Figure(figsize=(3.8 * count + 0.4, 3.4), layout="constrained", dpi=120)
     for axes, (title, lines) in zip(
         figure.subplots(1, count, sharey=True, squeeze=False)[0], plot.panels, strict=True
     ):
         for label, points in lines:
-            places = [place for place, _ in points]
-            axes.plot(places, [np.mean(seeds) for _, seeds in points], marker="o", label=label)
+            positions = [position for position, _ in points]
+            axes.plot(positions, [np.mean(seeds) for _, seeds in points], marker="o", label=label)
             low, high = ([limit(seeds) for _, seeds in points] for limit in (min, max))
-            axes.fill_between(places, low, high, alpha=0.2)
+            axes.fill_between(positions, low, high, alpha=0.2)
         axes.set(title=title, xlabel="variance of the noise", ylim=(0, 1))
         axes.grid(color="0.9")
         axes.legend(frameon=False)
@@ -114,7 +115,7 @@ def noise(plot: Plot) -> Figure:
 
 
 def losses(plot: Plot) -> Figure:
-    """A panel per recipe, a line per seed or framework."""
+    """Plot one panel per recipe, with one line per seed or framework."""
     styles: dict[str, dict[str, Any]] = {
         "torch": {"linewidth": 3.5, "color": "0.75"},
         "jax": {"color": "C0"},
@@ -125,7 +126,7 @@ def losses(plot: Plot) -> Figure:
     grid = figure.subplots(rows, columns, squeeze=False).flat
     for (title, lines), axes in zip(plot.panels, grid, strict=False):
         for label, points in lines:
-            x, y = [place for place, _ in points], [seeds[0] for _, seeds in points]
+            x, y = [position for position, _ in points], [seeds[0] for _, seeds in points]
             axes.plot(x, y, label=label, **{"linewidth": 1, **styles.get(label, {})})
         axes.set_title(title, fontsize=8)
         axes.tick_params(labelsize=7)
@@ -140,7 +141,7 @@ def losses(plot: Plot) -> Figure:
 
 
 def effects(plot: Plot) -> Figure:
-    """A row per difference: the paper's beside ours, a dot per seed."""
+    """Plot one row per difference: the paper's value, and a dot for each seed of ours."""
     ((titles, lines),) = plot.panels
     labels = titles.split("\n")
     figure = Figure(figsize=(8.5, 0.26 * len(labels) + 1.1), layout="constrained", dpi=110)
@@ -153,12 +154,12 @@ def effects(plot: Plot) -> Figure:
     for name, points in filter(lambda line: line[1], lines):
         marker, face, edge = styles[name]
         x = [value for _, seeds in points for value in seeds]
-        y = [place for place, seeds in points for _ in seeds]
+        y = [position for position, seeds in points for _ in seeds]
         axes.scatter(x, y, s=26, marker=marker, facecolors=face, edgecolors=edge, label=name)
     axes.axvline(0, color="0.6", linewidth=0.8)
     axes.set_yticks(range(len(labels)), labels, fontsize=7)
     axes.set(ylim=(len(labels) - 0.5, -0.5), xlabel="difference in the measure")
-    # Most differences are hundredths, and those of a collapse tenths.
+    # Most differences are hundredths; those of a collapsed network are tenths.
     axes.set_xscale("symlog", linthresh=0.05, linscale=2)
     ticks = [-0.5, -0.1, -0.02, 0, 0.02, 0.1, 0.5]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

@@ -1,4 +1,4 @@
-"""Training of any system in JAX: one jitted step, its batch shared by all devices."""
+"""JAX trainer: one jitted training step, whose batch is split over all devices."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ from reference_models.data.images import Images
 from reference_models.errors import InputError
 from reference_models.files import Arrays, describe_mismatch
 from reference_models.machine import progress
-from reference_models.networks.flax.backbones import Depthwise, load_backbone
+from reference_models.networks.flax.backbones import Backbone, Depthwise, load_backbone
 from reference_models.networks.flax.build import build
 from reference_models.networks.flax.system import Batch, System
 from reference_models.networks.flax.weights import from_torch, to_torch
@@ -30,24 +30,24 @@ from reference_models.training.trainer import Draw, LossView, one_cycle
 
 State = nnx.State[Any, Any]
 Features = dict[str, list[Array]]
-"""Taps of whole sets under frozen backbones, by what they depend on."""
+"""Frozen-backbone features of whole training sets, by backbone and digest of the images."""
 
 
-class Held(NamedTuple):
-    """The training set, on every device."""
+class StoredImages(NamedTuple):
+    """The training set, copied to every device."""
 
     images: Array
     """uint8 `(N, S, S, 3)`."""
     labels: Array
     """`(N, S, S)`."""
     priors: Array
-    """uint8 `(N, S, S)`, or one for all, `(1, S, S)`."""
+    """uint8 `(N, S, S)`, or `(1, S, S)` if all images share one prior map."""
     taps: list[Array]
-    """Of a frozen backbone: its maps of every image, then of every mirrored image."""
+    """Features of a frozen backbone: of all images, then of all mirrored images."""
 
 
-class Drawn(NamedTuple):
-    """`reference_models.training.loop.Draw` on the devices, shared by them but for the seed."""
+class DeviceDraw(NamedTuple):
+    """A `Draw` on the devices: each holds its share of the images, and the same seed."""
 
     indices: Array
     mirrored: Array
@@ -56,17 +56,17 @@ class Drawn(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """The variables of a system."""
+    """The variables of a network."""
 
     learnt: State
     running: State
-    """What a step leaves behind: the running statistics of batch normalisation."""
+    """Running statistics of batch normalisation, which each step updates."""
     fixed: State
-    """Stored statistics, and a frozen backbone."""
+    """Variables that do not change in training: stored statistics and a frozen backbone."""
 
 
 class FlaxTrainer:
-    """`reference_models.training.loop.Trainer` for any system."""
+    """`reference_models.training.trainer.Trainer` in JAX (Flax), for every network."""
 
     def __init__(
         self, options: Options, features: Features | None = None, imagenet: bool = True
@@ -74,31 +74,32 @@ class FlaxTrainer:
         devices = begin(options.device)
         self.device = devices[0].platform
         self.is_main_process = jax.process_index() == 0
-        # A training step is shared by all devices; maps are made on one.
-        self.local_device = next(one for one in devices if one.process_index == jax.process_index())
+        # All devices share a training step; one computes the maps.
+        self.local_device = next(d for d in devices if d.process_index == jax.process_index())
         mesh = Mesh(np.array(devices), ("batch",))
         self.everywhere = NamedSharding(mesh, PartitionSpec())
         self.shared = NamedSharding(mesh, PartitionSpec("batch"))
         self.plan = plan = options.plan
         self.seed, self.regions = options.seed, options.chosen_recipe.regions
         self.frozen = plan.backbone is not None and plan.backbone_rate == 0
-        # A frozen backbone is left out of the weights where everybody has it.
+        # A frozen bundled backbone is not stored with the weights.
         self.backbone_is_shared = self.frozen and options.backbone_weights is None
         self.inference_batch = 64 if self.device == "gpu" else 8
 
         with jax.default_device(self.local_device):
             system = build(options.chosen_recipe.network(plan), nnx.Rngs(options.seed))
             if plan.backbone is not None and imagenet:
+                assert isinstance(system.backbone, Backbone)
                 load_backbone(system.backbone, options.backbone_file)
             graph, *parts = nnx.split(system, partial(is_learnt, self.frozen), nnx.BatchStat, ...)
             optimizer = adam(plan)
             moments = optimizer.init(parts[0])
-        self.parts = self.spread(Parts(*parts), self.everywhere)
-        self.moments = self.spread(moments, self.everywhere)
+        self.parts = self.put(Parts(*parts), self.everywhere)
+        self.moments = self.put(moments, self.everywhere)
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(parts[0]))
         self.features = {} if features is None else features
-        # bfloat16 convolutions where a GPU is, float32 elsewhere. The systems widen what they put
-        # out before a loss or a saturating function sees it.
+        # Convolutions use bfloat16 on a GPU and float32 elsewhere. Networks convert their output to
+        # float32 before any loss or saturating function.
         dtype = jnp.bfloat16 if self.device == "gpu" else jnp.float32
         self.precision = dtype.__name__
         network = partial(merged, graph, dtype)
@@ -116,52 +117,52 @@ class FlaxTrainer:
         batch, devices = min(self.plan.batch, len(images)), self.shared.num_devices
         if batch % devices:
             raise InputError(
-                f"a batch of {batch} cannot be shared evenly by {devices} devices; give --batch"
+                f"a batch of {batch} cannot be split evenly over {devices} devices; pass --batch "
+                "with a multiple of them"
             )
-        # One prior for all images stays one in memory.
-        same = images.priors.strides[0] == 0
-        priors = np.array(images.priors[:1] if same else images.priors)
+        # A prior map shared by all images is stored once.
+        is_shared = images.priors.strides[0] == 0
+        priors = np.array(images.priors[:1] if is_shared else images.priors)
         taps = []
         if self.frozen:
             digest = hashlib.sha256(np.ascontiguousarray(images.images).data).hexdigest()
             key = f"{self.plan.backbone} {digest}"
             if key not in self.features:
-                self.features.clear()  # One set at a time: they take gigabytes.
-                self.features[key] = self.spread(self.all_taps(images.images), self.everywhere)
+                self.features.clear()  # One training set at a time: features take gigabytes.
+                self.features[key] = self.put(self.all_taps(images.images), self.everywhere)
             taps = self.features[key]
-        self.held = Held(
-            *self.spread((images.images, images.labels, priors), self.everywhere), taps
-        )
+        arrays = self.put((images.images, images.labels, priors), self.everywhere)
+        self.stored = StoredImages(*(*arrays, taps))
 
     def all_taps(self, images: np.ndarray) -> list[np.ndarray]:
-        """The backbone's maps of every image, then of every mirrored image, in half precision."""
-        parts, parted = [], range(0, len(images), self.inference_batch)
-        for step in (1, -1):
-            for begin in progress(parted, desc="features", disable=not self.is_main_process):
-                some = images[begin : begin + self.inference_batch, :, ::step]
-                taps = self._taps(self.local, self.filled(some))
-                parts.append([np.asarray(tap[: len(some)]) for tap in taps])
+        """Backbone features of all images, then of all mirrored images, in half precision."""
+        parts, starts = [], range(0, len(images), self.inference_batch)
+        for direction in (1, -1):
+            for start in progress(starts, desc="features", disable=not self.is_main_process):
+                batch = images[start : start + self.inference_batch, :, ::direction]
+                taps = self._taps(self.local, self.pad_to_power_of_two(batch))
+                parts.append([np.asarray(tap[: len(batch)]) for tap in taps])
         return [np.concatenate(taps) for taps in zip(*parts, strict=True)]
 
     def step(self, draw: Draw) -> float:
-        drawn = self.spread(
+        arrays = self.put(
             (draw.indices.astype(np.int32), draw.mirrored, draw.corners.astype(np.int32)),
             self.shared,
         )
-        seed = self.spread(np.uint32(draw.seed), self.everywhere)
+        seed = self.put(np.uint32(draw.seed), self.everywhere)
         *parts, self.moments, loss = self._step(
             self.parts.learnt,
             self.parts.running,
             self.moments,
             self.parts.fixed,
-            self.held,
-            Drawn(*drawn, seed),
+            self.stored,
+            DeviceDraw(*(*arrays, seed)),
         )
-        self.parts = Parts(*parts, self.parts.fixed)
+        self.parts = Parts(*(*parts, self.parts.fixed))
         return float(loss)
 
     def maps(self, images: Images) -> dict[str, np.ndarray]:
-        maps = self._maps(self.local, *self.whole(images))
+        maps = self._maps(self.local, *self.padded_arrays(images))
         cut = {name: np.asarray(values)[: len(images)] for name, values in maps.items()}
         return cut if self.regions > 2 else {n: np.clip(v, 0, 1) for n, v in cut.items()}
 
@@ -172,27 +173,28 @@ class FlaxTrainer:
 
     def loss_view(self, image: Images) -> LossView:
         parts = self.local
-        output, batch = self._output(parts, *self.whole(image))
+        output, batch = self._output(parts, *self.padded_arrays(image))
 
         def loss(output: Array, labels: Array) -> Array:
             return self._loss(parts, output, batch._replace(labels=labels))
 
         return LossView(loss, output, batch.labels, batch.images)
 
-    def whole(self, images: Images) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.uint32]:
-        """Images, labels and priors, and a seed."""
-        arrays = (self.filled(x) for x in (images.images, images.labels, images.priors))
-        return (*arrays, np.uint32(self.seed))
+    def padded_arrays(self, images: Images) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.uint32]:
+        """Images, labels and priors, padded to a power of two, and a seed."""
+        pad = self.pad_to_power_of_two
+        seed = np.uint32(self.seed)
+        return pad(images.images), pad(images.labels), pad(images.priors), seed
 
     @staticmethod
-    def filled(x: np.ndarray) -> np.ndarray:
-        """Repeated up to a power of two, so that not every number of images is compiled for."""
+    def pad_to_power_of_two(x: np.ndarray) -> np.ndarray:
+        """Repeat the first image up to a power of two, so that few batch sizes are compiled."""
         missing = (1 << (len(x) - 1).bit_length()) - len(x)
         return np.concatenate([x, np.repeat(x[:1], missing, axis=0)])
 
     @property
     def local(self) -> Parts:
-        """The variables on this process's first device."""
+        """The variables on the first device of this process."""
         return jax.tree.map(
             lambda x: next(s.data for s in x.addressable_shards if s.device == self.local_device),
             self.parts,
@@ -208,12 +210,12 @@ class FlaxTrainer:
 
     def load(self, weights: Arrays) -> None:
         state = nnx.merge_state(*self.parts)
-        there = to_torch(state).items() if self.backbone_is_shared else ()
-        backbone = {name: array for name, array in there if name.startswith("backbone.")}
+        current = to_torch(state).items() if self.backbone_is_shared else ()
+        backbone = {name: array for name, array in current if name.startswith("backbone.")}
         with jax.default_device(self.local_device):
-            filled = from_torch(state, backbone | weights)
-        parts = nnx.split_state(filled, partial(is_learnt, self.frozen), nnx.BatchStat, ...)
-        self.parts = self.spread(Parts(*parts), self.everywhere)
+            loaded = from_torch(state, backbone | weights)
+        parts = nnx.split_state(loaded, partial(is_learnt, self.frozen), nnx.BatchStat, ...)
+        self.parts = self.put(Parts(*parts), self.everywhere)
 
     def state(self) -> Arrays:
         weights = {f"weights/{name}": array for name, array in self.weights().items()}
@@ -224,12 +226,12 @@ class FlaxTrainer:
         kind = "weights/"
         self.load({n.removeprefix(kind): a for n, a in state.items() if n.startswith(kind)})
         wanted = {f"optimizer/{name}": array for name, array in flatten(self.moments).items()}
-        given = {name: array for name, array in state.items() if name[:10] == "optimizer/"}
-        if fault := describe_mismatch(given, wanted):
-            raise InputError(f"of the optimizer's arrays are {fault}")
-        moments = [given[name] for name in wanted]
+        stored = {name: array for name, array in state.items() if name[:10] == "optimizer/"}
+        if fault := describe_mismatch(stored, wanted):
+            raise InputError(f"arrays of the optimizer: {fault}")
+        moments = [stored[name] for name in wanted]
         tree = jax.tree.unflatten(jax.tree.structure(self.moments), moments)
-        self.moments = self.spread(tree, self.everywhere)
+        self.moments = self.put(tree, self.everywhere)
 
     def any_process(self, flag: bool) -> bool:
         if jax.process_count() == 1:
@@ -237,17 +239,17 @@ class FlaxTrainer:
         return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
     @staticmethod
-    def spread(tree: Any, sharding: NamedSharding) -> Any:
-        """Arrays that every process has alike, on all devices or shared by them."""
+    def put(tree: Any, sharding: NamedSharding) -> Any:
+        """Put arrays, equal in all processes, on the devices: replicated or sharded."""
 
-        def put(x: Any) -> Array:
+        def make(x: Any) -> Array:
             x = np.asarray(x)
-            return jax.make_array_from_callback(x.shape, sharding, lambda place: x[place])
+            return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
-        return jax.tree.map(put, tree)
+        return jax.tree.map(make, tree)
 
 
-# What is compiled --------------------------------------------------------------------------------
+# Compiled functions ------------------------------------------------------------------------------
 
 Network = Callable[[Parts], System]
 
@@ -257,7 +259,7 @@ def is_learnt(frozen: bool, path: tuple[Any, ...], variable: Any) -> bool:
 
 
 def merged(graph: Any, dtype: Any, parts: Parts) -> System:
-    """The system of these variables, its convolutions' in the type to compute with."""
+    """The network of these variables, with its convolutions and linear layers in `dtype`."""
     system = nnx.merge(graph, *parts, copy=True)
     for _, module in nnx.iter_modules(system):
         if isinstance(module, (nnx.Conv, nnx.Linear, Depthwise)):
@@ -273,23 +275,23 @@ def train_step(
     running: State,
     moments: Any,
     fixed: State,
-    held: Held,
-    drawn: Drawn,
+    stored: StoredImages,
+    draw: DeviceDraw,
 ) -> tuple[State, State, Any, Array]:
-    """The variables after one step, the optimizer's moments, and the loss before."""
-    priors = jnp.minimum(drawn.indices, len(held.priors) - 1)
+    """One training step: new variables and optimizer state, and the loss before the update."""
+    priors = jnp.minimum(draw.indices, len(stored.priors) - 1)
     batch = Batch(
-        images=pixels(chosen(held.images, drawn.indices, drawn, crop)),
-        labels=chosen(held.labels, drawn.indices, drawn, crop).astype(jnp.int32),
-        prior=shares(chosen(held.priors, priors, drawn, crop)),
-        key=jax.random.key(drawn.seed),
+        images=pixels(select(stored.images, draw.indices, draw, crop)),
+        labels=select(stored.labels, draw.indices, draw, crop).astype(jnp.int32),
+        prior=scale_8bit(select(stored.priors, priors, draw, crop)),
+        key=jax.random.key(draw.seed),
     )
-    rows = drawn.indices + len(held.images) * drawn.mirrored
-    taps = [tap[rows].astype(jnp.float32) for tap in held.taps]
+    rows = draw.indices + len(stored.images) * draw.mirrored
+    taps = [tap[rows].astype(jnp.float32) for tap in stored.taps]
 
     def objective(learnt: State) -> tuple[Array, State]:
         system = network(Parts(learnt, running, fixed))
-        system.train()
+        system.train()  # type: ignore[no-untyped-call]
         output = system(taps or system.backbone(batch.images))
         return system.loss(output, batch), nnx.state(system, nnx.BatchStat)
 
@@ -298,27 +300,31 @@ def train_step(
     return optax.apply_updates(learnt, updates), running, moments, loss
 
 
-def chosen(held: Array, rows: Array, drawn: Drawn, crop: int | None) -> Array:
-    """The step's images, mirrored along the second axis of space, cropped."""
-    x = held[rows]
-    x = jnp.where(drawn.mirrored.reshape(-1, *[1] * (x.ndim - 1)), jnp.flip(x, axis=2), x)
+def select(stored: Array, rows: Array, draw: DeviceDraw, crop: int | None) -> Array:
+    """The images of a step from `stored`, mirrored and cropped."""
+    x = stored[rows]
+    x = jnp.where(draw.mirrored.reshape(-1, *[1] * (x.ndim - 1)), jnp.flip(x, axis=2), x)
     if crop is None:
         return x
 
-    def cut(one: Array, corner: Array) -> Array:
-        rest = one.shape[2:]
-        return jax.lax.dynamic_slice(one, (*corner, *[0] * len(rest)), (crop, crop, *rest))
+    def cut(image: Array, corner: Array) -> Array:
+        channels = image.shape[2:]
+        start = (*corner, *[0] * len(channels))
+        return jax.lax.dynamic_slice(image, start, (crop, crop, *channels))
 
-    return jax.vmap(cut)(x, drawn.corners)
+    return jax.vmap(cut)(x, draw.corners)
 
 
 def pixels(images: Array) -> Array:
     return images.astype(jnp.float32) / 255
 
 
-def shares(priors: Array) -> Array:
-    """8 bits to [0, 1]. Compiled, a division by 255 is a product, and rounds priors across the
-    thresholds of pairs."""
+def scale_8bit(priors: Array) -> Array:
+    """Convert prior maps from 0..255 to [0, 1] exactly.
+
+    XLA compiles a division by 255 to a product, whose rounding can move a prior across the
+    thresholds that select pairs.
+    """
     return jnp.asarray(np.arange(256, dtype=np.float32) / np.float32(255))[priors]
 
 
@@ -330,8 +336,8 @@ def output_of(
     network: Network, parts: Parts, images: Array, labels: Array, prior: Array, seed: Array
 ) -> tuple[System, Array, Batch]:
     system = network(parts)
-    system.eval()
-    batch = Batch(pixels(images), labels.astype(jnp.int32), shares(prior), jax.random.key(seed))
+    system.eval()  # type: ignore[no-untyped-call]
+    batch = Batch(pixels(images), labels.astype(jnp.int32), scale_8bit(prior), jax.random.key(seed))
     return system, system(system.backbone(batch.images)), batch
 
 
@@ -339,16 +345,17 @@ def maps_of(network: Network, regions: int, *given: Any) -> dict[str, Array]:
     system, output, batch = output_of(network, *given)
     if regions > 2:
         return {"regions": system.segmentation(output, batch)}
-    # The main map is the first, and JAX sorts what a plain dict holds.
+    # The main map comes first, and JAX would sort the keys of a plain dict.
     return OrderedDict(system.maps(output, batch))
 
 
-# What is set up ----------------------------------------------------------------------------------
+# Setup -------------------------------------------------------------------------------------------
 
 
 def adam(plan: Scale) -> optax.GradientTransformation:
-    """Adam on the one-cycle schedule; a backbone that is tuned gets its share of the rate."""
-    rates = np.float32([one_cycle(step, plan.steps, plan.rate) for step in range(plan.steps)])
+    """Adam on the one-cycle schedule, with a lower rate for a fine-tuned backbone."""
+    steps = range(plan.steps)
+    rates = np.array([one_cycle(step, plan.steps, plan.rate) for step in steps], np.float32)
 
     def at(share: float) -> optax.GradientTransformation:
         return optax.adam(lambda step: jnp.asarray(share * rates)[step])
@@ -364,29 +371,34 @@ def adam(plan: Scale) -> optax.GradientTransformation:
 
 
 def flatten(tree: Any) -> Arrays:
-    """The leaves by the names on the path to them."""
-    named = jax.tree_util.tree_flatten_with_path(tree)[0]
+    """The leaves of a tree, by their dotted paths."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): np.array(leaf)
-        for path, leaf in named
+        for path, leaf in leaves
     }
 
 
 def begin(device: str) -> list[jax.Device]:
-    """All devices of that kind, of every process; first joins the processes of which
-    JAX_NUM_PROCESSES, JAX_PROCESS_ID and JAX_COORDINATOR_ADDRESS (host:port of the first) speak."""
+    """Join the other processes, if any, and return all devices of the requested kind.
+
+    Several processes are described by the environment variables JAX_NUM_PROCESSES, JAX_PROCESS_ID
+    and JAX_COORDINATOR_ADDRESS (host:port of the first process).
+    """
     processes = int(os.environ.get("JAX_NUM_PROCESSES", "1"))
     if processes > 1 and not jax.distributed.is_initialized():
-        needed = ("JAX_COORDINATOR_ADDRESS", "JAX_PROCESS_ID")
-        if missing := [name for name in needed if name not in os.environ]:
-            raise InputError(f"JAX_NUM_PROCESSES={processes} needs {' and '.join(missing)} too")
-        address, rank = (os.environ[name] for name in needed)
-        # Otherwise JAX takes SIGTERM for itself, and no run is saved.
+        variables = ("JAX_COORDINATOR_ADDRESS", "JAX_PROCESS_ID")
+        if missing := [name for name in variables if name not in os.environ]:
+            raise InputError(
+                f"JAX_NUM_PROCESSES is {processes}, but {' and '.join(missing)} must be set too"
+            )
+        address, rank = (os.environ[name] for name in variables)
+        # Otherwise JAX handles SIGTERM itself, and runs are not saved.
         jax.config.update("jax_enable_preemption_service", False)
-        # The first process measures alone. One that ends before waits for it, and if not for long
-        # enough, aborts both.
+        # The first process measures alone, and the others wait for it at their exit. If that wait
+        # times out, JAX aborts all of them.
         jax.distributed.initialize(address, processes, int(rank), shutdown_timeout_seconds=7200)
     try:
         return jax.devices(None if device == "auto" else device)
     except RuntimeError as error:
-        raise InputError(f"--device {device}: {error}") from None
+        raise InputError(f"--device {device}: {error}; pass --device cpu or auto") from None

@@ -1,4 +1,4 @@
-"""The trainer of either framework, without importing the other framework."""
+"""Trainers by framework; only the chosen framework is imported."""
 
 from typing import Any
 
@@ -9,8 +9,11 @@ from reference_models.training.trainer import Trainer
 def new_trainer(
     options: Options, features: dict[str, list[Any]] | None = None, imagenet: bool = True
 ) -> Trainer:
-    """features: those of frozen backbones that other runs may have left. imagenet: give the
-    backbone its ImageNet weights."""
+    """A trainer in the framework of the options.
+
+    features: Cache of frozen-backbone features, shared between runs. imagenet: Load the backbone's
+    ImageNet weights.
+    """
     if options.backend == "torch":
         from reference_models.training.torch_trainer import TorchTrainer
 

@@ -1,4 +1,4 @@
-"""The training loop, the same for both frameworks."""
+"""The training loop, shared by both frameworks."""
 
 import math
 import time
@@ -15,14 +15,14 @@ from reference_models.machine import keep_memory, progress
 from reference_models.options import Options
 from reference_models.training.stopping import Clock, OutOfTime
 from reference_models.training.trained import Network
-from reference_models.training.trainer import Trainer, drawn
+from reference_models.training.trainer import Trainer, draw_step
 
 
 class History(NamedTuple):
-    """What training left behind besides the weights."""
+    """Losses and duration of a training."""
 
     losses: list[float]
-    """The loss of every step."""
+    """The loss of each step."""
     seconds: float
 
 
@@ -36,24 +36,28 @@ def train(
 ) -> tuple[Network, History]:
     """Train, or resume from the folder's checkpoint.
 
-    If the labels do not say which side is the object (a class-agnostic loss, swapped labels), the
-    network's map is the map or one minus it, whichever correlates with the validation masks.
+    With a class-agnostic loss or swapped labels, training does not determine which side is the
+    object. The network's map is then the map or one minus it, whichever correlates positively with
+    the validation masks.
     """
     labelled = images.swapped(options.swap_share, options.seed) if options.swap_share else images
     history = fit(trainer, labelled, options, folder / "checkpoint.safetensors", check)
     network = Network(options, trainer)
     recipe, masks = options.chosen_recipe, validation.masks
-    unknown = recipe.label_free or options.swap_share > 0
-    if unknown and recipe.regions == 2 and 0 < masks.mean() < 1:
-        found = correlation(network.main_map(validation), masks)
-        network = Network(options, trainer, inverted=found < 0, correlation=abs(found))
+    is_ambiguous = recipe.label_free or options.swap_share > 0
+    if is_ambiguous and recipe.regions == 2 and 0 < masks.mean() < 1:
+        pearson = correlation(network.main_map(validation), masks)
+        network = Network(options, trainer, inverted=pearson < 0, correlation=abs(pearson))
     return network, history
 
 
 def correlation(maps: np.ndarray, masks: np.ndarray) -> float:
-    """Pearson's, over the pixels of all images; 0 for constant maps. Masks are of both values."""
+    """Pearson's correlation over the pixels of all images; 0 for constant maps.
+
+    The masks must contain both values.
+    """
     spread = maps.std(dtype=np.float64)
-    if spread < 1e-6:  # What is left of a constant is rounding.
+    if spread < 1e-6:  # The spread of a constant map is rounding.
         return 0.0
     gap = maps[masks].mean(dtype=np.float64) - maps[~masks].mean(dtype=np.float64)
     return float(gap * masks.std() / spread)
@@ -62,19 +66,22 @@ def correlation(maps: np.ndarray, masks: np.ndarray) -> float:
 def fit(
     trainer: Trainer, images: Images, options: Options, checkpoint: Path, check: Clock
 ) -> History:
-    """Train to the last step. The history includes the steps and seconds before a stop.
+    """Train to the last step. The history covers the steps before a stop as well.
 
-    Step k depends on the weights, the optimizer, the seed and k alone, so a run that was stopped
-    and taken up again ends with the same bits as one that was not.
+    Step k depends only on the weights, the optimizer state, the seed and k. A resumed run therefore
+    ends with the same bits as an uninterrupted one.
     """
     losses: list[float] = []
     plan = options.plan
-    before, begun, saved = 0.0, time.monotonic(), time.monotonic()
-    there = checkpoint.exists()
-    if trainer.any_process(there) and trainer.any_process(not there):
-        raise InputError(f"some processes find {checkpoint} and some do not; all need one folder")
-    if there:
-        losses, before = resume(trainer, checkpoint)
+    seconds_before, begun, saved = 0.0, time.monotonic(), time.monotonic()
+    exists = checkpoint.exists()
+    if trainer.any_process(exists) and trainer.any_process(not exists):
+        raise InputError(
+            f"some processes find {checkpoint} and some do not; give --out a folder that all of "
+            "them share"
+        )
+    if exists:
+        losses, seconds_before = resume(trainer, checkpoint)
         if trainer.is_main_process:
             tqdm.write(f"resumed after step {len(losses)} of {plan.steps} from {checkpoint}")
     if len(losses) < plan.steps:
@@ -87,9 +94,9 @@ def fit(
             write_arrays(checkpoint, trainer.state() | spent, about={})
 
     def seconds() -> float:
-        return before + time.monotonic() - begun
+        return seconds_before + time.monotonic() - begun
 
-    def over() -> OutOfTime | None:
+    def stop_request() -> OutOfTime | None:
         try:
             check()
         except OutOfTime as stopped:
@@ -105,14 +112,14 @@ def fit(
         disable=not trainer.is_main_process,
     )
     for step in bar:
-        stopped = over()
+        stopped = stop_request()
         if trainer.any_process(stopped is not None):
             save()
             raise stopped or OutOfTime
-        draw = drawn(len(images), images.images.shape[1], plan, options.seed, step)
+        draw = draw_step(len(images), images.images.shape[1], plan, options.seed, step)
         loss = trainer.step(draw)
         if not math.isfinite(loss):
-            raise InputError(f"the loss is {loss} at step {step}: try a lower --learning-rate")
+            raise InputError(f"the loss is {loss} at step {step}; try a lower --learning-rate")
         losses.append(loss)
         bar.set_postfix(loss=f"{np.mean(losses[-20:]):.3f}", refresh=False)
         if time.monotonic() - saved >= options.checkpoint_seconds:
@@ -124,16 +131,16 @@ def fit(
 
 
 def resume(trainer: Trainer, checkpoint: Path) -> tuple[list[float], float]:
-    """Take up a checkpoint; returns the losses and the seconds until it was written."""
+    """Restore a checkpoint; returns the losses and the seconds of training up to it."""
     arrays = read_arrays(checkpoint, repair=START_ANEW)
     try:
-        losses, before = arrays.pop("run/losses").tolist(), float(arrays.pop("run/seconds")[0])
+        losses, seconds = arrays.pop("run/losses").tolist(), float(arrays.pop("run/seconds")[0])
         if losses and not any(name.startswith("optimizer/") for name in arrays):
             raise InputError("the optimizer's state is missing")
         trainer.restore(arrays)
     except (InputError, KeyError, ValueError, RuntimeError, IndexError) as error:
         raise InputError(f"{checkpoint} does not fit this run ({error}); {START_ANEW}") from None
-    return losses, before
+    return losses, seconds
 
 
-START_ANEW = "delete it to start anew"
+START_ANEW = "delete it to restart the training"

@@ -1,4 +1,4 @@
-"""One run from its options to its results: data, training, measures, pictures."""
+"""One training run: from its options through data and training to results and figures."""
 
 import json
 import time
@@ -38,15 +38,15 @@ from reference_models.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class Shared:
-    """What runs in one process need not compute twice: decoded data, features of frozen nets."""
+    """Cache for the runs of one process: decoded data, and features of frozen backbones."""
 
     data: dict[tuple[Sources, int, int], Data] = field(default_factory=dict)
     features: dict[str, list[Any]] = field(default_factory=dict)
 
 
 def run(options: Options, shared: Shared, check: Clock, results: Path = paths.RUNS) -> None:
-    """Train; leave weights, figures and run.json in the run folder, and a row for the report."""
-    # First of all, so that a package that is missing is missed before anything is computed.
+    """Train and measure; write the run folder and, for an unmodified recipe, its results."""
+    # First, so that a missing package is reported before anything is computed.
     made_with: dict[str, object] = {"versions": versions(options.backend), "commit": commit()}
     trainer = new_trainer(options, shared.features)
     with alone(options.folder) if trainer.is_main_process else nullcontext():
@@ -61,18 +61,21 @@ def run_alone(
     results: Path,
     made_with: dict[str, object],
 ) -> None:
-    """`run` in a folder that no other process writes to. made_with: versions and commit."""
+    """Do the work of `run`, in a folder that is locked.
+
+    made_with: Package versions and commit, for run.json.
+    """
     begun, recipe, folder = time.monotonic(), options.chosen_recipe, options.folder
     data = load_data(options, shared)
     if trainer.is_main_process:
         claim_run_folder(folder, options, data)
         print(f"{recipe.name}: {recipe.about}")
         if recipe.paper is not None and options.is_unmodified:
-            print(f"answers {recipe.paper}")
+            print(f"compared with {recipe.paper}")
         for note in (*data.notes, *without_priors(options, data)):
             print(f"note: {note}")
         print("images: " + ", ".join(f"{count} {name}" for name, count in data.counts().items()))
-    read = time.monotonic() - begun
+    reading = time.monotonic() - begun
 
     network, history = train(options, trainer, data.train, data.validation, folder, check)
     if not trainer.is_main_process:
@@ -99,7 +102,7 @@ def run_alone(
         "validation_correlation": network.correlation,
         "measures": rows,
         "seconds": {
-            "data": round(read, 1),
+            "data": round(reading, 1),
             "training": round(history.seconds, 1),
             "evaluation": round(time.monotonic() - begun, 1),
         },
@@ -115,10 +118,10 @@ def run_alone(
     if options.is_unmodified and recipe.system != "small":
         results.mkdir(parents=True, exist_ok=True)
         file = results / f"{options.name}.json"
-        # First, as the run counts as done once its JSON is there.
+        # Written first: the run counts as done once its JSON file exists.
         per_image.write(per_image.beside(file), scored, started=bool(recipe.test_priors))
         write_json(file, report)
-        print(f"a result of the recipe as it stands: {file}")
+        print(f"results for the report written to {file}")
     title = f"{recipe.name} ({options.backend})"
     figures.loss_curve(history.losses, title, folder / "loss.png")
     contact_sheet(network, data.tests[0], title, folder / "sheet.png")
@@ -128,10 +131,9 @@ def run_alone(
 
 
 def load_data(options: Options, shared: Shared | None = None) -> Data:
-    """The recipe's sets, or what --data names, with the priors that training starts from."""
+    """Load the recipe's data sets, or --data, with the prior maps that training starts from."""
     recipe, plan = options.chosen_recipe, options.plan
-    given = options.data
-    named = given is None and recipe.train != "scenes"
+    is_named = options.data is None and recipe.train != "scenes"
     detectors = {
         prior
         for priors in recipe.test_priors.values()
@@ -139,29 +141,29 @@ def load_data(options: Options, shared: Shared | None = None) -> Data:
         if prior not in CONTROLS and not prior.startswith("run:")
     }
     sources = Sources(
-        train=given or recipe.train,
-        tests=recipe.tests if named else (),
+        train=options.data or recipe.train,
+        tests=recipe.tests if is_named else (),
         learns_on_tests=recipe.learns_on_tests,
         archives=options.archive_folder,
-        # Where the test images are learnt on, the others of the training set are not looked at.
-        train_images=1 if recipe.learns_on_tests and named else plan.train_images,
+        # A network that learns on the test images does not need the training set.
+        train_images=1 if recipe.learns_on_tests and is_named else plan.train_images,
         test_images=plan.test_images,
-        test_priors=tuple(sorted(detectors)) if named else (),
+        test_priors=tuple(sorted(detectors)) if is_named else (),
         regions=recipe.regions,
     )
-    known = {} if shared is None else shared.data
-    # Which images of a named set are used does not depend on the seed.
-    key = (sources, plan.size, 0 if named else options.seed)
-    if key not in known:
-        known.clear()  # One at a time: the large ones take gigabytes.
-        known[key] = load(*key)
-    data = known[key]
-    if recipe.learns_on_tests and named:
+    cache = {} if shared is None else shared.data
+    # The choice of images from a named set does not depend on the seed.
+    key = (sources, plan.size, 0 if is_named else options.seed)
+    if key not in cache:
+        cache.clear()  # Only one at a time: large ones take gigabytes.
+        cache[key] = load(*key)
+    data = cache[key]
+    if recipe.learns_on_tests and is_named:
         test = data.tests[0]
         data = replace(data, train=test.images)
         assert recipe.train_prior is not None
         maps = prior_maps(recipe.train_prior, test, options)
-    elif recipe.train_prior is not None and named:
+    elif recipe.train_prior is not None and is_named:
         maps = prior_maps(recipe.train_prior, data.train, options)
     else:
         return data
@@ -171,27 +173,28 @@ def load_data(options: Options, shared: Shared | None = None) -> Data:
 
 
 def without_priors(options: Options, data: Data) -> list[str]:
-    """What a network that needs priors makes do with on a set of the user's that has none."""
+    """A note if a network needs prior maps and the user's data has none."""
     if options.data is None or not options.chosen_recipe.test_priors:
         return []
     if any(priors_for(options.chosen_recipe, test) != ("centre",) for test in data.tests):
         return []
-    return [f"{options.data} has no priors/: a Gaussian at the centre stands for every prior map"]
+    return [f"{options.data} has no priors/: a Gaussian at the centre is used as every prior map"]
 
 
 def curve(losses: list[float], points: int = 200) -> list[float]:
-    """Means over equal runs of steps."""
-    runs = np.array_split(np.array(losses), min(points, len(losses)))
-    return [round(float(run.mean()), 6) for run in runs]
+    """Means of the losses over `points` equal intervals of steps."""
+    intervals = np.array_split(np.array(losses), min(points, len(losses)))
+    return [round(float(interval.mean()), 6) for interval in intervals]
 
 
 def contact_sheet(network: Network, test: TestSet, title: str, path: Path) -> None:
-    """The first eight test images: image, mask, prior where used, maps, weight in the loss."""
+    """Write a sheet of the first eight test images: image, mask, prior map if the network uses one,
+    maps, and the weight of each pixel in the loss."""
     options = network.options
     shown = test.images.take(range(min(8, len(test.images))))
     columns = [("image", shown.images)]
     if options.chosen_recipe.regions > 2:
-        columns.append(("regions of a person", figures.per_image(shown.labels.astype(float))))
+        columns.append(("one annotator's regions", figures.per_image(shown.labels.astype(float))))
     else:
         columns.append(("mask", shown.masks))
     priors = priors_for(options.chosen_recipe, test)
@@ -213,24 +216,24 @@ def contact_sheet(network: Network, test: TestSet, title: str, path: Path) -> No
 
 
 def claim_run_folder(folder: Path, options: Options, data: Data) -> None:
-    """Make the folder, or take up one of the same options and data. No other is overwritten."""
+    """Make the run folder, or check that an existing one has the same options and data."""
     as_json = json.loads(json.dumps(options.as_json()))
     wanted = as_json | {"data_sha256": data.sha256, "backbone_sha256": options.backbone_sha256}
     record = folder / "options.json"
     if record.is_file():
         try:
-            there = json.loads(record.read_text(encoding="utf-8"))
-            old, new = there | there.get("schedule", {}), wanted | wanted["schedule"]
+            stored = json.loads(record.read_text(encoding="utf-8"))
+            old, new = stored | stored.get("schedule", {}), wanted | wanted["schedule"]
         except (ValueError, TypeError, AttributeError):
             raise InputError(
-                f"{record} is damaged; delete {folder} to start anew, or give another --out"
+                f"{record} is damaged; delete {folder} to restart the run, or pass another --out"
             ) from None
         differing = [key for key in new if key != "schedule" and new[key] != old.get(key)]
         if differing:
             changes = ", ".join(f"{key} {old.get(key)!r} -> {new[key]!r}" for key in differing)
-            raise InputError(f"{folder} holds a different run ({changes}); give another --out")
+            raise InputError(f"{folder} holds a different run ({changes}); pass another --out")
     elif folder.exists() and not (folder.is_dir() and all(map(is_partial_file, folder.iterdir()))):
-        raise InputError(f"{folder} exists and is not a run folder; give another --out")
+        raise InputError(f"{folder} exists and is not a run folder; pass another --out")
     else:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(record, wanted)

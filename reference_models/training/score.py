@@ -1,4 +1,4 @@
-"""A trained network on every test of its recipe: clean and corrupted images, given priors."""
+"""Measures of a trained network on test sets: clean and corrupted images, and prior maps."""
 
 import time
 from collections.abc import Sequence
@@ -19,30 +19,30 @@ from reference_models.training.stopping import Clock
 from reference_models.training.trained import Network, load_finished_run
 from reference_models.training.trainer import Trainer
 
-AT_ONCE = 500
-"""Images measured before anyone is asked whether time is over."""
+CHUNK = 500
+"""Number of images measured between two checks of the time budget."""
 Rows = dict[str, dict[str, dict[str, float]]]
-"""Means by test set (with its corruption or prior), map, and measure."""
+"""Mean values by test set (with its corruption or prior), map, and measure."""
 Scored = dict[str, Each]
-"""Every image's measures, by test set (with its corruption or prior)."""
+"""The measures of each image, by test set (with its corruption or prior)."""
 
 
 def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool = False) -> Scored:
     """Measure every map on every test set.
 
-    check: Called every few hundred images. exact: Also measure weighted F as defined.
+    check: Called every few hundred images. exact: Also measure weighted F exactly as defined.
     """
     recipe = network.options.chosen_recipe
-    found: Scored = {}
+    scored: Scored = {}
 
     def measured(test: TestSet, maps: dict[str, np.ndarray]) -> Each:
         names = NAMES + EXACT * exact
         rows: dict[str, list[Row]] = {}
         for name, values in maps.items():
             rows[name] = []
-            for begin in range(0, len(values), AT_ONCE):
+            for begin in range(0, len(values), CHUNK):
                 check()
-                part = slice(begin, begin + AT_ONCE)
+                part = slice(begin, begin + CHUNK)
                 rows[name] += measure_each(values[part], test.truth[part], names)
         return Each(test.images.names, names, rows)
 
@@ -51,22 +51,22 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
             check()
             regions = network.maps(test.images)["regions"]
             rows = {"regions": segmentation_each(regions, test.truth)}
-            found[test.name] = Each(test.images.names, SEGMENTATION, rows)
+            scored[test.name] = Each(test.images.names, SEGMENTATION, rows)
         elif priors := priors_for(recipe, test):
             for prior in priors:
                 check()
-                given = replace(test.images, priors=prior_maps(prior, test, network.options))
-                before = given.priors / 255
-                maps = {"prior": before, "prior, cut at 1/2": before >= 0.5, **network.maps(given)}
-                found[f"{test.name}, {prior}"] = measured(test, maps)
+                images = replace(test.images, priors=prior_maps(prior, test, network.options))
+                start = images.priors / 255
+                maps = {"prior": start, "prior, cut at 1/2": start >= 0.5, **network.maps(images)}
+                scored[f"{test.name}, {prior}"] = measured(test, maps)
         else:
             for corruption in ("", *recipe.corruptions):
                 check()
                 pixels = corrupt(test.images.images, corruption, seed=0)
                 name = f"{test.name}, {corruption}" if corruption else test.name
                 maps = network.maps(replace(test.images, images=pixels))
-                found[name] = measured(test, maps)
-    return found
+                scored[name] = measured(test, maps)
+    return scored
 
 
 def means_of(scored: Scored) -> Rows:
@@ -77,40 +77,42 @@ def means_of(scored: Scored) -> Rows:
 
 
 def flatten_rows(rows: Rows) -> list[tuple[str, dict[str, float]]]:
-    """Each row with the name of its test set and map."""
+    """Each row with its name, "TEST SET: MAP"."""
     return [(f"{test}: {name}", row) for test, maps in rows.items() for name, row in maps.items()]
 
 
 def inference_seconds(trainer: Trainer, images: Images, repeats: int = 5) -> dict[str, float]:
-    """Seconds per image from pixels in memory to maps, the network alone, by how many images are
-    given at once: the fastest of several calls, as other work on the machine only ever adds."""
-    found = {}
+    """Seconds per image from pixels in memory to maps, for the network alone, by batch size.
+
+    The fastest of several calls counts, as other work on the machine can only add time.
+    """
+    seconds = {}
     for batch in (1, 8):
-        given = images.take(np.arange(batch) % len(images))
-        trainer.maps(given)  # The first call compiles and allocates.
-        taken = []
+        chosen = images.take(np.arange(batch) % len(images))
+        trainer.maps(chosen)  # The first call compiles and allocates.
+        durations = []
         for _ in range(repeats):
             begun = time.perf_counter()
-            trainer.maps(given)
-            taken.append(time.perf_counter() - begun)
-        found[str(batch)] = round(min(taken) / batch, 5)
-    return found
+            trainer.maps(chosen)
+            durations.append(time.perf_counter() - begun)
+        seconds[str(batch)] = round(min(durations) / batch, 5)
+    return seconds
 
 
 def priors_for(recipe: Recipe, test: TestSet) -> tuple[str, ...]:
-    """The priors a test set is promoted from, by name; none where the network needs no prior."""
+    """Names of the prior maps that the network starts from; empty if it needs no prior map."""
     if not recipe.test_priors:
         return ()
-    named = recipe.test_priors.get(test.name, ())
-    there = [p for p in named if p in test.priors or p.startswith("run:")]
-    if not there:  # A set of the user's, whatever it is called.
+    priors = recipe.test_priors.get(test.name, ())
+    available = [p for p in priors if p in test.priors or p.startswith("run:")]
+    if not available:  # The user's own data, whatever its name.
         return tuple(test.priors) or ("centre",)
-    return (*there, *(p for p in named if p in CONTROLS))
+    return (*available, *(p for p in priors if p in CONTROLS))
 
 
-def prior_maps(name: str, of: TestSet | Images, options: Options) -> np.ndarray:
-    """The prior maps of that name, uint8 `(N, S, S)` from 0 to 255."""
-    images = of.images if isinstance(of, TestSet) else of
+def prior_maps(name: str, source: TestSet | Images, options: Options) -> np.ndarray:
+    """The prior maps with this name (see `Recipe.test_priors`), uint8 `(N, S, S)` in 0..255."""
+    images = source.images if isinstance(source, TestSet) else source
     if name == "centre":
         return np.broadcast_to(centre_prior(images.images.shape[1]), images.labels.shape)
     if name == "truth":
@@ -119,4 +121,4 @@ def prior_maps(name: str, of: TestSet | Images, options: Options) -> np.ndarray:
         maps = load_finished_run(name.removeprefix("run:"), options).main_map(images)
         low, high = (limit(axis=(1, 2), keepdims=True) for limit in (maps.min, maps.max))
         return np.rint(255 * (maps - low) / np.maximum(high - low, 1e-6)).astype(np.uint8)
-    return of.priors[name]
+    return source.priors[name]

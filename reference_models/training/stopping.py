@@ -1,4 +1,4 @@
-"""Time budgets and signals: when a command stops, and its exit status."""
+"""Time budgets, signals, and the exit status of a stopped command."""
 
 import signal
 import sys
@@ -6,26 +6,29 @@ import time
 from collections.abc import Callable
 
 MINUTES_OVER = 75
-"""The exit status of a command whose --minutes are over before its work is done: EX_TEMPFAIL."""
+"""Exit status of a command that used up its --minutes before it finished: EX_TEMPFAIL."""
 
 
 class OutOfTime(Exception):
-    """The minutes given are over, or someone asked to stop; everything is saved."""
+    """The time budget is used up, or a signal asked the command to stop."""
 
     def __init__(self, status: int = MINUTES_OVER) -> None:
         self.status = status
-        """What the command is to exit with."""
+        """Exit status for the command."""
 
 
 Clock = Callable[[], None]
-"""Called between pieces of work; raises `OutOfTime` when there shall be no other."""
+"""Called between units of work; raises `OutOfTime` when the next one must not start."""
 
 
 def clock(
     minutes: float | None = None, begun: float = 0.0, stop: Callable[[], int | None] = lambda: None
 ) -> Clock:
-    """`begun` is the `time.monotonic()` from which the minutes count; None of them: for ever, or
-    until `stop()` gives the number of a signal."""
+    """A check of the time budget and of signals.
+
+    minutes: Time budget, counted from `begun`, a value of `time.monotonic()`. None means no time
+        limit. stop: Returns the number of the signal that asked to stop, or None.
+    """
 
     def check() -> None:
         if number := stop():
@@ -37,14 +40,17 @@ def clock(
 
 
 def asked_to_stop() -> Callable[[], int | None]:
-    """From now on the first Ctrl-C, SIGTERM or SIGHUP only makes its number the result: work ends
-    at a step, where it can be saved. The second one ends it at once."""
+    """Catch the first Ctrl-C, SIGTERM or SIGHUP, so that work can stop and save after a step.
+
+    Returns a function that returns the number of the caught signal, or None. The second signal of
+    the same kind has its usual effect.
+    """
     asked: list[int] = []
 
     def ask(number: int, _: object) -> None:
         asked.append(number)
         signal.signal(number, usual[number])
-        print("\nstopping after this step; once more stops at once", file=sys.stderr)
+        print("\nstopping after this step; press Ctrl-C again to stop now", file=sys.stderr)
 
     numbers = [
         getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)

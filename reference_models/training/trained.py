@@ -1,4 +1,4 @@
-"""A trained network on disk: in a run folder, or among the bundled weights."""
+"""Trained networks on disk: run folders, weights files and bundled models."""
 
 import json
 from dataclasses import dataclass, replace
@@ -22,8 +22,9 @@ Backend = Literal["torch", "jax"]
 Device = Literal["auto", "cpu", "cuda"]
 
 MEANINGFUL = 0.63
-"""Correlation of map and masks above which a run has found the objects. Of the 200 runs of
-docs/losses/cas.md, those that found them end above 0.65, those that got stuck below 0.60."""
+"""Correlation of maps and masks above which a run has found the objects. Among the 200 runs of
+docs/losses/cas.md, those that found the objects ended above 0.65, and those that got stuck ended
+below 0.60."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,18 @@ class Network:
     options: Options
     trainer: Trainer
     inverted: bool = False
-    """True if the validation images chose one minus the map."""
+    """True if one minus the map correlates with the validation masks; `maps` returns it then."""
     correlation: float | None = None
-    """Correlation of the chosen map with the validation masks; None if they chose nothing."""
+    """Correlation of the map with the validation masks; None if training determines the map."""
 
     @property
     def notes(self) -> list[str]:
         """Warnings for anyone who uses the maps."""
         notes = []
         if self.inverted:
-            notes.append("validation chose one minus the map (recorded as inverted)")
+            notes.append(
+                "one minus the map is used, as it fits the validation masks (recorded as inverted)"
+            )
         if self.correlation is not None and self.correlation < MEANINGFUL:
             notes.append(
                 "the map hardly shows the objects: its correlation with the masks of the "
@@ -52,7 +55,7 @@ class Network:
         return notes
 
     def maps(self, images: Images) -> dict[str, np.ndarray]:
-        """The trainer's maps, computed a batch at a time."""
+        """The trainer's maps, computed in batches, and inverted if `inverted`."""
         batches = -(-len(images) // self.trainer.inference_batch)
         parts = [
             self.trainer.maps(images.take(part))
@@ -74,9 +77,9 @@ def load_network(
     archives: Path | None = None,
     backend: Backend | None = None,
 ) -> Network:
-    """The network of a bundled model, a run folder or a weights file.
+    """Load the network of a bundled model, a run folder or a weights file.
 
-    backend: Default: the framework it was trained in.
+    backend: Framework to compute in. Default: the one that the network was trained in.
     """
     file = weights_file(model)
     options = options_of(file, device, archives)
@@ -86,7 +89,7 @@ def load_network(
 
 
 def load_finished_run(recipe: str, options: Options) -> Network:
-    """The network of another recipe, trained unmodified at the scale and seed of `options`."""
+    """Load another recipe's network, trained unmodified at the scale and seed of `options`."""
     other = Options(
         recipe=recipe,
         backend=options.backend,
@@ -108,7 +111,7 @@ def load_finished_run(recipe: str, options: Options) -> Network:
 
 
 def restore_network(file: Path, options: Options) -> Network:
-    """The network of these options with the weights of a file."""
+    """Build the network of the options and load a file's weights into it."""
     weights = read_arrays(file)
     has_backbone = any(name.startswith("backbone.") for name in weights)
     trainer = new_trainer(options, imagenet=not has_backbone)
@@ -116,13 +119,13 @@ def restore_network(file: Path, options: Options) -> Network:
         trainer.load(weights)
     except (InputError, RuntimeError) as error:
         raise InputError(
-            f"{file} does not fit the current recipe {options.recipe} ({error}); train it again"
+            f"{file} does not fit the current recipe {options.recipe} ({error}); retrain it"
         ) from None
     return Network(options, trainer, inverted=bool(read_about(file).get("inverted", False)))
 
 
 def weights_match(file: Path, options: Options) -> bool:
-    """True if the file holds the weights that a run of these options ends with."""
+    """True if the file holds the final weights of a run with these options."""
     if not file.is_file():
         return False
     about, wanted = read_about(file), as_stored(options)
@@ -130,23 +133,25 @@ def weights_match(file: Path, options: Options) -> bool:
 
 
 def as_stored(options: Options) -> dict[str, Any]:
-    """The options as they read back from a JSON file."""
+    """The options as they are read back from a JSON file."""
     stored: dict[str, Any] = json.loads(json.dumps(options.as_json()))
     return stored
 
 
 def options_of(file: Path, device: Device, archives: Path | None = None) -> Options:
-    """The options that build the network of a weights file."""
+    """Options that rebuild the network of a weights file."""
     about = read_about(file)
     try:
         name, schedule = about["recipe"], about["schedule"]
         if name not in RECIPES:
-            raise InputError(f"{file} is of the recipe {name!r}, which no longer exists")
+            raise InputError(
+                f"{file} was trained with recipe {name!r}, which no longer exists; pass another"
+            )
         for key, allowed in (("backend", get_args(Backend)), ("scale", get_args(ScaleName))):
             if about[key] not in allowed:
                 raise InputError(
-                    f"{file} has {key} {about[key]!r}, not one of {', '.join(allowed)}; train the "
-                    "network again"
+                    f"{file} has {key} {about[key]!r}, which must be one of "
+                    f"{', '.join(allowed)}; retrain the network"
                 )
         backbone = schedule["backbone"] or {}
         options = Options(
@@ -168,7 +173,7 @@ def options_of(file: Path, device: Device, archives: Path | None = None) -> Opti
         ) from None
     if not fits:
         raise InputError(
-            f"{file} was trained with layer sizes that recipe {name} no longer has; train it again"
+            f"{file} was trained with layer sizes that recipe {name} no longer has; retrain it"
         )
     return options
 
@@ -183,7 +188,7 @@ def bundled_models() -> list[str]:
 
 
 def weights_file(model: str) -> Path:
-    """The weights of a bundled model, of a run folder, or the file itself."""
+    """The weights file of a bundled model or a run folder, or the file itself."""
     if model in bundled_models():
         return paths.WEIGHTS / f"{model}.safetensors"
     path = Path(model)
@@ -193,18 +198,21 @@ def weights_file(model: str) -> Path:
     if path.is_dir():
         raise InputError(
             f"{path} holds no {RUN_WEIGHTS}: it is not a run folder, or its training has not "
-            "finished"
+            "finished; pass the folder of a finished run"
         )
     names = ", ".join(bundled_models()) or "none"
     raise InputError(
-        f"--model {model} is neither a run folder nor a bundled model; the bundled models are: "
-        f"{names}"
+        f"--model {model} is neither a run folder nor a bundled model; pass a run folder or one of "
+        f"the bundled models: {names}"
     )
 
 
 def default_model() -> str | None:
-    """The bundled model without a prior map that has the highest weighted F; a model of medium
-    scale comes before any of small scale, which was measured on fewer images."""
+    """The bundled model with the highest weighted F among those that need no prior map.
+
+    Models of medium scale are preferred to those of small scale, which are measured on fewer
+    images.
+    """
     merits = {}
     for name in bundled_models():
         about = read_about(paths.WEIGHTS / f"{name}.safetensors")
@@ -216,12 +224,12 @@ def default_model() -> str | None:
 
 
 def results_file(about: dict[str, Any]) -> Path:
-    """The results of the run that ended with these weights."""
+    """The results file of the run that trained these weights; `about` is the file's metadata."""
     names = ("recipe", "backend", "scale", "seed")
     return paths.RUNS / f"{Options(**{name: about[name] for name in names}).name}.json"
 
 
 def main_measures(results: dict[str, Any]) -> tuple[str, dict[str, float]]:
-    """The first test set, and the measures of the main map on it."""
+    """The name of the first test set, and the measures of the main map on it."""
     test, maps = next(iter(results["measures"].items()))
     return test, next(row for name, row in maps.items() if name not in PRIORS)

@@ -15,81 +15,81 @@ from reference_models.papers.schema import Scale
 
 @dataclass(frozen=True)
 class Draw:
-    """The images of one step, and what is done to them before they are used."""
+    """The images of one step, and how they are mirrored and cropped."""
 
     step: int
-    """Counted from 0."""
+    """Number of the step, from 0."""
     indices: np.ndarray
-    """int `(B,)`, into the training set."""
+    """int `(B,)`: positions of the images in the training set."""
     mirrored: np.ndarray
-    """bool `(B,)`."""
+    """bool `(B,)`: True for images that are flipped left to right."""
     corners: np.ndarray
-    """int `(B, 2)`: row and column of the crop's first pixel, in the image as mirrored."""
+    """int `(B, 2)`: row and column of the crop's top left pixel, after mirroring."""
     seed: int
-    """For the step's own noise."""
+    """Seed of the step's random noise, such as flipped labels."""
 
 
 class LossView(NamedTuple):
-    """Arrays of the framework, in its layout."""
+    """The training loss and its inputs, as arrays of the framework in its own layout."""
 
     loss: Callable[[Any, Any], Any]
-    """Of the output and the labels."""
+    """The loss as a function of output and labels."""
     output: Any
-    """The network's."""
+    """The network's output."""
     labels: Any
     image: Any
-    """In [0, 1]."""
+    """Pixels in [0, 1]."""
 
 
 class Trainer(Protocol):
-    """A network under training. All that a framework has to supply."""
+    """A network in training: the methods that each framework implements."""
 
     device: str
     precision: str
-    """That of the backbone in training: "float32", or "bfloat16" where it is faster."""
+    """Precision of the backbone in training: "float32", or "bfloat16" where that is faster."""
     parameters: int
-    """How many numbers are learnt."""
+    """Number of trainable parameters."""
     is_main_process: bool
-    """True where files are written: in one process of several."""
+    """True in the one process that writes files."""
     inference_batch: int
-    """How many images `maps` is best given at once."""
+    """Batch size for `maps`."""
 
     def set_training_images(self, images: Images) -> None:
-        """Keep the training set where the steps can reach it."""
+        """Load the training set onto the device."""
 
     def step(self, draw: Draw) -> float:
-        """One update at the rate of `one_cycle`; returns the loss before it."""
+        """Update the weights at the rate of `one_cycle`; returns the loss before the update."""
 
     def maps(self, images: Images) -> dict[str, np.ndarray]:
-        """Saliency by name, the main map first, float32 `(N, S, S)` in [0, 1]; for general
-        segmentation the one entry "regions", int `(N, S, S)`. Labels are not looked at."""
+        """Saliency maps by name, the main map first, float32 `(N, S, S)` in [0, 1]. A network for
+        general segmentation has a single entry "regions", int `(N, S, S)`. Ignores the labels."""
 
     def pixel_weights(self, images: Images) -> np.ndarray:
         """|∂ loss / ∂ output| summed over the output's channels, float32 `(N, h, w)`."""
 
     def loss_view(self, image: Images) -> LossView:
-        """What the training loss sees of one image."""
+        """The training loss and its inputs for one image."""
 
     def weights(self) -> Arrays:
-        """What is learnt, by name."""
+        """The learnt weights by name, in the naming of PyTorch's state_dict."""
 
     def state(self) -> Arrays:
-        """Weights and optimizer: with the step number, all that the next step depends on."""
+        """Weights and optimizer state: with the step number, all that the next step depends on."""
 
     def restore(self, state: Arrays) -> None:
-        """Take up what `state` returned."""
+        """Restore what `state` returned."""
 
     def load(self, weights: Arrays) -> None:
-        """Take up what `weights` returned."""
+        """Load what `weights` returned."""
 
     def any_process(self, flag: bool) -> bool:
-        """True in every process as soon as it is in one."""
+        """True in every process if the flag is true in any of them."""
 
 
-def drawn(count: int, size: int, plan: Scale, seed: int, step: int) -> Draw:
-    """The images of a step, mirrored and cropped at random.
+def draw_step(count: int, size: int, plan: Scale, seed: int, step: int) -> Draw:
+    """Draw the images of a step at random, with their mirroring and crops.
 
-    Every epoch is a new permutation; images that do not fill a last batch wait for the next epoch.
+    Every epoch is a new permutation of the training set; an incomplete last batch is skipped.
     """
     batch = min(plan.batch, count)
     epoch, place = divmod(step, count // batch)
@@ -105,7 +105,8 @@ def drawn(count: int, size: int, plan: Scale, seed: int, step: int) -> Draw:
 
 
 def one_cycle(step: int, steps: int, peak: float) -> float:
-    """Learning rate: half a cosine up from peak/25 over the first 30 %, then down to peak/1e4."""
+    """Learning rate: a half cosine up from peak/25 over the first 30 % of the steps, then one down
+    to peak/1e4."""
     rise = 0.3 * steps
     if step < rise:
         low, high, share = peak / 25, peak, step / rise

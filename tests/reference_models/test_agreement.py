@@ -10,7 +10,7 @@ from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
 from reference_models.reproduction import agreement, first_steps
 from reference_models.reproduction.agreement import networks
-from reference_models.reproduction.first_steps import apart
+from reference_models.reproduction.first_steps import gap
 from reference_models.training.run import Shared
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
@@ -37,8 +37,8 @@ def test_both_frameworks_take_the_same_first_steps(tmp_path: Path):
     one = agreement.compare(options, 5, {"torch": Shared(), "jax": Shared()})
     assert [len(one["losses"][backend]) for backend in ("torch", "jax")] == [5, 5]
     assert one["losses"]["torch"][0] != one["losses"]["torch"][4]
-    assert apart(one, 1) < 1e-5
-    assert apart(one) < 1e-2
+    assert gap(one, 1) < 1e-5
+    assert gap(one) < 1e-2
     (tmp_path / "menet-metric.json").write_text(json.dumps(one))
     assert first_steps.read(tmp_path) == [one]
 
@@ -52,9 +52,9 @@ def test_what_has_its_file_is_passed_over(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", words)
     (tmp_path / "menet-ce.json").write_text("{}")
     agreement.main()
-    assert "menet-metric: 2.0e-01 of the loss apart" in capsys.readouterr().out
+    assert "menet-metric: losses differ by up to 2.0e-01 of their mean" in capsys.readouterr().out
     assert len(list(tmp_path.iterdir())) == sum(name.startswith("menet-") for name in networks())
     assert (tmp_path / "menet-ce.json").read_text() == "{}"
     monkeypatch.setattr(sys, "argv", ["agreement", "--only", "none-such"])
-    with pytest.raises(SystemExit, match="--only none-such fits none of zoomout-ce"):
+    with pytest.raises(SystemExit, match="none-such matches no recipe; choose from zoomout-ce"):
         agreement.main()

@@ -52,10 +52,10 @@ def test_folders_and_zips_give_the_same_row(folder: Path, capsys):
     assert set(written) == {"maps", "masks", "images", "notes", "measures"}
     assert set(written["measures"]) == set(NAMES)
     assert written["images"] == 5
-    assert written["notes"] == ["5 maps have another size than their mask and are resized to it"]
+    assert written["notes"] == ["5 maps differ in size from their masks and are resized to them"]
     printed = capsys.readouterr().out
     assert f"MAE                        {written['measures']['mae']:.4f}" in printed
-    assert "note: 5 maps have another size" in printed
+    assert "note: 5 maps differ in size" in printed
 
     masks, _ = read_masks(zipped(folder / "set"))
     maps, _ = read_maps(zipped(folder / "all") / "blur", masks)
@@ -79,14 +79,14 @@ def test_maps_of_predict_and_maps_of_a_few(folder: Path, capsys):
     run(Options(some, masks=folder / "set", shared=True, out=out))
     written = json.loads(out.read_text())
     assert written["images"] == 2
-    assert f"{len(masks) - 2} masks have no map and are left out" in written["notes"]
+    assert f"{len(masks) - 2} masks have no map and are ignored" in written["notes"]
     stems = list(plain)[:2]
     assert written["measures"] == measure([plain[s] for s in stems], [masks[s] for s in stems])
     for file in some.iterdir():
         file.rename(some / f"x{file.name}")
     with pytest.raises(InputError, match=r"no map in .*some has the name of a mask"):
         run(Options(some, masks=folder / "set", shared=True))
-    with pytest.raises(InputError, match=r"zoomout-exacct is neither .* which holds"):
+    with pytest.raises(InputError, match=r"zoomout-exacct is not .* bundled models are"):
         run(Options(Path("zoomout-exacct"), masks=folder / "set"))
 
 
@@ -112,19 +112,19 @@ def test_masks_of_other_kinds_are_noted(folder: Path):
         "1 mask has 0 and one other value, which is read as the object (1)",
     ]
     notes = notes_on([mask.astype(float) for mask in masks.values()], [*masks.values()])
-    assert notes == ["1 masks are all background: they count in the MAE alone"]
+    assert notes == ["1 mask is all background: it counts in the MAE only"]
 
 
 def test_bad_data_is_named(folder: Path):
-    def fails(match: str, maps: Path, masks: Path = folder / "set", name: str | None = None):
+    def fails(match: str, maps: Path, masks: Path = folder / "set"):
         with pytest.raises(InputError, match=match):
-            run(Options(maps / name if name else maps, masks=masks))
+            run(Options(maps, masks=masks))
 
     fails("nowhere does not exist", folder / "nowhere")
     fails("nowhere does not exist", folder / "all/blur", folder / "nowhere")
     fails("neither a folder nor a readable zip", folder / "all/noise/0.png")
     fails("several folders in .*all hold saliency maps: blur, noise; name one", folder / "all")
-    fails("DRFI does not exist", folder / "all", name="DRFI")
+    fails("DRFI does not exist", folder / "all" / "DRFI")
     fails(
         "must hold masks/, or a folder that does, but holds blur, noise",
         folder / "all/blur",

@@ -26,10 +26,10 @@ from reference_models.networks.flax.system import Batch
 from reference_models.networks.options import Backbone
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
-from reference_models.training.flax_trainer import Drawn, Parts, adam, is_learnt, merged
+from reference_models.training.flax_trainer import DeviceDraw, Parts, adam, is_learnt, merged
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.run import load_data
-from reference_models.training.trainer import drawn, one_cycle
+from reference_models.training.trainer import draw_step, one_cycle
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
@@ -56,7 +56,7 @@ def small(recipe: str = "menet-ce", **changes: object) -> Options:
 
 def draws(options: Options, count: int) -> list:
     side = options.plan.size
-    return [drawn(8, side, options.plan, options.seed, step) for step in range(count)]
+    return [draw_step(8, side, options.plan, options.seed, step) for step in range(count)]
 
 
 def test_one_program_serves_every_epoch():
@@ -188,7 +188,7 @@ import jax
 import numpy as np
 from reference_models.files import write_arrays
 from reference_models.training.stopping import asked_to_stop
-from reference_models.training.trainer import drawn
+from reference_models.training.trainer import draw_step
 from reference_models.errors import InputError
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
@@ -211,7 +211,7 @@ losses = []
 for step in range(options.plan.steps):
     last = jax.process_index() == jax.process_count() - 1
     assert trainer.any_process(last and step == 2) == (step == 2)
-    losses.append(trainer.step(drawn(len(images), options.plan.size, options.plan, 0, step)))
+    losses.append(trainer.step(draw_step(len(images), options.plan.size, options.plan, 0, step)))
 state = trainer.state()
 if trainer.is_main_process:
     write_arrays(Path(out), state | {"losses": np.array(losses)},
@@ -243,9 +243,11 @@ def gathered(trainer) -> list[str]:
     """What the compiled step brings together that has as many numbers as one image."""
     shapes = (trainer.parts.learnt, trainer.parts.running, trainer.moments, trainer.parts.fixed)
     zeros = np.zeros(8, np.int32)
-    batch = trainer.spread((zeros, zeros > 0, np.zeros((8, 2), np.int32)), trainer.shared)
-    seed = trainer.spread(np.uint32(0), trainer.everywhere)
-    text = trainer._step.lower(*shapes, trainer.held, Drawn(*batch, seed)).compile().as_text()
+    batch = trainer.put((zeros, zeros > 0, np.zeros((8, 2), np.int32)), trainer.shared)
+    seed = trainer.put(np.uint32(0), trainer.everywhere)
+    text = (
+        trainer._step.lower(*shapes, trainer.stored, DeviceDraw(*batch, seed)).compile().as_text()
+    )
     found = []
     for line in text.splitlines():
         if re.search(r"= .*(all-gather|all-to-all|collective-permute)", line):
@@ -288,7 +290,7 @@ def trained(recipe: str, out: Path, devices: int, processes: int = 1) -> dict[st
         assert child.returncode == 0, errors
         if devices * processes > 1:
             assert (
-                f"a batch of 6 cannot be shared evenly by {devices * processes} devices" in errors
+                f"a batch of 6 cannot be split evenly over {devices * processes} devices" in errors
             )
     return read_arrays(out)
 

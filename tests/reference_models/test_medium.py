@@ -129,7 +129,7 @@ def test_measuring_stops_within_a_set_and_its_parts_make_the_whole(
         load_data(options).tests,
     )
     whole = score(network, tests, clock())
-    monkeypatch.setattr(scoring, "AT_ONCE", 2)
+    monkeypatch.setattr(scoring, "CHUNK", 2)
     parts = score(network, tests, clock())
     assert means_of(parts) == means_of(whole)
     with pytest.raises(OutOfTime):

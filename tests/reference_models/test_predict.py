@@ -162,7 +162,7 @@ def test_transparent_pixels_are_white_and_stay_transparent(place):
     image, alpha = read_photograph(Path("one.png"))
     assert image.getpixel((0, 0)) == (255, 255, 255)
     assert image.getpixel((39, 0)) == (0, 0, 0)
-    predict.write_pictures(image, alpha, np.full((30, 40), 200, np.uint8), place / "x")
+    predict.write_images(image, alpha, np.full((30, 40), 200, np.uint8), place / "x")
     cutout = picture("x-cutout.png").getchannel("A")
     assert (cutout.getpixel((0, 0)), cutout.getpixel((39, 0))) == (0, 200)
 
@@ -189,10 +189,10 @@ def test_what_is_no_image_is_named_and_the_others_are_done(place, capsys):
 
 def test_models_that_are_not_there(place):
     file = photo(place / "one.png")
-    with pytest.raises(InputError, match=r"--model nothing is neither .* are: none"):
+    with pytest.raises(InputError, match=r"--model nothing is neither .* bundled models: none"):
         predict.predict(Predict((file,), model="nothing"))
     pack.pack(ended("menet-ce", place / "run"))
-    with pytest.raises(InputError, match="are: menet-ce"):
+    with pytest.raises(InputError, match="bundled models: menet-ce"):
         predict.predict(Predict((file,), model="nothing"))
     with pytest.raises(InputError, match="training has not finished"):
         predict.predict(Predict((file,), model=str(place / "data")))
@@ -235,12 +235,12 @@ def test_promoting_starts_from_the_prior(place, capsys):
     np.testing.assert_array_equal(saliency(prior=place / "priors"), left)
     other = photo(place / "two.png")
     (fault,) = predict.predict(Predict((other,), model=run, prior=place / "priors"))
-    assert "no map for" in fault
+    assert "no image for" in fault
     pack.pack(ended("menet-ce", place / "default"))
     capsys.readouterr()
     saliency()
     assert "starts from the maps of menet-ce" in capsys.readouterr().out
-    with pytest.raises(InputError, match="leave --prior out"):
+    with pytest.raises(InputError, match="omit --prior"):
         predict.predict(Predict((file,), model=str(place / "default"), prior=place / "priors"))
 
 
@@ -292,17 +292,17 @@ def test_masks_that_do_not_fit(place, capsys):
     Image.fromarray(np.ones((40, 30), np.uint8)).save("turned.png")
     with pytest.raises(InputError, match=r"--mask gone\.png does not exist"):
         predict.predict(Predict((file,), model=run, mask=Path("gone.png")))
-    with pytest.raises(InputError, match="is one mask for 2 photographs; give a folder"):
+    with pytest.raises(InputError, match="is one mask for 2 photographs; pass a folder"):
         predict.predict(Predict((file, other), model=run, mask=Path("mask.png")))
     (fault,) = predict.predict(Predict((file,), model=run, mask=Path("turned.png")))
     assert "one.png is 40 x 30, turned.png is 30 x 40" in fault
     (place / "masks").mkdir()
     (place / "mask.png").rename(place / "masks" / "one.png")
     (fault,) = predict.predict(Predict((file, other), model=run, mask=Path("masks")))
-    assert "--mask masks has no map for" in fault
-    assert "holds 0 and 1: 1 is taken as the object" in capsys.readouterr().out
+    assert "--mask masks has no image for" in fault
+    assert "the values 0 and 1: 1 is read as the object" in capsys.readouterr().out
     relations = str(ended("relations", place / "relations", size=64))
-    with pytest.raises(InputError, match="its loss sees no mask; leave --mask out"):
+    with pytest.raises(InputError, match="its loss uses no mask; omit --mask"):
         predict.predict(Predict((file,), model=relations, mask=Path("masks")))
 
 
@@ -364,21 +364,21 @@ def test_only_runs_whose_results_are_committed_are_packed(place):
     results = paths.RUNS / "menet-ce-torch-small-0.json"
     known = json.loads(results.read_text())
     write_json(results, known | {"weights_sha256": "bb"})
-    with pytest.raises(InputError, match="is of other weights"):
+    with pytest.raises(InputError, match="weights differ"):
         pack.pack(run)
     results.unlink()
-    with pytest.raises(InputError, match="only such runs are packed"):
+    with pytest.raises(InputError, match="only such runs can be published"):
         pack.pack(run)
     (run / "run.json").unlink()
-    with pytest.raises(InputError, match=r"there is no run\.json"):
+    with pytest.raises(InputError, match=r"run\.json is missing"):
         pack.pack(run)
 
 
 def test_sizes_are_kept(place):
-    large = {"x": np.zeros(pack.LARGEST // 2 + 1, np.float16)}
+    large = {"x": np.zeros(pack.MAX_FILE_BYTES // 2 + 1, np.float16)}
     with pytest.raises(InputError, match=r"would take 5\.0 MB"):
         pack.write_checked(place / "weights" / "x.safetensors", large, {})
-    some = {"x": np.zeros(pack.LARGEST // 2 - 1000, np.float16)}
+    some = {"x": np.zeros(pack.MAX_FILE_BYTES // 2 - 1000, np.float16)}
     pack.write_checked(place / "weights" / "x.safetensors", some, {})
     pack.write_checked(place / "weights" / "y.safetensors", some, {})
     pack.write_checked(place / "weights" / "z.safetensors", some, {})

@@ -143,7 +143,7 @@ def test_missing_priors_are_said(tmp_path: Path):
             Image.fromarray(pixels).convert("RGB").save(root / kind / f"{i}.png")
     options = Options(recipe="scenes-js-mi", data=root, size=16)
     (note,) = without_priors(options, load_data(options))
-    assert "has no priors/: a Gaussian at the centre stands for every prior map" in note
+    assert "has no priors/: a Gaussian at the centre is used as every prior map" in note
     assert without_priors(replace(options, recipe="scenes-cas"), load_data(options)) == []
     shutil.copytree(root / "masks", root / "priors")
     assert without_priors(options, load_data(options)) == []
@@ -180,7 +180,7 @@ def test_a_run_that_is_asked_to_stop_saves_its_step(tmp_path: Path):
     out, err = child.communicate(timeout=120)
     assert child.returncode == 130, err
     assert "stopping after this step" in err
-    assert "stopped; the same command goes on from the last step" in out
+    assert "Stopped. Run the same command again to resume." in out
     done = len(read_arrays(tmp_path / "run/checkpoint.safetensors")["run/losses"])
     assert done < 60
     again = subprocess.run(words, cwd=ROOT, env=environment, check=True, capture_output=True)
@@ -190,8 +190,8 @@ def test_a_run_that_is_asked_to_stop_saves_its_step(tmp_path: Path):
 
 def test_options_that_would_be_ignored_are_errors():
     for recipe, change, match in (
-        ("menet-ce", {"backbone": "vgg16"}, "menet-ce has no backbone; leave --backbone out"),
-        ("regions-cas-4", {"data": "scenes"}, "scenes has masks, and regions-cas-4 learns regions"),
+        ("menet-ce", {"backbone": "vgg16"}, "menet-ce has no backbone; omit --backbone"),
+        ("regions-cas-4", {"data": "scenes"}, "scenes has masks, but regions-cas-4 learns regions"),
         ("scenes-cas", {"minutes": -1.0}, "--minutes must not be negative"),
     ):
         with pytest.raises(InputError, match=match):

@@ -32,7 +32,7 @@ from reference_models.training.run import Shared, claim_run_folder, load_data, r
 from reference_models.training.score import means_of, score
 from reference_models.training.stopping import Clock, OutOfTime, clock
 from reference_models.training.trained import Network, load_network, restore_network
-from reference_models.training.trainer import Draw, drawn, one_cycle
+from reference_models.training.trainer import Draw, draw_step, one_cycle
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
@@ -84,22 +84,22 @@ def test_only_the_object_is_striped():
 
 def test_every_image_is_drawn_once_an_epoch():
     plan = Scale(size=16, steps=9, batch=3, rate=1.0)
-    first, second = (drawn(8, 16, plan, seed=0, step=step) for step in range(2))
+    first, second = (draw_step(8, 16, plan, seed=0, step=step) for step in range(2))
     assert len({*first.indices, *second.indices}) == 6
     assert not first.corners.any()
-    again = drawn(8, 16, plan, seed=0, step=1)
+    again = draw_step(8, 16, plan, seed=0, step=1)
     np.testing.assert_array_equal(again.indices, second.indices)
     np.testing.assert_array_equal(again.mirrored, second.mirrored)
     assert again.seed == second.seed != first.seed
-    mirrored = np.concatenate([drawn(8, 16, plan, 0, step).mirrored for step in range(9)])
+    mirrored = np.concatenate([draw_step(8, 16, plan, 0, step).mirrored for step in range(9)])
     assert mirrored.any()
     assert not mirrored.all()
-    assert len(drawn(8, 16, replace(plan, batch=50), 0, 5).indices) == 8
+    assert len(draw_step(8, 16, replace(plan, batch=50), 0, 5).indices) == 8
 
 
 def test_crops_lie_in_the_image_and_reach_its_ends():
     plan = Scale(size=16, steps=9, batch=8, rate=1.0, crop=13)
-    corners = np.concatenate([drawn(8, 16, plan, 0, step).corners for step in range(40)])
+    corners = np.concatenate([draw_step(8, 16, plan, 0, step).corners for step in range(40)])
     assert corners.min() == 0
     assert corners.max() == 3
 
@@ -259,10 +259,10 @@ def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(loss, backend, tmp
     def stop_at_three(count, size, plan, seed, step):
         if step == 3:
             raise KeyboardInterrupt
-        return drawn(count, size, plan, seed, step)
+        return draw_step(count, size, plan, seed, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "drawn", stop_at_three)
+        patch.setattr(loop, "draw_step", stop_at_three)
         with pytest.raises(KeyboardInterrupt):
             go(options, tmp_path / "stopped")
     saved = read_arrays(tmp_path / "stopped/checkpoint.safetensors")
@@ -312,7 +312,7 @@ def test_all_processes_want_one_folder(tmp_path: Path, monkeypatch):
     options = tiny()
     trainer = new_trainer(options)
     monkeypatch.setattr(trainer, "any_process", lambda flag: True)
-    with pytest.raises(InputError, match=r"some processes find .*checkpoint.* all need one folder"):
+    with pytest.raises(InputError, match=r"some processes find .*checkpoint.* give --out a folder"):
         loop.fit(trainer, load_data(options).train, options, tmp_path / "checkpoint", clock())
 
 
@@ -338,7 +338,7 @@ def test_both_frameworks_train_the_same_network():
     for trainer in (ours, theirs):
         trainer.set_training_images(images)
     for step, tolerance in enumerate((1e-5, 1e-3)):
-        draw = drawn(len(images), 16, options.plan, seed=0, step=step)
+        draw = draw_step(len(images), 16, options.plan, seed=0, step=step)
         assert ours.step(draw) == pytest.approx(theirs.step(draw), rel=tolerance)
 
 
@@ -466,7 +466,7 @@ def test_batch_normalisation_is_not_split_on_cpus(monkeypatch):
     with pytest.raises(InputError, match="on GPUs only; train this network in one process"):
         trainer.set_training_images(images)
     trainer.plan = replace(trainer.plan, batch=3)
-    with pytest.raises(InputError, match="a batch of 3 cannot be shared evenly by 2 processes"):
+    with pytest.raises(InputError, match="a batch of 3 cannot be split evenly over 2 processes"):
         trainer.set_training_images(images)
 
 
@@ -648,7 +648,7 @@ def test_a_gpu_that_is_not_there_is_named(backend):
         ({"learning_rate": float("nan")}, "--learning-rate must be positive"),
         ({"seed": -1}, "--seed must not be negative"),
         ({"recipe": "fcn-cas-clean", "size": 80}, "--size must be a multiple of 32"),
-        ({"recipe": "nothing"}, "there is no recipe 'nothing'"),
+        ({"recipe": "nothing"}, "unknown recipe 'nothing'"),
     ],
 )
 def test_bad_options_are_named(changes, match):

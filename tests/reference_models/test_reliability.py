@@ -104,7 +104,7 @@ def test_a_damaged_checkpoint_is_named_with_the_repair(
     before = checkpoint.read_bytes()
     try:
         damage(checkpoint)
-        with pytest.raises(InputError, match=r"checkpoint\.safetensors .*delete it to start anew"):
+        with pytest.raises(InputError, match=r"checkpoint\.safetensors .*delete it to restart"):
             run(stopped, Shared(), clock())
     finally:
         checkpoint.write_bytes(before)
@@ -116,7 +116,7 @@ def test_a_damaged_record_of_options_is_named(stopped: Options):
     before = record.read_bytes()
     for content in (b"", b"{", b"[1]", b'{"schedule": 3}', b"\xff\xfe"):
         record.write_bytes(content)
-        with pytest.raises(InputError, match=r"options\.json is damaged; delete .*run to start"):
+        with pytest.raises(InputError, match=r"options\.json is damaged; delete .*run to restart"):
             run(stopped, Shared(), clock())
     record.write_bytes(before)
 
@@ -213,7 +213,7 @@ def test_the_exit_status_says_what_stopped_a_run(tmp_path: Path, name: str):
     child.send_signal(getattr(signal, name))
     out, err = child.communicate(timeout=120)
     assert child.returncode == 128 + getattr(signal, name), err
-    assert "stopped; the same command goes on" in out
+    assert "Stopped. Run the same command again" in out
 
 
 def test_minutes_that_are_over_have_a_status_of_their_own(tmp_path: Path):
@@ -225,7 +225,7 @@ def test_minutes_that_are_over_have_a_status_of_their_own(tmp_path: Path):
         capture_output=True,
     )
     assert done.returncode == 75, done.stderr
-    assert "stopped; the same command goes on" in done.stdout
+    assert "Stopped. Run the same command again" in done.stdout
 
 
 def test_what_the_system_refuses_is_one_line(tmp_path: Path):

@@ -14,7 +14,15 @@ from reference_models.errors import InputError
 from reference_models.measures import per_image
 from reference_models.measures.per_image import Each
 from reference_models.papers.recipes import RECIPES, claims
-from reference_models.papers.schema import Ask, Identity, at_least, at_most, number, row, within
+from reference_models.papers.schema import (
+    Bound,
+    EqualWeights,
+    at_least,
+    at_most,
+    number,
+    row,
+    within,
+)
 from reference_models.papers.zoomout import af_against_ce
 from reference_models.reproduction import report, results, runs, verdicts
 from reference_models.training import figures
@@ -131,7 +139,7 @@ def test_without_results_only_the_papers_figures_stand_there(tmp_path):
     text = (tmp_path / "docs/results.md").read_text(encoding="utf-8")
     assert "| fcn-ce-clean | MAE .068, F .905 |" in text
     assert "pending" not in text
-    assert not re.findall(r"(?:medium|small): [MFR]|\*\*At |asked for, ", text)
+    assert not re.findall(r"(?:medium|small): [MFR]|\*\*At |bounds met, ", text)
     assert not list(tmp_path.rglob("*.png"))
 
 
@@ -204,13 +212,13 @@ def test_differences_are_paired_by_seed_and_paper_stands_beside():
 
 AF = row("zoomout-af")
 AT_LEAST = at_least(AF, None, "f", 0.005)
-EACH_TOO = at_least(AF, None, "f", 0.02, each=-0.02)
+EACH_TOO = at_least(AF, None, "f", 0.02, per_seed_min=-0.02)
 AT_MOST = at_most(AF, None, "mae", -0.015)
 WITHIN = within(AF, row("zoomout-ce"), "f", 0.01)
 
 
 @pytest.mark.parametrize(
-    ("ask", "found", "verdict"),
+    ("bound", "found", "verdict"),
     [
         (AT_LEAST, {0: 0.005, 1: 0.005}, "holds"),
         (AT_LEAST, {0: 0.004, 1: 0.004}, "does not hold"),
@@ -223,12 +231,12 @@ WITHIN = within(AF, row("zoomout-ce"), "f", 0.01)
         (at_least(AF, None, "f", 0.0), {0: math.nan}, "does not hold"),
     ],
 )
-def test_bounds_by_the_mean_of_seeds(ask: Ask, found: dict[int, float], verdict: str):
-    assert verdicts.verdict(ask, found, None) == verdict
+def test_bounds_by_the_mean_of_seeds(bound: Bound, found: dict[int, float], verdict: str):
+    assert verdicts.verdict(bound, found, None) == verdict
 
 
 @pytest.mark.parametrize(
-    ("ask", "interval", "verdict"),
+    ("bound", "interval", "verdict"),
     [
         (AT_LEAST, (0.0046, 0.02), "holds"),  # .005, as printed.
         (AT_LEAST, (0.0044, 0.02), "not decided"),
@@ -245,9 +253,9 @@ def test_bounds_by_the_mean_of_seeds(ask: Ask, found: dict[int, float], verdict:
         (WITHIN, (-0.02, -0.011), "refuted"),
     ],
 )
-def test_bounds_by_the_interval(ask: Ask, interval: tuple[float, float], verdict: str):
+def test_bounds_by_the_interval(bound: Bound, interval: tuple[float, float], verdict: str):
     found = {0: (interval[0] + interval[1]) / 2}
-    assert verdicts.verdict(ask, found, interval) == verdict
+    assert verdicts.verdict(bound, found, interval) == verdict
 
 
 def test_a_seed_below_what_each_must_keep_refutes():
@@ -262,8 +270,8 @@ def test_the_verdict_names_what_does_not_hold():
     assert report.verdict_text(found, {}, claim, "medium") == ""
     found = grouped(made("zoomout-af", f=0.7), made("zoomout-ce", f=0.7))
     assert report.verdict_text(found, {}, claim, "small") == (
-        "**At small scale: 0 of 1 hold.** zoomout-af − zoomout-ce: F: asked for ≥ +.005, "
-        "found .000: does not hold."
+        "**At small scale: 0 of 1 hold.** zoomout-af − zoomout-ce: F: bound ≥ +.005, "
+        "measured .000: does not hold."
     )
 
 
@@ -284,7 +292,7 @@ def test_medium_stands_beside_small_where_it_was_run(tmp_path):
     parts = {part.partition("\n")[0]: part for part in text.split("\n## ")}
     for title, part in parts.items():
         tried = title.startswith(("# Results", "W: "))
-        assert ("medium: MAE" in part or "asked for, medium" in part) == tried, title
+        assert ("medium: MAE" in part or "bounds met, medium" in part) == tried, title
     won = parts["W: the weighted F-beta loss against cross-entropy"]
     (difference,) = re.findall(r"(?m)^\| zoomout-af − zoomout-ce \|.*", won)
     medium_f = difference.split(" | ")[4]
@@ -293,7 +301,7 @@ def test_medium_stands_beside_small_where_it_was_run(tmp_path):
     assert re.search(r"\| zoomout-af − zoomout-ce: F \| ≥ \+\.005 \| .*: holds \| .*hold", won)
     assert "**At medium scale: holds.**" in won
     exact = parts["W: the exact measure as the loss"]
-    assert "asked for ≥ +.050, found +.052 [+" in exact
+    assert "bound ≥ +.050, measured +.052 [+" in exact
     assert "**At medium scale: not decided: 1 of 2 hold, 1 not decided (2 of 3 tested).**" in exact
 
 
@@ -307,14 +315,14 @@ def test_several_seeds_have_both_their_spread_and_an_interval(tmp_path):
     for one in every:
         leave_rows(folder, one)
     found = results.read(folder)
-    known = verdicts.all_intervals(found, results.with_rows(folder, found))
+    known = verdicts.all_intervals(found, results.per_image_files(folder, found))
     text = report.effects_text(found, known, af_against_ce().effects)
     assert re.search(r"−\.100 ± \.000 \[−\.1\d\d, −\.0\d\d\]", text)
     told = report.summary(found, known, af_against_ce(), "medium")
     assert told == "refuted: 0 of 1 hold, 1 refuted"
     # Without the rows of one seed the seeds decide.
     per_image.beside(folder / "zoomout-ce-torch-medium-1.json").unlink()
-    known = verdicts.all_intervals(found, results.with_rows(folder, found))
+    known = verdicts.all_intervals(found, results.per_image_files(folder, found))
     assert known == {}
     assert report.summary(found, known, af_against_ce(), "medium") == "0 of 1 hold"
 
@@ -324,13 +332,13 @@ def test_a_value_without_a_second_row_has_an_interval_too(tmp_path):
     folder = write(tmp_path, collapsed)
     leave_rows(folder, collapsed)
     found = results.read(folder)
-    known = verdicts.all_intervals(found, results.with_rows(folder, found))
+    known = verdicts.all_intervals(found, results.per_image_files(folder, found))
     (claim,) = (c for c in claims() if c.title.startswith("C: labels"))
-    by_words = {one.words: one for one in verdicts.tested(found, known, claim, "medium")}
-    assert by_words["fcn-ce-swapped: MAE"].verdict == "holds"
-    assert re.fullmatch(r"\.500 \[\.4\d\d, \.5\d\d\]", by_words["fcn-ce-swapped: MAE"].found)
-    assert by_words["fcn-ce-swapped: max F"].verdict == "not decided"
-    assert by_words["fcn-cas-swapped − fcn-cas-clean: F"] == (
+    by_label = {one.label: one for one in verdicts.tested(found, known, claim, "medium")}
+    assert by_label["fcn-ce-swapped: MAE"].verdict == "holds"
+    assert re.fullmatch(r"\.500 \[\.4\d\d, \.5\d\d\]", by_label["fcn-ce-swapped: MAE"].found)
+    assert by_label["fcn-ce-swapped: max F"].verdict == "not decided"
+    assert by_label["fcn-cas-swapped − fcn-cas-clean: F"] == (
         "fcn-cas-swapped − fcn-cas-clean: F",
         "within ±.010",
         "",
@@ -350,7 +358,7 @@ def test_seconds_stand_in_one_table():
 
 
 def test_equal_bits_are_asked_for_on_a_cpu_alone():
-    pair = Identity("fcn-cas-clean", "fcn-cas-swapped")
+    pair = EqualWeights("fcn-cas-clean", "fcn-cas-swapped")
     first, second = made(pair.first), made(pair.second)
     assert verdicts.equal_weights(grouped(first, second), "small", pair) == {0: True}
     second["weights_sha256"] = "bb"
@@ -358,9 +366,9 @@ def test_equal_bits_are_asked_for_on_a_cpu_alone():
     second["device"] = "cuda: H100"
     equal = verdicts.equal_weights(grouped(first, second), "small", pair)
     assert equal == {0: None}
-    claim = replace(af_against_ce(), asks=(), identities=(pair,))
+    claim = replace(af_against_ce(), bounds=(), equal_weights=(pair,))
     (tested,) = verdicts.tested(grouped(first, second), {}, claim, "small")
-    assert (tested.found, tested.verdict) == ("not asked for on a GPU", None)
+    assert (tested.found, tested.verdict) == ("not required on a GPU", None)
     (tested,) = verdicts.tested({}, {}, claim, "small")
     assert (tested.found, tested.verdict) == ("", None)
 
@@ -393,10 +401,10 @@ def test_runs_say_which_seeds_are_done():
 
 def test_results_that_are_none(tmp_path):
     (tmp_path / "a.json").write_text("{}")
-    with pytest.raises(InputError, match=r"a\.json is no results file"):
+    with pytest.raises(InputError, match=r"a\.json is not a results file"):
         results.read(tmp_path)
     (tmp_path / "a.json").write_text(json.dumps(made("fcn-ce-clean") | {"recipe": "gone"}))
-    with pytest.raises(InputError, match="'gone', which does not exist"):
+    with pytest.raises(InputError, match="'gone' no longer exists"):
         results.read(tmp_path)
     (tmp_path / "a.json").write_text(json.dumps(made("fcn-ce-clean") | {"backend": "jax"}))
     assert results.read(tmp_path) == {}
@@ -405,8 +413,8 @@ def test_results_that_are_none(tmp_path):
 def test_a_picture_remembers_what_it_shows(tmp_path):
     plot = figures.Plot("noise", (("t", (("ce", ((0.0, (0.8, 0.9)), (0.1, (0.5, 0.6)))),)),))
     figures.draw(plot, tmp_path / "a.png")
-    assert figures.drawn_from(tmp_path / "a.png") == plot.digest()
-    assert figures.drawn_from(tmp_path / "b.png") is None
+    assert figures.stored_digest(tmp_path / "a.png") == plot.digest()
+    assert figures.stored_digest(tmp_path / "b.png") is None
 
 
 def steps(recipe: str, torch: list[float], jax: list[float]) -> dict:

@@ -239,30 +239,30 @@ def test_a_sweep_lets_other_work_go_first():
     assert done.stdout.split() == ["19", "PASSIVE", "19"]
 
 
-def test_parcels_are_staged_until_all_have_come(asked, ran, tmp_path, monkeypatch, capsys):
+def test_archives_are_staged_until_all_are_there(asked, ran, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sweep, "NEEDED", ("one.zip", "two.zip"))
     monkeypatch.setattr(sweep, "step_aside", never)
-    parcel, archives = tmp_path / "parcel", tmp_path / "archives"
-    parcel.mkdir()
+    folder, archives = tmp_path / "folder", tmp_path / "archives"
+    folder.mkdir()
 
     def call() -> int:
-        wanted = asked("zoomout-ce", seeds=(0,), stage=(parcel,), archives=archives)
+        wanted = asked("zoomout-ce", seeds=(0,), stage=(folder,), archives=archives)
         monkeypatch.setattr(sweep, "parse", lambda *_, **__: wanted)
         with pytest.raises(SystemExit) as ended:
             sweep.main()
         return ended.value.code
 
-    (parcel / "two.zip").write_text("two")
-    (parcel / "code.py").write_text("no data")
+    (folder / "two.zip").write_text("two")
+    (folder / "code.py").write_text("no data")
     assert call() == 0
     assert f"waiting for one.zip in {archives}" in capsys.readouterr().out
     assert ran.done == []
-    (parcel / "two.zip").unlink()
-    (parcel / "one.zip").write_text("one")
+    (folder / "two.zip").unlink()
+    (folder / "one.zip").write_text("one")
     assert call() == 0
     assert ran.done == ["zoomout-ce 0"]
     assert {file.name for file in archives.iterdir()} == {"one.zip", "two.zip"}
-    parcel = tmp_path / "nowhere"
+    folder = tmp_path / "nowhere"
     assert "--stage" in str(call())
 
 
