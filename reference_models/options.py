@@ -206,6 +206,11 @@ class Options:
         }
 
 
+def recipe_list() -> str:
+    """Every recipe and what its network learns from, a line each."""
+    return "\n".join(f"{recipe.name:44}{recipe.about}" for recipe in RECIPES.values())
+
+
 def find_backbone(name: str, archives: Path, file: Path | None = None) -> Path:
     """The file with a backbone's ImageNet weights: `file` if it is passed, or else the one in the
     archives folder, or else the bundled one."""

@@ -11,7 +11,6 @@ import tyro
 from matplotlib.figure import Figure
 from PIL import Image
 
-from reference_models import paths
 from reference_models.commands import command, parse
 from reference_models.data.images import Images
 from reference_models.data.pictures import (
@@ -27,7 +26,6 @@ from reference_models.errors import InputError
 from reference_models.files import atomic_path
 from reference_models.machine import progress
 from reference_models.measures.saliency import eight_bit
-from reference_models.papers.schema import Recipe
 from reference_models.training.figures import save
 from reference_models.training.trained import RUN_WEIGHTS as RUN_WEIGHTS
 from reference_models.training.trained import Network, default_model, load_network
@@ -75,17 +73,13 @@ class Model:
     network: Network
 
     @property
-    def recipe(self) -> Recipe:
-        return self.network.options.chosen_recipe
-
-    @property
     def size(self) -> int:
         """Side of the square that photographs are resized to."""
         return self.network.options.plan.size
 
     @property
     def needs_prior(self) -> bool:
-        return bool(self.recipe.test_priors)
+        return bool(self.network.options.chosen_recipe.test_priors)
 
     def map(self, photo: Image.Image, prior: np.ndarray | None = None) -> np.ndarray:
         """The saliency map at the photograph's size, uint8 `(H, W)`.
@@ -110,7 +104,7 @@ class Model:
             view.labels,
             image=view.image,
             prediction=self.network.main_map(square),
-            title=f"{self.recipe.name}: its training loss",
+            title=f"{self.network.options.recipe}: its training loss",
         )
 
     def resized(
@@ -132,11 +126,11 @@ def predict(options: Predict) -> list[str]:
     name_of_model = options.model or default_model()
     if name_of_model is None:
         raise InputError(
-            f"{paths.WEIGHTS} holds no model that works without a prior map; "
+            "reference_models/weights holds no model that works without a prior map; "
             "pass --model RUN_FOLDER, the folder of a run of `python -m reference_models.train`"
         )
     model = Model(load_network(name_of_model, options.device, options.archives, options.backend))
-    if model.recipe.regions > 2:
+    if model.network.options.chosen_recipe.regions > 2:
         raise InputError(
             f"{name_of_model} divides images into regions and makes no saliency maps; choose "
             "another --model"
@@ -227,7 +221,7 @@ def check_mask(options: Predict, model: Model, photographs: int) -> None:
     assert options.mask is not None
     if not options.mask.exists():
         raise InputError(f"--mask {options.mask} does not exist")
-    if model.recipe.loss == "js-mi":
+    if model.network.options.chosen_recipe.loss == "js-mi":
         raise InputError(
             f"{options.model} learns from prior maps alone and its loss uses no mask; omit --mask"
         )

@@ -2,10 +2,8 @@
 
 import time
 
-from reference_models import paths
 from reference_models.commands import command, parse
-from reference_models.options import Options
-from reference_models.papers.recipes import RECIPES
+from reference_models.options import Options, recipe_list
 from reference_models.training.run import Shared, run
 from reference_models.training.stopping import OutOfTime, asked_to_stop, clock
 
@@ -15,12 +13,11 @@ def main() -> None:
     with command():
         options = parse(Options, "train")
         if options.recipes:
-            for recipe in RECIPES.values():
-                print(f"{recipe.name:44}{recipe.about}")
+            print(recipe_list())
             return
         check = clock(options.minutes, begun, asked_to_stop())
         try:
-            run(options, Shared(), check, options.results or paths.RUNS)
+            run(options, Shared(), check)
         except OutOfTime:
             print("Stopped. Run the same command again to resume.")
             raise

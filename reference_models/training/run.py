@@ -44,13 +44,17 @@ class Shared:
     features: dict[str, list[Any]] = field(default_factory=dict)
 
 
-def run(options: Options, shared: Shared, check: Clock, results: Path = paths.RUNS) -> None:
-    """Train and measure; write the run folder and, for an unmodified recipe, its results."""
+def run(options: Options, shared: Shared, check: Clock, results: Path | None = None) -> None:
+    """Train and measure; write the run folder and, for an unmodified recipe, its results.
+
+    results: The folder of the results. Default: that of the options, or results/runs.
+    """
     # First, so that a missing package is reported before anything is computed.
     made_with: dict[str, object] = {"versions": versions(options.backend), "commit": commit()}
     trainer = new_trainer(options, shared.features)
     with alone(options.folder) if trainer.is_main_process else nullcontext():
-        run_alone(options, trainer, shared, check, results, made_with)
+        place = results or options.results or paths.RUNS
+        run_alone(options, trainer, shared, check, place, made_with)
 
 
 def run_alone(
