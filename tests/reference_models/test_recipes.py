@@ -354,31 +354,3 @@ def test_regions_run_from_command_to_report(tmp_path: Path, monkeypatch):
     assert {name: each.mean(name) for name in row} == pytest.approx(row, abs=0.001)
     assert 0 < row["covering"] <= 1
     assert 1 <= row["regions"] <= 4
-
-
-@pytest.mark.slow
-def test_a_killed_run_loses_one_interval_and_leaves_whole_files(tmp_path: Path):
-    words = [*command(tmp_path, steps=40), "--checkpoint-seconds", "0"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    checkpoint = tmp_path / "run/checkpoint.safetensors"
-    killed = 0
-    for _ in range(8):
-        child = subprocess.Popen(
-            words, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        seen = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        while child.poll() is None:
-            time.sleep(0.002)
-            if checkpoint.exists() and checkpoint.stat().st_mtime_ns != seen:
-                time.sleep(0.05)
-                child.send_signal(signal.SIGKILL)
-                killed += child.wait() != 0
-        done = len(read_arrays(checkpoint)["run/losses"])
-        if done == 40:
-            break
-        assert 0 < done < 40
-        if killed == 3:
-            subprocess.run(words, cwd=ROOT, env=environment, check=True, capture_output=True)
-            break
-    assert killed
-    ends_like_one_without_a_stop(tmp_path, steps=40)

@@ -1,0 +1,84 @@
+"""Runs that are stopped at random moments, until they end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from reference_models.files import fingerprint, read_arrays
+from tests.support.paths import ROOT
+
+SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
+STEPS = 40
+
+
+def command(folder: Path, backend: str, *more: str) -> list[str]:
+    words = (
+        "--backend", backend, "--size", "16", "--train-images", "8", "--test-images", "4",
+        "--batch", "4", "--steps", str(STEPS), "--out", str(folder), *more,
+    )  # fmt: skip
+    return [sys.executable, "-m", "reference_models.train", "scenes-cas", *words]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def stopped_runs(folder: Path, backend: str, seed: int, stops: int) -> Counter[str]:
+    """Stop a run `stops` times and let it end; returns how often each signal stopped it.
+
+    After each stop the checkpoint, if there is one, must be whole, and the exit status must say
+    what happened. In the end the weights must be those of a run without a stop.
+    """
+    rng = np.random.default_rng(seed)
+    counts: Counter[str] = Counter()
+    run, checkpoint = folder / "run", folder / "run" / "checkpoint.safetensors"
+    for _ in range(stops):
+        name = str(rng.choice(SIGNALS))
+        child = start(run, backend)
+        wait_for_a_moment(child, checkpoint, rng)
+        child.send_signal(getattr(signal, name))
+        _, errors = child.communicate(timeout=300)
+        number = getattr(signal, name)
+        # Before its handlers are installed, Python itself ends by the signal.
+        assert child.returncode in (0, -number, 128 + number), errors
+        counts[name if child.returncode else "ended before"] += 1
+        if checkpoint.exists():
+            assert 0 <= len(read_arrays(checkpoint)["run/losses"]) <= STEPS
+    child = start(run, backend)
+    _, errors = child.communicate(timeout=600)
+    assert child.returncode == 0, errors
+    straight = folder / "straight"
+    subprocess.run(command(straight, backend), cwd=ROOT, env=environment(), check=True,
+                   capture_output=True)  # fmt: skip
+    weights = (read_arrays(place / "weights.safetensors") for place in (run, straight))
+    assert len({fingerprint(arrays) for arrays in weights}) == 1
+    assert not list(run.glob("*.partial*"))
+    return counts
+
+
+def start(run: Path, backend: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        command(run, backend, "--checkpoint-seconds", "0"), cwd=ROOT, env=environment(), text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def wait_for_a_moment(
+    child: "subprocess.Popen[str]", checkpoint: Path, rng: np.random.Generator
+) -> None:
+    """Mostly within training, where the checkpoint changes; sometimes before or after."""
+    if rng.random() < 0.2:
+        time.sleep(rng.uniform(0, 5))
+        return
+    before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+    while child.poll() is None:
+        if checkpoint.exists() and checkpoint.stat().st_mtime_ns != before:
+            time.sleep(rng.uniform(0, 0.5))
+            return
+        time.sleep(0.002)
