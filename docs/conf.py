@@ -61,6 +61,7 @@ losses
 numerics
 examples/README
 data
+reliability
 ```
 
 ```{{toctree}}

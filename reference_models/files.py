@@ -1,4 +1,4 @@
-"""Atomically written files: JSON, arrays with a checksum, and the lock of a run folder."""
+"""Atomically written files: JSON, and arrays with a checksum."""
 
 import json
 import os
@@ -14,40 +14,7 @@ from safetensors.numpy import save
 
 from reference_models.errors import InputError, first_few
 
-try:
-    import fcntl
-except ImportError:  # Windows.
-    fcntl = None  # type: ignore[assignment]
-
 Arrays = dict[str, np.ndarray]
-LOCK = ".lock"
-
-
-def is_partial_file(path: Path) -> bool:
-    """Whether a killed run left this file behind; see `atomic_path` and `alone`."""
-    return path.name == LOCK or (path.name.startswith(".") and path.suffix == ".partial")
-
-
-class Busy(InputError):
-    """Another process is training in the same run folder."""
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Create the folder and lock it against other processes. The lock ends with this process,
-    however the process ends. On Windows, which has no such lock, the folder is not protected."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file, but a run needs a folder; give another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LOCK, "a") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Busy(
-                    f"another process is training in {folder}; wait for it, or give another --out"
-                ) from None
-        yield
 
 
 @contextmanager

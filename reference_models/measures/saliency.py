@@ -1,11 +1,13 @@
 """Standard measures of saliency maps, most of them computed by pysodmetrics."""
 
+import math
 import multiprocessing
 import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import cache, partial
 from multiprocessing.process import BaseProcess
@@ -107,6 +109,12 @@ def measure_each(
     try:
         tasks = [pool(workers).submit(rows, part.start, maps[part], masks[part]) for part in parts]
         return [row for task in tasks for row in task.result()]
+    except BrokenProcessPool:
+        end_pool(workers)
+        raise InputError(
+            "a process that measures maps was killed, perhaps for lack of memory; close other "
+            "programs and run the same command again"
+        ) from None
     except BaseException:  # An error, or Ctrl-C.
         end_pool(workers)
         raise
@@ -120,6 +128,11 @@ def rows_of(first: int, maps: Maps, masks: Maps, names: tuple[str, ...]) -> list
     ]
 
 
+# The E-measure divides by one pixel fewer than there are, which matters in very small masks.
+ROUNDING = 1e-6
+MOST = {"e": 2.0, "variation_of_information": math.inf, "regions": math.inf}
+
+
 def means(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Measures:
     """The mean of each measure over the images that define it, or the mean curve's maximum."""
     averages: Measures = {}
@@ -131,6 +144,8 @@ def means(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Measures:
                 "masks"
             )
         averages[name] = float(np.max(np.mean(values, axis=0)))
+        if not -ROUNDING <= averages[name] <= MOST.get(name, 1.0) + ROUNDING:
+            raise InputError(f"{name} is {averages[name]}, which no maps can have; check the maps")
     return averages
 
 
@@ -165,7 +180,7 @@ def measure_image(
         row["weighted_f"] = float(weighted.get_results()["wfm"])
     if "s" in names:
         row["s"] = float(Structure(alpha=0.5).cal_sm(unit, mask))
-    if "e" in names:
+    if "e" in names and mask.size > 1:  # It divides by the number of pixels less one.
         alignment = Emeasure()
         alignment.step(unit, mask, normalize=False)
         row["e"] = alignment.get_results()["em"]["curve"]

@@ -16,11 +16,12 @@ from reference_models import paths
 from reference_models.commands import command, parse
 from reference_models.data.archives import ARCHIVES, DETECTORS
 from reference_models.errors import InputError
-from reference_models.files import Busy, atomic_path
+from reference_models.files import atomic_path
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
 from reference_models.papers.schema import ScaleName
 from reference_models.reproduction.priorities import blocks
+from reference_models.training.lock import Busy
 from reference_models.training.run import Shared
 from reference_models.training.run import run as run_recipe
 from reference_models.training.stopping import Clock, OutOfTime, asked_to_stop, clock

@@ -14,7 +14,7 @@ from reference_models import paths
 from reference_models.data.images import Data, TestSet
 from reference_models.data.sets import Sources, load
 from reference_models.errors import InputError
-from reference_models.files import alone, fingerprint, is_partial_file, write_arrays, write_json
+from reference_models.files import fingerprint, write_arrays, write_json
 from reference_models.measures import per_image
 from reference_models.measures.saliency import one_line
 from reference_models.options import Options
@@ -22,6 +22,7 @@ from reference_models.papers.schema import CONTROLS
 from reference_models.provenance import commit, hardware, versions
 from reference_models.training import figures
 from reference_models.training.frameworks import new_trainer
+from reference_models.training.lock import LOCK, locked
 from reference_models.training.loop import train
 from reference_models.training.score import (
     flatten_rows,
@@ -52,12 +53,12 @@ def run(options: Options, shared: Shared, check: Clock, results: Path | None = N
     # First, so that a missing package is reported before anything is computed.
     made_with: dict[str, object] = {"versions": versions(options.backend), "commit": commit()}
     trainer = new_trainer(options, shared.features)
-    with alone(options.folder) if trainer.is_main_process else nullcontext():
+    with locked(options.folder) if trainer.is_main_process else nullcontext():
         place = results or options.results or paths.RUNS
-        run_alone(options, trainer, shared, check, place, made_with)
+        run_locked(options, trainer, shared, check, place, made_with)
 
 
-def run_alone(
+def run_locked(
     options: Options,
     trainer: Trainer,
     shared: Shared,
@@ -241,3 +242,8 @@ def claim_run_folder(folder: Path, options: Options, data: Data) -> None:
     else:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(record, wanted)
+
+
+def is_partial_file(path: Path) -> bool:
+    """Whether a killed run left this file behind; see `atomic_path` and `locked`."""
+    return path.name == LOCK or (path.name.startswith(".") and path.suffix == ".partial")

@@ -1,6 +1,7 @@
 """Measures: hand cases, the kept libraries called directly, definitions by brute force."""
 
 import warnings
+from concurrent.futures.process import BrokenProcessPool
 from itertools import combinations
 
 import numpy as np
@@ -340,3 +341,30 @@ def test_the_definitions_by_brute_force(regions, truth):
 def test_bad_label_maps_are_named(maps, truths, match):
     with pytest.raises(InputError, match=match):
         measure_segmentation(maps, truths)
+
+
+def test_no_measure_outside_its_range_is_returned(monkeypatch):
+    masks = [np.arange(4).reshape(2, 2) > 1]
+    for value in (float("nan"), float("inf"), 1.5, -0.1):
+        monkeypatch.setattr(measures, "measure_each", lambda *_, v=value, **__: [{"f": v}])
+        with pytest.raises(InputError, match="which no maps can have"):
+            measure([masks[0].astype(float)], masks, only=["f"])
+
+
+def test_a_mask_of_one_pixel_has_no_alignment():
+    both, single = np.array([[True, False]]), np.array([[True]])
+    with_both = measure([both.astype(float)], [both], only=["e"], workers=1)
+    maps = [both.astype(float), single.astype(float)]
+    assert measure(maps, [both, single], only=["e"], workers=1) == with_both
+
+
+def test_a_killed_process_is_said(monkeypatch):
+    class Broken:
+        def submit(self, *_: object) -> None:
+            raise BrokenProcessPool
+
+    monkeypatch.setattr(measures, "pool", lambda _: Broken())
+    monkeypatch.setattr(measures, "end_pool", lambda _: None)
+    masks = [np.eye(4, dtype=bool)] * 3
+    with pytest.raises(InputError, match=r"was killed, perhaps for lack of memory; close other"):
+        measure([mask.astype(float) for mask in masks], masks, workers=2)

@@ -10,12 +10,13 @@ import pytest
 
 from reference_models import paths
 from reference_models.errors import InputError
-from reference_models.files import Busy, alone, read_about, read_arrays, write_arrays
+from reference_models.files import read_about, read_arrays, write_arrays
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
 from reference_models.reproduction import sweep
 from reference_models.reproduction.priorities import blocks
 from reference_models.reproduction.sweep import Run, Sweep, go, needs, planned, with_needs
+from reference_models.training.lock import Busy, locked
 from reference_models.training.run import Shared
 from reference_models.training.stopping import Clock, OutOfTime
 from reference_models.training.trained import RUN_WEIGHTS
@@ -174,7 +175,7 @@ def test_a_failing_run_does_not_stop_the_others(asked, ran, capsys):
 
 def test_a_run_of_another_sweep_is_passed_over_and_what_needs_it_waits(asked, ran, capsys):
     wanted = asked("fcn-ce-clean", "relations", "zoomout-ce", seeds=(0,))
-    with alone(wanted.options(Run("fcn-ce-clean", 0)).folder):
+    with locked(wanted.options(Run("fcn-ce-clean", 0)).folder):
         ran.broken["fcn-ce-clean"] = Busy("another process is training")
         assert go(wanted, left(wanted), never) == []
     assert ran.done == ["zoomout-ce 0"]
@@ -196,8 +197,8 @@ def test_what_another_sweep_has_ended_meanwhile_is_not_run_again(asked, ran):
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such lock")
 def test_two_processes_never_train_in_one_folder(tmp_path):
     code = (
-        "import sys, pathlib, reference_models.files as f\n"
-        "with f.alone(pathlib.Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
+        "import sys, pathlib, reference_models.training.lock as f\n"
+        "with f.locked(pathlib.Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "run")]
     options = Options(recipe="scenes-cas", out=tmp_path / "run")
@@ -209,11 +210,11 @@ def test_two_processes_never_train_in_one_folder(tmp_path):
             sweep.run_recipe(options, Shared(), never)
         other.kill()  # However it dies, the folder is free again.
         other.wait()
-        with alone(tmp_path / "run"):
+        with locked(tmp_path / "run"):
             pass
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(InputError, match=r"file is a file, but a run needs a folder"), alone(file):
+    with pytest.raises(InputError, match=r"file is a file, but a run needs a folder"), locked(file):
         pass
 
 

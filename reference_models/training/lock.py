@@ -1,0 +1,36 @@
+"""The lock of a run folder: one process trains in it at a time."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from reference_models.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows.
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+
+
+class Busy(InputError):
+    """Another process is training in the same run folder."""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Create the folder and lock it against other processes. The lock ends with this process,
+    however the process ends. On Windows, which has no such lock, the folder is not protected."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file, but a run needs a folder; give another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "a") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Busy(
+                    f"another process is training in {folder}; wait for it, or give another --out"
+                ) from None
+        yield
