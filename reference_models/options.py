@@ -220,6 +220,6 @@ def find_backbone(name: str, archives: Path, file: Path | None = None) -> Path:
 
 
 def _near(name: str) -> str:
-    close = [known for known in RECIPES if known.startswith(name)][:3]
+    close = [recipe for recipe in RECIPES if recipe.startswith(name)][:3]
     close = close or get_close_matches(name, RECIPES, n=3, cutoff=0.5)
     return f". Did you mean {' or '.join(close)}?" if close else ""
