@@ -24,8 +24,8 @@ class Options:
     its run folder. Rerunning a stopped command resumes from its last checkpoint.
     """
 
-    recipe: Annotated[str, tyro.conf.Positional] = "scenes-cas"
-    """The recipe to train; --recipes lists them."""
+    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[RECIPE]")] = "scenes-cas"
+    """Recipe to train; --recipes lists all recipes."""
     recipes: bool = False
     """Print all recipes and exit."""
     backend: Literal["torch", "jax"] = "torch"
