@@ -1,7 +1,7 @@
-"""The documentation as a site: ``sphinx-build -W docs build/site``.
+"""Configuration of the documentation site: ``sphinx-build -W docs build/site``.
 
-The pages are plain Markdown that GitHub shows as well. What only the site has is added here: the
-order of the pages, the examples' source, formulas as MathML, and pages for files outside of docs.
+The pages are plain Markdown that GitHub shows as well. This file adds what only the site has: the
+order of the pages, the examples' source, formulas as MathML, and pages for files outside docs.
 """
 
 import re
@@ -26,7 +26,7 @@ html_title = f"{project} {release}"
 html_copy_source = False
 html_math_renderer = "mathml"
 
-# Each of these pages includes a file at the top, which has to be there.
+# Each of these pages includes a file at the top of the repository.
 INCLUDED = {"README.md": "overview.md", "CHANGELOG.md": "changelog.md"}
 MODULES = {
     "torch": "saliency_losses/torch",
@@ -47,7 +47,7 @@ autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 napoleon_numpy_docstring = False
-# Napoleon takes what stands before a colon in Returns for a type.
+# Napoleon takes text before a colon in Returns for a type.
 napoleon_custom_sections = ["Convention", "Returns"]
 
 CHANGELOG = "" if "changelog.md" in exclude_patterns else "changelog"
@@ -60,11 +60,12 @@ choosing
 losses
 numerics
 examples/README
+data
 ```
 
 ```{{toctree}}
 :hidden:
-:caption: What was measured
+:caption: Measurements
 
 results
 benchmarks
@@ -111,13 +112,13 @@ def sources() -> str:
 
 
 def linked(text: str, folder: Path, page: Path) -> str:
-    """Links of a file in `folder` as they are from `page`; those that leave the site are text."""
+    """Rewrite the links of a file in `folder` for `page`; links that leave the site become text."""
 
     def link(match: re.Match[str]) -> str:
         image, label, target = match.groups()
         file, _, anchor = target.partition("#")
         path = (folder / file).resolve()
-        if not file or not path.exists():  # of this page, of the net, or no link but code
+        if not file or not path.exists():  # a link within the page or to the net, or code
             return match[0]
         if path.parent == ROOT and path.name in INCLUDED:
             path = DOCS / INCLUDED[path.name]
@@ -143,7 +144,7 @@ def include(app: Sphinx, file: Path, docname: str, content: list[str]) -> None:
 def escape_bars(
     app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
 ) -> None:
-    """|S| is a size in the docstrings; in reStructuredText it would be a substitution."""
+    """Escape |S|, a size in the docstrings, which reStructuredText takes for a substitution."""
     literal = None
     for i, line in enumerate(lines):
         depth = len(line) - len(line.lstrip())
@@ -168,10 +169,10 @@ def block_math(translator: nodes.NodeVisitor, node: nodes.math_block) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    # MathML is drawn by the browser: no script, no fonts, nothing from the net.
+    # Browsers draw MathML themselves: no script, no fonts, nothing from the net.
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
     app.connect("source-read", read)
     app.connect("include-read", include)
-    # After napoleon's 500: it makes fields of the sections.
+    # After napoleon, of priority 500, has turned the sections into fields.
     app.connect("autodoc-process-docstring", escape_bars, priority=900)
     return {"parallel_read_safe": True}

@@ -63,7 +63,7 @@ def fbeta_table(rows: tables.Rows) -> str:
 
 
 def stuck_table(results: dict) -> str:
-    """How CAS training ended, for each way of training, and what tells the ends apart."""
+    """Tables of the CAS runs: how each way of training ended, and what tells the ends apart."""
     ends: dict[str, list[dict]] = {"found the object": [], "split by colour": [], "constant": []}
     for run in results["runs"]:
         stuck = "constant" if run["spread"] < 0.01 else "split by colour"

@@ -1,12 +1,45 @@
-"""The error for bad input, and lists of names in its messages."""
+"""The error for bad input, and counts and lists of names for its messages."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
-    """Input that cannot be used. The message names the fault and the repair."""
+    """Input that cannot be used. The message names the fault and says how to repair it."""
+
+
+class Faults:
+    """Input errors of several checks, reported together."""
+
+    def __init__(self, errors: Iterable[InputError] = ()) -> None:
+        self.errors = list(errors)
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Keep an input error of the block for later."""
+        try:
+            yield
+        except InputError as error:
+            self.errors.append(error)
+
+    def report(self, most: int = 10) -> None:
+        """Raise what was collected, as one error that quotes at most `most` of them."""
+        lines = [line for error in self.errors for line in str(error).split("\n  ")]
+        if len(lines) == 1:
+            raise self.errors[0]
+        if lines:
+            rest = [f"and {len(lines) - most} more"] if len(lines) > most else []
+            raise InputError("\n  ".join([*lines[:most], *rest]))
 
 
 def first_few(names: Sequence[str], most: int = 5) -> str:
-    """The first names, joined by commas, and an ellipsis for the others."""
+    """The first `most` names, joined by commas; an ellipsis stands for the others."""
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+
+
+def count(number: int, singular: str, plural: str | None = None) -> str:
+    """A number before a noun, or before a noun and its verb: "1 mask", "3 masks".
+
+    plural: Default: `singular` with an s.
+    """
+    return f"{number} {singular if number == 1 else plural or f'{singular}s'}"

@@ -11,17 +11,14 @@ import tyro
 from reference_models.commands import command, parse
 from reference_models.data.pictures import (
     Folder,
-    binarise,
     by_stem,
     has_images,
-    mask_notes,
     one_folder,
     open_folder,
-    open_image,
-    read_maps,
     side_by_side,
 )
-from reference_models.data.sets import read_test
+from reference_models.data.readers import mask_notes, read_maps, read_mask
+from reference_models.data.sets import check_masks, read_test
 from reference_models.errors import InputError
 from reference_models.files import read_about, write_json
 from reference_models.measures.saliency import LABELS, measure, one_line
@@ -91,7 +88,9 @@ def run_maps(options: Options) -> None:
             f"{path} is not a folder or zip of maps, a run folder or a bundled model; the bundled "
             f"models are: {', '.join(bundled_models())}"
         )
-    maps = read_maps(path, masks, options.shared)
+    check_masks(list(masks.values()), str(options.masks))
+    maps, map_notes = read_maps(path, masks, options.shared)
+    notes += map_notes
     if len(maps) < len(masks):
         missing = len(masks) - len(maps)
         notes.append(
@@ -180,13 +179,11 @@ def read_masks(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     files = by_stem([mask_folder(path)])
     stems = list(files)
 
-    def read(index: int) -> tuple[np.ndarray, str]:
-        file = files[stems[index]]
-        return binarise(open_image(file), file)
-
-    masks, kinds = zip(*side_by_side(read, len(stems), f"masks of {path.name}"), strict=True)
-    notes = mask_notes(dict(zip(stems, kinds, strict=True)))
-    return dict(zip(stems, masks, strict=True)), notes
+    masks = side_by_side(
+        lambda index: read_mask(files[stems[index]]), len(stems), f"masks of {path.name}"
+    )
+    notes = mask_notes({stem: mask.kind for stem, mask in zip(stems, masks, strict=True)})
+    return {stem: mask.object for stem, mask in zip(stems, masks, strict=True)}, notes
 
 
 def mask_folder(path: Path) -> Folder:

@@ -1,4 +1,4 @@
-"""Files that are never half written: JSON, arrays with a checksum, and the lock of a folder."""
+"""Atomically written files: JSON, arrays with a checksum, and the lock of a run folder."""
 
 import json
 import os
@@ -24,20 +24,20 @@ LOCK = ".lock"
 
 
 def is_partial_file(path: Path) -> bool:
-    """What a run leaves that was killed before it had written a file, see `whole` and `alone`."""
+    """Whether a killed run left this file behind; see `atomic_path` and `alone`."""
     return path.name == LOCK or (path.name.startswith(".") and path.suffix == ".partial")
 
 
 class Busy(InputError):
-    """Another process is at work in the same run folder."""
+    """Another process is training in the same run folder."""
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Make the folder and keep other processes out of it; the lock ends with this process however
-    that dies. Windows has no such lock: there nothing is kept out."""
+    """Create the folder and lock it against other processes. The lock ends with this process,
+    however the process ends. On Windows, which has no such lock, the folder is not protected."""
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file, and a run needs a folder; give another --out")
+        raise InputError(f"{folder} is a file, but a run needs a folder; give another --out")
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, "a") as file:
         if fcntl is not None:
@@ -52,8 +52,8 @@ def alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends without an error: `path` is
-    the old file or the new one, whole, even after a power cut."""
+    """A temporary path beside `path`, renamed to `path` when the block ends without an error. Even
+    after a power cut `path` is either the complete old file or the complete new one."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial
@@ -66,7 +66,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def to_disk(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
-    if path.is_dir() and os.name == "nt":  # Windows opens no folders.
+    if path.is_dir() and os.name == "nt":  # Windows cannot open folders.
         return
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
@@ -82,52 +82,55 @@ def write_json(path: Path, content: dict[str, object]) -> None:
 
 
 def write_arrays(path: Path, arrays: Arrays, about: dict[str, object]) -> None:
-    """A safetensors file with a note on the arrays and their fingerprint."""
+    """Write a safetensors file with `about` and a checksum of the arrays in its metadata."""
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    note = {**about, FINGERPRINT: fingerprint(contiguous)}
-    # One entry: the order of several is random, and the same run must give the same bytes. Written
-    # by us, as the package would leave the file readable to its owner alone.
+    described = {**about, FINGERPRINT: fingerprint(contiguous)}
+    # A single metadata entry: safetensors writes several in random order, and equal runs must give
+    # equal files. We write the bytes, because the package makes files that only the owner can read.
     with atomic_path(path) as partial:
-        partial.write_bytes(save(contiguous, metadata={"about": json.dumps(note)}))
+        partial.write_bytes(save(contiguous, metadata={"about": json.dumps(described)}))
 
 
-RETRAIN = "give another, or train it again"
+RETRAIN = "give another file, or train the network again"
 
 
 def read_arrays(path: Path, repair: str = RETRAIN) -> Arrays:
-    """The arrays of a safetensors file; those that `write_arrays` wrote are checked for damage."""
-    with opened(path, repair) as file:
+    """The arrays of a safetensors file. If `write_arrays` wrote it, their checksum is compared."""
+    with open_arrays(path, repair) as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        about = noted(file)
-    wanted = about.get(FINGERPRINT) if isinstance(about, dict) else None
-    if wanted is not None and wanted != fingerprint(arrays):
-        raise InputError(f"{path} is damaged: its data are not those that were written; {repair}")
+        about = metadata(file)
+    checksum = about.get(FINGERPRINT) if isinstance(about, dict) else None
+    if checksum is not None and checksum != fingerprint(arrays):
+        raise InputError(f"{path} is damaged: its arrays do not match their checksum; {repair}")
     return arrays
 
 
 def read_about(path: Path, repair: str = RETRAIN) -> dict[str, Any]:
-    """What `write_arrays` noted about the arrays."""
-    with opened(path, repair) as file:
-        about = noted(file)
+    """The `about` that `write_arrays` stored with the arrays."""
+    with open_arrays(path, repair) as file:
+        about = metadata(file)
     if not isinstance(about, dict):
         raise InputError(
-            f"{path} does not say what it is, as files that `python -m reference_models.train` "
-            f"writes do; {repair}"
+            f"{path} does not say which network it holds, unlike files that "
+            f"`python -m reference_models.train` writes; {repair}"
         )
     return about
 
 
 @contextmanager
-def opened(path: Path, repair: str) -> Iterator[Any]:
+def open_arrays(path: Path, repair: str) -> Iterator[Any]:
+    """The open safetensors file. repair: what to do if it cannot be read, for the message."""
     try:
         with safe_open(path, "np") as file:
             yield file
     except (OSError, SafetensorError, ValueError, TypeError) as error:
-        raise InputError(f"{path} is damaged, or no safetensors file ({error}); {repair}") from None
+        raise InputError(
+            f"{path} is damaged or not a safetensors file ({error}); {repair}"
+        ) from None
 
 
-def noted(file: Any) -> Any:
-    """The note of `write_arrays`, None without one."""
+def metadata(file: Any) -> Any:
+    """The `about` and checksum of an open file, or None if `write_arrays` did not write it."""
     return json.loads((file.metadata() or {}).get("about", "null"))
 
 
@@ -135,7 +138,7 @@ FINGERPRINT = "sha256_of_arrays"
 
 
 def fingerprint(arrays: Arrays) -> str:
-    """Equal for equal weights, bit by bit."""
+    """SHA-256 of the names, types, shapes and bits of the arrays."""
     digest = sha256()
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
@@ -143,15 +146,15 @@ def fingerprint(arrays: Arrays) -> str:
     return digest.hexdigest()
 
 
-def describe_mismatch(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """How two sets of arrays differ in names and shapes, in words; empty if they do not."""
+def describe_mismatch(arrays: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """Describe how arrays differ from the expected names and shapes; empty if they agree."""
     faults = {
-        "missing": [name for name in wanted if name not in given],
-        "unexpected": [name for name in given if name not in wanted],
+        "missing": [name for name in expected if name not in arrays],
+        "unexpected": [name for name in arrays if name not in expected],
         "of another shape": [
-            f"{name} {tuple(given[name].shape)} instead of {tuple(wanted[name].shape)}"
-            for name in wanted
-            if name in given and given[name].shape != wanted[name].shape
+            f"{name} {tuple(arrays[name].shape)} instead of {tuple(expected[name].shape)}"
+            for name in expected
+            if name in arrays and arrays[name].shape != expected[name].shape
         ],
     }
     return "; ".join(

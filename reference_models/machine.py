@@ -1,4 +1,4 @@
-"""The machine: its cores, its memory allocator, and progress bars."""
+"""Processor cores, the memory allocator, and progress bars."""
 
 import ctypes
 import os
@@ -10,26 +10,26 @@ from tqdm import tqdm
 
 
 def progress(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm:
-    """A progress bar; where it is not looked at but kept in a log, a line now and then."""
+    """A progress bar; in a log file it prints a line every 20 seconds."""
     return tqdm(iterable, mininterval=0.1 if sys.stderr.isatty() else 20, **options)
 
 
 def keep_memory() -> None:
-    """Tell the C library to keep freed memory for this process, where that is glibc.
+    """Make glibc keep freed memory for this process. Other C libraries are left unchanged.
 
-    It would hand every buffer beyond 32 MB back to the system, and the next one of the same size
-    is then filled in page by page again: with steps of such buffers a third of the time.
+    By default glibc returns every buffer beyond 32 MB to the system, which then maps the next
+    buffer page by page again. That takes a third of the time of training steps with such buffers.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # Another system or C library.
+    except (OSError, AttributeError):  # Another operating system or C library.
         return
-    mmap_max, trim_threshold = -4, -1  # As malloc.h numbers them.
+    mmap_max, trim_threshold = -4, -1  # Constants of malloc.h.
     mallopt(mmap_max, 0)
     mallopt(trim_threshold, -1)
 
 
 def cores() -> int:
-    """Cores this process may use."""
+    """Number of cores that this process may use."""
     allowed = getattr(os, "sched_getaffinity", None)  # Not on every system.
     return len(allowed(0)) if allowed else os.cpu_count() or 1

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from reference_models.errors import InputError
+from reference_models.networks.options import BLOCKS, BackboneName
 from reference_models.papers.recipes import RECIPES
-from reference_models.papers.schema import BLOCKS, BackboneName, Recipe, Scale, ScaleName
+from reference_models.papers.schema import Recipe, Scale, ScaleName
 from reference_models.paths import DATA, WEIGHTS
 
 

@@ -6,8 +6,8 @@ ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "reference_models" / "weights"
 RESULTS = ROOT / "results"
 RUNS = RESULTS / "runs"
-"""A JSON file per finished run, and the measures of its test images."""
+"""One JSON file per finished run, with the measures of its test images in a file beside it."""
 AGREEMENT = RESULTS / "agreement"
-"""A JSON file per network: its first steps in both frameworks."""
+"""One JSON file per network: its first training steps in both frameworks."""
 DATA = Path("data")
-"""The default folder of the data sets and backbones, in the working directory."""
+"""Default folder of data sets and backbones, relative to the working directory."""

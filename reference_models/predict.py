@@ -16,15 +16,13 @@ from reference_models.commands import command, parse
 from reference_models.data.images import Images
 from reference_models.data.pictures import (
     SUFFIXES,
-    binarise,
     by_stem,
     centre_prior,
     fit_mask,
     fit_prior,
     is_image,
-    mask_notes,
-    open_image,
 )
+from reference_models.data.readers import mask_notes, read_map, read_mask, read_photograph
 from reference_models.errors import InputError
 from reference_models.files import atomic_path
 from reference_models.machine import progress
@@ -153,11 +151,11 @@ def predict(options: Predict) -> list[str]:
     messages = []
     for file, name in progress(output_names(files), desc=Path(name_of_model).name, unit=" images"):
         try:
-            photo, alpha = read_photo(file)
+            photo, alpha = read_photograph(file)
             prior = None if priors is None else priors.of(file, photo)
             saliency = model.map(photo, prior)
             if options.mask is not None:
-                mask, kinds[name] = read_mask(
+                mask, kinds[name] = read_fitting_mask(
                     matching_file(options.mask, file, "--mask"), photo, file
                 )
                 save(model.explained(photo, mask, prior), options.out / f"{name}-explained.png")
@@ -202,8 +200,8 @@ class Priors:
             if self.default is None:
                 return centre_prior(self.size)
             return fit_prior(Image.fromarray(self.default.map(photo)), self.size)
-        prior, _ = read_photo(matching_file(self.path, file, "--prior"))
-        return fit_prior(prior, self.size)
+        prior = read_map(matching_file(self.path, file, "--prior"))
+        return fit_prior(Image.fromarray(prior.values), self.size)
 
 
 def matching_file(path: Path, photo: Path, option: str) -> Path:
@@ -240,15 +238,16 @@ def check_mask(options: Predict, model: Model, photographs: int) -> None:
         )
 
 
-def read_mask(file: Path, photo: Image.Image, photo_file: Path) -> tuple[np.ndarray, str]:
-    """The bool mask of a photograph, and its kind, see `binarise`."""
-    mask = open_image(file)
-    if mask.size != photo.size:
+def read_fitting_mask(file: Path, photo: Image.Image, photo_file: Path) -> tuple[np.ndarray, str]:
+    """The bool mask of a photograph and its kind, see `read_mask`."""
+    mask = read_mask(file)
+    height, width = mask.object.shape
+    if (width, height) != photo.size:
         raise InputError(
-            f"sizes differ: {photo_file} is {photo.width} x {photo.height}, {file} is "
-            f"{mask.width} x {mask.height} (width x height); pass a mask of the photograph's size"
+            f"{photo_file} is {photo.width} x {photo.height}, but {file} is {width} x {height} "
+            "(width x height); save the mask at the size of its photograph"
         )
-    return binarise(mask, file)
+    return mask.object, mask.kind
 
 
 # Images ------------------------------------------------------------------------------------------
@@ -286,30 +285,6 @@ def output_names(files: Sequence[Path]) -> list[tuple[Path, str]]:
         taken.add(name)
         names.append((file, name))
     return names
-
-
-def read_photo(file: Path) -> tuple[Image.Image, Image.Image | None]:
-    """The photograph as RGB, upright and on a white background, and its alpha channel, if any."""
-    image = open_image(file)
-    if image.mode.startswith(("I", "F")):
-        image = scaled_to_eight_bits(image, file)
-    if "A" not in image.getbands() and "transparency" not in image.info:
-        return image.convert("RGB"), None
-    layered = image.convert("RGBA")
-    alpha = layered.getchannel("A")
-    white = Image.new("RGB", image.size, "white")
-    return Image.composite(layered.convert("RGB"), white, alpha), alpha
-
-
-def scaled_to_eight_bits(image: Image.Image, file: Path) -> Image.Image:
-    """Convert a grey image with 16-bit or float values to 8 bits."""
-    values = np.asarray(image, np.float64)
-    low, high = values.min(), values.max()
-    if not (low >= 0 and high <= 65535):
-        raise InputError(f"{file} has values in {low:g}..{high:g}; save it with 8 bits per channel")
-    scales = (65535,) if image.mode[:4] == "I;16" else (1, 255, 65535)
-    white = next(scale for scale in scales if high <= scale)
-    return Image.fromarray(np.rint(255 * values / white).astype(np.uint8))
 
 
 def write_images(

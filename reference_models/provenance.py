@@ -6,11 +6,13 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+from reference_models.errors import count
 from reference_models.machine import cores
 from reference_models.paths import ROOT
 
 
 def versions(backend: str) -> dict[str, str]:
+    """Versions of Python and of the packages that a run with this backend uses."""
     frameworks = {"torch": ("torch",), "jax": ("jax", "jaxlib", "flax", "optax")}[backend]
     measures = ("pysodmetrics", "scikit-image", "scikit-learn")
     packages = (*frameworks, "numpy", "scipy", "pillow", *measures)
@@ -18,7 +20,7 @@ def versions(backend: str) -> dict[str, str]:
 
 
 def hardware(device: str) -> str:
-    """Name of the GPU, or of the processor with the number of cores this process may use."""
+    """Name of the GPU, or of the processor with the number of cores that this process may use."""
     if device != "cpu":
         command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         try:
@@ -26,7 +28,7 @@ def hardware(device: str) -> str:
             return done.stdout.splitlines()[0].strip()
         except (OSError, subprocess.CalledProcessError, IndexError):
             return "unknown GPU"
-    return f"{processor()}, {cores()} core{'s' * (cores() != 1)}"
+    return f"{processor()}, {count(cores(), 'core')}"
 
 
 def processor() -> str:
@@ -38,20 +40,21 @@ def processor() -> str:
 
 
 def commit() -> str | None:
-    """The commit of this checkout, with "-dirty" if a tracked file other than a result differs.
-    Outside git: the environment variable COMMIT, or None."""
+    """The commit of this checkout, with "-dirty" if a tracked file outside results/ was changed.
+    Outside git: the environment variable COMMIT, or None if it is not set."""
     try:
-        found = git("rev-parse", "HEAD")
+        head = git("rev-parse", "HEAD")
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", EXCEPT_RESULTS)
     except (OSError, subprocess.CalledProcessError):
         return os.environ.get("COMMIT")
-    return found + "-dirty" * bool(changed)
+    return head + "-dirty" * bool(changed)
 
 
 EXCEPT_RESULTS = ":(exclude,top)results"
 
 
 def git(*arguments: str) -> str:
+    """The output of a git command in this repository."""
     command = ["git", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return done.stdout.strip()

@@ -1,7 +1,7 @@
-"""What a loss sees: for each image what every pixel costs, and the gradient of the output.
+"""Figures of a loss: the cost of every pixel and the gradient of the output, image by image.
 
 Needs matplotlib, ``pip install "saliency-losses[plot]"``. The framework is that of the arrays; the
-other one is not imported.
+other framework is not imported.
 """
 
 import inspect
@@ -28,28 +28,38 @@ except ModuleNotFoundError as error:
 _Array = Any
 _Numbers = npt.NDArray[np.float64]
 
-# The arguments of a loss that have an entry per image.
+# The arguments of a loss that have one entry per image.
 _BATCHED = ("anchors", "distance_weights", "mask")
 
 
 class _Loss(NamedTuple):
-    """How one of the library's losses is drawn."""
+    """The drawing of one of the library's losses."""
 
+    criterion: str
+    """The name of its Module in PyTorch."""
     costs: Callable[..., _Array]
-    """What each pixel costs, from the primitives and those arguments of the loss that it names."""
+    """The cost of each pixel, from the primitives and those arguments of the loss that it names."""
     channels: tuple[bool, bool] = (True, False)
-    """Whether the output has channels, and whether the target and the costs have."""
+    """Whether the output has channels, and whether target and costs have channels."""
     title: str = "cost of each pixel,\nwhose mean is the loss"
 
 
 _LOSSES = {
-    "metric_loss": _Loss(metric.pixel_costs),
-    "cas_loss": _Loss(cas.pixel_costs),
-    "class_agnostic_cross_entropy": _Loss(cas.cross_entropy_pixel_costs),
-    "weighted_fbeta_loss": _Loss(fbeta.weighted_error, (True, True), "$E^w$: error after A and B"),
-    "anchor_softmax_loss": _Loss(anchor.pixel_costs),
-    "js_mutual_information_loss": _Loss(mutual_information.pixel_costs, (False, False)),
+    "metric_loss": _Loss("MetricLoss", metric.pixel_costs),
+    "cas_loss": _Loss("CASLoss", cas.pixel_costs),
+    "class_agnostic_cross_entropy": _Loss(
+        "ClassAgnosticCrossEntropy", cas.cross_entropy_pixel_costs
+    ),
+    "weighted_fbeta_loss": _Loss(
+        "WeightedFBetaLoss", fbeta.weighted_error, (True, True), "$E^w$: error after A and B"
+    ),
+    "anchor_softmax_loss": _Loss("AnchorSoftmaxLoss", anchor.pixel_costs),
+    "js_mutual_information_loss": _Loss(
+        "JSMutualInformationLoss", mutual_information.pixel_costs, (False, False)
+    ),
 }
+# The function of the loss under the name of the function and of its Module.
+_FUNCTIONS = {name: name for name in _LOSSES} | {x.criterion: name for name, x in _LOSSES.items()}
 
 
 def explain(
@@ -64,48 +74,49 @@ def explain(
     title: str | None = None,
     **arguments: Any,
 ) -> Figure:
-    """Draw what a loss sees: a row for each of the first images, a column for each view.
+    """Draw what a loss sees, with one row per image and one column per view.
 
-    The columns: the image, if given; the prediction; the target; what each pixel costs; the
-    gradient of the loss with respect to the output. Each row is the image's loss alone, so neither
-    the batch nor the reduction has any influence. What a pixel costs is
+    The columns show the image (if given), the prediction, the target, the cost of each pixel and
+    the gradient of the loss with respect to the output. Each row shows only the loss of its image,
+    so batch and reduction have no influence. The cost of a pixel depends on the loss:
 
-    * for `weighted_fbeta_loss` E^w, the error after A and B, of which the loss takes 1 − F_β; it is
-      no sum over pixels;
-    * for the other losses the pixel's term, so scaled that the mean over the counted pixels is the
-      loss. `metric_loss`: ‖f − μ_own‖² − ‖f − μ_other‖² in the form that was chosen, 0 at pixels
-      that hard_negatives leaves out. `cas_loss`: a pixel of region r has n/|r| times
-      α ‖s − ŝ_r‖² − (1 − α) Σ_q ‖ŝ_r − ŝ_q‖². `class_agnostic_cross_entropy`: the cross-entropy
-      with the labels that were chosen. `anchor_softmax_loss`: −log softmax. For
-      `js_mutual_information_loss`: the softplus, times n over the pairs of its kind;
-    * for any other function of (output, target) |∂ loss / ∂ output|, summed over channels.
+    * `weighted_fbeta_loss`: E^w, the error after A and B. The loss is 1 − F_β of these errors, not
+      a sum over pixels.
+    * The library's other losses: the term of the pixel, scaled so that the mean over the counted
+      pixels is the loss. `metric_loss`: ‖f − μ_own‖² − ‖f − μ_other‖² in the chosen form, 0 at
+      pixels that hard_negatives drops. `cas_loss`: n/|r| times
+      α ‖s − ŝ_r‖² − (1 − α) Σ_q ‖ŝ_r − ŝ_q‖² for a pixel of region r.
+      `class_agnostic_cross_entropy`: the cross-entropy with the chosen labels.
+      `anchor_softmax_loss`: −log softmax. `js_mutual_information_loss`: the softplus, times n over
+      the number of pairs of its kind.
+    * Any other function of (output, target): |∂ loss / ∂ output|, summed over channels.
 
-    Pixels that `mask` leaves out are hatched. A volume is shown by the middle slice of its first
-    axis, a signal as a strip.
+    Ignored pixels are hatched. A volume is shown by the middle slice of its first axis, a signal as
+    a strip.
 
     Args:
-        loss: A function or Module of this library, also with options by `functools.partial`; or
-            any function of an output and a target, called with one image at a time. Of an output
-            with as many axes as the target, one is of channels if there are four or five.
-        output: What the loss takes first, torch.Tensor or jax.Array, in the layout of that
+        loss: A function or Module of this library, or a `functools.partial` of it with options; or
+            any function of an output and a target, which is called with one image at a time. If
+            output and target have equal rank, rank 4 or 5 means that one axis holds the channels.
+        output: The first argument of the loss, a torch.Tensor or jax.Array in the layout of its
             framework.
-        target: What the loss takes last: labels, target or joint.
-        image: ``(N, C, *spatial)`` or ``(N, *spatial, C)``, as the framework has it, with 1 or 3
-            channels: uint8, or floating point in [0, 1].
-        prediction: ``(N, *spatial)``, a map to show in place of an output that is none to look at.
-        channel: The channel of the output to show, with its gradient. By default the last of one
-            or two; of more the norm over channels, of which the gradient's is not signed; where
-            the target has channels too, as of `weighted_fbeta_loss`, the first.
-        rows: How many images at most.
-        title: Above the figure.
-        arguments: What else the loss takes: anchors, mask, distance_weights, options.
+        target: The last argument of the loss: labels, target or joint.
+        image: ``(N, C, *spatial)`` or ``(N, *spatial, C)`` in the layout of the framework, with 1
+            or 3 channels, uint8 or floating point in [0, 1].
+        prediction: ``(N, *spatial)``, a saliency map to show if the output itself is not an image.
+        channel: The channel of output and gradient to show. Default: the first if the target has
+            channels too, as for `weighted_fbeta_loss`; else the last of one or two channels, or the
+            norm over more, which has no sign.
+        rows: The maximum number of images.
+        title: The title of the figure.
+        arguments: Further arguments of the loss: anchors, mask, distance_weights, options.
 
     Returns:
-        A matplotlib Figure, which needs no display: ``figure.savefig("seen.png")``.
+        A matplotlib Figure, which needs no display: ``figure.savefig("loss.png")``.
 
     Raises:
-        ValueError: Shapes that do not match, or what the loss raises.
-        TypeError: Arrays of no framework, or a loss that cannot be called.
+        ValueError: Shapes that do not match, or an error of the loss.
+        TypeError: Arrays of neither framework, or a loss that is not callable.
 
     Example:
         >>> import torch
@@ -129,10 +140,10 @@ def explain(
         {"target": target} | views | {name: criterion.options.get(name) for name in _BATCHED},
     )
 
-    seen = []
+    rows_of_views = []
     for n in range(min(rows, output.shape[0])):
-        given = {name: x if x is None else x[n : n + 1] for name, x in views.items()}
-        seen.append(
+        shown = {name: x if x is None else x[n : n + 1] for name, x in views.items()}
+        rows_of_views.append(
             _views(
                 criterion.of_image(n),
                 framework,
@@ -140,12 +151,14 @@ def explain(
                 channel,
                 output[n : n + 1],
                 target[n : n + 1],
-                **given,
+                **shown,
             )
         )
-    figure = Figure(figsize=(2.5 * len(seen[0]), 2.2 * len(seen) + 0.7), layout="constrained")
-    grid = figure.subplots(len(seen), len(seen[0]), squeeze=False)
-    for place, row in enumerate(seen):
+    figure = Figure(
+        figsize=(2.5 * len(rows_of_views[0]), 2.2 * len(rows_of_views) + 0.7), layout="constrained"
+    )
+    grid = figure.subplots(len(rows_of_views), len(rows_of_views[0]), squeeze=False)
+    for place, row in enumerate(rows_of_views):
         for axes, view in zip(grid[place], row, strict=True):
             _draw(axes, view, titled=place == 0)
     if title is not None:
@@ -159,11 +172,11 @@ def explain(
 class _Criterion(NamedTuple):
     call: Callable[..., Any]
     names: tuple[str, str] | None
-    """Those of output and target; None for a loss that is not the library's."""
-    given: dict[str, Any]
-    """The arguments to call it with, besides output and target."""
+    """The argument names of output and target; None for a loss from outside the library."""
+    arguments: dict[str, Any]
+    """The arguments of the call besides output and target."""
     options: dict[str, Any]
-    """These and the others, stored in the Module or by default."""
+    """All options: arguments of the call, attributes of the Module, defaults."""
     known: _Loss | None
 
     def of_image(self, n: int) -> "_Criterion":
@@ -173,59 +186,58 @@ class _Criterion(NamedTuple):
                 for name, x in arguments.items()
             }
 
-        return self._replace(given=cut(self.given), options=cut(self.options))
+        return self._replace(arguments=cut(self.arguments), options=cut(self.options))
 
     def value(self, output: _Array, target: _Array) -> _Array:
         if self.names is None:
-            return self.call(output, target, **self.given)
-        # By name, since anchors stand between the two.
-        return self.call(output, **{self.names[1]: target}, **self.given)
+            return self.call(output, target, **self.arguments)
+        # By name, since anchors come between output and target.
+        return self.call(output, **{self.names[1]: target}, **self.arguments)
 
     def costs(self, framework: str, output: _Array, target: _Array) -> _Array:
         if self.known is None or self.names is None:
-            raise TypeError("only the library's losses say what each pixel costs")
-        every = self.options | dict(zip(self.names, (output, target), strict=True))
+            raise TypeError("loss must be one of the library's to have a cost for each pixel")
+        values = self.options | dict(zip(self.names, (output, target), strict=True))
         taken = list(inspect.signature(self.known.costs).parameters)[1:]
         primitives = import_module(f"saliency_losses.{framework}._ops")
-        return self.known.costs(primitives, **{name: every[name] for name in taken})
+        return self.known.costs(primitives, **{name: values[name] for name in taken})
 
 
 def _criterion(loss: Callable[..., Any], framework: str, arguments: dict[str, Any]) -> _Criterion:
-    given, bound = arguments, loss if isinstance(loss, partial) else None
-    if bound is not None:
-        if bound.args:
+    if isinstance(loss, partial):
+        if loss.args:
             raise TypeError(
-                "loss must be a functools.partial with arguments by name only, got "
-                f"{len(bound.args)} without a name"
+                "loss must be a functools.partial with keyword arguments only, got "
+                f"{len(loss.args)} positional; pass them by name"
             )
-        loss, given = bound.func, bound.keywords | arguments
+        arguments = loss.keywords | arguments
+        loss = loss.func
     if isinstance(loss, type) or not callable(loss):
-        repair = f"; make one: {loss.__name__}()" if isinstance(loss, type) else ""
+        repair = f"; pass an instance: {loss.__name__}()" if isinstance(loss, type) else ""
         raise TypeError(f"loss must be a function or a Module, got {loss!r}{repair}")
-    # A Module's class is named as its function is.
     home = str(getattr(loss, "__module__", ""))
     name = str(getattr(loss, "__name__", type(loss).__name__))
-    names = {name.replace("_", ""): name for name in _LOSSES}
-    function = names.get(name.replace("_", "").lower())
+    function = _FUNCTIONS.get(name)
     if function is None or not home.startswith("saliency_losses."):
-        return _Criterion(loss, None, given, given, None)
+        return _Criterion(loss, None, arguments, arguments, None)
     if not home.startswith(f"saliency_losses.{framework}."):
         raise TypeError(
-            f"loss is {home}.{name}, but output is of {framework}; take it from "
-            f"saliency_losses.{framework}"
+            f"loss must be of the framework of output, {framework}, got {home}.{name}; "
+            f"import it from saliency_losses.{framework}"
         )
     public = getattr(import_module(f"saliency_losses.{framework}"), function)
     parameters = inspect.signature(public).parameters
     first, *between, last = (name for name, p in parameters.items() if p.kind is not p.KEYWORD_ONLY)
     for place in between:
-        if given.get(place) is None:
+        if arguments.get(place) is None:
             raise ValueError(
-                f"{function} takes {place} too, which are missing; give "
-                f"explain(..., {place}={place})"
+                f"{function} requires {place}, got none; pass explain(..., {place}={place})"
             )
     defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
     stored = {name: x for name, x in getattr(loss, "__dict__", {}).items() if name in defaults}
-    return _Criterion(loss, (first, last), given, defaults | stored | given, _LOSSES[function])
+    return _Criterion(
+        loss, (first, last), arguments, defaults | stored | arguments, _LOSSES[function]
+    )
 
 
 def _value_and_gradient(
@@ -234,7 +246,7 @@ def _value_and_gradient(
     if framework == "jax":
         import jax
 
-        # Bad values raise outside of `jax.grad` only.
+        # Bad values raise only outside `jax.grad`, so the value is computed there.
         return float(loss(output).sum()), jax.grad(lambda x: loss(x).sum())(output)
     import torch
 
@@ -242,9 +254,7 @@ def _value_and_gradient(
         x = output.detach().clone().requires_grad_()
         value = loss(x)
         if not (isinstance(value, torch.Tensor) and value.requires_grad):
-            raise TypeError(
-                f"loss must give a tensor that is computed from the output, got {value!r}"
-            )
+            raise TypeError(f"loss must return a tensor computed from the output, got {value!r}")
         (gradient,) = torch.autograd.grad(value.sum(), x)
         return value.sum().item(), gradient
 
@@ -253,25 +263,25 @@ def _value_and_gradient(
 
 
 def _framework(output: _Array) -> str:
-    """Without importing any: whoever has an array has imported its framework."""
+    """The name of the array's framework, found without importing one."""
     for name, kind in (("torch", "Tensor"), ("jax", "Array")):
         framework = sys.modules.get(name)
         if framework is not None and isinstance(output, getattr(framework, kind)):
             return name
     raise TypeError(
         f"output must be a torch.Tensor or a jax.Array, got {type(output).__name__}; "
-        "an array of NumPy: torch.from_numpy or jax.numpy.asarray"
+        "convert a NumPy array by torch.from_numpy or jax.numpy.asarray"
     )
 
 
 def _channels(output: _Array, target: _Array) -> tuple[bool, bool]:
-    """Whether output and target of a loss that is not the library's have channels."""
+    """Whether output and target have channels, for a loss from outside the library."""
     if output.ndim == target.ndim + 1:
         return True, False
     if output.ndim == target.ndim:
         return (output.ndim >= 4,) * 2
     raise ValueError(
-        "target must have as many axes as output, or one less, got target of shape "
+        "target must have as many axes as output, or one fewer, got target of shape "
         f"{tuple(target.shape)} and output of shape {tuple(output.shape)}"
     )
 
@@ -283,7 +293,7 @@ def _check_lengths(output: _Array, others: dict[str, _Array | None]) -> None:
     for name, x in others.items():
         if x is not None and tuple(x.shape[:1]) != images:
             raise ValueError(
-                f"{name} must have one entry for each of the {images[0]} images of "
+                f"{name} must have length {images[0]} on its first axis, the number of images of "
                 f"output, got shape {tuple(x.shape)}"
             )
 
@@ -295,7 +305,7 @@ def _numbers(x: _Array) -> _Numbers:
 
 
 def _image(name: str, x: _Array, framework: str, channels: bool) -> _Numbers:
-    """The one image of `x`, ``(H, W, C)``."""
+    """The only image of `x`, as ``(H, W, C)``."""
     pixels = _numbers(x)[0]
     pixels = np.moveaxis(pixels, 0, -1) if channels and framework == "torch" else pixels
     pixels = pixels if channels else pixels[..., None]
@@ -316,7 +326,7 @@ def _photograph(x: _Array, framework: str) -> _Numbers:
     pixels = _image("image", x, framework, channels=True)
     if pixels.shape[-1] not in (1, 3):
         raise ValueError(
-            f"image must have 1 or 3 channels, got {pixels.shape[-1]}: shape "
+            f"image must have 1 or 3 channels, got {pixels.shape[-1]} in shape "
             f"{tuple(x.shape)} in the layout of {framework}"
         )
     if str(x.dtype).endswith("uint8"):
@@ -331,7 +341,7 @@ def _photograph(x: _Array, framework: str) -> _Numbers:
 
 
 def _chosen(x: _Numbers, channel: int | None) -> tuple[_Numbers, str]:
-    """``(H, W)`` of ``(H, W, C)``, and words for which of the channels it is."""
+    """One channel ``(H, W)`` or the norm over channels of ``(H, W, C)``, and its label."""
     count = x.shape[-1]
     if channel is None and count > 2:
         return np.linalg.norm(x, axis=-1), f",\nnorm of {count} channels"
@@ -349,7 +359,7 @@ class _View(NamedTuple):
     values: _Numbers
     """``(H, W)``, NaN where a pixel does not count, or ``(H, W, 3)``."""
     measured: bool = False
-    """Drawn in colours, with a bar that tells the numbers."""
+    """Whether to draw it in colours with a colour bar."""
     signed: bool = False
     label: str = ""
 
@@ -364,10 +374,10 @@ def _views(
     image: _Array | None,
     prediction: _Array | None,
 ) -> list[_View]:
-    """What is drawn of one image."""
+    """The views of one image."""
 
-    def picture(name: str, x: _Array, has_channels: bool) -> _Numbers:
-        return _image(name, x, framework, has_channels)
+    def picture(name: str, x: _Array, channels: bool) -> _Numbers:
+        return _image(name, x, framework, channels)
 
     value, slope = _value_and_gradient(lambda x: criterion.value(x, target), framework, output)
     raw = picture("output", output, channels[0])
@@ -375,25 +385,25 @@ def _views(
     shown, which = _chosen(raw, channel)
     if prediction is not None:
         shown, which = picture("prediction", prediction, False)[..., 0], ""
-    # A target for channels may be one map, or class numbers.
-    apart = channels[1] and target.ndim == output.ndim
-    truth = _chosen(picture("target", target, apart), channel if apart else None)[0]
+    # The target of an output with channels may be a single map or class numbers.
+    has_channels = channels[1] and target.ndim == output.ndim
+    truth = _chosen(picture("target", target, has_channels), channel if has_channels else None)[0]
     if criterion.known is None:
         costs, title = np.abs(gradient).sum(-1), "|gradient|"
         title += ",\nsummed over channels" if gradient.shape[-1] > 1 else ""
     else:
-        given = criterion.costs(framework, output, target)
-        spatial = given if channels[1] else given.reshape(target.shape)
+        flat = criterion.costs(framework, output, target)
+        spatial = flat if channels[1] else flat.reshape(target.shape)
         costs, title = picture("costs", spatial, channels[1]), criterion.known.title
         costs = _chosen(costs, channel if channels[1] else None)[0]
-    steep, of = _chosen(gradient, channel)
+    slopes, label = _chosen(gradient, channel)
     views = [
         _View("prediction" + which, shown),
         _View("target", truth),
         _View(title, costs, measured=True, signed=bool((costs < 0).any())),
         _View(
-            "∂ loss / ∂ output" + of,
-            steep,
+            "∂ loss / ∂ output" + label,
+            slopes,
             measured=True,
             signed=channel is not None or gradient.shape[-1] <= 2,
         ),
@@ -405,7 +415,7 @@ def _views(
             counted = picture("mask", mask, False)[..., 0] == 1
         if ignored is not None:
             counted &= truth != ignored
-        # A prediction given beside the output may be of another size.
+        # The argument `prediction` may have another size than the output.
         views = [
             view._replace(values=np.where(counted, view.values, np.nan))
             if view.values.shape == counted.shape
@@ -423,7 +433,7 @@ def _draw(axes: Axes, view: _View, titled: bool) -> None:
     if view.signed:
         high = max(-low, high)
         low = -high
-    # An even picture of nothing still has a scale.
+    # A constant image still needs a non-empty colour range.
     limits = Normalize(low, high if high > low else low + 1)
     colours = "RdBu_r" if view.signed else "viridis" if view.measured else "gray"
     if not view.measured and low >= 0 and high <= 1:
@@ -439,7 +449,7 @@ def _draw(axes: Axes, view: _View, titled: bool) -> None:
         ticks = [limits.vmin, 0, limits.vmax] if view.signed else [limits.vmin, limits.vmax]
         bar = axes.figure.colorbar(drawn, ax=axes, ticks=ticks, format="%.2g", shrink=0.9)
         bar.ax.tick_params(labelsize=7)
-    # What does not count is transparent.
+    # Ignored pixels are transparent.
     axes.patch.set(facecolor="white", edgecolor="0.7", hatch="////", linewidth=0)
     axes.set(xticks=[], yticks=[])
     axes.set_ylabel(view.label, fontsize=9)

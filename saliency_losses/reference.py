@@ -1,14 +1,14 @@
-"""The exact definitions of the losses: NumPy, float64, one image at a time.
+"""Reference implementations of the losses: NumPy, float64, one image at a time.
 
-Written from the papers' equations, quoted by number beside the lines, and sharing no code with the
-rest of the package: the oracle of its tests and the exact side of its benchmark. Where a paper sums
-over all pairs of pixels, so does this module: O(n²) time, but memory linear in the pixels, because
-every double sum runs row by row.
+They follow the papers' equations, quoted by number beside the lines, and share no code with the
+rest of the package. Its tests take them as the oracle, its benchmark as the exact side. Where a
+paper sums over all pairs of pixels, so does this module: in O(n²) time, but in memory linear in the
+pixels, because every double sum runs row by row.
 
 Names, parameters and defaults are those of ``saliency_losses.torch`` and ``saliency_losses.jax``,
-without ``reduction``, for one image, channels last. A `mask` is True where a pixel counts; the
-others are removed, whatever they hold. If no pixel counts, a loss is 0. Losses return a float,
-companions an array. Values are taken to be in their domain; shapes and options are checked.
+without ``reduction``, for one image with channels last. A `mask` is True where a pixel counts; the
+other pixels are removed, whatever their values. If no pixel counts, a loss is 0. Losses return a
+float, companions an array. Shapes and options are checked, ranges of values are not.
 
 Papers: M = MEnet, C = class-agnostic segmentation, W = weighted F-beta, L = learning to promote,
 R = deep relations.
@@ -26,7 +26,7 @@ Bools = NDArray[np.bool_]
 
 
 def _shaped(name: str, values: ArrayLike, shape: tuple[int, ...]) -> NDArray[Any]:
-    """`values` as an array, refused unless it has `shape`."""
+    """`values` as an array; ValueError unless it has `shape`."""
     array = np.asarray(values)
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
@@ -42,7 +42,7 @@ def _vectors(name: str, values: ArrayLike) -> tuple[Floats, tuple[int, ...]]:
 
 
 def _counted(mask: ArrayLike | None, shape: tuple[int, ...]) -> Bools:
-    """The mask as a flat boolean array, all True for None."""
+    """The mask as a flat boolean array; all True if it is None."""
     if mask is None:
         return np.ones(math.prod(shape), dtype=np.bool_)
     return _shaped("mask", mask, shape).astype(np.bool_).ravel()
@@ -54,13 +54,13 @@ def _option(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _lengths(vectors: Floats) -> Floats:
-    """Euclidean length of each row; below 1e-12 it counts as 0, as in the losses."""
+    """Euclidean length of each row; lengths below 1e-12 count as 0, as in the losses."""
     lengths: Floats = np.sqrt((vectors**2).sum(axis=1))
     return np.where(lengths < 1e-12, 0.0, lengths)
 
 
 def _log_sum_exp(*terms: Floats) -> Floats:
-    """log Σ exp of the terms, elementwise; a NaN gives NaN and no warning."""
+    """log Σ exp of the terms, elementwise; NaN gives NaN without a warning."""
     with np.errstate(invalid="ignore"):
         return np.asarray(np.logaddexp.reduce(terms))
 
@@ -74,17 +74,17 @@ def metric_loss(
     hard_negatives: bool = False,
     mask: ArrayLike | None = None,
 ) -> float:
-    """Pull features towards their own region and push them from the other.
+    """Distances of features to their own region minus distances to the other region.
 
     ``"centroid"``: mean_i ‖f_i − μ_own‖² − ‖f_i − μ_other‖² (M eq. 3).
     ``"pairwise"``: mean_i mean_{k in own} ‖f_i − f_k‖² − mean_{k in other} ‖f_i − f_k‖² (M eq. 2).
-    The public ``stop_gradient`` is left out: it changes gradients only.
+    The public option ``stop_gradient`` is missing, since it changes only gradients.
 
     Args:
-        features: `(*spatial, C)`; with `normalize` scaled to unit length, zero vectors stay zero.
+        features: `(*spatial, C)`; `normalize` scales them to unit length (zero vectors stay zero).
         labels, mask: `(*spatial)`; labels 0 background, 1 salient.
-        hard_negatives: mean_i over the smaller region and as many pixels of the larger, those of
-            highest loss (M §3.2); μ over all pixels. Which of two equals is chosen changes nothing.
+        hard_negatives: Take mean_i over the smaller region and as many pixels of the larger, those
+            of highest loss (M §3.2), and μ over all pixels. Ties do not change the value.
 
     Returns:
         The loss; 0 for an image that lacks one of the two regions.
@@ -102,7 +102,7 @@ def metric_loss(
         length = _lengths(f)[:, None]
         f = np.divide(f, length, out=np.zeros_like(f), where=length != 0)
     else:
-        # Only differences of features enter: this changes nothing but keeps digits.
+        # Only differences of features matter; subtracting the mean keeps their digits.
         f = f - f.mean(axis=0)
 
     mu = {True: f[salient].mean(axis=0), False: f[~salient].mean(axis=0)}
@@ -120,13 +120,13 @@ def metric_loss(
 
 
 def semantic_distance(features: ArrayLike, background: ArrayLike) -> Floats:
-    """Distance of every pixel from the mean background feature.
+    """Distance of every pixel's features to the mean features of the background.
 
-    S_i = ‖f_i − Σ_j P_B(f_j) f_j‖ (M eq. 5), P_B the normalised `background` weights.
+    S_i = ‖f_i − Σ_j P_B(f_j) f_j‖ (M eq. 5), where P_B are the normalised `background` weights.
 
     Args:
         features: `(*spatial, C)`.
-        background: `(*spatial)`, non-negative; all 0: the zero vector stands for the background.
+        background: `(*spatial)`, non-negative; if all are 0, the mean is the zero vector.
 
     Returns:
         `(*spatial)`.
@@ -146,10 +146,10 @@ def cas_loss(
     average_regions: bool = False,
     mask: ArrayLike | None = None,
 ) -> float:
-    """Uniform descriptors within regions, different ones across: class-agnostic segmentation.
+    """Class-agnostic segmentation loss: spread within regions minus differences between regions.
 
-    α Σ_r mean_{i in r} ‖s_i − ŝ_r‖² − (1 − α) Σ_{r≠q} ‖ŝ_r − ŝ_q‖² (C eq. 1), over present regions
-    and ordered pairs of them; with `average_regions` both sums become means.
+    α Σ_r mean_{i in r} ‖s_i − ŝ_r‖² − (1 − α) Σ_{r≠q} ‖ŝ_r − ŝ_q‖² (C eq. 1), over the regions
+    present and ordered pairs of them; with `average_regions` both sums become means.
 
     Args:
         probs: `(*spatial, M)`, descriptors in [0, 1].
@@ -170,14 +170,14 @@ def cas_loss(
     first, second = sum(uniformer), sum(discriminator)
     if average_regions:
         first, second = first / max(len(uniformer), 1), second / max(len(discriminator), 1)
-    # As printed, C eq. 1 joins its terms with an equals sign; eq. 2 has the minus.
+    # C eq. 1 is read with the minus of eq. 2; see docs/losses/cas.md.
     return float(alpha * first - (1 - alpha) * second)
 
 
 def class_agnostic_cross_entropy(
     logits: ArrayLike, labels: ArrayLike, *, per: str = "image", mask: ArrayLike | None = None
 ) -> float:
-    """The smaller of the cross-entropies with the labels and with the labels exchanged (C §4.2).
+    """The smaller of the cross-entropies with the labels and the exchanged labels (C §4.2).
 
     ``"image"``: min(mean_i −log p_i[y_i], mean_i −log p_i[1 − y_i]).
     ``"pixel"``: mean_i min(−log p_i[y_i], −log p_i[1 − y_i]).
@@ -213,19 +213,19 @@ def _spatial_map(name: str, values: ArrayLike) -> NDArray[Any]:
 
 
 def _coordinates(shape: tuple[int, ...]) -> Ints:
-    """Coordinates of all pixels, one row each, in the order of `ravel`."""
+    """Coordinates of all pixels, one row per pixel, in the order of `ravel`."""
     return np.indices(shape, dtype=np.int64).reshape(len(shape), -1).T
 
 
 def _gaussian(offsets: Ints, theta: int) -> Floats:
-    """W eq. 3 between two foreground pixels, σ = θ/4 (W eq. 7 to 9 print d for d²)."""
+    """The Gaussian of W eq. 3 at offsets between foreground pixels, σ = θ/4."""
     variance = (theta / 4) ** 2
     squared = (offsets**2).sum(axis=1)
     return np.asarray(np.exp(-squared / (2 * variance)) / math.sqrt(2 * math.pi * variance))
 
 
 def _smoothed(errors: Floats, miss: Bools, shape: tuple[int, ...], theta: int, cut: bool) -> Floats:
-    """AE (W eq. 3), one row of A at a time; with `cut`, offsets of components in −θ..θ (eq. 8)."""
+    """AE (W eq. 3), one row of A at a time; `cut` limits offsets to −θ..θ per axis (eq. 8)."""
     smoothed = errors.copy()  # W eq. 3, second line: A is the identity elsewhere
     at, error = _coordinates(shape)[miss], errors[miss]
     rows = np.empty(len(at))
@@ -238,7 +238,7 @@ def _smoothed(errors: Floats, miss: Bools, shape: tuple[int, ...], theta: int, c
 
 
 def _weights(y: Bools, shape: tuple[int, ...], phi: int, distance: str) -> Floats:
-    """B (W eq. 4) of the flat foreground `y`, flat."""
+    """B (W eq. 4) for the flat foreground `y`, flat."""
     _option("distance", distance, ("window", "euclidean"))
     at = _coordinates(shape)
     foreground = at[y]
@@ -255,7 +255,7 @@ def _weights(y: Bools, shape: tuple[int, ...], phi: int, distance: str) -> Float
 def _counted_maps(
     probs: ArrayLike, target: ArrayLike, mask: ArrayLike | None
 ) -> tuple[Floats, Floats, Bools]:
-    """Flat p and y, both 0 where a pixel is removed, and the counted pixels."""
+    """Flat p and y, both 0 at removed pixels, and the counted pixels."""
     shape = _spatial_map("probs", probs).shape
     counted = _counted(mask, shape)
     p, y = np.zeros(counted.size), np.zeros(counted.size)
@@ -273,17 +273,17 @@ def _errors(p: Floats, y: Floats, error: str) -> Floats:
 def _fbeta(
     smoothed: Floats, errors: Floats, b: Floats, p: Floats, y: Floats, counted: Bools, beta: float
 ) -> float:
-    """F from AE, E, B, prediction, target and the counted pixels."""
+    """F from AE, E, B, the prediction, the target and the counted pixels."""
     if not counted.any():
         return 1.0
     miss = p < y
     weighted = np.minimum(smoothed, errors) * np.where(miss, 1.0, b)  # W eq. 5
     if y.sum() == 0:  # F is 0/0
         return float(1 - weighted[counted].mean() / 2)
-    # W eq. 2 with E^w for E: at 0/1 targets misses are foreground, and Σ y (1 − E^w) is this TP.
-    fn, fp = weighted[miss].sum(), weighted[~miss].sum()  # so written, a NaN shows
+    # W eq. 2 with E^w for E: in 0/1 targets misses are foreground, and Σ y (1 − E^w) is this TP.
+    fn, fp = weighted[miss].sum(), weighted[~miss].sum()  # `~miss` includes NaN
     tp = y.sum() - fn
-    # W eq. 6 with P and R inserted, so that TP = 0 gives 0 and not 0/0.
+    # W eq. 6 with P and R inserted, so that TP = 0 gives 0 instead of 0/0.
     return float((1 + beta**2) * tp / ((1 + beta**2) * tp + beta**2 * fn + fp))
 
 
@@ -300,21 +300,22 @@ def weighted_fbeta_score(
     distance_weights: ArrayLike | None = None,
     mask: ArrayLike | None = None,
 ) -> float:
-    """The weighted F-measure of ONE map, the Gaussian cut to offsets of components in −θ..θ.
+    """The weighted F-measure of one map, with the Gaussian cut to offsets −θ..θ along each axis.
 
-    F = (1 + β²)TP / ((1 + β²)TP + β²FN + FP) (W eq. 6), FN = Σ E^w over misses, p < y, FP = Σ E^w
-    over false alarms, p > y, TP = Σ y − FN. E^w = min(AE, E)·B (W eq. 5), with A of W eq. 3 among
-    misses, σ = θ/4, and B as `distance_weights` returns it, but 1 at misses; `normalize_kernel`
-    divides the Gaussian by its sum over the window. Score K maps one by one and average.
+    F = (1 + β²)TP / ((1 + β²)TP + β²FN + FP) (W eq. 6), with FN = Σ E^w over misses (p < y), FP =
+    Σ E^w over false alarms (p > y) and TP = Σ y − FN. E^w = min(AE, E)·B (W eq. 5), where A is that
+    of W eq. 3 among misses with σ = θ/4, and B is as `distance_weights` returns it, but 1 at
+    misses. `normalize_kernel` divides the Gaussian by its sum over the window. To score K maps,
+    average their scores.
 
     Args:
-        probs, target, mask: `(*spatial)`, rank 2 or 3; target in [0, 1]. W has targets of 0 and 1;
-            what stands here for others is the package's own extension.
+        probs, target, mask: `(*spatial)`, rank 2 or 3; target in [0, 1]. W defines targets of 0 and
+            1 only; other values are the package's own extension.
         error: ``"absolute"``, E = |p − y| (W eq. 2), or ``"squared"``, (p − y)² (W §3).
-        distance_weights: `(*spatial)`, B given instead of computed.
+        distance_weights: `(*spatial)`, B precomputed.
 
     Returns:
-        F; for a target of 0 alone 1 − mean E^w / 2.
+        F; 1 − mean E^w / 2 if the target is 0 everywhere.
     """
     p, y, counted = _counted_maps(probs, target, mask)
     shape = np.shape(target)
@@ -343,13 +344,13 @@ def weighted_fbeta_loss(
     distance_weights: ArrayLike | None = None,
     mask: ArrayLike | None = None,
 ) -> float:
-    """1 − F of ONE map, by default with the squared errors and windowed distances of W §3.
+    """1 − F of one map, by default with the squared errors and windowed distances of W §3.
 
     Args:
         As in `weighted_fbeta_score`.
 
     Returns:
-        The loss; for a target of 0 alone mean E^w / 2.
+        The loss; mean E^w / 2 if the target is 0 everywhere.
     """
     return 1 - weighted_fbeta_score(
         probs,
@@ -373,13 +374,13 @@ def exact_weighted_fbeta_score(
     theta: int = 9,
     mask: ArrayLike | None = None,
 ) -> float:
-    """The paper's measure F_β^w of ONE map: W eq. 1 to 6 with σ = θ/4 and nothing cut off A.
+    """The paper's measure F_β^w of one map: W eq. 1 to 6 with σ = θ/4, A not cut to a window.
 
     Args:
         probs, target, mask: `(*spatial)`, rank 2 or 3; target as in `weighted_fbeta_score`.
 
     Returns:
-        F; for a target of 0 alone 1 − mean E^w / 2.
+        F; 1 − mean E^w / 2 if the target is 0 everywhere.
     """
     p, y, counted = _counted_maps(probs, target, mask)
     shape = np.shape(target)
@@ -392,16 +393,16 @@ def exact_weighted_fbeta_score(
 def weighted_fmeasure(
     probs: ArrayLike, target: ArrayLike, *, beta: float = 1.0, normalize: bool = False
 ) -> float:
-    """The weighted F-measure of ONE map as the evaluation programs have it (Margolin et al., 2014).
+    """The weighted F-measure of one map as evaluation programs compute it (Margolin et al., 2014).
 
-    (1 + β²) P R / (R + β² P), R = TP/|Y|, P = TP/(TP + FP), TP = |Y| − Σ_Y E^w,
-    FP = Σ_{not Y} E^w; E^w = min(E, Σ_j G_ij E_{n(j)}) at foreground and E·(2 − e^(ln(0.5)/5 Δ))
-    elsewhere, n(j) the nearest foreground pixel, G a Gaussian of σ = 5 over seven pixels a side
-    and of unit sum, nothing outside the image.
+    (1 + β²) P R / (R + β² P) with R = TP/|Y|, P = TP/(TP + FP), TP = |Y| − Σ_Y E^w and
+    FP = Σ_{not Y} E^w. E^w = min(E, Σ_j G_ij E_{n(j)}) at foreground and E·(2 − e^(ln(0.5)/5 Δ))
+    elsewhere, where n(j) is the foreground pixel nearest to j and G a Gaussian with σ = 5 over
+    seven pixels per axis, of unit sum, with zeros outside the image.
 
     Args:
         probs, target: `(*spatial)`, rank 2 or 3; target 0 or 1.
-        normalize: Stretch `probs` to [0, 1] by its minimum and maximum; not a constant map.
+        normalize: Stretch `probs` to [0, 1] by its minimum and maximum, unless it is constant.
 
     Returns:
         F; 0 without foreground.
@@ -434,14 +435,14 @@ def weighted_fmeasure(
 def distance_weights(
     target: ArrayLike, *, phi: int = 5, distance: str = "window", mask: ArrayLike | None = None
 ) -> Floats:
-    """How much a false alarm weighs by its distance from the foreground, where y > ½.
+    """The weight of a false alarm by its distance from the foreground (y > ½).
 
     B_i = 1 at foreground, 2 − exp(αΔ_i) elsewhere, α = ln(0.5)/5 (W eq. 4). With ``"euclidean"``,
-    Δ_i is the distance to the nearest foreground pixel, with ``"window"`` that distance squared
-    where it is at most φ, ∞ beyond (W §3). Without foreground Δ = ∞.
+    Δ_i is the distance to the nearest foreground pixel; with ``"window"`` it is that distance
+    squared within φ, ∞ beyond (W §3). Without foreground Δ = ∞.
 
     Args:
-        target, mask: `(*spatial)`, rank 2 or 3; target in [0, 1], a removed pixel is background.
+        target, mask: `(*spatial)`, rank 2 or 3; target in [0, 1]; removed pixels are background.
 
     Returns:
         B, `(*spatial)`.
@@ -472,9 +473,9 @@ def distance_transform(
 def distance_transform(
     foreground: ArrayLike, *, return_indices: bool = False
 ) -> Floats | tuple[Floats, Ints]:
-    """Distance to the nearest foreground pixel, of equally near ones the first in row-major order.
+    """Distance to the nearest foreground pixel; of equally near ones, the first in row-major order.
 
-    d_i = min over foreground j of ‖i − j‖; ∞ and index −1 where there is no foreground.
+    d_i = min over foreground j of ‖i − j‖; ∞ and index −1 in an image without foreground.
 
     Args:
         foreground: bool `(*spatial)`, rank 1 to 3.
@@ -494,7 +495,7 @@ def distance_transform(
 
 
 def region_anchors(features: ArrayLike, weights: ArrayLike) -> Floats:
-    """Weighted mean feature of each region.
+    """Weighted mean features of each region.
 
     μ_r = Σ_i w_ir φ_i / Σ_i w_ir (L §3.4).
 
@@ -524,7 +525,7 @@ def _anchor_log_probabilities(f: Floats, anchors: ArrayLike) -> Floats:
 
 
 def anchor_probabilities(features: ArrayLike, anchors: ArrayLike) -> Floats:
-    """Probability of each region by the Euclidean distance d to its anchor.
+    """Probability of each region from the Euclidean distances d to the anchors.
 
     p(C_r | x_i) = exp(−d(φ_i, μ_r)) / Σ_q exp(−d(φ_i, μ_q)) (L eq. 3).
 
@@ -542,9 +543,9 @@ def anchor_probabilities(features: ArrayLike, anchors: ArrayLike) -> Floats:
 def anchor_softmax_loss(
     features: ArrayLike, anchors: ArrayLike, labels: ArrayLike, *, mask: ArrayLike | None = None
 ) -> float:
-    """Cross-entropy of the nearest-anchor classifier.
+    """Cross-entropy of the softmax over negative distances to the anchors.
 
-    −mean_i log p(C_{label_i} | x_i) (L eq. 4, its sum made a mean), p of L eq. 3.
+    −mean_i log p(C_{label_i} | x_i) with p of L eq. 3 (L eq. 4, as a mean instead of a sum).
 
     Args:
         features: `(*spatial, C)`.
@@ -566,11 +567,11 @@ def anchor_softmax_loss(
 def update_prior(prior: ArrayLike, probabilities: ArrayLike, step: int) -> Floats:
     """The prior saliency map of the next iteration.
 
-    ((t − 1) Y + Z) / t for t = `step` ≥ 1. L eq. 5 prints t/(t+1) Y + 1/(t+1) Z, but L's text has
-    the first iteration replace the prior completely: the printed t counts from 0.
+    ((t − 1) Y + Z) / t for t = `step` ≥ 1: L eq. 5 with t counted from 0; see
+    docs/losses/anchors.md.
 
     Args:
-        prior, probabilities: Y and Z, of one shape.
+        prior, probabilities: Y and Z, of equal shape.
 
     Returns:
         The shape of `prior`.
@@ -585,17 +586,17 @@ def update_prior(prior: ArrayLike, probabilities: ArrayLike, step: int) -> Float
 def js_mutual_information_loss(
     scores: ArrayLike, joint: ArrayLike, *, balance: bool = True, mask: ArrayLike | None = None
 ) -> float:
-    """The negative of what R eq. 5 maximises.
+    """Critic loss: the negative of the right side of R eq. 5.
 
     mean_{joint} −log σ(T) + mean_{product} −log(1 − σ(T)) (R eq. 5); with ``balance=False`` twice
     the mean of R eq. 6 over all pairs.
 
     Args:
-        scores, joint, mask: of one shape, any; scores T before a sigmoid, joint True for pairs of
-            the joint distribution, False for pairs of the product of the marginals.
+        scores, joint, mask: any one shape; scores T before a sigmoid; joint True for pairs of the
+            joint distribution, False for pairs of the product of the marginals.
 
     Returns:
-        The loss; a kind of pairs that is absent contributes 0.
+        The loss; an absent kind of pair contributes 0.
     """
     t = np.asarray(scores, dtype=np.float64)
     kind = _shaped("joint", joint, t.shape).astype(np.bool_).ravel()
@@ -610,25 +611,24 @@ def js_mutual_information_loss(
 def js_mutual_information(
     scores: ArrayLike, joint: ArrayLike, *, mask: ArrayLike | None = None
 ) -> float:
-    """Lower bound of the Jensen–Shannon divergence of joint and product, in nats.
+    """Lower bound of the Jensen–Shannon divergence of joint and product distribution, in nats.
 
-    log 2 − loss/2 of the balanced loss: the right side of R eq. 5 is at most 2·JS − log 4, which
-    the equation prints without its constants.
+    log 2 − loss/2 with the balanced loss; see docs/losses/mutual-information.md for the constants.
 
     Args:
         scores, joint, mask: as in `js_mutual_information_loss`.
 
     Returns:
-        The estimate, at most log 2; without meaning if a kind of pairs is absent.
+        The estimate, at most log 2; meaningless if one kind of pair is absent.
     """
     return math.log(2) - js_mutual_information_loss(scores, joint, mask=mask) / 2
 
 
 def foreground_vector(features: ArrayLike, prior: ArrayLike, *, threshold: float = 0.9) -> Floats:
-    """Mean feature of the certain foreground.
+    """Mean features of the certain foreground, weighted by the prior.
 
-    F_fg = Σ_i p_i f_i, p_i = s_i / Σ_j s_j, over pixels with s ≥ `threshold` (R eq. 7). If there is
-    none, over the pixels of highest prior, equally weighted if that is 0.
+    F_fg = Σ_i p_i f_i, p_i = s_i / Σ_j s_j, over pixels with s ≥ `threshold` (R eq. 7). Without
+    such a pixel, over the pixels of highest prior, with equal weights.
 
     Args:
         features: `(*spatial, C)`.
@@ -639,7 +639,7 @@ def foreground_vector(features: ArrayLike, prior: ArrayLike, *, threshold: float
     """
     f, spatial = _vectors("features", features)
     s = _shaped("prior", prior, spatial).astype(np.float64).ravel()
-    chosen = ~(s < min(threshold, s.max()))  # so written, a NaN is chosen and shows
+    chosen = ~(s < min(threshold, s.max()))  # `~(s < ...)` includes NaN
     p = s[chosen] if s[chosen].any() else np.ones(chosen.sum())
     return np.asarray(((p / p.sum())[:, None] * f[chosen]).sum(axis=0))
 
@@ -647,7 +647,7 @@ def foreground_vector(features: ArrayLike, prior: ArrayLike, *, threshold: float
 def relation_pairs(
     prior: ArrayLike, *, foreground: float = 0.8, background: float = 0.3
 ) -> tuple[Bools, Bools]:
-    """Which pixels make joint pairs with the foreground vector, which product pairs (R §4.2).
+    """Pixels that make joint pairs and product pairs with the foreground vector (R §4.2).
 
     joint = prior ≥ foreground; mask = joint or prior ≤ background.
 
@@ -665,12 +665,12 @@ def relation_pairs(
 
 
 def merge_by_confidence(prior: ArrayLike, refined: ArrayLike) -> Floats:
-    """Per pixel the more confident of two maps.
+    """The more confident of two maps at each pixel.
 
     c = s if s > 0.5 else 1 − s (R eq. 10); `prior` where its c is greater, else `refined` (eq. 11).
 
     Args:
-        prior, refined: of one shape, any, in [0, 1].
+        prior, refined: any one shape, in [0, 1].
 
     Returns:
         The shape of `prior`.

@@ -109,6 +109,16 @@ def test_imports_go_one_way(
             assert ours, f"{file.name} imports {name}"
 
 
+@pytest.mark.slow
+def test_imports_form_no_circle_and_few_floors(tmp_path: Path) -> None:
+    command = [sys.executable, "docs/figures/architecture.py", str(tmp_path / "picture.png")]
+    result = subprocess.run(command, text=True, capture_output=True, check=False, cwd=PROJECT)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "no circle" in result.stdout
+    assert max(map(int, re.findall(r"^floor (\d+)", result.stdout, re.MULTILINE))) < 7
+    assert (tmp_path / "picture.png").is_file()
+
+
 def test_the_references_share_no_code_with_the_losses() -> None:
     names = imports_of(ROOT / "reference.py")
     assert not any(name.startswith("saliency_losses") for name in names)

@@ -1,4 +1,4 @@
-"""How often CAS training gets stuck, and in what: cas_stuck.json, for docs/losses/cas.md.
+"""Counts of CAS runs that get stuck, by kind: cas_stuck.json, for docs/losses/cas.md.
 
 Run as ``python docs/figures/cas_stuck.py`` and then ``python docs/fill.py``. A network starts from
 the same weights whatever the learning rate, one set of them a seed. Minutes on one thread.

@@ -1,4 +1,4 @@
-"""What each loss sees, drawn from a generated scene: ``python docs/figures/losses.py [FOLDER]``."""
+"""Pictures of the losses on a generated scene: ``python docs/figures/losses.py [FOLDER]``."""
 
 import sys
 from collections.abc import Callable

@@ -1,1 +1,1 @@
-"""Pictures, data sets, generated scenes and distortions."""
+"""Pictures, data sets, generated scenes and distortions of images."""

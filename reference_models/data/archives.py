@@ -1,4 +1,4 @@
-"""Named data sets, and the files of a data set in folders and zips."""
+"""Named data sets, and the files of a data set in folders or zips."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,16 +7,17 @@ from typing import NamedTuple
 
 from reference_models.data.pictures import Folder, by_stem, one_folder, open_folder, require
 from reference_models.data.splits import read_splits
-from reference_models.errors import InputError
+from reference_models.errors import Faults, InputError, count
 
 
 class Archive(NamedTuple):
-    """A named data set: its zips, and the stems that are not used, with the reason."""
+    """A named data set: its zips, the stems of images that are not used, and the reason."""
 
     files: tuple[str, ...]
-    left_out: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
     reason: str = ""
     truth: str = "masks"
+    """The folder of the labels."""
 
 
 ARCHIVES = {
@@ -33,14 +34,18 @@ ARCHIVES = {
     "bsds500": Archive(("bsds500.zip",), truth="segmentations"),
 }
 DETECTORS = "ecssd_baselines.zip"
+DETECTORS_NAME = "ecssd-baselines"
 
 
 @dataclass(frozen=True)
 class Files:
-    """The files of one or several joined sets, by stem and sorted by it.
+    """The files of a data set, or of several joined into one, sorted by stem.
 
-    truth: one mask per image, or one label map per annotator. priors: empty where there are none.
-    lists: the stems of `splits/train.txt`, `val.txt` and `test.txt`, those that exist.
+    A stem is a file name without its extension; it pairs an image with its mask and prior.
+
+    truth: One mask per image, or one label map per annotator. priors: Empty if the set has none.
+    lists: The stems in `splits/train.txt`, `val.txt` and `test.txt`, for the lists that exist.
+    segmented: The truth consists of label maps. unused: Stems of masks without an image.
     """
 
     name: str
@@ -52,8 +57,8 @@ class Files:
     unused: tuple[str, ...]
 
 
-def find(paths: Sequence[Path], left_out: Sequence[str] = (), truth: str = "masks") -> Files:
-    """All pairs of `images/` and `masks/` (or `segmentations/`) of several paths as one set."""
+def find(paths: Sequence[Path], excluded: Sequence[str] = (), truth: str = "masks") -> Files:
+    """The files in `images/` and `masks/` (or `segmentations/`) of several paths, as one set."""
 
     def fits(folder: Folder) -> bool:
         return (folder / "images").is_dir() and (folder / truth).is_dir()
@@ -66,16 +71,21 @@ def find(paths: Sequence[Path], left_out: Sequence[str] = (), truth: str = "mask
         annotated.setdefault(image, []).append(file)
     prior_folders = [root / "priors" for root in roots if (root / "priors").is_dir()]
     priors = by_stem(prior_folders) if prior_folders else {}
-    require(images, annotated, f"a mask in {truth}/")
-    if priors:
-        require(images, priors, "a prior in priors/")
     lists: dict[str, list[str]] = {}
+    faults = Faults()
+    with faults.collect():
+        require(images, annotated, f"mask in {truth}/")
+    if priors:
+        with faults.collect():
+            require(images, priors, "prior in priors/")
     for root in roots:
-        for name, stems in read_splits(root, images).items():
-            lists[name] = lists.get(name, []) + [stem for stem in stems if stem not in left_out]
+        with faults.collect():
+            for name, stems in read_splits(root, images).items():
+                lists[name] = lists.get(name, []) + [s for s in stems if s not in excluded]
+    faults.report()
     return Files(
         name=Path(paths[0]).stem,
-        images={stem: images[stem] for stem in images if stem not in left_out},
+        images={stem: images[stem] for stem in images if stem not in excluded},
         truth=annotated,
         priors=priors,
         lists={name: sorted(stems) if len(roots) > 1 else stems for name, stems in lists.items()},
@@ -85,32 +95,37 @@ def find(paths: Sequence[Path], left_out: Sequence[str] = (), truth: str = "mask
 
 
 def find_archive(name: str, archives: Path) -> tuple[Files, list[str]]:
-    """The files of a name in ARCHIVES, and a note on what is left out of them."""
+    """The files of a data set named in ARCHIVES, and a note on the images that are not used."""
     archive = ARCHIVES[name]
     paths = [archive_file(archives, file, name) for file in archive.files]
-    files = replace(find(paths, archive.left_out, archive.truth), name=name)
-    left_out = [stem for stem in archive.left_out if stem in files.truth]
-    if not left_out:
+    files = replace(find(paths, archive.excluded, archive.truth), name=name)
+    excluded = [stem for stem in archive.excluded if stem in files.truth]
+    if not excluded:
         return files, []
-    kind = "image is" if len(left_out) == 1 else "images are"
-    stems = ", ".join(left_out)
-    return files, [f"{name}: {len(left_out)} {kind} left out ({stems}): {archive.reason}"]
+    images = count(len(excluded), "image is", "images are")
+    return files, [f"{name}: {images} left out ({', '.join(excluded)}): {archive.reason}"]
 
 
 def archive_file(archives: Path, file: str, name: str) -> Path:
+    """The path of an archive. name: What `python -m reference_models.prepare` calls its data."""
     if (archives / file).is_file():
         return archives / file
-    there = "which is not in" if archives.is_dir() else "but there is no folder"
+    folder = archives.resolve()
+    where = f"is not in {folder}" if archives.is_dir() else f"is missing: {folder} does not exist"
     raise InputError(
-        f"{name} needs {file}, {there} {archives.resolve()}: give the folder that holds it "
-        "with --archives FOLDER, or train on your own images with --data"
+        f"{file} (data set {name}) {where}; pass the folder that holds it with --archives FOLDER, "
+        f"or prepare it: `python -m reference_models.prepare {name} FOLDER`"
     )
 
 
 def detector_folder(archives: Path, detector: str) -> Folder:
-    """The folder of a detector's maps of ECSSD, found in any case of letters."""
-    root = open_folder(archive_file(archives, DETECTORS, f"the prior {detector}"))
-    there = {entry.name.lower(): entry for entry in root.iterdir() if entry.is_dir()}
-    if detector.lower() not in there:
-        raise InputError(f"{DETECTORS} holds no maps of {detector}, but of {', '.join(there)}")
-    return there[detector.lower()]
+    """The folder of a detector's maps of ECSSD; upper and lower case do not matter."""
+    root = open_folder(archive_file(archives, DETECTORS, DETECTORS_NAME))
+    folders = {entry.name.lower(): entry for entry in root.iterdir() if entry.is_dir()}
+    if detector.lower() not in folders:
+        raise InputError(
+            f"{DETECTORS} holds no maps of {detector}, only of {', '.join(folders)}; delete it and "
+            "prepare it again with a folder of those maps: `python -m reference_models.prepare "
+            f"{DETECTORS_NAME} FOLDER`"
+        )
+    return folders[detector.lower()]

@@ -1,4 +1,4 @@
-"""What test images suffer to see how robust a network is (MEnet, section 3.3): noise and JPEG."""
+"""Noise and JPEG compression of test images, to measure robustness (MEnet, section 3.3)."""
 
 import io
 from collections.abc import Callable
@@ -8,12 +8,16 @@ from math import isfinite, sqrt
 import numpy as np
 from PIL import Image
 
+from reference_models.data import streams
 from reference_models.errors import InputError
 from reference_models.machine import cores
 
 
 def corrupt(images: np.ndarray, recipe: str, seed: int) -> np.ndarray:
-    """The images, uint8 `(N, H, W, 3)`, after "noise VARIANCE", "jpeg QUALITY", or "" (nothing)."""
+    """Distort images, uint8 `(N, H, W, 3)`.
+
+    recipe: "noise VARIANCE", "jpeg QUALITY", or "" for none.
+    """
     match recipe.split():
         case []:
             return images
@@ -22,14 +26,14 @@ def corrupt(images: np.ndarray, recipe: str, seed: int) -> np.ndarray:
         case ["jpeg", quality] if number(quality) in range(1, 101):
             return jpeg(images, int(number(quality)))
     raise InputError(
-        f'a corruption is "noise VARIANCE" with a variance of at least 0 on the scale from 0 to 1, '
-        f'say "noise 0.07", or "jpeg QUALITY" with a whole quality from 1 to 100, say "jpeg 3"; '
-        f'got "{recipe}"'
+        f'a corruption must be "noise VARIANCE" or "jpeg QUALITY", got "{recipe}"; give a variance '
+        f'of at least 0 (pixels lie in 0..1), for example "noise 0.07", or a whole quality from 1 '
+        f'to 100, for example "jpeg 3"'
     )
 
 
 def number(word: str) -> float:
-    """The number a word spells, NaN where it spells none."""
+    """The finite number that a word spells, or NaN."""
     try:
         value = float(word)
     except ValueError:
@@ -38,35 +42,41 @@ def number(word: str) -> float:
 
 
 def add_noise(images: np.ndarray, variance: float, seed: int) -> np.ndarray:
-    """Additive white Gaussian noise of this variance on the scale from 0 to 1, clipped and rounded.
+    """Add white Gaussian noise, then clip and round. variance: for pixels scaled to 0..1.
 
-    images: uint8 `(N, H, W, 3)`. The noise of an image depends on `(seed, index)` and its size
-    alone; another variance scales the same noise.
+    images: uint8 `(N, H, W, 3)`. The noise of an image depends only on the seed, its index and its
+    size; another variance scales the same noise.
     """
 
-    def one(index: int) -> np.ndarray:
-        rng = np.random.default_rng((seed, 5, index))
+    def noisy(index: int) -> np.ndarray:
+        rng = np.random.default_rng((seed, streams.NOISE, index))
         noise = rng.standard_normal(images.shape[1:], dtype=np.float32)
         return np.rint(np.clip(images[index] + 255 * sqrt(variance) * noise, 0, 255))
 
-    return in_threads(one, images)
+    return in_threads(noisy, images)
 
 
 def jpeg(images: np.ndarray, quality: int) -> np.ndarray:
-    """The images, uint8 `(N, H, W, 3)`, through JPEG of this quality, 1 to 100 (4:2:0, Pillow)."""
+    """Compress and decompress images, uint8 `(N, H, W, 3)`, with Pillow's JPEG (4:2:0).
 
-    def one(index: int) -> np.ndarray:
-        packed = io.BytesIO()
-        Image.fromarray(images[index]).save(packed, "jpeg", quality=quality, subsampling="4:2:0")
-        return np.asarray(Image.open(packed))
+    quality: 1 to 100.
+    """
 
-    return in_threads(one, images)
+    def compressed(index: int) -> np.ndarray:
+        content = io.BytesIO()
+        Image.fromarray(images[index]).save(content, "jpeg", quality=quality, subsampling="4:2:0")
+        return np.asarray(Image.open(content))
+
+    return in_threads(compressed, images)
 
 
 def in_threads(work: Callable[[int], np.ndarray], like: np.ndarray) -> np.ndarray:
-    """`work(0)`, …, stacked: noise and JPEG are computed without Python's lock."""
-    made = np.empty_like(like)
+    """`work` of every index, stacked to the shape and type of `like`.
+
+    Threads suffice, because NumPy and Pillow release Python's global lock.
+    """
+    results = np.empty_like(like)
     with ThreadPoolExecutor(cores()) as pool:
         for index, image in enumerate(pool.map(work, range(len(like)))):
-            made[index] = image
-    return made
+            results[index] = image
+    return results

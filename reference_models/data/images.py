@@ -7,16 +7,17 @@ from functools import cached_property
 
 import numpy as np
 
+from reference_models.data import streams
 from reference_models.errors import InputError
 
 
 @dataclass(frozen=True)
 class Images:
-    """N square images with what belongs to each, channel last: as a network sees them.
+    """N square images with their labels and priors, at the size that the network reads.
 
     images: uint8 `(N, S, S, 3)`. labels: uint8 `(N, S, S)`, 1 on the salient object and 0 off it,
-    or region numbers from 0. priors: uint8 `(N, S, S)`, a rough saliency map from 0 to 255; where
-    all images share one, a read-only view of it.
+    or region numbers from 0. priors: uint8 `(N, S, S)`, rough saliency maps from 0 to 255. If all
+    images share one prior, this is a read-only view of it.
     """
 
     names: tuple[str, ...]
@@ -45,28 +46,35 @@ class Images:
         return Images(("",), pixels[None], labels, priors)
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "Images":
+        """The images at these indices, in that order."""
         names = tuple(self.names[i] for i in indices)
         return Images(names, self.images[indices], self.labels[indices], self.priors[indices])
 
     def swapped(self, share: float, seed: int) -> "Images":
-        """The same images, the labels 0 and 1 exchanged in a random `share` of them (rounded)."""
+        """The images with labels 0 and 1 exchanged in a random `share` of them.
+
+        The number of these images is rounded.
+        """
         if self.labels.max(initial=0) > 1:
-            raise InputError("labels can be swapped between two regions, and here are more")
-        chosen = np.random.default_rng((seed, 2)).permutation(len(self))
+            raise InputError(
+                "labels can be swapped between two regions only, got "
+                f"{self.labels.max() + 1} regions; train on masks, or set --swap-labels 0"
+            )
+        order = np.random.default_rng((seed, streams.SWAPPED_LABELS)).permutation(len(self))
         flips = np.zeros(len(self), dtype=np.uint8)
-        flips[chosen[: round(share * len(self))]] = 1
+        flips[order[: round(share * len(self))]] = 1
         return replace(self, labels=self.labels ^ flips[:, None, None])
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """Images to measure on, with the truth at its own size.
+    """Images to measure on, with their truth at its original size.
 
-    truth: per image a bool mask `(H, W)`, or the maps of all annotators, int32
-    `(annotators, H, W)`. priors: by detector uint8 `(N, S, S)`, stretched to 0..255 per image.
+    truth: For each image a bool mask `(H, W)`, or the label maps of all annotators, int32
+    `(annotators, H, W)`. priors: By detector, uint8 `(N, S, S)`, each map stretched to 0..255.
     """
 
-    __test__ = False  # This is no test, whatever pytest thinks of the name.
+    __test__ = False  # Keeps pytest from collecting this class for its name.
 
     name: str
     images: Images
@@ -76,31 +84,32 @@ class TestSet:
 
 @dataclass(frozen=True)
 class Data:
-    """All sets, and sentences on how they came about that belong in every report."""
+    """The training, validation and test images of a run, and notes on them for every report."""
 
     train: Images
     validation: Images
     tests: tuple[TestSet, ...]
     notes: tuple[str, ...]
     computed_by: str = ""
-    """Where a network made the training priors, the fingerprint of its weights: a GPU does not
-    compute the same bits twice."""
+    """If a network computed the training priors: the fingerprint of its weights, which stands for
+    the priors in `sha256`, because a GPU does not compute the same bits twice."""
 
     def counts(self) -> dict[str, int]:
+        """Number of images by set."""
         parts = {"train": self.train, "validation": self.validation}
         parts |= {test.name: test.images for test in self.tests}
         return {name: len(part) for name, part in parts.items()}
 
     @cached_property
     def sha256(self) -> str:
-        """A fingerprint of every pixel, label, true mask and prior."""
+        """A fingerprint of all pixels, labels, true masks and priors."""
         digest = hashlib.sha256(self.computed_by.encode())
         for part in (self.train, self.validation, *(test.images for test in self.tests)):
             arrays = [part.images, part.labels]
             if part is not self.train or not self.computed_by:
                 arrays.append(part.priors)
             for array in arrays:
-                for row in array:  # One at a time: a shared prior is never written out.
+                for row in array:  # Row by row, so that a shared prior is not copied N times.
                     digest.update(np.ascontiguousarray(row).data)
         for test in self.tests:
             for array in (*test.truth, *test.priors.values()):

@@ -1,29 +1,31 @@
-"""Pictures in folders and zips: found by stem, read as masks, label maps and saliency maps."""
+"""Picture files in folders and zips: found by name, decoded and resized."""
 
 import io
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
-from typing import TypeVar
+from typing import TypeVar, cast
+from unicodedata import normalize
+from warnings import catch_warnings
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from reference_models.errors import InputError, first_few
+from reference_models.errors import Faults, InputError, count, first_few
 from reference_models.machine import cores, progress
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 Folder = Path | zipfile.Path
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 # Finding files -----------------------------------------------------------------------------------
 
 
 def open_folder(path: Path) -> Folder:
-    """A folder, a zip, or a folder inside a zip (`maps.zip/drfi`)."""
+    """Open a folder, a zip, or a folder inside a zip (`maps.zip/drfi`)."""
     if path.is_dir():
         return path
     for place in (path, *path.parents):
@@ -31,41 +33,55 @@ def open_folder(path: Path) -> Folder:
             try:
                 root = zipfile.Path(zipfile.ZipFile(place))
             except zipfile.BadZipFile:
-                raise InputError(f"{path} is neither a folder nor a readable zip") from None
+                raise InputError(
+                    f"{path} is neither a folder nor a readable zip; give one of these"
+                ) from None
             inside = root.joinpath(*path.relative_to(place).parts) if place != path else root
             if inside.is_dir():
                 return inside
-            there = first_few(sorted(entry.name for entry in root.iterdir())) or "nothing"
-            raise InputError(f"{path} does not exist; {place} holds {there}")
-    raise InputError(f"{path} does not exist")
+            content = first_few(sorted(entry.name for entry in root.iterdir())) or "nothing"
+            raise InputError(
+                f"{path} does not exist; choose a folder in {place}, which holds {content}"
+            )
+    raise InputError(f"{path} does not exist; check the path")
 
 
 def one_folder(path: Path, fits: Callable[[Folder], bool], wanted: str) -> Folder:
-    """The folder that `fits`: the path itself, or the only such folder in it."""
+    """The path itself if it `fits`, or else the only folder in it that does.
+
+    wanted: what such a folder holds, for the errors.
+    """
     root = open_folder(path)
     if fits(root):
         return root
     entries: list[Folder] = sorted(root.iterdir(), key=lambda entry: entry.name)
-    inside = [entry for entry in entries if entry.is_dir() and fits(entry)]
-    if len(inside) == 1:
-        return inside[0]
-    found = first_few([entry.name for entry in inside or entries]) or "nothing"
-    if inside:
-        raise InputError(f"several folders of {path} hold {wanted}: {found}; name one of them")
-    raise InputError(f"{path} must hold {wanted}, or a folder that does, but holds {found}")
+    fitting = [entry for entry in entries if entry.is_dir() and fits(entry)]
+    if len(fitting) == 1:
+        return fitting[0]
+    names = first_few([entry.name for entry in fitting or entries]) or "nothing"
+    if fitting:
+        raise InputError(f"several folders in {path} hold {wanted}: {names}; name one of them")
+    raise InputError(
+        f"{path} must hold {wanted}, or a folder that does, but holds {names}; check the path"
+    )
 
 
 def by_stem(folders: Sequence[Folder]) -> dict[str, Folder]:
-    """The image files of the folders by stem, sorted; other files and hidden ones are no such."""
+    """The image files of the folders, sorted by stem; hidden files and other types are ignored."""
     files: dict[str, Folder] = {}
     for folder in folders:
         entries = [entry for entry in folder.iterdir() if is_image(entry)]
         if not entries:
-            raise InputError(f"{folder} holds no image file ({', '.join(sorted(SUFFIXES))})")
+            raise InputError(
+                f"{folder} holds no image file; add some ({', '.join(sorted(SUFFIXES))})"
+            )
         for entry in sorted(entries, key=lambda entry: entry.name):
-            stem = Path(entry.name).stem
+            stem = normalize("NFC", Path(entry.name).stem)
             if stem in files:
-                raise InputError(f"two files of the same stem: {files[stem]} and {entry}")
+                raise InputError(
+                    f"{files[stem]} and {entry} have the same name without extension; rename or "
+                    "remove one of them"
+                )
             files[stem] = entry
     return dict(sorted(files.items()))
 
@@ -78,132 +94,130 @@ def has_images(folder: Folder) -> bool:
     return any(map(is_image, folder.iterdir()))
 
 
-def require(wanted: Iterable[str], there: Iterable[str], what: str) -> None:
-    known = set(there)
-    missing = [stem for stem in wanted if stem not in known]
+def require(images: Iterable[str], files: Iterable[str], what: str) -> None:
+    """Raise an error unless each stem of an image is among the stems of the files.
+
+    what: the kind of file and its folder, for the error: "mask in masks/".
+    """
+    images, stems = list(images), set(files)
+    missing = [image for image in images if image not in stems]
     if missing:
-        raise InputError(f"{len(missing)} images have not {what}: {first_few(missing)}")
+        others = sorted(stems - set(images)) or sorted(stems)
+        raise InputError(
+            f"{count(len(missing), 'image has', 'images have')} no {what}: {first_few(missing)}; "
+            f"add the missing files, or rename the existing ones ({first_few(others, 2)})"
+        )
 
 
-# Reading them ------------------------------------------------------------------------------------
+# Reading files -----------------------------------------------------------------------------------
 
 
-def side_by_side(work: Callable[[int], Made], count: int, what: str) -> list[Made]:
-    """`work(0)`, … in threads, their results in order: Pillow decodes without Python's lock."""
+def side_by_side(work: Callable[[int], Result], number: int, what: str) -> list[Result]:
+    """The results of `work` for each index below `number`, computed in threads, in order.
+
+    Threads suffice, because Pillow decodes without Python's global lock. All input errors are
+    raised together. what: the files, for the progress bar.
+    """
+    results = outcomes(work, number, what)
+    faults = Faults(result for result in results if isinstance(result, InputError))
+    faults.report()
+    return cast("list[Result]", results)
+
+
+def outcomes(work: Callable[[int], Result], number: int, what: str) -> list[Result | InputError]:
+    """As `side_by_side`, with an input error in the place of each result that it prevented."""
+
+    def attempt(index: int) -> Result | InputError:
+        try:
+            return work(index)
+        except InputError as error:
+            return error
+
     with ThreadPoolExecutor(cores()) as pool:
         bar = progress(
-            pool.map(work, range(count)), desc=f"reading {what}", total=count, unit=" images"
+            pool.map(attempt, range(number)), desc=f"reading {what}", total=number, unit=" images"
         )
         return list(bar)
 
 
-READING = Lock()  # Several threads read from one open zip.
+READING = Lock()  # Several threads share one open zip and the filters of warnings.
+MOST_BYTES = 2**28
+MOST_PIXELS = 2**27
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""The transposition that turns an image upright, by its EXIF orientation."""
 
 
 def open_image(file: Folder) -> Image.Image:
-    try:
-        with READING:
-            content = file.read_bytes()
-        image = Image.open(io.BytesIO(content))
-        image.load()
-    except UnidentifiedImageError:
-        raise InputError(f"{file} cannot be read as an image: it is of no known format") from None
-    except Exception as error:  # Decoders and damaged archives raise all sorts.
-        raise InputError(f"{file} cannot be read as an image: {error}") from None
-    return ImageOps.exif_transpose(image)
+    """The decoded picture, turned upright by its EXIF orientation.
 
-
-def binarise(mask: Image.Image, file: Folder) -> tuple[np.ndarray, str]:
-    """The mask as bool, and what it was: "0/255", "0/1", "soft", or "faint": below 128 throughout.
-
-    A palette's indices 0 and 1 are a mask, whatever the colours.
+    A file of more than MOST_BYTES (unzipped) or MOST_PIXELS is refused before it is decoded.
     """
-    values = np.asarray(mask) if mask.mode == "P" else eight_bits(mask, file, "mask")
-    if mask.mode == "P" and values.max() > 1:
-        values = eight_bits(mask, file, "mask")
-    highest = values.max()
-    if highest == 1:
-        return values == 1, "0/1"
-    if 1 < highest < 128:
-        return values >= 128, "faint"
-    hard = ((values == 0) | (values == 255)).all()
-    return values >= 128, "0/255" if hard else "soft"
+    try:
+        if not file.is_file():
+            raise InputError(f"{file} is not a file; remove it from the folder")
+        with READING, file.open("rb") as stream:
+            content = stream.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise InputError(f"{file} is larger than {MOST_BYTES >> 20} MB; save it smaller")
+        with READING, catch_warnings(action="ignore"):  # Pillow warns of damaged metadata.
+            image = Image.open(io.BytesIO(content))
+        with image:
+            if image.width * image.height > MOST_PIXELS:
+                raise InputError(
+                    f"{file} has {image.width} x {image.height} pixels; save it with at most "
+                    f"{MOST_PIXELS >> 20} million"
+                )
+            image.load()
+            return upright(image)
+    except InputError:
+        raise
+    except UnidentifiedImageError:
+        raise InputError(
+            f"{file} cannot be read as an image: unknown format; save it as PNG or JPEG"
+        ) from None
+    except Exception as error:  # Decoders and damaged archives raise many kinds of errors.
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"{file} cannot be read as an image: {words}; replace or remove it"
+        ) from None
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image turned by its EXIF orientation; other EXIF entries are ignored, even if damaged."""
+    try:
+        with READING, catch_warnings(action="ignore"):
+            orientation = image.getexif().get(0x0112)
+    except Exception:  # One damaged entry makes all of them unreadable.
+        orientation = None
+    turn = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    turned = image.copy() if turn is None else image.transpose(turn)
+    turned.info = {k: v for k, v in image.info.items() if k == "transparency"}
+    return turned
 
 
 def fit_mask(mask: np.ndarray, size: int) -> np.ndarray:
-    """bool `(H, W)` to bool `(size, size)`: True where at least half of the pixel is."""
+    """Resize a mask, bool `(H, W)` to `(size, size)`. Pixels at least half True are True."""
     fitted = Image.fromarray(mask).convert("L").resize((size, size), Image.Resampling.BOX)
     return np.asarray(fitted) >= 128
 
 
-def mask_notes(kinds: Mapping[str, str]) -> list[str]:
-    """Notes on masks that are not 0/255; kinds: what each was, by its stem."""
-    told = {
-        "0/1": "hold 0 and 1: 1 is taken as the object",
-        "soft": "hold values between 0 and 255: binarised at 128",
-        "faint": "hold nothing above 127 and count as all background; save the object as 255",
-    }
-    notes = []
-    for kind, what in told.items():
-        stems = [stem for stem, found in kinds.items() if found == kind]
-        if stems:
-            named = f" ({first_few(stems)})" if kind == "faint" else ""
-            notes.append(f"{len(stems)} masks{named} {what}")
-    return notes
-
-
-def eight_bits(image: Image.Image, file: Folder, what: str) -> np.ndarray:
-    """The picture as grey, uint8 `(H, W)`."""
-    if image.mode.startswith(("I", "F")):
-        raise InputError(f"{file} is a {what} of mode {image.mode}; save it with 8 bits, 0 to 255")
-    return np.asarray(image.convert("L"))
-
-
-def label_map(image: Image.Image, file: Folder) -> np.ndarray:
-    """Region numbers, int32 `(H, W)`."""
-    values = np.asarray(image)
-    if values.ndim != 2 or image.mode == "F":
-        raise InputError(
-            f"{file} is a label map of mode {image.mode}; save it with one channel of whole numbers"
-        )
-    return values.astype(np.int32)
-
-
-# Saliency maps of others -------------------------------------------------------------------------
-
-
-def read_maps(path: Path, stems: Iterable[str], shared: bool = False) -> dict[str, np.ndarray]:
-    """The saliency maps of these stems, or of those `shared` by the folder, at their own size,
-    uint8 `(H, W)`, unstretched.
-
-    They lie in the folder or zip itself, or in the one folder in it that holds images; a folder
-    inside a zip is named as `maps.zip/drfi`. `predict` calls the map of photo.jpg photo-map.png.
-    """
-    root = one_folder(path, has_images, "saliency maps")
-    files, wanted = by_stem([root]), list(stems)
-    files = {stem: files[f"{stem}-map"] for stem in wanted if f"{stem}-map" in files} | files
-    if shared:
-        wanted = [stem for stem in wanted if stem in files]
-        if not wanted:
-            raise InputError(f"no map in {root} has the stem of a mask")
-    require(wanted, files, f"a map in {root}")
-
-    def one(place: int) -> np.ndarray:
-        file = files[wanted[place]]
-        return eight_bits(open_image(file), file, "saliency map")
-
-    return dict(zip(wanted, side_by_side(one, len(wanted), f"maps of {root.name}"), strict=True))
-
-
 def fit_prior(prior: Image.Image, size: int) -> np.ndarray:
-    """Resized and stretched to 0..255, as thresholds on it expect; a constant map becomes 0."""
+    """Resize a prior and stretch it to 0..255, as thresholds expect; a constant map becomes 0."""
     values = np.asarray(prior.convert("L").resize((size, size), Image.Resampling.BILINEAR), float)
     low, high = values.min(), values.max()
     return np.rint(255 * (values - low) / max(high - low, 1.0)).astype(np.uint8)
 
 
 def centre_prior(size: int) -> np.ndarray:
-    """A Gaussian at the centre, its standard deviation a quarter of the side, from 0 to 255."""
+    """A Gaussian at the centre, from 0 to 255; its standard deviation is a quarter of the side."""
     offset = (np.arange(size) - (size - 1) / 2) / (size / 4)
     bell = np.exp(-(offset[:, None] ** 2 + offset**2) / 2)
     return np.rint(255 * (bell - bell.min()) / (bell.max() - bell.min())).astype(np.uint8)

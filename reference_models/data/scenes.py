@@ -1,8 +1,8 @@
-"""Generated scenes: a striped or checked object on smooth blobs, among blotchy distractors.
+"""Generated scenes: a striped or checked object among blotchy distractors, on smooth blobs.
 
-The cue that names the salient class is the texture: only the object is striped or checked. All
-colours, shapes and places are random, and a scene depends on `(size, seed, index)` alone, so a set
-can be made longer without changing its first scenes.
+Only texture tells the salient object apart: nothing else is striped or checked. Colours, shapes and
+positions are random. A scene depends only on `(size, seed, index)`, so a longer set begins with the
+same scenes.
 """
 
 import numpy as np
@@ -13,11 +13,11 @@ Scene = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def scenes(count: int, size: int, seed: int) -> Scene:
-    """`count` square scenes as arrays, channel last.
+    """Generate `count` square scenes.
 
     Returns:
         images: uint8 `(count, size, size, 3)`.
-        masks: bool `(count, size, size)`, True on the object; never empty, never full.
+        masks: bool `(count, size, size)`, True on the object; never empty or full.
         priors: float32 `(count, size, size)` in [0, 1], see `prior_map`.
     """
     made = [scene(size, np.random.default_rng((seed, index))) for index in range(count)]
@@ -26,7 +26,7 @@ def scenes(count: int, size: int, seed: int) -> Scene:
 
 
 def scene(size: int, rng: Generator) -> Scene:
-    """One scene: background, distractors, object, sensor noise."""
+    """Generate a scene: background, up to four distractors, the object, and sensor noise."""
     image = blobs(size, rng)
     clutter = np.zeros((size, size), dtype=bool)
     for _ in range(rng.integers(0, 5)):
@@ -41,7 +41,7 @@ def scene(size: int, rng: Generator) -> Scene:
 
 
 def shape(size: int, rng: Generator, radius: float) -> np.ndarray:
-    """A lobed outline around a random centre, bool; `radius` is a share of the side."""
+    """A lobed shape around a random centre, bool. radius: as a share of the image's side."""
     y, x = np.mgrid[:size, :size] / size
     centre_y, centre_x = rng.uniform(0.25, 0.75, size=2)
     stretch = rng.uniform(0.75, 1.33)
@@ -54,16 +54,16 @@ def shape(size: int, rng: Generator, radius: float) -> np.ndarray:
 
 
 def blobs(size: int, rng: Generator) -> np.ndarray:
-    """Smooth blobs of two colours. Float `(size, size, 3)` in [0, 1]."""
+    """Smooth blobs of two colours, float `(size, size, 3)` in [0, 1]."""
     waves = gaussian_filter(
         rng.normal(size=(size, size)), size * rng.uniform(0.05, 0.12), mode="wrap"
     )
     share = 1 / (1 + np.exp(-2 * waves / waves.std()))
-    return _blend(share, rng, contrast=0.25)
+    return blend(share, rng, contrast=0.25)
 
 
 def bands(size: int, rng: Generator) -> np.ndarray:
-    """Oriented stripes, or checks, of two colours. Float `(size, size, 3)` in [0, 1]."""
+    """Oriented stripes or checks of two colours, float `(size, size, 3)` in [0, 1]."""
     y, x = np.mgrid[:size, :size]
     angle, wavelength = rng.uniform(0, np.pi), size * rng.uniform(0.07, 0.13)
     along = x * np.cos(angle) + y * np.sin(angle)
@@ -71,14 +71,14 @@ def bands(size: int, rng: Generator) -> np.ndarray:
     share = np.sin(2 * np.pi * along / wavelength + rng.uniform(0, 2 * np.pi)) > 0
     if rng.random() < 0.5:
         share ^= np.sin(2 * np.pi * across / wavelength + rng.uniform(0, 2 * np.pi)) > 0
-    return _blend(share.astype(float), rng, contrast=0.35)
+    return blend(share.astype(float), rng, contrast=0.35)
 
 
 def prior_map(mask: np.ndarray, clutter: np.ndarray, rng: Generator) -> np.ndarray:
-    """A poor saliency map: the stand-in for a detector's output on generated scenes.
+    """A poor saliency map, as a weak detector might give for a generated scene.
 
-    The mask shifted by up to an eighth of the side and blurred, plus what a detector would wrongly
-    fire on: the distractors at a random strength, and smooth noise. Scaled to 0..1 per image.
+    It is the mask, shifted by up to an eighth of the side and blurred, plus a weak detector's false
+    alarms: the distractors at a random strength, and smooth noise. It is scaled to 0..1.
     """
     size = len(mask)
     moved = shift(mask.astype(float), rng.uniform(-0.125, 0.125, size=2) * size, order=1)
@@ -90,7 +90,7 @@ def prior_map(mask: np.ndarray, clutter: np.ndarray, rng: Generator) -> np.ndarr
     return ((rough - rough.min()) / (rough.max() - rough.min())).astype(np.float32)
 
 
-def _blend(share: np.ndarray, rng: Generator, contrast: float) -> np.ndarray:
+def blend(share: np.ndarray, rng: Generator, contrast: float) -> np.ndarray:
     """Mix two random colours that differ by at least `contrast` in the mean over channels."""
     first = rng.uniform(0.05, 0.95, size=3)
     second = rng.uniform(0.05, 0.95, size=3)

@@ -1,1 +1,1 @@
-"""Measures of saliency maps and segmentations, per image and as means."""
+"""Measures of saliency maps and segmentations, for each image and as means."""

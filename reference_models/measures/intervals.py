@@ -1,4 +1,4 @@
-"""How sure a mean over test images, or a difference of two, is: bootstrap intervals."""
+"""Bootstrap intervals of means over test images, and of differences of two means."""
 
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
@@ -15,48 +15,59 @@ RESAMPLES = 999
 
 
 def intervals(
-    of: Sequence[Measured], minus: Sequence[Measured] | None, measures: Sequence[str]
+    minuends: Sequence[Measured],
+    subtrahends: Sequence[Measured] | None,
+    measures: Sequence[str],
 ) -> dict[str, Interval]:
-    """The 95 % percentile interval of each measure: of one run's mean, or of a paired difference.
+    """The 95 % percentile interval of a mean, or of a paired difference of means, by measure.
 
-    of, minus: the same test in runs of equal seeds, in that order; without `minus` the values of
-    `of` themselves. The value of several seeds is the mean over seeds of each one's mean over
-    images (max F: of the highest point of its mean curve).
+    Each run is reduced to its mean over images (max F: the highest point of its mean curve), and
+    several seeds to the mean over their runs.
 
-    A resample draws images with replacement, the same ones for all runs. Where there are several
-    seeds it also draws seeds, independently of the images and the same ones for `of` and `minus`
-    (Owen, The Pigeonhole Bootstrap, AOAS 2007). Of two or three seeds it sees too little spread:
-    their standard deviation belongs beside it. The resamples are the same in every call.
+    minuends: One recipe's runs on a test set, one per seed. subtrahends: Another recipe's runs on
+    the same test set, with the same seeds in the same order, to be subtracted; None for the
+    interval of `minuends` alone.
+
+    A resample draws images with replacement, the same images for all runs. If there are several
+    seeds, it also draws seeds, independently of the images and the same ones for both recipes
+    (Owen, The Pigeonhole Bootstrap, AOAS 2007). Two or three seeds underestimate the spread over
+    seeds, so report their standard deviation too. The resamples are the same in every call.
     """
-    runs = [*of, *(minus or ())]
+    runs = [*minuends, *(subtrahends or ())]
     stems = runs[0].stems
     for run in runs:
         for first, second in zip_longest(stems, run.stems):
             if first != second:
                 raise InputError(
-                    "a paired difference needs runs that were measured on the same images in the "
-                    f"same order, got {first} in one and {second} in the other"
+                    "a paired difference needs runs measured on the same images in the same order, "
+                    f"got {first} in one and {second} in another; measure them again"
                 )
-    if minus is not None and len(minus) != len(of):
-        raise InputError(f"each seed needs both runs, got {len(of)} and {len(minus)}")
-    of_images = {measure: [means(run.values[measure]) for run in runs] for measure in measures}
+    if subtrahends is not None and len(subtrahends) != len(minuends):
+        raise InputError(
+            f"each seed needs a run of both recipes, got {len(minuends)} and {len(subtrahends)}; "
+            "train the missing runs"
+        )
+    mean_functions = [[means(run.values[measure]) for run in runs] for measure in measures]
 
     def statistic(images: np.ndarray, *seeds: np.ndarray, axis: int = -1) -> np.ndarray:
-        """images `(B, N)` and seeds `(B, S)`, drawn; returns `(measures, B)`."""
-        weights = drawn(images)
-        found = []
-        for each in of_images.values():
-            by_run = np.array([mean(weights) for mean in each])
-            first, second = by_run[: len(of)], by_run[len(of) :]
-            by_seed = first - second if minus is not None else first
+        """The values `(measures, B)` of B resamples.
+
+        images: indices `(B, N)`. seeds: indices `(B, S)`, if there are several seeds.
+        """
+        weights = draw_counts(images)
+        values = []
+        for functions in mean_functions:
+            by_run = np.array([mean(weights) for mean in functions])
+            first, second = by_run[: len(minuends)], by_run[len(minuends) :]
+            by_seed = first - second if subtrahends is not None else first
             if seeds:
                 by_seed = np.take_along_axis(by_seed, seeds[0].T, axis=0)
-            found.append(by_seed.mean(axis=0))
-        return np.array(found)
+            values.append(by_seed.mean(axis=0))
+        return np.array(values)
 
     data = [np.arange(len(stems))]
-    if len(of) > 1:
-        data.append(np.arange(len(of)))
+    if len(minuends) > 1:
+        data.append(np.arange(len(minuends)))
     low, high = bootstrap(
         data,
         statistic,
@@ -72,8 +83,8 @@ def intervals(
     }
 
 
-def drawn(images: np.ndarray) -> np.ndarray:
-    """How often each of the N images was drawn, `(B, N)`."""
+def draw_counts(images: np.ndarray) -> np.ndarray:
+    """Number of times each of the N images was drawn in each of B resamples, `(B, N)`."""
     draws, count = images.shape
     places = images + count * np.arange(draws)[:, None]
     counts = np.bincount(places.ravel(), minlength=draws * count)
@@ -81,8 +92,11 @@ def drawn(images: np.ndarray) -> np.ndarray:
 
 
 def means(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """The function that gives, for weights `(B, N)`, the means over the images for which the
-    measure is defined; of curves, the highest points."""
+    """A function from weights `(B, N)` of the images to B weighted means.
+
+    Images for which the measure is not defined are skipped. The mean of a curve is reduced to its
+    highest point.
+    """
     defined = ~np.isnan(values[:, :1])
     columns = np.hstack([np.where(defined, values, 0), defined])
 

@@ -1,7 +1,7 @@
-"""A row of measures per test image and map, in a compressed file beside each run's results.
+"""Measures of every test image and map of a run, in a compressed file beside its results.
 
-The file holds values in thousandths and, of the F curve's 256 thresholds, those that matter to its
-maximum, so that the largest run takes some hundred kilobytes.
+The file holds values in thousandths, and F only at those of the 256 thresholds that matter for the
+maximum of its mean, so that the largest run takes a few hundred kilobytes.
 """
 
 import bz2
@@ -18,53 +18,57 @@ from reference_models.files import atomic_path
 
 ENDING = ".images.json.bz2"
 UNIT = 0.001
-AWAY = np.array([0, *(sign * 2**k for k in range(8) for sign in (-1, 1))])
-"""The points of a curve that are kept, counted from the highest point of its mean."""
-STARTED = ("mae", "f", "max_f")
-"""What is kept of tests that start from priors. They have four maps for each of up to seven priors;
-weighted F, S, E and AUROC, for which no claim asks there, are dropped."""
+OFFSETS = np.array([0, *(sign * 2**k for k in range(8) for sign in (-1, 1))])
+"""The thresholds that are kept, relative to the one at which the mean curve is highest."""
+MEASURES_FROM_PRIORS = ("mae", "f", "max_f")
+"""The measures that are kept for tests that start from priors. These tests have four maps for each
+of up to seven priors, and no claim is about their weighted F, S, E or AUROC."""
 
 
 class Each(NamedTuple):
-    """Every image of a test, as it was measured."""
+    """The measures of every image of a test."""
 
     stems: tuple[str, ...]
     measures: tuple[str, ...]
     maps: Mapping[str, Sequence[Mapping[str, Any]]]
-    """By the name of the map, a row per stem, without the measures not defined for the image."""
+    """By map, a row per stem. A measure that is not defined for an image is missing in its row."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One map of a run on the N images of a test, as read from the file."""
+    """The measures of one map of a run on the N images of a test, as read from the file."""
 
     stems: tuple[str, ...]
     values: Mapping[str, np.ndarray]
-    """By measure `(N, K)`: K = 1, but for "max_f" F at K thresholds. NaN where not defined."""
+    """By measure, `(N, K)`. K is 1, except for "max_f", which holds F at K thresholds. NaN marks
+    values that are not defined."""
 
     def mean(self, measure: str, images: Sequence[int] | slice = slice(None)) -> float:
-        """Over all images or the chosen ones; of a curve, the highest point of its mean."""
+        """The mean over the images, or the highest point of the mean curve."""
         return float(np.nanmean(self.values[measure][images], axis=0).max())
 
 
 PerImage = dict[str, dict[str, Measured]]
-"""By test set (with its corruption or prior) and map."""
+"""By test set (with its corruption or prior), then by map."""
 
 
 def beside(results: Path) -> Path:
-    """The file that belongs to a results file."""
+    """The path of the file of measures beside a results file."""
     return results.with_name(results.stem + ENDING)
 
 
 def write(path: Path, tests: Mapping[str, Each], started: bool = False) -> None:
-    """Equal rows give equal bytes. started: the tests start from priors, see `STARTED`."""
+    """Write the file of measures; equal measures give equal bytes.
+
+    started: The tests start from priors, so only `MEASURES_FROM_PRIORS` are kept.
+    """
     content = {
         "unit": UNIT,
         "tests": {
             test: {
                 "stems": each.stems,
                 "maps": {
-                    name: packed(rows, STARTED if started else each.measures)
+                    name: pack(rows, MEASURES_FROM_PRIORS if started else each.measures)
                     for name, rows in each.maps.items()
                 },
             }
@@ -76,29 +80,29 @@ def write(path: Path, tests: Mapping[str, Each], started: bool = False) -> None:
         partial.write_bytes(bz2.compress(text.encode()))
 
 
-def packed(rows: Sequence[Mapping[str, Any]], measures: Sequence[str]) -> dict[str, Any]:
-    """By measure an integer per image, null where not defined; see also `packed_curve`."""
-    found: dict[str, Any] = {}
+def pack(rows: Sequence[Mapping[str, Any]], measures: Sequence[str]) -> dict[str, Any]:
+    """By measure, an integer per image, or None if the measure is not defined; see `pack_curve`."""
+    packed: dict[str, Any] = {}
     for measure in measures:
         column = [row.get(measure) for row in rows]
         curve = np.mean([value for value in column if value is not None], axis=0)
         if measure == "max_f":
-            found[measure] = packed_curve(column, int(curve.argmax()))
+            packed[measure] = pack_curve(column, int(curve.argmax()))
         else:
-            # An E curve is cut down to the one threshold at which its mean is highest.
-            at = curve.argmax()
-            found[measure] = [
-                None if value is None else thousandths(np.ravel(value)[at]) for value in column
+            # An E curve is kept only at the threshold at which its mean is highest.
+            highest = curve.argmax()
+            packed[measure] = [
+                None if value is None else thousandths(np.ravel(value)[highest]) for value in column
             ]
-    return found
+    return packed
 
 
-def packed_curve(column: Sequence[Any], best: int) -> dict[str, Any]:
-    """F at thresholds that lie close together around the best one and further apart away from it.
+def pack_curve(column: Sequence[Any], best: int) -> dict[str, Any]:
+    """F at thresholds that are dense around the best one and sparse away from it.
 
-    Each image has F at the highest threshold and then the changes from one to the next.
+    For each image: F at the highest threshold, then the changes from threshold to threshold.
     """
-    places = np.unique(np.clip(best + AWAY, 0, 255))
+    places = np.unique(np.clip(best + OFFSETS, 0, 255))
     return {
         "thresholds": (255 - places).tolist(),
         "changes": [
@@ -109,43 +113,44 @@ def packed_curve(column: Sequence[Any], best: int) -> dict[str, Any]:
 
 
 def thousandths(value: Any) -> Any:
+    """A value, or a list of values, as whole multiples of `UNIT`."""
     return np.rint(value / UNIT).astype(int).tolist()
 
 
 def read(path: Path) -> PerImage:
-    """The rows of a run, by test and map."""
+    """The measures of every image of a run, read from its file."""
     try:
         content = json.loads(bz2.decompress(path.read_bytes()))
         unit = content["unit"]
         return {
             test: {
                 name: Measured(
-                    tuple(each["stems"]),
+                    tuple(images["stems"]),
                     {
-                        measure: unpacked(kept, unit, len(each["stems"]))
-                        for measure, kept in columns.items()
+                        measure: unpack(packed, unit, len(images["stems"]))
+                        for measure, packed in columns.items()
                     },
                 )
-                for name, columns in each["maps"].items()
+                for name, columns in images["maps"].items()
             }
-            for test, each in content["tests"].items()
+            for test, images in content["tests"].items()
         }
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{path} does not hold the rows of a run's test images ({error!r}); restore it from "
-            "the repository, or delete the run's results and train it again"
+            f"{path} does not hold the measures of a run's test images ({error!r}); restore it "
+            "from the repository, or delete the run's results and train it again"
         ) from None
 
 
-def unpacked(kept: Any, unit: float, images: int) -> np.ndarray:
-    """`(N, K)`, see `Measured`."""
-    curve = isinstance(kept, dict)
-    column = kept["changes"] if curve else kept
+def unpack(packed: Any, unit: float, images: int) -> np.ndarray:
+    """The values `(N, K)` of a measure, as in `Measured`."""
+    is_curve = isinstance(packed, dict)
+    column = packed["changes"] if is_curve else packed
     if len(column) != images:
-        raise ValueError(f"{len(column)} rows of {images} images")
-    values = np.full((images, len(kept["thresholds"]) if curve else 1), np.nan)
-    there = [row is not None for row in column]
-    if any(there):
+        raise ValueError(f"{len(column)} values for {images} images")
+    values = np.full((images, len(packed["thresholds"]) if is_curve else 1), np.nan)
+    defined = [row is not None for row in column]
+    if any(defined):
         changes = np.array([row for row in column if row is not None])
-        values[there] = changes.reshape(sum(there), -1).cumsum(axis=1)
+        values[defined] = changes.reshape(sum(defined), -1).cumsum(axis=1)
     return unit * values

@@ -1,4 +1,4 @@
-"""The field's measures of a set of saliency maps, most of them by pysodmetrics."""
+"""Standard measures of saliency maps, most of them computed by pysodmetrics."""
 
 import multiprocessing
 import os
@@ -23,34 +23,34 @@ from py_sod_metrics import (
     WeightedFmeasure,
 )
 
-from reference_models.errors import InputError
+from reference_models.errors import InputError, count
 from reference_models.machine import cores
 
 NAMES = ("mae", "f", "max_f", "weighted_f", "s", "e", "auroc")
 EXACT = ("weighted_f_exact", "weighted_f_loss")
-WORTH_A_POOL = 200  # Images; fewer are measured before the processes have started.
-AT_ONCE = 8  # Images that a process is given.
+MOST_WITHOUT_POOL = 200  # Measuring this many images takes less time than starting processes.
+IMAGES_PER_TASK = 8
 
 
 Maps = np.ndarray | Sequence[np.ndarray]
 Row = dict[str, float | np.ndarray]
-"""The measures of one image; max F and E as curves of 256."""
+"""The measures of one image; max F and E are curves over 256 thresholds."""
 
 
 Measures = dict[str, float]
-"""Means over images in [0, 1]: the lower the MAE and the higher the others, the better.
+"""Means over images, in [0, 1]. Lower is better for the MAE, higher for all others.
 
 mae: Mean absolute error.
-f: F with β² = 0.3 at the threshold min(2 × the map's mean, 1).
-max_f: The highest point of the mean F curve over 256 thresholds, β² = 0.3.
+f: F with β² = 0.3, at the threshold min(2 × the map's mean, 1).
+max_f: Highest point of the mean F curve over 256 thresholds, β² = 0.3.
 weighted_f: Margolin's weighted F with β² = 1, as pysodmetrics computes it.
 s: S-measure, α = 0.5.
-e: The highest point of the mean E-measure curve over 256 thresholds. Like max F, it does not
-    depend on one threshold: at 2 × the mean, a constant map of 0.5 is entirely background. The
-    paper divides by one pixel fewer, so it may slightly exceed 1.
-auroc: Area under the ROC curve of each image.
-weighted_f_exact: Weighted F by the paper's equations, `weighted_fbeta_score`.
-weighted_f_loss: 1 − `weighted_fbeta_loss` with its defaults: squared errors, windowed distance.
+e: Highest point of the mean E-measure curve over 256 thresholds. Like max F, it does not depend on
+    one threshold: at the threshold 2 × the mean, a constant map of 0.5 is entirely background. The
+    paper divides by the number of pixels minus 1, so the value may slightly exceed 1.
+auroc: Area under the ROC curve.
+weighted_f_exact: Weighted F by the equations of its paper, `weighted_fbeta_score`.
+weighted_f_loss: 1 − `weighted_fbeta_loss` with its defaults (squared errors, windowed distance).
 """
 
 
@@ -62,19 +62,19 @@ def measure(
     only: Sequence[str] | None = None,
     workers: int | None = None,
 ) -> Measures:
-    """Compare maps with masks, image by image, and take means.
+    """Compare maps with masks, and return the means of the measures over images.
 
-    maps: `(N, S, S)` or N of `(H, W)`; floats in [0, 1], bool, or uint8 from 0 to 255.
-    masks: `(N, H, W)` or N of `(H, W)`, bool, each of its own size. A map of another size is
-    resized to its mask, bilinearly (with antialiasing where it shrinks).
-    exact: adds the two of `EXACT`. only: the names wanted, by default all of `NAMES`.
-    workers: processes; by default one per core for more than 200 images. They are spawned, so a
-    script that measures that many needs `if __name__ == "__main__"`.
+    maps: `(N, S, S)`, or N arrays `(H, W)`; floats in [0, 1], bool, or uint8 from 0 to 255.
+    masks: `(N, H, W)`, or N arrays `(H, W)` that may differ in size; bool. If a map has another
+    size than its mask, it is resized bilinearly to the mask's size (with antialiasing).
+    exact: Also compute the measures in `EXACT`. only: Names of the measures. Default: `NAMES`.
+    workers: Number of processes. Default: one per core for more than 200 images, otherwise one.
+    Processes are spawned, so a script that uses several needs `if __name__ == "__main__"`.
 
-    Maps are rounded to 8 bits, as if saved. They are not stretched to 0..1 per image, which is
-    what pysodmetrics does by default: a map that is unsure would be scored as if it were sure.
-    An image whose mask is all background counts in the MAE alone; F is 0/0 there. One whose mask
-    is all object is left out of the AUROC.
+    Maps are rounded to 8 bits, as if they had been saved. Unlike pysodmetrics' default, they are
+    not stretched to 0..1 per image, because an uncertain map would then score like a certain one.
+    An image whose mask is all background counts in the MAE only, because its F is 0/0. An image
+    whose mask is all object does not count in the AUROC.
     """
     names = tuple(only) if only is not None else NAMES + EXACT * exact
     return means(measure_each(maps, masks, names, workers), names)
@@ -86,54 +86,62 @@ def measure_each(
     names: Sequence[str] = NAMES,
     workers: int | None = None,
 ) -> list[Row]:
-    """As `measure`, a row per image. A measure that is not defined for an image has no value."""
+    """The measures of each image; see `measure`. Measures not defined for an image are missing."""
     if unknown := [name for name in names if name not in NAMES + EXACT]:
-        raise InputError(f"there are no measures {unknown}; there are {NAMES + EXACT}")
+        raise InputError(
+            f"{count(len(unknown), 'unknown measure')}: {', '.join(unknown)}; choose from "
+            f"{', '.join(NAMES + EXACT)}"
+        )
     if len(maps) != len(masks) or len(masks) == 0:
         raise InputError(
-            f"each map needs one mask and at least one is needed, "
-            f"got {len(maps)} maps and {len(masks)} masks"
+            f"maps and masks must be equal in number, and at least 1, got "
+            f"{count(len(maps), 'map')} and {count(len(masks), 'mask')}; pass a mask for each map"
         )
     if workers is None:
-        workers = cores() if len(masks) > WORTH_A_POOL else 1
+        workers = cores() if len(masks) > MOST_WITHOUT_POOL else 1
     rows = partial(rows_of, names=tuple(names))
     if workers == 1:
         return rows(0, maps, masks)
-    starts = range(0, len(maps), AT_ONCE)
-    parts = [slice(start, start + AT_ONCE) for start in starts]
+    starts = range(0, len(maps), IMAGES_PER_TASK)
+    parts = [slice(start, start + IMAGES_PER_TASK) for start in starts]
     try:
-        found = [pool(workers).submit(rows, part.start, maps[part], masks[part]) for part in parts]
-        return [row for some in found for row in some.result()]
-    except BaseException:  # A fault, or Ctrl-C.
+        tasks = [pool(workers).submit(rows, part.start, maps[part], masks[part]) for part in parts]
+        return [row for task in tasks for row in task.result()]
+    except BaseException:  # An error, or Ctrl-C.
         end_pool(workers)
         raise
 
 
 def rows_of(first: int, maps: Maps, masks: Maps, names: tuple[str, ...]) -> list[Row]:
-    """first: the number of the first image, for messages."""
+    """The measures of consecutive images. first: index of the first one, for error messages."""
     return [
-        one_image(first + place, saliency, mask, names)
-        for place, (saliency, mask) in enumerate(zip(maps, masks, strict=True))
+        measure_image(first + index, saliency, mask, names)
+        for index, (saliency, mask) in enumerate(zip(maps, masks, strict=True))
     ]
 
 
 def means(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Measures:
-    """Over the images for which a measure is defined; of a curve the highest point."""
-    found: Measures = {}
+    """The mean of each measure over the images that define it, or the mean curve's maximum."""
+    averages: Measures = {}
     for name in names:
         values = [row[name] for row in rows if name in row]
         if not values:
-            raise InputError(f"{name} is not defined: no mask has both object and background")
-        found[name] = float(np.max(np.mean(values, axis=0)))
-    return found
+            raise InputError(
+                f"{name} is not defined, because no mask has both object and background; check the "
+                "masks"
+            )
+        averages[name] = float(np.max(np.mean(values, axis=0)))
+    return averages
 
 
-def one_image(index: int, saliency: np.ndarray, mask: np.ndarray, names: tuple[str, ...]) -> Row:
-    """The measures that are defined for this image."""
+def measure_image(
+    index: int, saliency: np.ndarray, mask: np.ndarray, names: tuple[str, ...]
+) -> Row:
+    """The measures that are defined for this image. index: for error messages."""
     if np.ndim(mask) != 2 or mask.dtype != bool:
         raise InputError(
             f"masks[{index}] must be bool (height, width), got {mask.dtype} {np.shape(mask)}; "
-            "write mask > 0 for 0/1 and mask >= 128 for 0/255"
+            "write mask > 0 for a 0/1 mask, or mask >= 128 for a 0/255 mask"
         )
     values = eight_bit(saliency, mask.shape, f"maps[{index}]")
     unit = values / 255
@@ -169,22 +177,27 @@ def one_image(index: int, saliency: np.ndarray, mask: np.ndarray, names: tuple[s
 
 
 def eight_bit(saliency: np.ndarray, shape: tuple[int, int], name: str = "map") -> np.ndarray:
-    """A map `(H, W)` at the size `shape`, as uint8 from 0 to 255."""
+    """The map as uint8 from 0 to 255, resized to `shape`. name: for error messages."""
     if np.ndim(saliency) != 2:
-        raise InputError(f"{name} must be (height, width), got the shape {np.shape(saliency)}")
+        raise InputError(
+            f"{name} must be (height, width), got shape {np.shape(saliency)}; drop batch and "
+            "channel axes"
+        )
     kind = saliency.dtype
     if kind == np.uint8:
         values = saliency
     elif kind.kind in "bf":
         values = 255 * np.asarray(saliency, np.float64)
-        # A thousandth is what half precision may leave; NaN fails the comparison too.
+        # Half precision may exceed the bounds by a thousandth. NaN fails the comparison too.
         if not (values.min() >= -0.255 and values.max() <= 255.255):
             raise InputError(
                 f"{name} must lie in 0..1, got {values.min() / 255:.4g}..{values.max() / 255:.4g}; "
-                "give logits to a sigmoid first, and 8-bit maps as uint8"
+                "apply a sigmoid to logits, and pass 8-bit maps as uint8"
             )
     else:
-        raise InputError(f"{name} must be floats in 0..1, bool, or uint8 in 0..255, got {kind}")
+        raise InputError(
+            f"{name} must be floats in 0..1, bool, or uint8 in 0..255, got {kind}; convert it"
+        )
     if values.shape != shape:
         size = (shape[1], shape[0])
         floating = Image.fromarray(values.astype(np.float32))
@@ -195,25 +208,30 @@ def eight_bit(saliency: np.ndarray, shape: tuple[int, int], name: str = "map") -
 
 
 class Structure(Smeasure):
-    """An object within the last row or column leaves quadrants empty; pysodmetrics gives NaN."""
+    """The S-measure, also for an object in the last row or column only.
+
+    Some quadrants of the map are then empty; pysodmetrics returns NaN for them.
+    """
 
     def ssim(self, pred: np.ndarray, gt: np.ndarray) -> float:
         return super().ssim(pred, gt) if pred.size else 0.0
 
 
 def auroc(values: np.ndarray, mask: np.ndarray) -> float:
-    """The area under the ROC curve of a uint8 map, whose mask has both classes.
+    """The area under the ROC curve of a uint8 map. The mask must have object and background.
 
-    It is the share of pairs, one pixel on the object and one off it, that are in order; equal
-    values count half. How often each of the 256 values occurs on and off the object says it all.
+    This is the share of pairs of an object pixel and a background pixel in which the object pixel
+    has the higher value; ties count half. It follows from the histograms of the 256 values.
     """
     counts = np.bincount(values.ravel() + 256 * mask.ravel().astype(np.int64), minlength=512)
-    off, on = counts.reshape(2, 256)
-    below = off.cumsum() - off
-    return float((on * (below + off / 2)).sum() / (on.sum() * off.sum()))
+    background, foreground = counts.reshape(2, 256)
+    below = background.cumsum() - background
+    ordered = (foreground * (below + background / 2)).sum()
+    return float(ordered / (foreground.sum() * background.sum()))
 
 
 def exact_weighted_f(unit: np.ndarray, mask: np.ndarray, names: tuple[str, ...]) -> Row:
+    """The measures in `EXACT`, by this library. unit: the map in [0, 1]."""
     import torch
 
     from saliency_losses.torch import weighted_fbeta_loss, weighted_fbeta_score
@@ -229,11 +247,13 @@ def exact_weighted_f(unit: np.ndarray, mask: np.ndarray, names: tuple[str, ...])
 
 @cache
 def pool(workers: int) -> ProcessPoolExecutor:
-    """Kept for the next set of maps: the processes take seconds to start."""
-    spawn = multiprocessing.get_context("spawn")  # A fork would copy the threads' locks.
+    """Worker processes, kept for the next set of maps because they take seconds to start."""
+    spawn = multiprocessing.get_context(
+        "spawn"
+    )  # A forked process would inherit locks that are held.
     executor = ProcessPoolExecutor(workers, mp_context=spawn, initializer=begin_worker)
-    # Ctrl-C is for the process that waits for the others, also while they start: they inherit
-    # what is blocked here.
+    # Only the parent process reacts to Ctrl-C. Workers inherit the blocked signal, so that this
+    # holds while they start too.
     with no_interrupts():
         for _ in range(workers):
             executor.submit(int)
@@ -241,20 +261,20 @@ def pool(workers: int) -> ProcessPoolExecutor:
 
 
 def end_pool(workers: int) -> None:
-    """At once: without this Python would first start every worker and do all that is queued.
+    """Stop the workers now. Python itself would first start all of them and finish the queue.
 
-    Nothing is cancelled, as Python 3.11 then hangs: it hands the loss of the workers to the tasks
-    that are left, and fails at a cancelled one.
+    The queued tasks are not cancelled, because Python 3.11 then hangs: it passes the loss of the
+    workers on to every queued task, and fails at a cancelled one.
     """
     executor = pool(workers)
     pool.cache_clear()
-    for process in list(executor._processes.values()):  # Python 3.14 has a public way.
+    for process in list(executor._processes.values()):  # Python 3.14 has a public method.
         process.terminate()
 
 
 @contextmanager
 def no_interrupts() -> Iterator[None]:
-    """Ctrl-C waits until the block has ended. Windows cannot do that."""
+    """Delay Ctrl-C until the end of the block. On Windows this is impossible and does nothing."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -266,7 +286,7 @@ def no_interrupts() -> Iterator[None]:
 
 
 def begin_worker() -> None:
-    """Take one thread, as cores are shared out among processes, and end with the parent."""
+    """Make a worker use one thread, since each core has a worker, and end with its parent."""
     os.environ["OMP_NUM_THREADS"] = "1"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if "torch" in sys.modules:
@@ -277,7 +297,7 @@ def begin_worker() -> None:
 
 
 def end_with(parent: BaseProcess) -> None:
-    """However the parent dies: it may not live to send its workers home."""
+    """End this process when its parent ends, even if the parent is killed."""
     parent.join()
     os._exit(1)
 
@@ -296,7 +316,7 @@ LABELS = {
 
 
 def one_line(row: Mapping[str, float]) -> str:
-    """The measures that a reader looks at first, or all where the row has others."""
-    first = [name for name in ("mae", "f", "max_f", "weighted_f") if name in row] or list(row)
-    labels = (LABELS.get(name, name.replace("_", " ")) for name in first)
-    return "   ".join(f"{label} {row[name]:.3f}" for label, name in zip(labels, first, strict=True))
+    """The main saliency measures in one line of text, or all measures of a label map."""
+    names = [name for name in ("mae", "f", "max_f", "weighted_f") if name in row] or list(row)
+    labels = (LABELS.get(name, name.replace("_", " ")) for name in names)
+    return "   ".join(f"{label} {row[name]:.3f}" for label, name in zip(labels, names, strict=True))

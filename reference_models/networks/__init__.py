@@ -1,1 +1,1 @@
-"""The five papers' networks, their backbones, and what both frameworks share of them."""
+"""Networks of the five papers and their backbones, in PyTorch and Flax."""

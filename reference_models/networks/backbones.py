@@ -1,20 +1,19 @@
-"""What the backbones of both frameworks share: their sizes, the bookkeeping of layers, the check of
-a file."""
+"""Layer tables, taps and weight files of the backbones, shared by both frameworks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from safetensors import SafetensorError
 
 from reference_models.errors import InputError
 from reference_models.files import describe_mismatch
-from reference_models.papers.schema import BLOCKS, BackboneName
+from reference_models.networks.options import BLOCKS, BackboneName
 
 # ImageNet's mean and standard deviation of red, green and blue.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-# The blocks of MobileNetV2: expansion, channels, how many, stride of the first.
+# Stages of MobileNetV2: expansion, channels, number of blocks, stride of the first block.
 MOBILENET_V2 = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
@@ -24,31 +23,17 @@ MOBILENET_V2 = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-# SqueezeNet's fire modules: channels between, and of each kind behind; (0, channels) is pooling.
-SQUEEZENET1_0 = (
-    (0, 96),
-    (16, 64),
-    (16, 64),
-    (32, 128),
-    (0, 256),
-    (32, 128),
-    (48, 192),
-    (48, 192),
-    (64, 256),
-    (0, 512),
-    (64, 256),
-)
-# Of VGG-16 and ResNet-101 the channels (before the fourfold) and layers of each stage.
+# Stages of VGG-16: channels, number of convolutions.
 VGG16 = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+# Stages of ResNet-101: width, number of blocks. A block has four times the width in channels.
 RESNET101 = ((64, 3), (128, 4), (256, 23), (512, 3))
 
 
 class Layers:
     """The layers of a network under construction, with the channels and the stride of each.
 
-    Once the stride would exceed `output_stride`, a layer that strides keeps its own dilation and
-    the layers after it are dilated instead: their outputs at every other pixel are those of the
-    network that strides.
+    Beyond `output_stride`, strides become dilations of the following layers, so that every second
+    output equals the strided network's.
     """
 
     def __init__(self, output_stride: int = 32) -> None:
@@ -65,7 +50,7 @@ class Layers:
         self.strides.append(self.stride)
 
     def step(self, stride: int) -> tuple[int, int]:
-        """Stride and dilation for a layer that strides, and what holds after it."""
+        """Return the stride and dilation of the next layer, and update those after it."""
         dilation = self.dilation
         if self.stride * stride > self.limit:
             self.dilation *= stride
@@ -76,7 +61,7 @@ class Layers:
     def until_last(
         self, taps: tuple[int, ...], name: BackboneName
     ) -> tuple[dict[str, Any], tuple[str, ...]]:
-        """The layers up to the last tap, and what a file may hold beside their parameters."""
+        """The layers up to the last tap, and the prefixes of the other names in a weight file."""
         count = len(self.modules)
         if not taps or list(taps) != sorted(set(taps)) or not 0 <= taps[0] <= taps[-1] < count:
             raise InputError(
@@ -90,26 +75,72 @@ class Layers:
         return {layer: self.modules[layer] for layer in kept}, unused
 
 
+class MobileBlock(NamedTuple):
+    """Arguments of one `InvertedResidual` of MobileNetV2."""
+
+    fan_in: int
+    fan_out: int
+    expansion: int
+    stride: int
+    dilation: int
+    padding: Literal["both", "end"]
+
+
+def mobilenet_v2_blocks(layers: Layers, padding: Literal["both", "end"]) -> Iterator[MobileBlock]:
+    """The blocks in order; the caller adds each to `layers` before it takes the next."""
+    fan_in = 32
+    for expansion, channels, repeats, first_stride in MOBILENET_V2:
+        for place in range(repeats):
+            stride = first_stride if place == 0 else 1
+            side = padding if stride == 2 else "both"
+            yield MobileBlock(fan_in, channels, expansion, *layers.step(stride), side)
+            fan_in = channels
+
+
+class ResidualBlock(NamedTuple):
+    """Arguments of one `Bottleneck` of ResNet-101."""
+
+    fan_in: int
+    width: int
+    stride: int
+    dilation: int
+
+
+def resnet101_stages(layers: Layers) -> Iterator[list[ResidualBlock]]:
+    """The stages in order; the caller adds each to `layers` before it takes the next."""
+    fan_in = 64
+    for stage, (width, repeats) in enumerate(RESNET101):
+        blocks = []
+        for place in range(repeats):
+            stride = 2 if stage > 0 and place == 0 else 1
+            blocks.append(ResidualBlock(fan_in, width, *layers.step(stride)))
+            fan_in = 4 * width
+        yield blocks
+
+
 def read_weights(
     path: Path, load: Callable[[Path], dict[str, Any]], backbone: Any, wanted: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The arrays of a safetensors file that a backbone wants, by torchvision's names.
+    """Read the arrays of a backbone from a safetensors file with torchvision's names.
 
-    Classifier, layers beyond the last tap and `num_batches_tracked` are passed over. All else must
-    agree in name and shape, or an `InputError` lists what does not.
+    Classifier, layers beyond the last tap and `num_batches_tracked` are ignored. All other names
+    and shapes must match `wanted`; otherwise an `InputError` lists the differences.
     """
     try:
         file = load(path)
     except (OSError, SafetensorError) as error:
         raise InputError(
-            f"{path} cannot be read as safetensors ({error}); of a .pth file, save the state_dict "
-            "with safetensors.torch.save_file"
+            f"{path} cannot be read as safetensors ({error}); load a .pth file with torch.load and "
+            "save its state_dict with safetensors.torch.save_file"
         ) from None
-    given = {
+    arrays = {
         name: array
         for name, array in file.items()
         if not name.startswith(backbone.unused) and not name.endswith(".num_batches_tracked")
     }
-    if found := describe_mismatch(given, wanted):
-        raise InputError(f"{path} does not hold torchvision's {backbone.name}: {found}")
-    return given
+    if differences := describe_mismatch(arrays, wanted):
+        raise InputError(
+            f"{path} does not hold torchvision's {backbone.name}: {differences}; choose a file of "
+            "this network"
+        )
+    return arrays

@@ -1,1 +1,1 @@
-"""The papers: recipes, printed figures and claims."""
+"""Recipes, printed figures and claims of each paper."""

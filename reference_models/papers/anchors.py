@@ -1,12 +1,14 @@
-"""L: Zeng et al., CVPR 2018, anchors that promote the maps of other detectors."""
+"""Recipes and claims of L: anchors that promote the maps of weak detectors.
+
+Zeng et al., CVPR 2018.
+"""
 
 from dataclasses import replace
 
+from reference_models.networks.options import BLOCKS, Backbone
 from reference_models.papers.schema import (
-    BLOCKS,
     CONTROLS,
     PRIORS,
-    Backbone,
     Claim,
     Effects,
     Paper,
@@ -25,38 +27,63 @@ L_TABLE_3 = Paper("L Table 3", "DRFI promoted", {"ecssd, drfi": {"f": 0.814, "ma
 
 def recipes() -> list[Recipe]:
     variants = {
-        "anchors": (0.05, "conv", "hard", "5 % of the pixels flipped for the anchors"),
-        "anchors-no-flips": (0.0, "conv", "hard", "no pixel flipped for the anchors"),
-        "anchors-flips-20": (0.2, "conv", "hard", "20 % of the pixels flipped for the anchors"),
-        "anchors-flips-20-soft": (0.2, "conv", "soft", "20 % flips, tested with soft regions"),
-        "anchors-fc": (0.05, "fc", "hard", "5 % flips, fully connected region embedding"),
+        "anchors": (0.05, "conv", "hard", "with 5 % of the pixels flipped for the anchors"),
+        "anchors-no-flips": (0.0, "conv", "hard", "with no pixels flipped for the anchors"),
+        "anchors-flips-20": (
+            0.2,
+            "conv",
+            "hard",
+            "with 20 % of the pixels flipped for the anchors",
+        ),
+        "anchors-flips-20-soft": (
+            0.2,
+            "conv",
+            "soft",
+            "with 20 % of the pixels flipped, tested with soft regions",
+        ),
+        "anchors-fc": (
+            0.05,
+            "fc",
+            "hard",
+            "with 5 % of the pixels flipped, by a fully connected region embedding",
+        ),
     }
     priors = {"ecssd": (*WEAK, *CONTROLS), "pascal-s": ("run:fcn-ce-clean",)}
     dilated = Backbone("mobilenet_v2", BLOCKS["mobilenet_v2"], output_stride=8)
-    # Seven priors of each test image are promoted, so there are fewer images.
+    # Fewer test images, because each is promoted from up to seven priors.
     few = replace(small(dilated, steps=400, width=16, embedding=32), test_images=200)
-    # Stride 8, as in L, costs 2.5 times as much when the backbone is trained as well.
+    # With a fine-tuned backbone, the stride 8 of L would take 2.5 times as long.
     whole = medium(replace(dilated, output_stride=16), width=16, embedding=32)
     return [
         Recipe(
-            name, "anchors", "anchors", f"the masks, {about}; at test from a prior map",
-            few, whole,
+            name,
+            "anchors",
+            "anchors",
+            f"the masks, {about}; tested from a prior map",
+            small=few,
+            medium=whole,
             options={"flip": flip, "region_embedding": embedding, "selection": selection},
-            tests=("ecssd", "pascal-s"), test_priors=priors,
+            tests=("ecssd", "pascal-s"),
+            test_priors=priors,
             paper=L_TABLE_3 if name == "anchors" else None,
         )
         for name, (flip, embedding, selection, about) in variants.items()
     ] + [
         Recipe(
-            "anchors-ce", "anchors", "ce", "the masks, by cross-entropy on the anchors' network",
-            few, whole, tests=("ecssd", "pascal-s"),
+            "anchors-ce",
+            "anchors",
+            "ce",
+            "the masks, by cross-entropy on the anchors' network",
+            small=few,
+            medium=whole,
+            tests=("ecssd", "pascal-s"),
         )
-    ]  # fmt: skip
+    ]
 
 
 # Claims ------------------------------------------------------------------------------------------
 
-# DRFI's own maps, as L Table 3 measured them.
+# Figures of DRFI's own maps in L Table 3.
 L_DRFI = {"f": 0.733, "mae": 0.164}
 PROMOTED = {
     "ecssd, drfi": "ECSSD, from DRFI",
@@ -70,12 +97,12 @@ PROMOTED = {
 
 
 def source_of(test: str) -> str:
-    """Whose maps are promoted: a detector, a control, or a recipe."""
+    """The source of the promoted maps: a detector, a control, or a recipe."""
     return test.partition(", ")[2].removeprefix("run:")
 
 
 def written(source: str) -> str:
-    """Detectors are abbreviations."""
+    """The name of a source in tables: a detector's in capitals, because it is an abbreviation."""
     return source.upper() if len(source) < 5 else source
 
 
@@ -86,15 +113,22 @@ def promoting() -> Claim:
         rows = [
             row("anchors", test, "prior", map=PRIORS[0], paper=L_DRFI if drfi else None),
             row("anchors", test, "prior, cut at ½", map=PRIORS[1]),
-            # The paper's figures are of one round.
-            row("anchors", test, "anchors, T = 1", map="T = 1",
-                paper=L_TABLE_3.figures.get(test)),
+            # The paper's figures are for one round.
+            row(
+                "anchors",
+                test,
+                "anchors, T = 1",
+                map="T = 1",
+                paper=L_TABLE_3.figures.get(test),
+            ),
             row("anchors", test, "anchors, T = 5", map="T = 5"),
-            *(row(f"anchors-{variant}", test, f"anchors-{variant}, T = {rounds}",
-                  map=f"T = {rounds}")
-              for variant in ("no-flips", "flips-20", "flips-20-soft", "fc") for rounds in (1, 5)),
+            *(
+                row(f"anchors-{name}", test, f"anchors-{name}, T = {rounds}", map=f"T = {rounds}")
+                for name in ("no-flips", "flips-20", "flips-20-soft", "fc")
+                for rounds in (1, 5)
+            ),
             row("anchors-ce", test.partition(",")[0], "anchors-ce, without a prior"),
-        ]  # fmt: skip
+        ]
         first = test in ("ecssd, drfi", "ecssd, hs", "ecssd, rc")
         tables.append(Table(title, tuple(rows), folded=not first))
         source = source_of(test)
@@ -111,17 +145,18 @@ def promoting() -> Claim:
         pairs += [(once, prior), (last, prior), (last, cut)]
     return Claim(
         "L: promoting the maps of weak detectors",
-        "Any detector's map names the regions whose embeddings are the anchors; every pixel then "
-        "goes to the nearer anchor, and the map so found is the next prior, T times (L Table 3, "
-        "Figure 5; one network serves all detectors). Controls: the prior cut at ½, a prior that "
-        "knows nothing, one that knows all, and cross-entropy on the same network.",
+        "The map of any detector defines two regions, whose embeddings are the anchors. Every "
+        "pixel is then assigned to the nearer anchor, which gives the next prior; this is "
+        "repeated T times (L Table 3, Figure 5; one network serves all detectors). Controls: the "
+        "prior cut at ½, a prior without information about the image, the mask itself as the "
+        "prior, and cross-entropy on the same network.",
         tuple(tables),
         Effects(tuple(pairs)),
         tuple(bounds),
-        why="A map that is only sharper already has a lower MAE, hence the comparison with the "
-        "prior cut at ½. What the embedding knows it has learnt from masks: from a prior that "
-        "knows nothing it comes as far as the rows of the centre prior say, and from perfect "
-        "anchors as far as those of the mask itself, which is what bounds max F at small scale.",
+        why="A map that is merely sharper already has a lower MAE, hence the comparison with the "
+        "prior cut at ½. The embedding has learnt from masks: the rows of the centre prior show "
+        "what it achieves without information from the prior, and those of the mask itself what "
+        "it achieves with perfect anchors, which limits max F at small scale.",
     )
 
 

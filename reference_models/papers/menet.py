@@ -1,6 +1,4 @@
-"""M: MEnet, and the metric loss on pretrained features."""
-
-from typing import Literal
+"""Recipes and claims of M: MEnet, and the metric loss on pretrained features."""
 
 from reference_models.papers.schema import (
     FOUR,
@@ -20,13 +18,6 @@ from reference_models.papers.schema import (
     within,
 )
 
-MEnetLoss = Literal[
-    "ce", "metric", "metric-pairwise", "metric-hard-negatives", "metric-stop-gradient"
-]
-"""Cross-entropy alone, or plus the metric loss of unit features: by the means (eq. 3), over all
-pairs (eq. 2), on equally many pixels of both regions (§3.2), or with the means held constant."""
-FEATURES = 16
-
 DISTORTED = ("noise 0.02", "noise 0.07", "noise 0.15", "noise 0.29", "jpeg 3", "jpeg 6", "jpeg 20")
 M_TABLE_4 = {
     "ce-plain": Paper("M Table 4", "CE-plain", {"ecssd": {"f": 0.794, "mae": 0.093}}),
@@ -41,7 +32,7 @@ M_TABLE_4 = {
 
 def recipes() -> list[Recipe]:
     scratch = {
-        "ce-plain": ("ce", False, "cross-entropy, no features of 13 scales"),
+        "ce-plain": ("ce", False, "cross-entropy, without the features of 13 scales"),
         "ce": ("ce", True, "cross-entropy"),
         "metric": ("metric", True, "cross-entropy and the metric loss"),
         "metric-hard-negatives": (
@@ -53,30 +44,51 @@ def recipes() -> list[Recipe]:
     head = {
         "ce": "cross-entropy",
         "metric": "cross-entropy and the metric loss",
-        "metric-pairwise": "cross-entropy and the metric loss between all pairs (M eq. 2)",
+        "metric-pairwise": "cross-entropy and the metric loss over all pairs (M eq. 2)",
         "metric-hard-negatives": "cross-entropy and the metric loss on hard negatives",
         "metric-stop-gradient": "cross-entropy and the metric loss, its means held constant",
     }
     return [
         Recipe(
-            f"menet-{name}", "menet", loss, f"the masks, from scratch, by {about}",
-            Scale(size=96, steps=300, batch=16, rate=3e-3, train_images=1540, test_images=300,
-                  options={"width": 12}),
-            # Eight times the images: 90 minutes on two cores.
-            Scale(size=192, crop=160, steps=5230, batch=16, rate=3e-3,
-                  options={"width": 16, "widest": 128}),
-            options={"multi_scale": multi_scale}, corruptions=DISTORTED,
+            f"menet-{name}",
+            "menet",
+            loss,
+            f"the masks, from scratch, by {about}",
+            small=Scale(
+                size=96,
+                steps=300,
+                batch=16,
+                rate=3e-3,
+                train_images=1540,
+                test_images=300,
+                options={"width": 12},
+            ),
+            # Eight epochs of DUTS-TR, which take 90 minutes on two cores.
+            medium=Scale(
+                size=192,
+                crop=160,
+                steps=5230,
+                batch=16,
+                rate=3e-3,
+                options={"width": 16, "widest": 128},
+            ),
+            options={"multi_scale": multi_scale},
+            corruptions=DISTORTED,
             paper=M_TABLE_4.get(name),
         )
         for name, (loss, multi_scale, about) in scratch.items()
     ] + [
         Recipe(
-            f"metric-head-{loss}", "metric-head", loss,
+            f"metric-head-{loss}",
+            "metric-head",
+            loss,
             f"the masks, on pretrained features, by {about}",
-            small(FOUR, rate=3e-3), medium(FOUR), corruptions=DISTORTED,
+            small=small(FOUR, rate=3e-3),
+            medium=medium(FOUR),
+            corruptions=DISTORTED,
         )
         for loss, about in head.items()
-    ]  # fmt: skip
+    ]
 
 
 # Claims ------------------------------------------------------------------------------------------
@@ -84,12 +96,20 @@ def recipes() -> list[Recipe]:
 
 def metric_loss() -> Claim:
     networks = {
-        "metric-head": ("metric-head-ce", "metric-head-metric", "metric-head-metric-pairwise",
-                        "metric-head-metric-hard-negatives", "metric-head-metric-stop-gradient"),
-        "menet": (
-            "menet-ce-plain", "menet-ce", "menet-metric", "menet-metric-hard-negatives",
+        "metric-head": (
+            "metric-head-ce",
+            "metric-head-metric",
+            "metric-head-metric-pairwise",
+            "metric-head-metric-hard-negatives",
+            "metric-head-metric-stop-gradient",
         ),
-    }  # fmt: skip
+        "menet": (
+            "menet-ce-plain",
+            "menet-ce",
+            "menet-metric",
+            "menet-metric-hard-negatives",
+        ),
+    }
     tests = ("ecssd", *(f"ecssd, {distortion}" for distortion in DISTORTED))
     tables = []
     for test in tests:
@@ -98,7 +118,7 @@ def metric_loss() -> Claim:
             for names in networks.values()
             for name in names
             for label, inner in ((name, None), (f"{name}, semantic distance", "semantic distance"))
-            if inner is None or name not in ("menet-ce-plain", "menet-ce")  # They have no features.
+            if inner is None or name not in ("menet-ce-plain", "menet-ce")  # Without features.
         ]
         tables.append(Table(distortion_title(test), tuple(rows), folded=test != "ecssd"))
 
@@ -116,13 +136,14 @@ def metric_loss() -> Claim:
     pairs = tuple(pair(metric, test) for metric in compared for test in tests)
     return Claim(
         "M: the metric loss beside cross-entropy",
-        "Added to cross-entropy, a loss that draws the features of a region together and the "
-        "regions apart raises F and makes the maps robust to noise and JPEG compression (M Tables "
-        "3 and 4, Figure 7). The variance is on the scale from 0 to 1; no network has seen "
-        "distorted images in training. Asked for on pretrained features (`metric-head-…`); MEnet "
-        "from scratch stands beside it, as found. Each map of the saliency head is followed by "
-        "the semantic distance (M eq. 5). The paper's variances and qualities are random, so its "
-        "figures for distorted images have no row here; on ECSSD they are "
+        "The metric loss draws the features of a region together and those of different regions "
+        "apart. Added to cross-entropy, it raises F and makes the maps robust to noise and JPEG "
+        "compression (M Tables 3 and 4, Figure 7). The variance of the noise is for pixels in "
+        "0..1, and no network is trained on distorted images. The bounds are for the metric loss "
+        "on pretrained features (`metric-head-…`); MEnet, trained from scratch, is shown without "
+        "bounds. The row below a map of the saliency head is its semantic distance (M eq. 5). The "
+        "paper draws variances and qualities at random, so its figures for distorted images are "
+        "not in our tables; on ECSSD they are "
         + " and ".join(
             f"F {number(values['f'])} for {test.removeprefix('ecssd, ')}"
             for test, values in M_TABLE_4["metric-hard-negatives"].figures.items()
@@ -132,11 +153,11 @@ def metric_loss() -> Claim:
         tuple(tables),
         Effects(pairs),
         tuple(bounds),
-        why="The metric term can widen or soften the map of the saliency head; F at 2 × the mean "
-        "then falls on clean images where max F does not. Its semantic distance is what it was "
-        "made for; that of features learnt by cross-entropy alone is there as the control. At "
-        "small scale hard negatives give pretrained features the best clean semantic distance and "
-        "take their robustness to noise away.",
+        why="The metric loss can widen or soften the map of the saliency head; on clean images F "
+        "at 2 × the mean then falls, while max F does not. The metric loss was made for the "
+        "semantic distance; the control is the semantic distance of features trained with "
+        "cross-entropy alone. At small scale, hard negatives give pretrained features the best "
+        "semantic distance on clean images, but take away their robustness to noise.",
     )
 
 

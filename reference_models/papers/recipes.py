@@ -1,4 +1,4 @@
-"""All recipes and claims, paper by paper."""
+"""Recipes and claims of all papers."""
 
 from reference_models.papers import anchors, class_agnostic, menet, relations, scenes, zoomout
 from reference_models.papers.schema import Claim, Recipe
@@ -11,7 +11,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 def claims() -> tuple[Claim, ...]:
-    """In the order of the report."""
+    """The claims of all papers, in the order of the report."""
     return (
         class_agnostic.swapped_labels(),
         *zoomout.claims(),

@@ -1,11 +1,11 @@
-"""R: refining saliency maps without labels, by an estimate of mutual information."""
+"""Recipes and claims of R: refining saliency maps without labels, by mutual information."""
 
 from dataclasses import replace
 
+from reference_models.networks.options import Backbone
 from reference_models.papers.anchors import PROMOTED, WEAK, source_of, written
 from reference_models.papers.schema import (
     PRIORS,
-    Backbone,
     Claim,
     Effects,
     Recipe,
@@ -24,30 +24,42 @@ SELF_TAUGHT = ("drfi", "hs", "rc")
 def recipes() -> list[Recipe]:
     taps = Backbone("mobilenet_v2", (0, 3, 13, 17))
     priors = {"ecssd": WEAK, "pascal-s": ("run:fcn-ce-clean",)}
-    # As in R §5.3 on DUTS-TE: that network's maps of its own training images would be too good.
+    # Trained on DUTS-TE as in R §5.3, because a network's maps of its own training images would be
+    # unrealistically good.
     return [
         Recipe(
-            "relations", "relations", "js-mi",
-            "another network's maps of images new to it, no mask; at test from a prior map",
-            replace(small(taps, steps=300), test_images=200), medium(taps, steps=980),
-            train="duts-te", train_prior="run:fcn-ce-clean",
-            tests=("ecssd", "pascal-s"), test_priors=priors,
+            "relations",
+            "relations",
+            "js-mi",
+            "another network's maps of images new to it, without masks; tested from a prior map",
+            small=replace(small(taps, steps=300), test_images=200),
+            medium=medium(taps, steps=980),
+            train="duts-te",
+            train_prior="run:fcn-ce-clean",
+            tests=("ecssd", "pascal-s"),
+            test_priors=priors,
         ),
         *(
             Recipe(
-                f"relations-self-{detector}", "relations", "js-mi",
-                f"the maps of {detector.upper()} on the test images themselves, no mask",
-                small(taps, steps=400), medium(taps, steps=400), train_prior=detector,
-                train="ecssd", learns_on_tests=True, test_priors={"ecssd": (detector,)},
+                f"relations-self-{detector}",
+                "relations",
+                "js-mi",
+                f"the maps of {detector.upper()} on the test images themselves, without masks",
+                small=small(taps, steps=400),
+                medium=medium(taps, steps=400),
+                train="ecssd",
+                train_prior=detector,
+                learns_on_tests=True,
+                test_priors={"ecssd": (detector,)},
             )
             for detector in SELF_TAUGHT
         ),
-    ]  # fmt: skip
+    ]
 
 
 # Claims ------------------------------------------------------------------------------------------
 
-# The maps of wCtrO, as R Table 1 measured them; they are not in the archive.
+# Figures of the maps of wCtrO in R Table 1, before and after refining. We do not have these maps.
 R_WCTRO = ({"f": 0.676, "mae": 0.171}, {"f": 0.854, "mae": 0.089})
 
 
@@ -70,31 +82,32 @@ def refining() -> Claim:
         elif source == "drfi":
             bounds.append(at_least(merged, prior, "f", 0.03))
         if source in SELF_TAUGHT:
-            mine = [
-                row(f"relations-self-{source}", test, f"trained on {name} itself, {inner}",
-                    map=inner)
-                for inner in ("refined", "merged")
-            ]  # fmt: skip
-            rows += mine
+            label = f"trained on {name} itself"
+            recipe = f"relations-self-{source}"
+            self_refined = row(recipe, test, f"{label}, refined", map="refined")
+            self_merged = row(recipe, test, f"{label}, merged", map="merged")
+            rows += [self_refined, self_merged]
             if source in ("hs", "rc"):
-                bounds.append(at_least(mine[1], prior, "f", {"hs": 0.03, "rc": 0.01}[source]))
-            pairs += [(mine[1], prior), (mine[1], cut)]
+                bounds.append(at_least(self_merged, prior, "f", {"hs": 0.03, "rc": 0.01}[source]))
+            pairs += [(self_merged, prior), (self_merged, cut)]
         pairs += [(merged, prior), (merged, cut)]
         tables.append(Table(title, tuple(rows), folded=name.lower() not in ("drfi", "hs", "rc")))
     before, after = R_WCTRO
     return Claim(
         "R: refining without labels",
         "A critic learns from prior maps alone, without masks, which pixels belong together; its "
-        "map is merged with the prior by confidence. With wCtrO as the prior the paper has on "
+        "map is merged with the prior by confidence. With wCtrO as the prior, the paper reports on "
         f"ECSSD F {number(before['f'])} → {number(after['f'])} and MAE {number(before['mae'])} → "
-        f"{number(after['mae'])} (R Table 1). Here it learns from the maps of fcn-ce-clean on "
-        "DUTS-TE, which that network has not seen, or from the prior itself on the test images.",
+        f"{number(after['mae'])} (R Table 1). Here the critic learns from the maps of fcn-ce-clean "
+        "on DUTS-TE, whose images are new to that network, or from the prior itself on the test "
+        "images.",
         tuple(tables),
         Effects(tuple(pairs)),
         tuple(bounds),
-        why="Merging makes maps nearly binary, which alone can lower the MAE, raise F at 2 × the "
-        "mean, and lower max F: compare with the prior cut at ½. fcn-ce-clean was trained "
-        "with masks, so the maps it gives are not free of labels; the relation model sees none.",
+        why="Merging makes maps nearly binary. This alone can lower the MAE, raise F at 2 × the "
+        "mean and lower max F, so compare with the prior cut at ½. fcn-ce-clean was trained with "
+        "masks, so the maps that it provides are not label-free; the relation model itself sees no "
+        "masks.",
     )
 
 

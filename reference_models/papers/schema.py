@@ -1,139 +1,155 @@
-"""The parts of a paper's file: recipes and their scales, printed figures, claims and bounds."""
+"""Data classes of the papers: recipes, scales, printed figures, tables, claims and bounds."""
 
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-SystemName = Literal[
-    "small", "menet", "metric-head", "fully-convolutional", "zoomout", "anchors", "relations"
-]
+from reference_models.errors import InputError
+from reference_models.networks.options import (
+    BLOCKS,
+    Backbone,
+    NetworkSpec,
+    OptionValue,
+    SystemName,
+    network_options,
+)
+
 ScaleName = Literal["small", "medium"]
-BackboneName = Literal["mobilenet_v2", "squeezenet1_0", "vgg16", "resnet101"]
-# The blocks of each backbone whose outputs have strides 2, 4, 8, 16 and 32;
-# SqueezeNet ends at 16.
-BLOCKS: dict[BackboneName, tuple[int, ...]] = {
-    "mobilenet_v2": (1, 3, 6, 13, 17),
-    "squeezenet1_0": (1, 5, 10, 12),
-    "vgg16": (4, 9, 16, 23, 30),
-    "resnet101": (2, 4, 5, 6, 7),
-}
 Figures = Mapping[str, float]
-"""By measure."""
+"""Printed values by measure."""
 
 
 @dataclass(frozen=True)
 class Paper:
-    """A row of a paper's table. Figures by test set (or test set and corruption) and measure."""
+    """A row of a paper's table, with its figures by test set (and corruption), then by measure."""
 
     table: str
     row: str
     figures: Mapping[str, Figures] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        told = (
+        parts = (
             f"{test} " + ", ".join(f"{name} {value}" for name, value in values.items())
             for test, values in self.figures.items()
         )
-        return f"{self.table}, {self.row}: {'; '.join(told)}"
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """The pretrained network under a system: the blocks whose outputs it hands on."""
-
-    name: BackboneName
-    taps: tuple[int, ...]
-    output_stride: int = 32
-    padding: Literal["both", "end"] = "end"
-    """Of MobileNetV2's strided convolutions: the one with which its weights were trained. Those of
-    the archives want it at the end (89.0 % of the classes right, against 85.5 %), torchvision's
-    on both sides."""
+        return f"{self.table}, {self.row}: {'; '.join(parts)}"
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How large and how long. On two cores `small` ends within minutes, `medium` within an hour."""
+    """Sizes and duration of a run. On two cores `small` takes minutes, `medium` up to an hour."""
 
     size: int
     """Side in pixels of the square images in training and testing."""
     steps: int
     batch: int
     rate: float
-    """The peak of the one-cycle learning rate."""
+    """Peak of the one-cycle learning rate."""
     backbone: Backbone | None = None
     backbone_rate: float = 0.0
-    """The backbone's share of the learning rate. 0: frozen, its features are computed once."""
+    """Learning rate of the backbone as a share of `rate`. 0: the backbone is frozen, and its
+    features are computed only once."""
     crop: int | None = None
-    """Side of random crops in training; None: whole images."""
+    """Side of random crops in training. None: whole images."""
     train_images: int | None = None
     test_images: int | None = None
-    """At most so many images, evenly spread; None: all."""
-    options: Mapping[str, int | float | str | bool] = field(default_factory=dict)
-    """The system's own sizes."""
+    """Maximum number of images of each test set, spread evenly. None: all."""
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
+    """Sizes of the network."""
 
 
 @dataclass(frozen=True)
 class Recipe:
+    """A network with its loss, its data and its two scales."""
+
     name: str
     system: SystemName
     loss: str
     about: str
-    """What the network learns from, in a sentence."""
+    """The supervision of the network, in a phrase that continues "learns from"."""
     small: Scale
     medium: Scale
-    options: Mapping[str, int | float | str | bool] = field(default_factory=dict)
-    """The system's own options, besides its loss and sizes."""
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
+    """Options of the network besides its loss and sizes."""
     train: str = "duts-tr"
     tests: tuple[str, ...] = ("ecssd",)
     corruptions: tuple[str, ...] = ()
-    """What the test images suffer, each in turn, besides the clean test."""
+    """Distortions of the test images; the network is tested on each of them and on clean images."""
     swap_labels: float = 0.0
     """Share of the training images whose two labels are exchanged."""
     train_prior: str | None = None
+    """Prior maps of the training images, named as in `test_priors`."""
     test_priors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Maps that the network starts from, by test set. A prior is a detector's name, "centre",
-    "truth" (the mask itself, as a control), or "run:RECIPE", the maps of that trained recipe."""
+    """Prior maps that the network starts from, by test set: a detector's name, "centre", "truth"
+    (the mask itself, as a control), or "run:RECIPE" for the maps of that trained recipe."""
     learns_on_tests: bool = False
-    """True where the network is trained on the test images themselves, from their priors."""
+    """Train on the test images themselves, from their priors."""
     label_free: bool = False
-    """True where a map may come out inverted; its sense is then chosen on validation images."""
+    """The loss cannot tell a map from its inverse; validation images decide which one is used."""
     regions: int = 2
-    """More than 2: general segmentation, measured against every annotator."""
+    """Maximum number of regions per image. More than 2: general segmentation, measured against
+    every annotator."""
     exact: bool = False
     """Also measure weighted F exactly as defined, and as the loss approximates it."""
     paper: Paper | None = None
 
+    def __post_init__(self) -> None:
+        for scale in (self.small, self.medium):
+            self.network(scale)
+
+    def network(self, scale: Scale) -> NetworkSpec:
+        """The network at one of the recipe's scales, or at a modified one, with checked options."""
+        try:
+            options = network_options(self.system, {**self.options, **scale.options})
+            return NetworkSpec(self.loss, options, scale.backbone)
+        except InputError as error:
+            raise InputError(f"recipe {self.name}: {error}") from None
+
     def at(self, scale: ScaleName) -> Scale:
+        """The scale of this name."""
         return self.small if scale == "small" else self.medium
 
 
 # Scales ------------------------------------------------------------------------------------------
 
+# MobileNetV2 with outputs of strides 2 to 32, and of strides 4 to 32.
 FIVE = Backbone("mobilenet_v2", BLOCKS["mobilenet_v2"])
 FOUR = Backbone("mobilenet_v2", BLOCKS["mobilenet_v2"][1:])
 SALIENCY_TESTS = ("ecssd", "pascal-s", "duts-te")
 
 
 def small(backbone: Backbone | None, steps: int = 385, rate: float = 1e-3, **options: Any) -> Scale:
-    """Frozen features of 1,540 images at 160 px; 300 images of each test set."""
+    """A frozen backbone, 1,540 training images at 160 px, and 300 images of each test set."""
     return Scale(
-        size=160, steps=steps, batch=16, rate=rate, backbone=backbone,
-        train_images=1540, test_images=300, options=options,
-    )  # fmt: skip
+        size=160,
+        steps=steps,
+        batch=16,
+        rate=rate,
+        backbone=backbone,
+        train_images=1540,
+        test_images=300,
+        options=options,
+    )
 
 
 def medium(
     backbone: Backbone | None, steps: int = 1960, rate: float = 3e-3, **options: Any
 ) -> Scale:
-    """The whole training set at 224 px in crops of 192, the backbone fine-tuned; whole test sets.
+    """A fine-tuned backbone, crops of 192 px from all training images at 224 px, whole test sets.
 
-    1960 steps are six times the 10,452 images of DUTS-TR that train.
+    1960 steps are six epochs of the 10,452 training images of DUTS-TR.
     """
     return Scale(
-        size=224, crop=192, steps=steps, batch=32, rate=rate, backbone=backbone,
-        backbone_rate=0.2 if backbone else 0.0, options=options,
-    )  # fmt: skip
+        size=224,
+        crop=192,
+        steps=steps,
+        batch=32,
+        rate=rate,
+        backbone=backbone,
+        backbone_rate=0.2 if backbone else 0.0,
+        options=options,
+    )
 
 
 # Claims ------------------------------------------------------------------------------------------
@@ -142,29 +158,36 @@ SALIENCY = ("mae", "max_f", "f")
 WEIGHTED = ("weighted_f_exact", "weighted_f_loss", "weighted_f")
 SEGMENTATION = ("covering", "rand", "variation_of_information", "regions")
 SETS = {
-    "duts-tr": "DUTS-TR", "ecssd": "ECSSD", "pascal-s": "PASCAL-S", "duts-te": "DUTS-TE",
+    "duts-tr": "DUTS-TR",
+    "ecssd": "ECSSD",
+    "pascal-s": "PASCAL-S",
+    "duts-te": "DUTS-TE",
     "bsds500": "BSDS500",
-}  # fmt: skip
+}
+"""Names of the data sets as printed."""
 CONTROLS = ("centre", "truth")
-"""Priors that know nothing and everything."""
+"""Control priors: a map without information about the image, and the mask itself."""
 PRIORS = ("prior", "prior, cut at 1/2")
+"""Names of the maps that are the prior itself, and the prior cut at ½."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One map of one recipe on one test set, and what the paper has for it."""
+    """A row of a table: one map of a recipe on a test set, and the paper's figures for it."""
 
     label: str
     recipe: str
     test: str
     map: str | None = None
-    """None: the main one."""
+    """None: the main map of the network."""
     paper: Figures | None = field(default=None, hash=False)
-    """None: what the recipe's own paper has for this test set."""
+    """None: the figures of the recipe's `paper` for this test set."""
 
 
 @dataclass(frozen=True)
 class Table:
+    """A table of measures. folded: hidden until the reader opens it."""
+
     title: str
     rows: tuple[Row, ...]
     measures: tuple[str, ...] = SALIENCY
@@ -173,7 +196,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Effects:
-    """Differences of rows, first minus second, paired by seed."""
+    """Differences between rows, the first minus the second, paired by seed."""
 
     pairs: tuple[tuple[Row, Row], ...]
     measures: tuple[str, ...] = SALIENCY
@@ -181,10 +204,10 @@ class Effects:
 
 @dataclass(frozen=True)
 class Bound:
-    """The range expected of one row's value, or of its difference to a second row.
+    """Bounds on a measure of a row, or on its difference from another row, paired by seed.
 
-    The maintainers set it for the runs of this repository. Differences are paired by seed. The mean
-    over seeds must lie in `low..high`, and no seed may lie below `per_seed_min`.
+    The maintainers set them for the runs of this repository. minus: The row that is subtracted, or
+    None. low, high: Bounds on the mean over seeds. per_seed_min: Lower bound on every seed's value.
     """
 
     of: Row
@@ -197,7 +220,7 @@ class Bound:
 
 @dataclass(frozen=True)
 class EqualWeights:
-    """Two recipes that must end with bit-identical weights on a CPU, given the same seed."""
+    """Two recipes whose weights must be equal bit for bit, on a CPU and with equal seeds."""
 
     first: str
     second: str
@@ -205,6 +228,11 @@ class EqualWeights:
 
 @dataclass(frozen=True)
 class Claim:
+    """A claim of a paper, our tables for it, and the bounds that our results must keep.
+
+    paper: The claim in words, and how it is tested here. why: An explanation of the results.
+    """
+
     title: str
     paper: str
     tables: tuple[Table, ...]
@@ -215,25 +243,29 @@ class Claim:
 
 
 def row(recipe: str, test: str = "ecssd", label: str = "", **more: Any) -> Row:
+    """A row of a recipe. label: Default: the recipe's name."""
     return Row(label or recipe, recipe, test, **more)
 
 
 def at_least(
     of: Row, minus: Row | None, measure: str, low: float, per_seed_min: float = -math.inf
 ) -> Bound:
+    """A lower bound on the mean, and one on every seed."""
     return Bound(of, minus, measure, low=low, per_seed_min=per_seed_min)
 
 
 def at_most(of: Row, minus: Row | None, measure: str, high: float) -> Bound:
+    """An upper bound on the mean."""
     return Bound(of, minus, measure, high=high)
 
 
 def within(of: Row, minus: Row, measure: str, margin: float) -> Bound:
+    """Bounds at equal distances from 0, on the difference of two rows."""
     return Bound(of, minus, measure, low=-margin, high=margin)
 
 
 def per_set(recipes: Iterable[str], measures: tuple[str, ...] = SALIENCY) -> tuple[Table, ...]:
-    """A table for each saliency test set, all but ECSSD folded."""
+    """One table for each saliency test set; all but that of ECSSD are folded."""
     names = tuple(recipes)
     return tuple(
         Table(SETS[test], tuple(row(name, test) for name in names), measures, test != "ecssd")
@@ -242,7 +274,7 @@ def per_set(recipes: Iterable[str], measures: tuple[str, ...] = SALIENCY) -> tup
 
 
 def number(value: float) -> str:
-    """Three digits, as the papers print them: .837."""
+    """A value with three decimals, as the papers print it: .837."""
     text = f"{abs(value):.3f}"
     text = text[1:] if text.startswith("0") else text
     return f"−{text}" if round(value, 3) < 0 else text

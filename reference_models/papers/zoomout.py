@@ -1,7 +1,9 @@
-"""W: Kolkin, Shechtman and Shakhnarovich, ICCV 2017, the weighted F-beta loss."""
+"""Recipes and claims of W, the weighted F-beta loss.
+
+Kolkin, Shechtman and Shakhnarovich, ICCV 2017.
+"""
 
 from dataclasses import replace
-from typing import Literal, NamedTuple
 
 from reference_models.papers.schema import (
     FIVE,
@@ -21,55 +23,24 @@ from reference_models.papers.schema import (
     small,
 )
 
-ZoomoutLoss = Literal[
-    "ce",
-    "ce-2x-foreground",
-    "ce-2x-background",
-    "ce-band",
-    "dice",
-    "af",
-    "af-no-a",
-    "af-no-b",
-    "af-unit-kernel",
-    "af-absolute",
-    "af-euclidean",
-    "exact",
-    "exact-unit-kernel",
-]
-
-
-class FBeta(NamedTuple):
-    """What a weighted F-beta loss consists of; as it stands, W's AF of §3."""
-
-    error: Literal["squared", "absolute"] = "squared"
-    a: Literal["printed", "unit", "off"] = "printed"
-    """The kernel of eq. 3: with the constant as printed, with unit sum, or none."""
-    b: Literal["window", "euclidean", "off"] = "window"
-    """The distance of eq. 4: within 5 pixels as in §3, exact, or none."""
-
-
-FBETA: dict[ZoomoutLoss, FBeta] = {
-    "dice": FBeta("absolute", a="off", b="off"),
-    "af": FBeta(),
-    "af-no-a": FBeta(a="off"),
-    "af-no-b": FBeta(b="off"),
-    "af-unit-kernel": FBeta(a="unit"),
-    "af-absolute": FBeta("absolute"),
-    "af-euclidean": FBeta(b="euclidean"),
-    "exact": FBeta("absolute", b="euclidean"),
-    "exact-unit-kernel": FBeta("absolute", a="unit", b="euclidean"),
-}
-
 W_TABLE_1 = {
-    "ce": Paper("W Table 1", "SZN_CE", {
-        "ecssd": {"mae": 0.069, "auroc": 0.981, "max_f": 0.905, "weighted_f_exact": 0.796},
-        "pascal-s": {"mae": 0.106, "auroc": 0.954, "max_f": 0.833, "weighted_f_exact": 0.657},
-    }),
-    "af": Paper("W Table 1", "SZN_F", {
-        "ecssd": {"mae": 0.073, "auroc": 0.980, "max_f": 0.908, "weighted_f_exact": 0.827},
-        "pascal-s": {"mae": 0.109, "auroc": 0.954, "max_f": 0.839, "weighted_f_exact": 0.680},
-    }),
-}  # fmt: skip
+    "ce": Paper(
+        "W Table 1",
+        "SZN_CE",
+        {
+            "ecssd": {"mae": 0.069, "auroc": 0.981, "max_f": 0.905, "weighted_f_exact": 0.796},
+            "pascal-s": {"mae": 0.106, "auroc": 0.954, "max_f": 0.833, "weighted_f_exact": 0.657},
+        },
+    ),
+    "af": Paper(
+        "W Table 1",
+        "SZN_F",
+        {
+            "ecssd": {"mae": 0.073, "auroc": 0.980, "max_f": 0.908, "weighted_f_exact": 0.827},
+            "pascal-s": {"mae": 0.109, "auroc": 0.954, "max_f": 0.839, "weighted_f_exact": 0.680},
+        },
+    ),
+}
 W_TABLE_4 = {
     "af-no-a": (0.976, 0.836, "no A"),
     "af-no-b": (0.975, 0.835, "no B"),
@@ -82,18 +53,18 @@ W_TABLE_4 = {
 def recipes() -> list[Recipe]:
     losses = {
         "ce": "cross-entropy",
-        "af": "the weighted F-beta loss as the library has it by default (W eq. 7-10)",
+        "af": "the weighted F-beta loss with the library's defaults (W eq. 7-10)",
         "exact": "the exact measure as a loss: absolute error, Euclidean distance",
-        "dice": "soft Dice, the control of the exact measure",
+        "dice": "soft Dice, the control for the exact measure",
         "af-no-a": "the weighted F-beta loss without A",
         "af-no-b": "the weighted F-beta loss without B",
-        "ce-2x-foreground": "cross-entropy, the object's pixels counted twice",
-        "ce-2x-background": "cross-entropy, the background's pixels counted twice",
-        "ce-band": "cross-entropy, three pixels around the object's border not counted",
+        "ce-2x-foreground": "cross-entropy, object pixels counted twice",
+        "ce-2x-background": "cross-entropy, background pixels counted twice",
+        "ce-band": "cross-entropy, a band of three pixels around the object's border not counted",
         "af-absolute": "the weighted F-beta loss with absolute error",
         "af-euclidean": "the weighted F-beta loss with Euclidean distance",
-        "af-unit-kernel": "the weighted F-beta loss, its kernel normalised to sum 1",
-        "exact-unit-kernel": "the exact measure as a loss, its kernel normalised to sum 1",
+        "af-unit-kernel": "the weighted F-beta loss, with a kernel of sum 1",
+        "exact-unit-kernel": "the exact measure as a loss, with a kernel of sum 1",
     }
     papers = W_TABLE_1 | {
         loss: Paper("W Table 4", name, {"msra-b": {"auroc": auroc, "weighted_f_exact": f}})
@@ -101,12 +72,18 @@ def recipes() -> list[Recipe]:
     }
     return [
         Recipe(
-            f"zoomout-{loss}", "zoomout", loss, f"the masks, by {about}",
-            small(FIVE, rate=3e-3, width=16), medium(FIVE, width=32, hidden=32),
-            tests=SALIENCY_TESTS, exact=True, paper=papers.get(loss),
+            f"zoomout-{loss}",
+            "zoomout",
+            loss,
+            f"the masks, by {about}",
+            small=small(FIVE, rate=3e-3, width=16),
+            medium=medium(FIVE, width=32, hidden=32),
+            tests=SALIENCY_TESTS,
+            exact=True,
+            paper=papers.get(loss),
         )
         for loss, about in losses.items()
-    ]  # fmt: skip
+    ]
 
 
 # Claims ------------------------------------------------------------------------------------------
@@ -117,44 +94,57 @@ def af_against_ce() -> Claim:
     names = ("zoomout-ce", "zoomout-af")
     return Claim(
         "W: the weighted F-beta loss against cross-entropy",
-        "A network trained with a tractable form of the weighted F-measure scores better in that "
-        "measure than one trained with cross-entropy (W Table 1). The measure comes in three "
-        "versions: exactly as defined, as the loss approximates it (squared errors, windowed "
-        "distance), and as the field's evaluation program computes it.",
+        "A network trained with a tractable form of the weighted F-measure scores higher in that "
+        "measure than a network trained with cross-entropy (W Table 1). The measure is computed in "
+        "three versions: exactly as defined, as the loss approximates it (squared errors, windowed "
+        "distance), and as the standard evaluation program computes it.",
         (
             *per_set(names),
-            *(replace(table, title=f"{table.title}, weighted F and AUROC")
-              for table in per_set(names, (*WEIGHTED, "auroc"))),
+            *(
+                replace(table, title=f"{table.title}, weighted F and AUROC")
+                for table in per_set(names, (*WEIGHTED, "auroc"))
+            ),
         ),
         Effects(((af, ce),), (*SALIENCY, *WEIGHTED)),
         (at_least(af, ce, "f", 0.005),),
-        why="With squared errors a pixel that is a fifth off costs a twenty-fifth, so maps stay "
-        "soft, and the exact measure and the MAE charge for that.",
-    )  # fmt: skip
+        why="With squared errors, a pixel that is off by a fifth costs only a twenty-fifth. Maps "
+        "therefore stay soft, which raises the MAE and lowers the exact measure.",
+    )
 
 
 def exact_as_loss() -> Claim:
     exact, ce, dice = row("zoomout-exact"), row("zoomout-ce"), row("zoomout-dice")
     af = row("zoomout-af")
     names = (
-        "zoomout-ce", "zoomout-exact", "zoomout-dice", "zoomout-af", "zoomout-af-absolute",
-        "zoomout-af-euclidean", "zoomout-af-unit-kernel", "zoomout-exact-unit-kernel",
-    )  # fmt: skip
+        "zoomout-ce",
+        "zoomout-exact",
+        "zoomout-dice",
+        "zoomout-af",
+        "zoomout-af-absolute",
+        "zoomout-af-euclidean",
+        "zoomout-af-unit-kernel",
+        "zoomout-exact-unit-kernel",
+    )
     return Claim(
         "W: the exact measure as the loss",
-        "The paper holds the exact measure to be intractable as a loss, and has no figures for it. "
-        'Here it is trained on (`error="absolute", distance="euclidean"`), each of the two options '
-        "also alone, with the kernel as printed and with one of unit sum; soft Dice is the "
-        "control.",
+        "The paper considers the exact measure intractable as a loss, and prints no figures for "
+        'it. Here it is the training loss (`error="absolute", distance="euclidean"`). Further '
+        "networks are trained with only one of these two options, and with a kernel of unit sum "
+        "in place of the printed one. Soft Dice is the control.",
         (
             *per_set(names),
-            *(replace(table, title=f"{table.title}, weighted F and AUROC")
-              for table in per_set(names, (*WEIGHTED, "auroc"))),
+            *(
+                replace(table, title=f"{table.title}, weighted F and AUROC")
+                for table in per_set(names, (*WEIGHTED, "auroc"))
+            ),
         ),
         Effects(
             (
-                (exact, ce), (exact, dice), (row("zoomout-af-absolute"), af),
-                (row("zoomout-af-euclidean"), af), (row("zoomout-af-unit-kernel"), af),
+                (exact, ce),
+                (exact, dice),
+                (row("zoomout-af-absolute"), af),
+                (row("zoomout-af-euclidean"), af),
+                (row("zoomout-af-unit-kernel"), af),
                 (row("zoomout-exact-unit-kernel"), exact),
             ),
             (*SALIENCY, "weighted_f_exact"),
@@ -164,14 +154,15 @@ def exact_as_loss() -> Claim:
             at_most(exact, ce, "mae", -0.015),
             at_least(exact, dice, "weighted_f_exact", -0.005),
         ),
-        why="What soft Dice gains as well comes from the ratio of areas and the absolute error, "
-        "and not from the weights A and B. The better cross-entropy is trained, the less it leaves "
-        "to gain: at small scale with `--learning-rate 0.001`, a third of the recipes', both are "
-        "worse than here, cross-entropy by more, and the differences keep both of their bounds.",
-    )  # fmt: skip
+        why="The part of the gain that soft Dice shares comes from the ratio of areas and the "
+        "absolute error, not from the weights A and B. The better cross-entropy is trained, the "
+        "smaller the gain: at small scale with `--learning-rate 0.001`, a third of the recipes' "
+        "rate, both networks are worse than here, that of cross-entropy by more, and both bounds "
+        "on their differences hold.",
+    )
 
 
-# W Tables 1 and 4 on MSRA-B, which is not here; the differences in effect are put side by side.
+# W Tables 1 and 4 on MSRA-B. We do not have this test set, so only differences are compared.
 W_MSRA_B = {
     "zoomout-af": {"auroc": 0.988, "weighted_f_exact": 0.856},
     "zoomout-ce": {"auroc": 0.987, "weighted_f_exact": 0.829},
@@ -188,16 +179,16 @@ def ablations() -> Claim:
     rows = (af, ce, *parts)
     return Claim(
         "W: what A and B are good for",
-        "Without either of its weights A and B the loss is worse, and cross-entropy with weighted "
-        "classes, or with a band at the border left out, does not replace it (W Table 4, on its "
-        "own test set; ours is ECSSD, so compare differences only).",
+        "Without the weight A or without the weight B the loss is worse, and neither cross-entropy "
+        "with class weights nor cross-entropy that ignores a band at the border replaces it (W "
+        "Table 4). The paper's test set is MSRA-B and ours ECSSD, so compare only differences.",
         (
             Table("ECSSD", rows),
             Table("ECSSD, weighted F and AUROC", rows, (*WEIGHTED, "auroc")),
         ),
         Effects(tuple((part, af) for part in parts), (*SALIENCY, "weighted_f_exact", "auroc")),
-        why="With the printed constant of the kernel A hardly ever lowers an error, so leaving it "
-        "out cannot change much.",
+        why="With the printed constant of its kernel, A hardly ever lowers an error, so a loss "
+        "without A cannot differ much.",
     )
 
 

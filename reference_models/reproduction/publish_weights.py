@@ -18,9 +18,10 @@ from reference_models.errors import InputError
 from reference_models.files import Arrays, atomic_path, read_about, read_arrays, write_arrays
 from reference_models.measures.saliency import LABELS
 from reference_models.measures.segmentation import NAMES as SEGMENTATION
+from reference_models.networks.options import BLOCKS
 from reference_models.options import find_backbone
 from reference_models.papers.recipes import RECIPES
-from reference_models.papers.schema import BLOCKS, SETS
+from reference_models.papers.schema import SETS
 from reference_models.training.trained import default_model, main_measures, results_file
 
 MAX_FILE_BYTES, MAX_TOTAL_BYTES = 5_000_000, 16_000_000

@@ -20,24 +20,12 @@ from reference_models.data.images import Images
 from reference_models.errors import InputError
 from reference_models.files import Arrays, describe_mismatch
 from reference_models.machine import progress
-from reference_models.networks.flax.anchors import AnchorNetwork
-from reference_models.networks.flax.backbones import (
-    Depthwise,
-    load_backbone,
-    mobilenet_v2,
-    resnet101,
-    squeezenet1_0,
-    vgg16,
-)
-from reference_models.networks.flax.fully_convolutional import FullyConvolutional
-from reference_models.networks.flax.menet import MEnet, MetricHead
-from reference_models.networks.flax.relations import RelationModel
-from reference_models.networks.flax.small import Small
+from reference_models.networks.flax.backbones import Backbone, Depthwise, load_backbone
+from reference_models.networks.flax.build import build
 from reference_models.networks.flax.system import Batch, System
 from reference_models.networks.flax.weights import from_torch, to_torch
-from reference_models.networks.flax.zoomout import Zoomout
 from reference_models.options import Options
-from reference_models.papers.schema import Backbone, Recipe, Scale
+from reference_models.papers.schema import Scale
 from reference_models.training.trainer import Draw, LossView, one_cycle
 
 State = nnx.State[Any, Any]
@@ -99,8 +87,9 @@ class FlaxTrainer:
         self.inference_batch = 64 if self.device == "gpu" else 8
 
         with jax.default_device(self.local_device):
-            system = build(options.chosen_recipe, plan, nnx.Rngs(options.seed))
+            system = build(options.chosen_recipe.network(plan), nnx.Rngs(options.seed))
             if plan.backbone is not None and imagenet:
+                assert isinstance(system.backbone, Backbone)
                 load_backbone(system.backbone, options.backbone_file)
             graph, *parts = nnx.split(system, partial(is_learnt, self.frozen), nnx.BatchStat, ...)
             optimizer = adam(plan)
@@ -142,9 +131,8 @@ class FlaxTrainer:
                 self.features.clear()  # One training set at a time: features take gigabytes.
                 self.features[key] = self.put(self.all_taps(images.images), self.everywhere)
             taps = self.features[key]
-        self.stored = StoredImages(
-            *self.put((images.images, images.labels, priors), self.everywhere), taps
-        )
+        arrays = self.put((images.images, images.labels, priors), self.everywhere)
+        self.stored = StoredImages(*(*arrays, taps))
 
     def all_taps(self, images: np.ndarray) -> list[np.ndarray]:
         """Backbone features of all images, then of all mirrored images, in half precision."""
@@ -168,9 +156,9 @@ class FlaxTrainer:
             self.moments,
             self.parts.fixed,
             self.stored,
-            DeviceDraw(*arrays, seed),
+            DeviceDraw(*(*arrays, seed)),
         )
-        self.parts = Parts(*parts, self.parts.fixed)
+        self.parts = Parts(*(*parts, self.parts.fixed))
         return float(loss)
 
     def maps(self, images: Images) -> dict[str, np.ndarray]:
@@ -194,10 +182,9 @@ class FlaxTrainer:
 
     def padded_arrays(self, images: Images) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.uint32]:
         """Images, labels and priors, padded to a power of two, and a seed."""
-        arrays = (
-            self.pad_to_power_of_two(x) for x in (images.images, images.labels, images.priors)
-        )
-        return (*arrays, np.uint32(self.seed))
+        pad = self.pad_to_power_of_two
+        seed = np.uint32(self.seed)
+        return pad(images.images), pad(images.labels), pad(images.priors), seed
 
     @staticmethod
     def pad_to_power_of_two(x: np.ndarray) -> np.ndarray:
@@ -304,7 +291,7 @@ def train_step(
 
     def objective(learnt: State) -> tuple[Array, State]:
         system = network(Parts(learnt, running, fixed))
-        system.train()
+        system.train()  # type: ignore[no-untyped-call]
         output = system(taps or system.backbone(batch.images))
         return system.loss(output, batch), nnx.state(system, nnx.BatchStat)
 
@@ -349,7 +336,7 @@ def output_of(
     network: Network, parts: Parts, images: Array, labels: Array, prior: Array, seed: Array
 ) -> tuple[System, Array, Batch]:
     system = network(parts)
-    system.eval()
+    system.eval()  # type: ignore[no-untyped-call]
     batch = Batch(pixels(images), labels.astype(jnp.int32), scale_8bit(prior), jax.random.key(seed))
     return system, system(system.backbone(batch.images)), batch
 
@@ -357,7 +344,7 @@ def output_of(
 def maps_of(network: Network, regions: int, *inputs: Any) -> dict[str, Array]:
     system, output, batch = output_of(network, *inputs)
     if regions > 2:
-        return {"regions": system.regions(output, batch)}
+        return {"regions": system.segmentation(output, batch)}
     # The main map comes first, and JAX would sort the keys of a plain dict.
     return OrderedDict(system.maps(output, batch))
 
@@ -367,7 +354,8 @@ def maps_of(network: Network, regions: int, *inputs: Any) -> dict[str, Array]:
 
 def adam(plan: Scale) -> optax.GradientTransformation:
     """Adam on the one-cycle schedule, with a lower rate for a fine-tuned backbone."""
-    rates = np.float32([one_cycle(step, plan.steps, plan.rate) for step in range(plan.steps)])
+    steps = range(plan.steps)
+    rates = np.array([one_cycle(step, plan.steps, plan.rate) for step in steps], np.float32)
 
     def at(share: float) -> optax.GradientTransformation:
         return optax.adam(lambda step: jnp.asarray(share * rates)[step])
@@ -389,40 +377,6 @@ def flatten(tree: Any) -> Arrays:
         jax.tree_util.keystr(path, simple=True, separator="."): np.array(leaf)
         for path, leaf in leaves
     }
-
-
-def build(recipe: Recipe, plan: Scale, rngs: nnx.Rngs) -> System:
-    """The recipe's system with new weights; its backbone's are not loaded yet."""
-    sizes = {**recipe.options, **plan.options}
-    backbone = pretrained(plan.backbone, rngs) if plan.backbone is not None else None
-    match recipe.system:
-        case "small":
-            return Small(recipe.loss, rngs=rngs)
-        case "menet":
-            return MEnet(recipe.loss, **sizes, rngs=rngs)
-        case "metric-head":
-            return MetricHead(recipe.loss, backbone, **sizes, rngs=rngs)
-        case "fully-convolutional":
-            return FullyConvolutional(recipe.loss, backbone, **sizes, rngs=rngs)
-        case "zoomout":
-            return Zoomout(recipe.loss, backbone, **sizes, rngs=rngs)
-        case "anchors":
-            return AnchorNetwork(recipe.loss, backbone, **sizes, rngs=rngs)
-        case "relations":
-            return RelationModel(recipe.loss, backbone, **sizes, rngs=rngs)
-
-
-def pretrained(backbone: Backbone, rngs: nnx.Rngs) -> nnx.Module:
-    taps, stride = backbone.taps, backbone.output_stride
-    match backbone.name:
-        case "mobilenet_v2":
-            return mobilenet_v2(taps, stride, backbone.padding, rngs=rngs)
-        case "squeezenet1_0":
-            return squeezenet1_0(taps, rngs=rngs)
-        case "vgg16":
-            return vgg16(taps, stride, rngs=rngs)
-        case "resnet101":
-            return resnet101(taps, stride, rngs=rngs)
 
 
 def begin(device: str) -> list[jax.Device]:

@@ -16,22 +16,10 @@ from reference_models.data.images import Images
 from reference_models.errors import InputError, first_few
 from reference_models.files import Arrays, describe_mismatch
 from reference_models.machine import progress
-from reference_models.networks.torch.anchors import AnchorNetwork
-from reference_models.networks.torch.backbones import (
-    load_backbone,
-    mobilenet_v2,
-    resnet101,
-    squeezenet1_0,
-    vgg16,
-)
-from reference_models.networks.torch.fully_convolutional import FullyConvolutional
-from reference_models.networks.torch.menet import MEnet, MetricHead
-from reference_models.networks.torch.relations import RelationModel
-from reference_models.networks.torch.small import Small
+from reference_models.networks.torch.backbones import Backbone, load_backbone
+from reference_models.networks.torch.build import build
 from reference_models.networks.torch.system import Batch, System
-from reference_models.networks.torch.zoomout import Zoomout
 from reference_models.options import Options
-from reference_models.papers.schema import Backbone, Recipe, Scale
 from reference_models.training.trainer import Draw, LossView, one_cycle
 
 Features = dict[str, list[Tensor]]
@@ -60,10 +48,11 @@ class TorchTrainer:
         self.layout = torch.channels_last if on_gpu or fine_tuned else torch.contiguous_format
         self.half = on_gpu or (fine_tuned and computes_in_bfloat16())
         self.precision = "bfloat16" if self.half else "float32"
-        self.system = build(options.chosen_recipe, plan).to(self.device)
+        self.system = build(options.chosen_recipe.network(plan)).to(self.device)
         self.system.to(memory_format=self.layout)  # type: ignore[call-overload]
         if plan.backbone is not None:
             if imagenet:
+                assert isinstance(self.system.backbone, Backbone)
                 load_backbone(self.system.backbone, options.backbone_file)
             self.system.backbone.requires_grad_(not self.frozen)
         parameters = dict(self.system.named_parameters())
@@ -178,7 +167,7 @@ class TorchTrainer:
         with self.autocast():
             output = self.system(self.system.backbone(batch.images))
         if self.regions > 2:
-            return {"regions": self.system.regions(output, batch).cpu().numpy()}
+            return {"regions": self.system.segmentation(output, batch).cpu().numpy()}
         maps = self.system.maps(output, batch)
         return {name: values.float().clamp(0, 1).cpu().numpy() for name, values in maps.items()}
 
@@ -310,39 +299,6 @@ class Objective(nn.Module):
             with torch.autocast("cpu", torch.bfloat16, enabled=self.in_bfloat16):
                 taps = [tap.float() for tap in self.system.backbone(batch.images)]
         return self.system.loss(self.system(taps), batch)
-
-
-def build(recipe: Recipe, plan: Scale) -> nn.Module:
-    """The recipe's system with new weights; its backbone's are not loaded yet."""
-    sizes = {**recipe.options, **plan.options}
-    backbone = pretrained(plan.backbone) if plan.backbone is not None else None
-    match recipe.system:
-        case "small":
-            return Small(recipe.loss)
-        case "menet":
-            return MEnet(recipe.loss, **sizes)
-        case "metric-head":
-            return MetricHead(recipe.loss, backbone, **sizes)
-        case "fully-convolutional":
-            return FullyConvolutional(recipe.loss, backbone, **sizes)
-        case "zoomout":
-            return Zoomout(recipe.loss, backbone, **sizes)
-        case "anchors":
-            return AnchorNetwork(recipe.loss, backbone, **sizes)
-        case "relations":
-            return RelationModel(recipe.loss, backbone, **sizes)
-
-
-def pretrained(backbone: Backbone) -> nn.Module:
-    match backbone.name:
-        case "mobilenet_v2":
-            return mobilenet_v2(backbone.taps, backbone.output_stride, backbone.padding)
-        case "squeezenet1_0":
-            return squeezenet1_0(backbone.taps)
-        case "vgg16":
-            return vgg16(backbone.taps, backbone.output_stride)
-        case "resnet101":
-            return resnet101(backbone.taps, backbone.output_stride)
 
 
 def computes_in_bfloat16() -> bool:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from reference_models.data import streams
 from reference_models.data.images import Images
 from reference_models.files import Arrays
 from reference_models.papers.schema import Scale
@@ -92,8 +93,8 @@ def draw_step(count: int, size: int, plan: Scale, seed: int, step: int) -> Draw:
     """
     batch = min(plan.batch, count)
     epoch, place = divmod(step, count // batch)
-    order = np.random.default_rng((seed, 3, epoch)).permutation(count)
-    rng = np.random.default_rng((seed, 4, step))
+    order = np.random.default_rng((seed, streams.IMAGE_ORDER, epoch)).permutation(count)
+    rng = np.random.default_rng((seed, streams.TRAINING_STEP, step))
     return Draw(
         step=step,
         indices=order[place * batch : (place + 1) * batch],

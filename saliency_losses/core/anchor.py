@@ -2,11 +2,11 @@
 
 from saliency_losses.core import checks
 from saliency_losses.core.ops import Array, Ops
-from saliency_losses.core.regions import keep, mean, root
+from saliency_losses.core.regions import mean, root, zero_ignored
 
 
 def check_options(ignore_index: int | None, reduction: str) -> None:
-    checks.ignored(ignore_index)
+    checks.ignore_index(ignore_index)
     checks.reduction(reduction)
 
 
@@ -20,9 +20,13 @@ def anchor_softmax_loss(
     mask: Array,
     reduction: str,
 ) -> Array:
+    """Mean cross-entropy of the softmax over negative distances to the anchors (L eq. 3–4).
+
+    −mean_i log softmax_r(−‖φ_i − μ_r‖)[label_i], reduced over the images.
+    """
     check_options(ignore_index, reduction)
     loss, counted, bad = _surprises(xp, features, anchors, labels, ignore_index, mask)
-    return checks.reduce(xp, checks.poison(xp, mean(xp, loss, counted), bad), reduction)
+    return checks.reduce(xp, checks.nan_where_bad(xp, mean(xp, loss, counted), bad), reduction)
 
 
 def pixel_costs(
@@ -34,14 +38,14 @@ def pixel_costs(
     ignore_index: int | None,
     mask: Array,
 ) -> Array:
-    """A map ``(N, P)``, whose mean over the counted pixels is the loss."""
+    """The cost of each pixel, a map ``(N, P)`` whose mean over the counted pixels is the loss."""
     return _surprises(xp, features, anchors, labels, ignore_index, mask)[0]
 
 
 def _surprises(
     xp: Ops, features: Array, anchors: Array, labels: Array, ignore_index: int | None, mask: Array
 ) -> tuple[Array, Array | None, Array]:
-    """L eq. 3–4 pixel by pixel; the counted pixels, None for all; the images with a bad label."""
+    """L eq. 3–4 at each pixel; the counted pixels or None for all; the images with a bad label."""
     features, anchors = _checked(xp, features, anchors)
     num_regions = anchors.shape[1]
     labels, counted, bad = checks.labels(
@@ -51,14 +55,14 @@ def _surprises(
     labels = xp.clip(xp.flat(labels), 0, num_regions - 1)
     if counted is not None:
         counted = xp.flat(counted)
-    x = keep(xp, xp.features(features), counted)
+    x = zero_ignored(xp, xp.features(features), counted)
 
     def surprise(x: Array, anchors: Array, labels: Array) -> Array:
         # L eq. 3–4: −log softmax(−d)[label] = d_label + log Σ_r exp(−d_r)
         squared = xp.squared_distances(x, xp.regions(anchors))
         if num_regions == 2:
-            # softplus of the own distance less the other
-            first, second = (root(xp, one) for one in xp.unstack(squared))
+            # softplus of the distance to the label's anchor minus that to the other
+            first, second = (root(xp, distance) for distance in xp.unstack(squared))
             return xp.softplus(xp.where(labels == 1, second - first, first - second))
         distances = _excess(xp, root(xp, squared))
         return xp.take_stack(distances, labels) + xp.logsumexp_stack(-distances)
@@ -67,19 +71,23 @@ def _surprises(
 
 
 def anchor_probabilities(xp: Ops, features: Array, anchors: Array) -> Array:
+    """The softmax over negative distances to the anchors (L eq. 3), in the public layout.
+
+    softmax_r(−‖φ_i − μ_r‖) for every pixel i and region r.
+    """
     features, anchors = _checked(xp, features, anchors)
     squared = xp.squared_distances(xp.features(features), xp.regions(anchors))
     scores = -_excess(xp, root(xp, squared))
     probabilities = xp.exp(scores - xp.over_stack(xp.logsumexp_stack(scores)))
     return xp.public_stack(
-        checks.brought_within(xp, probabilities, 1), xp.map_shape(features.shape)
+        checks.clip_straight_through(xp, probabilities, 1), xp.map_shape(features.shape)
     )
 
 
 def _excess(xp: Ops, distances: Array) -> Array:
-    """A stack of distances less the smallest.
+    """A stack of distances minus the smallest at each pixel.
 
-    The softmax does not change by a constant, and far from all anchors it keeps its digits.
+    A constant does not change the softmax, and without it far pixels keep their digits.
     """
     return distances - xp.over_stack(xp.stop_gradient(xp.min_stack(distances)))
 
@@ -98,6 +106,10 @@ def _checked(xp: Ops, features: Array, anchors: Array) -> tuple[Array, Array]:
 
 
 def region_anchors(xp: Ops, features: Array, weights: Array) -> Array:
+    """The weighted mean features of each region (L eq. 2), in the public layout ``(N, R, C)``.
+
+    μ_r = Σ_i w_ir φ_i / Σ_i w_ir, the zero vector for a region without weight.
+    """
     x = checks.features(xp, "features", features)
     w = checks.real(xp, "weights", weights)
     regions = xp.channels(w.shape) if w.ndim == x.ndim else -1
@@ -115,11 +127,17 @@ def region_anchors(xp: Ops, features: Array, weights: Array) -> Array:
     total = xp.sum_stack(w)
     total = xp.over_channels(xp.where(total != 0, total, 1.0))
     anchors = xp.weighted_sums(xp.features(x), w) / total
-    return checks.poison(xp, xp.public_regions(anchors), bad)
+    return checks.nan_where_bad(xp, xp.public_regions(anchors), bad)
 
 
 def update_prior(xp: Ops, prior: Array, probabilities: Array, step: int) -> Array:
+    """The running mean of the results of promoting a saliency map (L eq. 5).
+
+    ((t − 1) Y + Z) / t with t = `step`, in the shape of `prior`.
+    """
     checks.integer("step", step, 1)
     y, z, bad = checks.two_unit_maps(xp, "prior", prior, "probabilities", probabilities)
-    # L eq. 5 with t = step − 1: after the first iteration the prior is wholly replaced.
-    return checks.poison(xp, checks.brought_within(xp, ((step - 1) * y + z) / step, 1), bad)
+    # L eq. 5 with t = step − 1: the first result replaces the prior entirely.
+    return checks.nan_where_bad(
+        xp, checks.clip_straight_through(xp, ((step - 1) * y + z) / step, 1), bad
+    )

@@ -4,7 +4,7 @@ from typing import Any
 
 from saliency_losses.core import checks
 from saliency_losses.core.ops import Array, Ops
-from saliency_losses.core.regions import keep, mean
+from saliency_losses.core.regions import mean, zero_ignored
 
 
 def check_options(
@@ -20,7 +20,7 @@ def check_options(
     checks.scheduled(xp, "alpha", alpha, 0, 1)
     checks.flag("average_regions", average_regions)
     checks.activation(activation)
-    checks.ignored(ignore_index)
+    checks.ignore_index(ignore_index)
     checks.reduction(reduction)
 
 
@@ -37,6 +37,10 @@ def cas_loss(
     mask: Array,
     reduction: str,
 ) -> Array:
+    """Uniformer minus discriminator of the regions' mean descriptors (C eq. 1).
+
+    α Σ_r mean_{i in r} ‖s_i − ŝ_r‖² − (1 − α) Σ_{r≠q} ‖ŝ_r − ŝ_q‖², reduced over the images.
+    """
     check_options(xp, num_regions, alpha, average_regions, activation, ignore_index, reduction)
     s, index, counted, area, bad = _regions(
         xp, probs, labels, num_regions, activation, ignore_index, mask
@@ -47,10 +51,10 @@ def cas_loss(
         means = xp.region_sum(s, index, num_regions) * xp.over_channels(share)
         # C eq. 1, uniformer: Σ_r mean_{i in r} ‖s_i − ŝ_r‖²
         residual = s - xp.region_take(means, index)
-        weight = keep(xp, xp.region_take(share, index), counted[0] if counted else None)
+        weight = zero_ignored(xp, xp.region_take(share, index), counted[0] if counted else None)
         return means, xp.sum_pixels(xp.sum_channels(residual * residual) * weight)
 
-    def pull(
+    def vjp(
         grads: tuple[Array, Array],
         outputs: tuple[Array, Array],
         s: Array,
@@ -58,15 +62,15 @@ def cas_loss(
         share: Array,
         *_: Array,
     ) -> Array:
-        # Moving a mean does not change the uniformer; pixels that do not count are constant.
+        # The uniformer is stationary in the means; ignored pixels are constant.
         slope = 2 * xp.over_pixels(grads[1]) * share
         shift = xp.over_channels(share) * grads[0] - xp.over_channels(slope) * outputs[0]
         return s * xp.over_channels(xp.region_take(slope, index)) + xp.region_take(shift, index)
 
     constants = (index, share) if counted is None else (index, share, counted)
-    region_mean, uniformer = xp.own_gradient(moments, pull, s, *constants)
+    region_mean, uniformer = xp.custom_vjp(moments, vjp, s, *constants)
 
-    # C eq. 1, discriminator: Σ_{r≠q} ‖ŝ_r − ŝ_q‖² = 2R Σ_r ‖ŝ_r − m‖², accurate for near means
+    # C eq. 1, discriminator: Σ_{r≠q} ‖ŝ_r − ŝ_q‖² = 2R Σ_r ‖ŝ_r − m‖², accurate for close means
     regions, deviation = _deviation(xp, region_mean, area > 0)
     discriminator = 2 * regions * xp.sum_pixels(xp.sum_channels(deviation * deviation))
 
@@ -75,7 +79,7 @@ def cas_loss(
         discriminator = discriminator / xp.maximum(regions * (regions - 1), 1.0)
     alpha = checks.as_scalar(xp, alpha, uniformer)
     loss = alpha * uniformer - (1 - alpha) * discriminator
-    return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
+    return checks.reduce(xp, checks.nan_where_bad(xp, loss, bad), reduction)
 
 
 def pixel_costs(
@@ -90,9 +94,9 @@ def pixel_costs(
     ignore_index: int | None,
     mask: Array,
 ) -> Array:
-    """A map ``(N, P)``, whose mean over the counted pixels is the loss.
+    """The cost of each pixel, a map ``(N, P)`` whose mean over the counted pixels is the loss.
 
-    An ordered pair of regions is shared evenly by the pixels of its first.
+    The pixels of the first region of an ordered pair share its term evenly.
     """
     s, index, _, area, _ = _regions(xp, probs, labels, num_regions, activation, ignore_index, mask)
     share = 1.0 / xp.maximum(area, 1.0)
@@ -107,8 +111,8 @@ def pixel_costs(
         uniformer = uniformer / xp.over_pixels(xp.maximum(regions, 1.0))
         discriminator = discriminator / xp.over_pixels(xp.maximum(regions * (regions - 1), 1.0))
     alpha = checks.as_scalar(xp, alpha, uniformer)
-    each = alpha * uniformer - (1 - alpha) * xp.region_take(discriminator, index)
-    return each * xp.region_take(share * xp.over_pixels(xp.sum_pixels(area)), index)
+    cost = alpha * uniformer - (1 - alpha) * xp.region_take(discriminator, index)
+    return cost * xp.region_take(share * xp.over_pixels(xp.sum_pixels(area)), index)
 
 
 def _regions(
@@ -120,8 +124,8 @@ def _regions(
     ignore_index: int | None,
     mask: Array,
 ) -> tuple[Array, Array, Array | None, Array, Array]:
-    """Descriptors, the index of each pixel's region, the counted pixels or None for all, the
-    regions' areas ``(N, R)``, and the images with a value out of range."""
+    """Descriptors; the region index of each pixel; the counted pixels or None for all; the areas
+    ``(N, R)`` of the regions; the images with a value out of range."""
     s = checks.probabilities(xp, probs, activation)
     labels, counted, bad = checks.labels(xp, labels, mask, ignore_index, num_regions, "probs", s)
 
@@ -134,21 +138,21 @@ def _regions(
             xp, "probs", s, probs, None if counted is None else xp.over_channels(counted)
         )
         bad = bad | outside
-    s = keep(xp, s, counted)
+    s = zero_ignored(xp, s, counted)
     area = xp.cast(xp.region_count(index, counted, num_regions), s)
     return s, index, counted, area, bad
 
 
 def _deviation(xp: Ops, means: Array, present: Array) -> tuple[Array, Array]:
-    """How many regions are present, ``(N,)``, and how their means lie about the mean of these."""
+    """The number of regions present ``(N,)``, and their means minus the mean of those means."""
     regions = xp.sum_pixels(xp.cast(present, means))
     middle = xp.sum_pixels(means) / xp.over_pixels(xp.maximum(regions, 1.0))
-    return regions, keep(xp, means - xp.over_pixels(middle), present)
+    return regions, zero_ignored(xp, means - xp.over_pixels(middle), present)
 
 
 def check_cross_entropy_options(per: str, ignore_index: int | None, reduction: str) -> None:
     checks.option("per", per, ("image", "pixel"))
-    checks.ignored(ignore_index)
+    checks.ignore_index(ignore_index)
     checks.reduction(reduction)
 
 
@@ -162,32 +166,36 @@ def class_agnostic_cross_entropy(
     mask: Array,
     reduction: str,
 ) -> Array:
+    """Cross-entropy with the labels or the exchanged labels, whichever is smaller (C §4.2).
+
+    min(mean_i −log p_i[y_i], mean_i −log p_i[1 − y_i]) per image, or the mean of the minima.
+    """
     check_cross_entropy_options(per, ignore_index, reduction)
     margin, counted, bad = _margins(xp, logits, labels, per, ignore_index, mask)
     loss = mean(xp, xp.softplus(-margin), counted)
     if per == "image":
         exchanged = mean(xp, xp.softplus(margin), counted)
         loss = xp.where(exchanged < loss, exchanged, loss)
-    return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
+    return checks.reduce(xp, checks.nan_where_bad(xp, loss, bad), reduction)
 
 
 def cross_entropy_pixel_costs(
     xp: Ops, logits: Array, labels: Array, *, per: str, ignore_index: int | None, mask: Array
 ) -> Array:
-    """A map ``(N, P)``, whose mean over the counted pixels is the loss."""
+    """The cost of each pixel, a map ``(N, P)`` whose mean over the counted pixels is the loss."""
     margin, counted, _ = _margins(xp, logits, labels, per, ignore_index, mask)
-    given, exchanged = xp.softplus(-margin), xp.softplus(margin)
+    as_labelled, exchanged = xp.softplus(-margin), xp.softplus(margin)
     if per == "pixel":
-        return given
-    better = mean(xp, exchanged, counted) < mean(xp, given, counted)
-    return xp.where(xp.over_pixels(better), exchanged, given)
+        return as_labelled
+    better = mean(xp, exchanged, counted) < mean(xp, as_labelled, counted)
+    return xp.where(xp.over_pixels(better), exchanged, as_labelled)
 
 
 def _margins(
     xp: Ops, logits: Array, labels: Array, per: str, ignore_index: int | None, mask: Array
 ) -> tuple[Array, Array | None, Array]:
-    """The own logit less the other, or the greater less the smaller; the counted pixels, None for
-    all; the images with a bad label."""
+    """The logit of the label minus the other (per="image"), or the larger minus the smaller
+    (per="pixel"); the counted pixels or None for all; the images with a bad label."""
     logits = checks.features(xp, "logits", logits)
     if xp.channels(logits.shape) != 2:
         raise ValueError(
@@ -198,8 +206,8 @@ def _margins(
     salient = xp.flat(labels == 1)
     if counted is not None:
         counted = xp.flat(counted)
-    x = keep(xp, xp.features(logits), counted)
-    # The two-class cross-entropy is softplus of the other logit less the own one.
+    x = zero_ignored(xp, xp.features(logits), counted)
+    # The two-class cross-entropy is softplus(other logit − logit of the label).
     score = xp.channel(x, 1) - xp.channel(x, 0)
     margin = xp.abs(score) if per == "pixel" else xp.where(salient, score, -score)
     return margin, counted, bad
@@ -208,13 +216,17 @@ def _margins(
 def flip_labels(
     xp: Ops, labels: Array, probability: float, rng: Any, *, per: str, ignore_index: int | None
 ) -> Array:
+    """Binary labels, exchanged at random with `probability`, for each pixel or each image.
+
+    1 − y where a uniform random number lies below `probability`, else y; the dtype is kept.
+    """
     checks.option("per", per, ("pixel", "image"))
-    checks.ignored(ignore_index)
+    checks.ignore_index(ignore_index)
     checks.number("probability", probability, 0, 1)
     x = checks.label_array(xp, "labels", labels)
     if x.ndim < 2:
         raise ValueError(f"labels must have shape (N, *spatial), got {tuple(x.shape)}")
-    counted = checks.without(xp, ignore_index, x, None)
+    counted = checks.drop_ignored(xp, ignore_index, x, None)
     x, _ = checks.label_values(xp, "labels", x, labels, 2, counted)
     images = (x.shape[0],) + (1,) * (x.ndim - 1)
     flip = xp.random(rng, x.shape if per == "pixel" else images, x) < probability

@@ -7,27 +7,28 @@ from typing import Any
 from saliency_losses.core import checks
 from saliency_losses.core.distance import squared_distance
 from saliency_losses.core.ops import Array, Ops
-from saliency_losses.core.regions import counts
+from saliency_losses.core.regions import count_in_dtype
 
-# W eq. 4: the weight of a false positive rises from 1 to 1.5 over five pixels.
+# W eq. 4: the weight of a false alarm rises from 1 to 1.5 within five pixels.
 ALPHA = log(0.5) / 5
 
 
-class OneTarget:
-    """In place of given `distance_weights`: those of the first call, for all calls.
+class SharedDistanceWeights:
+    """Distance weights that the first call computes and later calls reuse.
 
-    For several predictions of one target, whose masks and options are the same.
+    Passed as `distance_weights` for several predictions of one target, with equal masks and
+    options.
     """
 
     def __init__(self) -> None:
-        self.found: list[Array] = []
+        self.weights: list[Array] = []
 
-    def once(self, compute: Callable[[], Array], like: Array) -> Array:
-        for weights in self.found:
+    def reuse_or_compute(self, compute: Callable[[], Array], like: Array) -> Array:
+        for weights in self.weights:
             if weights.dtype == like.dtype:
                 return weights
-        self.found.append(compute())
-        return self.found[-1]
+        self.weights.append(compute())
+        return self.weights[-1]
 
 
 def check_beta(xp: Ops, beta: Any) -> None:
@@ -53,7 +54,7 @@ def check_options(
     checks.option("error", error, ("squared", "absolute"))
     checks.flag("normalize_kernel", normalize_kernel)
     checks.activation(activation)
-    checks.ignored(ignore_index)
+    checks.ignore_index(ignore_index)
     checks.reduction(reduction)
 
 
@@ -74,6 +75,10 @@ def weighted_fbeta_loss(
     mask: Array,
     reduction: str,
 ) -> Array:
+    """1 − F_β^w from the weighted errors E^w (W eq. 6), mean over the maps of an image.
+
+    (β² FN + FP) / ((1 + β²) TP + β² FN + FP), reduced over the images.
+    """
     check_options(
         xp, beta, theta, phi, distance, error, normalize_kernel, activation, ignore_index, reduction
     )
@@ -85,21 +90,23 @@ def weighted_fbeta_loss(
         misses, alarms = _weighted(xp, residual, b, theta, error, normalize_kernel)
         return xp.join([xp.sum_pixels(xp.flat(misses)), xp.sum_pixels(xp.flat(alarms))])
 
-    # The signed errors and their weights are all that the gradient needs.
+    # The gradient needs only the signed errors and their weights.
     sums = xp.reshape(
         xp.recomputed(errors, _each_map(xp, p - y), _each_map(xp, b)), (images, channels, 2)
     )
     false_negative, false_positive = sums[:, :, 0], sums[:, :, 1]
     size = xp.reshape(xp.sum_pixels(xp.flat(_each_map(xp, y))), (images, channels))
     # W eq. 6 as 1 − F = (β² FN + FP) / ((1 + β²) TP + β² FN + FP), with TP = Σ y − FN
-    beta, some = checks.as_scalar(xp, beta, size), size > 0
-    wrong = beta**2 * false_negative + false_positive
-    whole = (1 + beta**2) * (size - false_negative) + wrong
-    each = xp.where(
-        some, wrong / xp.where(some, whole, 1.0), false_positive / (2 * _pixels(xp, p, counted))
+    beta, has_foreground = checks.as_scalar(xp, beta, size), size > 0
+    weighted_errors = beta**2 * false_negative + false_positive
+    denominator = (1 + beta**2) * (size - false_negative) + weighted_errors
+    per_map = xp.where(
+        has_foreground,
+        weighted_errors / xp.where(has_foreground, denominator, 1.0),
+        false_positive / (2 * _pixels(xp, p, counted)),
     )
-    loss = xp.sum_vector(each) / channels
-    return checks.reduce(xp, checks.poison(xp, loss, bad), reduction)
+    loss = xp.sum_vector(per_map) / channels
+    return checks.reduce(xp, checks.nan_where_bad(xp, loss, bad), reduction)
 
 
 def weighted_error(
@@ -117,7 +124,10 @@ def weighted_error(
     distance_weights: Array,
     mask: Array,
 ) -> Array:
-    """E^w of W eq. 5 in the shape of `probs`; 0 at pixels that do not count."""
+    """The weighted error E^w of each pixel (W eq. 5), in the shape of `probs`.
+
+    min(A E, E) · B, and 0 at ignored pixels.
+    """
     p, y, *_ = counted_maps(xp, probs, target, activation, ignore_index, mask)
     p, y, b = xp.promote(p, y, _weights_of_alarms(xp, y, p, phi, distance, distance_weights))
     misses, alarms = _weighted(
@@ -136,8 +146,8 @@ def counted_maps(
     *,
     binary: bool = False,
 ) -> tuple[Array, Array, Array | None, Array]:
-    """Prediction and target ``(N, K, *spatial)``, 0 where a pixel does not count; the counted
-    pixels ``(N, 1 or K, *spatial)``, None for all; the images with a value out of range."""
+    """Prediction and target ``(N, K, *spatial)``, 0 at ignored pixels; the counted pixels
+    ``(N, 1 or K, *spatial)`` or None for all; the images with a value out of range."""
     p = checks.probabilities(xp, probs, activation, low_rank=2)
     y, counted, bad = checks.targets(xp, target, p, mask, ignore_index, binary=binary)
     p = xp.images(p)
@@ -151,19 +161,19 @@ def counted_maps(
 
 
 def _weights_of_alarms(
-    xp: Ops, y: Array, p: Array, phi: int, distance: str, given: Array | None
+    xp: Ops, y: Array, p: Array, phi: int, distance: str, argument: Array | None
 ) -> Array:
     """B of W eq. 4, ``(N, K, *spatial)``."""
 
-    def computed() -> Array:
+    def compute() -> Array:
         return xp.reshape(_distance_weights(xp, _each_map(xp, y > 0.5), p, phi, distance), p.shape)
 
-    if given is None:
-        return computed()
-    if isinstance(given, OneTarget):
-        return given.once(computed, p)
-    b = checks.floating(xp, "distance_weights", given)
-    checks.alike("distance_weights", b, "probs", xp.public_images(p))
+    if argument is None:
+        return compute()
+    if isinstance(argument, SharedDistanceWeights):
+        return argument.reuse_or_compute(compute, p)
+    b = checks.floating(xp, "distance_weights", argument)
+    checks.same_shape("distance_weights", b, "probs", xp.public_images(p))
     return xp.images(b)
 
 
@@ -173,20 +183,20 @@ def _each_map(xp: Ops, x: Array) -> Array:
 
 
 def _pixels(xp: Ops, like: Array, counted: Array | None) -> Any:
-    """How many pixels count, but at least 1: a number, or ``(N, 1 or K)``."""
+    """The number of counted pixels, at least 1: a Python integer, or an array ``(N, 1 or K)``."""
     if counted is None:
         return max(prod(like.shape[2:]), 1)
-    number = counts(xp, xp.flat(_each_map(xp, counted)), like)
+    number = count_in_dtype(xp, xp.flat(_each_map(xp, counted)), like)
     return xp.maximum(xp.reshape(number, counted.shape[:2]), 1.0)
 
 
 def _weighted(
     xp: Ops, residual: Array, b: Array, theta: int, error: str, normalize_kernel: bool
 ) -> tuple[Array, Array]:
-    """E^w of misses and of false alarms, each 0 at the other's pixels."""
+    """E^w of misses and E^w of false alarms, each 0 at all other pixels."""
     e, miss = residual * residual if error == "squared" else xp.abs(residual), residual < 0
     missed = xp.where(miss, e, 0.0)
-    # W eq. 3: at misses the Gaussian sum of the misses around, and W eq. 5
+    # W eq. 3, the Gaussian sum of the misses around a miss, and W eq. 5, the minimum
     spread = _gaussian(xp, missed, theta, normalize_kernel)
     return xp.where(spread < missed, spread, missed), xp.where(miss, 0.0, e) * b
 
@@ -208,6 +218,10 @@ def weighted_fbeta_score(
     mask: Array,
     reduction: str,
 ) -> Array:
+    """The approximate weighted F-measure F_β^w of soft maps (W eq. 6).
+
+    1 − `weighted_fbeta_loss` for each image, reduced over the images.
+    """
     checks.reduction(reduction)
     loss = weighted_fbeta_loss(
         xp,
@@ -231,21 +245,25 @@ def weighted_fbeta_score(
 def distance_weights(
     xp: Ops, target: Array, *, phi: int, distance: str, ignore_index: int | None, mask: Array
 ) -> Array:
+    """The weight B of a false alarm at each pixel (W eq. 4), in the public layout of `target`.
+
+    2 − exp(ln(0.5)/5 · Δ), where Δ is 0 at foreground pixels and grows with the distance to them.
+    """
     checks.integer("phi", phi, 0)
     checks.option("distance", distance, ("window", "euclidean"))
-    checks.ignored(ignore_index)
+    checks.ignore_index(ignore_index)
     t = checks.real(xp, "target", target)
     if not 4 <= t.ndim <= 5:
         raise ValueError(
             f"target must have shape {checks.public_layout(xp, 'K')} with 2 or 3 "
             f"spatial axes, got {tuple(t.shape)}"
         )
-    checks.not_of_other_layout(xp, "target", t)
+    checks.not_other_layout(xp, "target", t)
     counted = checks.mask(xp, mask, xp.map_shape(t.shape), "target")
     t, counted, bad = checks.target_values(xp, xp.images(t), target, counted, ignore_index)
     foreground = t > 0.5 if counted is None else (t > 0.5) & counted
     weights = _distance_weights(xp, _each_map(xp, foreground), xp.floats(t), phi, distance)
-    return xp.public_images(checks.poison(xp, xp.reshape(weights, t.shape), bad))
+    return xp.public_images(checks.nan_where_bad(xp, xp.reshape(weights, t.shape), bad))
 
 
 def _distance_weights(xp: Ops, foreground: Array, like: Array, phi: int, distance: str) -> Array:
@@ -253,7 +271,7 @@ def _distance_weights(xp: Ops, foreground: Array, like: Array, phi: int, distanc
     if 0 in foreground.shape:
         return xp.cast(foreground, like)
     if distance == "window":
-        # W §3: the squared distance as far as φ, and infinity beyond.
+        # W §3: the squared distance within φ, infinity beyond.
         squared = _squared_distance_within(xp, foreground, phi)
         weights = 2 - xp.exp(ALPHA * xp.cast(squared, like))
         return xp.where(squared <= phi**2, weights, 2.0)
@@ -261,17 +279,17 @@ def _distance_weights(xp: Ops, foreground: Array, like: Array, phi: int, distanc
 
 
 def importance(xp: Ops, squared: Array, like: Array) -> Array:
-    """B of W eq. 4 from the exact squared distance, which is 0 at foreground."""
-    # From a distance of 512 it is 2 to the last digit, and numbers that underflow are slow.
+    """B of W eq. 4 from the exact squared distance, which is 0 at foreground pixels."""
+    # Beyond 512 pixels B equals 2 in float precision; clipping avoids slow denormal numbers.
     distance = xp.sqrt(xp.cast(xp.clip(squared, 0, 512**2), like))
     return 2 - xp.exp(ALPHA * distance)
 
 
 def _squared_distance_within(xp: Ops, foreground: Array, reach: int) -> Array:
-    """The squared Euclidean distance to the nearest foreground pixel, in integers.
+    """The squared Euclidean distance to the nearest foreground pixel, as integers.
 
-    It is the minimum over the foreground of a sum over axes, so one axis follows the other.
-    `reach`² + 1 stands for all that is farther.
+    It is a minimum over the foreground of a sum over axes, so it is computed axis by axis.
+    `reach`² + 1 means any larger distance.
     """
     far = reach**2 + 1
     squared = xp.integers_to(~foreground, far + reach**2) * far
@@ -285,10 +303,10 @@ def _squared_distance_within(xp: Ops, foreground: Array, reach: int) -> Array:
 
 
 def _gaussian(xp: Ops, x: Array, theta: int, normalize: bool) -> Array:
-    """W eq. 3 and 8, axis by axis: σ = θ/4, offsets −θ..θ, zeros outside the image."""
+    """The Gaussian sum of W eq. 3 and 8, axis by axis: σ = θ/4, offsets −θ..θ, zero padding."""
     sigma = theta / 4
     taps = [exp(-(k**2) / (2 * sigma**2)) for k in range(-theta, theta + 1)]
-    # As printed the constant is the one-dimensional one, whatever the rank.
+    # The paper prints the one-dimensional constant, whatever the number of axes.
     constant = (2 * pi * sigma**2) ** -0.5
     for axis in range(1, x.ndim):
         scale = 1 / sum(taps) if normalize else constant if axis == 1 else 1.0

@@ -1,4 +1,4 @@
-"""The weighted F-measure (Margolin, Zelnik-Manor and Tal, CVPR 2014) as it is evaluated."""
+"""The weighted F-measure (Margolin, Zelnik-Manor and Tal, CVPR 2014) for evaluation."""
 
 from math import exp
 from typing import Any
@@ -7,7 +7,7 @@ from saliency_losses.core import checks
 from saliency_losses.core.distance import nearest_pixel
 from saliency_losses.core.fbeta import check_beta, counted_maps, importance
 from saliency_losses.core.ops import Array, Ops
-from saliency_losses.core.regions import counts
+from saliency_losses.core.regions import count_in_dtype
 
 
 def check_options(
@@ -21,7 +21,7 @@ def check_options(
     check_beta(xp, beta)
     checks.flag("normalize", normalize)
     checks.activation(activation)
-    checks.ignored(ignore_index)
+    checks.ignore_index(ignore_index)
     checks.reduction(reduction)
 
 
@@ -37,6 +37,10 @@ def weighted_fmeasure(
     mask: Array,
     reduction: str,
 ) -> Array:
+    """The weighted F-measure of soft maps against binary masks, mean over the maps of an image.
+
+    (1 + β²) P R / (β² P + R) with weighted precision P and recall R, reduced over the images.
+    """
     check_options(xp, beta, normalize, activation, ignore_index, reduction)
     p, y, counted, bad = counted_maps(
         xp, probs, target, activation, ignore_index, mask, binary=True
@@ -47,25 +51,27 @@ def weighted_fmeasure(
     maps = (images * channels, *p.shape[2:])
     measure = _of_maps(xp, xp.reshape(p, maps), xp.reshape(y == 1, maps), beta)
     measure = xp.sum_vector(xp.reshape(measure, (images, channels))) / channels
-    return checks.reduce(xp, checks.poison(xp, measure, bad), reduction)
+    return checks.reduce(xp, checks.nan_where_bad(xp, measure, bad), reduction)
 
 
 def _stretched(xp: Ops, p: Array, counted: Array | None) -> Array:
-    """Each map ``(N, K, *spatial)`` from its least to its greatest counted value; a constant one as
-    it is, and 0 where a pixel does not count."""
-    per_map = (p.shape[0] * p.shape[1], *p.shape[2:])
+    """Each map ``(N, K, *spatial)``, scaled so that its counted values span [0, 1].
+
+    A constant map stays unchanged, and ignored pixels are 0.
+    """
+    maps_shape = (p.shape[0] * p.shape[1], *p.shape[2:])
     infinity = float("inf")
     lows, highs = (
         (p, p)
         if counted is None
         else (xp.where(counted, p, infinity), xp.where(counted, p, -infinity))
     )
-    low = -xp.max_pixels(xp.flat(xp.reshape(-lows, per_map)))
-    high = xp.max_pixels(xp.flat(xp.reshape(highs, per_map)))
+    low = -xp.max_pixels(xp.flat(xp.reshape(-lows, maps_shape)))
+    high = xp.max_pixels(xp.flat(xp.reshape(highs, maps_shape)))
     constant = ~(low < high)
     low, scale = xp.where(constant, 0.0, low), xp.where(constant, 1.0, high - low)
-    each = (*p.shape[:2],) + (1,) * (p.ndim - 2)
-    stretched = (p - xp.reshape(low, each)) / xp.reshape(scale, each)
+    per_map_shape = (*p.shape[:2],) + (1,) * (p.ndim - 2)
+    stretched = (p - xp.reshape(low, per_map_shape)) / xp.reshape(scale, per_map_shape)
     return stretched if counted is None else xp.where(counted, stretched, 0.0)
 
 
@@ -75,20 +81,20 @@ def _of_maps(xp: Ops, p: Array, foreground: Array, beta: Any) -> Array:
         return xp.sum_pixels(xp.flat(y))
     error = xp.abs(p - y)
     squared, nearest = nearest_pixel(xp, foreground)
-    # Every pixel with the error of its nearest foreground pixel, which for foreground is its own
+    # Every pixel takes the error of its nearest foreground pixel (a foreground pixel its own).
     spread = xp.reshape(xp.take_along(xp.flat(error), xp.flat(nearest), 1), p.shape)
-    # σ = 5, cut to seven pixels and then brought to a sum of 1. Computed here: with open sizes the
-    # compiler takes numbers of the module for variables.
+    # σ = 5, cut to seven pixels and normalised to a sum of 1. Computed in the function, since
+    # torch.compile with dynamic shapes takes floats of the module for variables.
     gaussian = [exp(-(k**2) / (2 * 5**2)) for k in range(-3, 4)]
     for axis in range(1, p.ndim):
         spread = xp.filter_axis(spread, [tap / sum(gaussian) for tap in gaussian], axis)
     weighted = xp.where(foreground & (spread < error), spread, error) * importance(xp, squared, p)
 
     beta = checks.as_scalar(xp, beta, p)
-    size = counts(xp, xp.flat(foreground), p)
+    size = count_in_dtype(xp, xp.flat(foreground), p)
     missed = xp.sum_pixels(xp.flat(xp.where(foreground, weighted, 0.0)))
     spurious = xp.sum_pixels(xp.flat(xp.where(foreground, 0.0, weighted)))
     # (1 + β²) P R / (R + β² P) with P = TP / (TP + FP), R = TP / |Y| and TP = |Y| − FN
-    hit, some = size - missed, size > 0
-    whole = xp.where(some, beta**2 * size + hit + spurious, 1.0)
-    return xp.where(some, (1 + beta**2) * hit / whole, 0.0)
+    hits, has_foreground = size - missed, size > 0
+    denominator = xp.where(has_foreground, beta**2 * size + hits + spurious, 1.0)
+    return xp.where(has_foreground, (1 + beta**2) * hits / denominator, 0.0)

@@ -5,7 +5,7 @@ from typing import Any
 
 from saliency_losses.core import checks
 from saliency_losses.core.ops import Array, Ops
-from saliency_losses.core.regions import counts, keep
+from saliency_losses.core.regions import count_in_dtype, zero_ignored
 
 
 def check_options(balance: bool, reduction: str) -> None:
@@ -16,60 +16,68 @@ def check_options(balance: bool, reduction: str) -> None:
 def js_mutual_information_loss(
     xp: Ops, scores: Array, joint: Array, *, balance: bool, mask: Array, reduction: str
 ) -> Array:
+    """Critic loss whose minimum over critics is 2 (log 2 − JS) (R eq. 5).
+
+    mean_{joint} softplus(−T) + mean_{product} softplus(T), reduced over the images.
+    """
     check_options(balance, reduction)
-    t, joint, apart = _pairs(xp, scores, joint, mask)
+    t, joint, product_pairs = _pairs(xp, scores, joint, mask)
 
-    def surprises(t: Array, joint: Array, apart: Array) -> tuple[Array, Array]:
+    def surprises(t: Array, joint: Array, product_pairs: Array) -> tuple[Array, Array]:
         surprise = _surprise(xp, t, joint)
-        return tuple(xp.sum_pixels(keep(xp, surprise, pairs)) for pairs in (joint, apart))
+        return tuple(
+            xp.sum_pixels(zero_ignored(xp, surprise, pairs)) for pairs in (joint, product_pairs)
+        )
 
-    def pull(grads: tuple[Array, Array], _: Any, t: Array, joint: Array, apart: Array) -> Array:
-        # Scores that do not count are constant, so theirs may be anything.
-        of_joint, of_apart = grads
-        slope = xp.where(joint, -xp.over_pixels(of_joint), xp.over_pixels(of_apart))
+    def vjp(
+        grads: tuple[Array, Array], _: Any, t: Array, joint: Array, product_pairs: Array
+    ) -> Array:
+        # Ignored scores are constants, so any value will do for them.
+        joint_sum, product_sum = grads
+        slope = xp.where(joint, -xp.over_pixels(joint_sum), xp.over_pixels(product_sum))
         return slope * xp.sigmoid(xp.where(joint, -t, t))
 
-    of_joint, of_apart = xp.own_gradient(surprises, pull, t, joint, apart)
-    num_joint, num_apart = counts(xp, joint, t), counts(xp, apart, t)
+    joint_sum, product_sum = xp.custom_vjp(surprises, vjp, t, joint, product_pairs)
+    num_joint, num_product = count_in_dtype(xp, joint, t), count_in_dtype(xp, product_pairs, t)
     if balance:
-        loss = of_joint / xp.maximum(num_joint, 1.0) + of_apart / xp.maximum(num_apart, 1.0)
+        loss = joint_sum / xp.maximum(num_joint, 1.0) + product_sum / xp.maximum(num_product, 1.0)
     else:
-        loss = 2 * (of_joint + of_apart) / xp.maximum(num_joint + num_apart, 1.0)
+        loss = 2 * (joint_sum + product_sum) / xp.maximum(num_joint + num_product, 1.0)
     return checks.reduce(xp, loss, reduction)
 
 
 def pixel_costs(xp: Ops, scores: Array, joint: Array, *, balance: bool, mask: Array) -> Array:
-    """A map ``(N, P)``, whose mean over the counted pairs is the loss."""
-    t, joint, apart = _pairs(xp, scores, joint, mask)
+    """The cost of each pair, a map ``(N, P)`` whose mean over the counted pairs is the loss."""
+    t, joint, product_pairs = _pairs(xp, scores, joint, mask)
     surprise = _surprise(xp, t, joint)
     if not balance:
         return 2 * surprise
-    num_joint, num_apart = counts(xp, joint, t), counts(xp, apart, t)
-    every = num_joint + num_apart
+    num_joint, num_product = count_in_dtype(xp, joint, t), count_in_dtype(xp, product_pairs, t)
+    num_pairs = num_joint + num_product
     return surprise * xp.where(
         joint,
-        xp.over_pixels(every / xp.maximum(num_joint, 1.0)),
-        xp.over_pixels(every / xp.maximum(num_apart, 1.0)),
+        xp.over_pixels(num_pairs / xp.maximum(num_joint, 1.0)),
+        xp.over_pixels(num_pairs / xp.maximum(num_product, 1.0)),
     )
 
 
 def _pairs(xp: Ops, scores: Array, joint: Array, mask: Array) -> tuple[Array, Array, Array]:
-    """The scores, and which of them are of joint and of other pairs that count, maps."""
+    """Scores, counted joint pairs and counted product pairs, as maps ``(N, P)``."""
     scores = checks.floating(xp, "scores", scores)
     if scores.ndim < 1:
         raise ValueError("scores must have shape (N, ...), got a scalar")
     joint = checks.boolean(xp, "joint", joint)
-    checks.alike("joint", joint, "scores", scores)
+    checks.same_shape("joint", joint, "scores", scores)
     counted = checks.mask(xp, mask, scores.shape, "scores")
 
     joint = xp.flat(joint)
     if counted is not None:
         counted = xp.flat(counted)
-    t = keep(xp, xp.flat(scores), counted)
-    apart = ~joint
+    t = zero_ignored(xp, xp.flat(scores), counted)
+    product_pairs = ~joint
     if counted is not None:
-        joint, apart = joint & counted, apart & counted
-    return t, joint, apart
+        joint, product_pairs = joint & counted, product_pairs & counted
+    return t, joint, product_pairs
 
 
 def _surprise(xp: Ops, t: Array, joint: Array) -> Array:
@@ -80,32 +88,44 @@ def _surprise(xp: Ops, t: Array, joint: Array) -> Array:
 def js_mutual_information(
     xp: Ops, scores: Array, joint: Array, *, mask: Array, reduction: str
 ) -> Array:
+    """Lower bound of the Jensen–Shannon divergence of joint and product pairs (R eq. 4 and 5).
+
+    log 2 − ½ (mean_{joint} softplus(−T) + mean_{product} softplus(T)), reduced over the images.
+    """
     checks.reduction(reduction)
     loss = js_mutual_information_loss(xp, scores, joint, balance=True, mask=mask, reduction="none")
     return checks.reduce(xp, log(2) - loss / 2, reduction)
 
 
 def foreground_vector(xp: Ops, features: Array, prior: Array, *, threshold: float) -> Array:
+    """The mean features of the certain foreground, weighted by the prior (R eq. 7).
+
+    Σ_i s_i f_i / Σ_i s_i over the pixels with prior s_i >= `threshold`, ``(N, C)``.
+    """
     checks.number("threshold", threshold, 0, 1)
     x = checks.features(xp, "features", features)
     p = checks.real(xp, "prior", prior)
-    checks.beside(xp, "prior", p, "features", x)
+    checks.matches_features(xp, "prior", p, "features", x)
     p, bad = checks.unit_values(xp, "prior", p, prior)
     x, p = checks.same_precision(xp, x, p)
 
     p = xp.flat(p)
     weights = xp.where(p < threshold, 0.0, p)
-    # Without a certain pixel, those of highest prior, which weigh alike.
+    # If no pixel is certain, the pixels of highest prior, with equal weights.
     highest = xp.cast(p == xp.over_pixels(xp.max_pixels(p)), p)
     weights = xp.where(xp.over_pixels(xp.sum_pixels(weights) != 0), weights, highest)
     # R eq. 7
     share = weights / xp.over_pixels(xp.sum_pixels(weights))
-    return checks.poison(xp, xp.weighted_sum(xp.features(x), share), bad)
+    return checks.nan_where_bad(xp, xp.weighted_sum(xp.features(x), share), bad)
 
 
 def relation_pairs(
     xp: Ops, prior: Array, *, foreground: float, background: float
 ) -> tuple[Array, Array]:
+    """The joint pairs and the pairs that count for the critic loss, from a prior map (R §4.2).
+
+    joint = prior >= `foreground`, and mask = joint or prior <= `background`, both bool maps.
+    """
     checks.number("foreground", foreground, 0, 1)
     checks.number("background", background, 0, 1)
     if background >= foreground:
@@ -121,10 +141,14 @@ def relation_pairs(
 
 
 def merge_by_confidence(xp: Ops, prior: Array, refined: Array) -> Array:
+    """The more confident of two saliency maps at each pixel (R eq. 10–11).
+
+    `prior` where max(s, 1 − s) is larger for it, else `refined`.
+    """
     old, new, bad = checks.two_unit_maps(xp, "prior", prior, "refined", refined)
     # R eq. 10–11
     surer = _confidence(xp, old) > _confidence(xp, new)
-    return checks.poison(xp, xp.where(surer, old, new), bad)
+    return checks.nan_where_bad(xp, xp.where(surer, old, new), bad)
 
 
 def _confidence(xp: Ops, s: Array) -> Array:

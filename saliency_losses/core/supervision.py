@@ -1,11 +1,11 @@
-"""One loss of several predictions of one target, from the heads of one network."""
+"""Deep supervision: one loss over several predictions of one target."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from saliency_losses.core import checks
-from saliency_losses.core.fbeta import OneTarget
+from saliency_losses.core.fbeta import SharedDistanceWeights
 from saliency_losses.core.ops import Array, Ops
 
 
@@ -28,23 +28,25 @@ def deep_supervision(
     arguments: dict[str, Any],
     weighted: Sequence[object],
 ) -> Array:
-    """`weighted` are the losses, or their classes, that take ``distance_weights=``."""
+    """The sum Σ_k w_k loss(output_k, target), each output resized to the target first.
+
+    The losses and classes in `weighted` share one computation of ``distance_weights=``.
+    """
     check_options(xp, loss, weights, resize)
-    given = _outputs(xp, outputs)
+    predictions = _outputs(xp, outputs)
     target = xp.array("target", target)
-    # Before any loss is computed, so that a fault of the last output costs nothing.
-    brought = [_brought(xp, f"outputs[{k}]", x, target, resize) for k, x in enumerate(given)]
+    # Check all outputs before any loss is computed, so that a bad last output fails early.
+    resized = [_resized(xp, f"outputs[{k}]", x, target, resize) for k, x in enumerate(predictions)]
     if _lacks_distance_weights(loss, arguments, weighted):
-        arguments = {**arguments, "distance_weights": OneTarget()}
-    losses = [loss(x, target, **arguments) for x in brought]
+        arguments = {**arguments, "distance_weights": SharedDistanceWeights()}
+    losses = [loss(x, target, **arguments) for x in resized]
     if weights is not None:
-        each = _weights(xp, weights)
-        if len(each) != len(losses):
+        numbers = _weights(xp, weights)
+        if len(numbers) != len(losses):
             raise ValueError(
-                f"weights must have one number for each of the {len(losses)} outputs, "
-                f"got {len(each)}"
+                f"weights must have one number per output, {len(losses)} in all, got {len(numbers)}"
             )
-        losses = [weight * x for weight, x in zip(each, losses, strict=True)]
+        losses = [weight * x for weight, x in zip(numbers, losses, strict=True)]
     total, *others = losses
     for x in others:
         total = total + x
@@ -64,10 +66,10 @@ def _outputs(xp: Ops, outputs: Any) -> list[Array]:
         )
     if not isinstance(outputs, Iterable) or isinstance(outputs, str):
         raise TypeError(f"outputs must be a sequence of predictions, got {type(outputs).__name__}")
-    given = [xp.array(f"outputs[{k}]", x) for k, x in enumerate(outputs)]
-    if not given:
+    predictions = [xp.array(f"outputs[{k}]", x) for k, x in enumerate(outputs)]
+    if not predictions:
         raise ValueError("outputs must hold at least one prediction, got none")
-    return given
+    return predictions
 
 
 def _weights(xp: Ops, weights: Any) -> list[Any]:
@@ -75,16 +77,16 @@ def _weights(xp: Ops, weights: Any) -> list[Any]:
         raise TypeError(
             f"weights must be a sequence of numbers, one for each output, got {weights!r}"
         )
-    each = list(weights)
-    for k, weight in enumerate(each):
+    numbers = list(weights)
+    for k, weight in enumerate(numbers):
         if getattr(weight, "ndim", None) != 0:
             checks.number(f"weights[{k}]", weight, 0, float("inf"))
-            each[k] = float(weight)
-    return each
+            numbers[k] = float(weight)
+    return numbers
 
 
-def _brought(xp: Ops, name: str, x: Array, target: Array, resize: str | None) -> Array:
-    """An output at the spatial size of `target`, whose channel axis may be missing."""
+def _resized(xp: Ops, name: str, x: Array, target: Array, resize: str | None) -> Array:
+    """An output, resized to the spatial size of `target`, which may lack the channel axis."""
     if x.ndim not in (target.ndim, target.ndim + 1):
         raise ValueError(
             f"{name} must have as many axes as target, or one more, to match target "
@@ -98,7 +100,7 @@ def _brought(xp: Ops, name: str, x: Array, target: Array, resize: str | None) ->
     if resize is None:
         raise ValueError(
             f"{name} must have the spatial size {wanted} of target, got {size}; "
-            'resize="bilinear" brings it there'
+            'pass resize="bilinear" to resize it'
         )
     return xp.resize(checks.features(xp, name, x), wanted)
 
@@ -106,8 +108,8 @@ def _brought(xp: Ops, name: str, x: Array, target: Array, resize: str | None) ->
 def _lacks_distance_weights(
     loss: Any, arguments: dict[str, Any], weighted: Sequence[object]
 ) -> bool:
-    given = arguments.get("distance_weights")
+    weights = arguments.get("distance_weights")
     while isinstance(loss, partial):
-        given = loss.keywords.get("distance_weights") if given is None else given
+        weights = loss.keywords.get("distance_weights") if weights is None else weights
         loss = loss.func
-    return given is None and any(loss is x or type(loss) is x for x in weighted)
+    return weights is None and any(loss is x or type(loss) is x for x in weighted)

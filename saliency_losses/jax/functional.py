@@ -3,17 +3,17 @@
 Features, probabilities and logits are ``(N, *spatial, C)``, maps ``(N, *spatial)``, with one to
 three spatial axes. All functions share these rules:
 
-* ``mask`` is boolean, True where a pixel counts; the others have no influence and no gradient.
-* ``reduction`` is over the N images: "mean", "sum", or "none" for ``(N,)``. The value of an image
-  does not depend on the other images of its batch.
-* Half precision is computed and returned in float32.
-* An image without a counted pixel has loss 0 and gradient 0.
-* Values out of range raise `ValueError`; inside ``jax.jit``, ``jax.vmap`` and ``jax.grad``, where
-  values cannot be read, the loss of that image alone is NaN.
-* Values out of range by no more than four epsilons of their own precision count as its end.
-* One output a call: a list, tuple or dict is a `TypeError`.
+* ``mask`` is boolean, True where a pixel counts; other pixels have no influence and no gradient.
+* ``reduction`` is over the N images: "mean", "sum", or "none" for ``(N,)``. The loss of an image
+  does not depend on the other images in its batch.
+* Half-precision inputs give float32 results, computed in float32.
+* An image without counted pixels has loss 0 and gradient 0.
+* Values out of range raise `ValueError`. Inside ``jax.jit``, ``jax.vmap`` and ``jax.grad``, where
+  values cannot be read, only the loss of that image becomes NaN.
+* Values out of range by at most four epsilons of their dtype count as the end of the range.
+* Each call takes one output; a list, tuple or dict raises `TypeError`.
 * ``alpha`` and ``beta`` may be traced; all other options are static: ``static_argnames``.
-* NaN in a counted input makes the loss of that image NaN and raises nothing.
+* NaN in a counted input makes the loss of that image NaN and raises no error.
 """
 
 from typing import Literal, overload
@@ -47,10 +47,10 @@ def metric_loss(
     mask: jax.Array | None = None,
     reduction: Reduction = "mean",
 ) -> jax.Array:
-    """Metric loss: pixels near the mean of their own region, far from that of the other.
+    """Metric loss: each pixel's distance to its own region minus its distance to the other.
 
-    With S the salient and B the background pixels of an image, n = |S| + |B|, μ their mean
-    features and V their mean squared distances to the mean::
+    For the salient pixels S and background pixels B of an image, n = |S| + |B|, with μ the mean
+    features and V the mean squared distance to that mean::
 
         centroid:  1/n Σ_i ‖f_i − μ_own‖² − ‖f_i − μ_other‖²
                    = −‖μ_S − μ_B‖²
@@ -58,23 +58,22 @@ def metric_loss(
                    = centroid + (|S| − |B|) (V_S − V_B) / n
 
     Args:
-        features: ``(N, *spatial, C)``, any range; keep them bounded (tanh) or set `normalize`.
+        features: ``(N, *spatial, C)``, any range; bound them (tanh) or set `normalize`.
         labels: ``(N, *spatial)``, bool, integer or whole floats, 1 salient and 0 background.
         form: "centroid" (eq. 3) or "pairwise" (eq. 2, over all pairs, in linear time).
         normalize: Scale each pixel's features to unit length first; zero vectors stay zero.
-        stop_gradient: Hold the means constant for the gradient, as the authors' program does.
-        hard_negatives: Average over all pixels of the smaller region and as many of the larger,
-            those of highest loss (§3.2). The means remain those of all counted pixels.
-        ignore_index: Default: None. A label whose pixels do not count, as if `mask` were False
-            there.
+        stop_gradient: Treat the means as constants in the gradient, as the authors' program does.
+        hard_negatives: Average over all pixels of the smaller region and as many of the larger
+            with the highest loss (§3.2). The means are still those of all counted pixels.
+        ignore_index: Default: None. A label whose pixels are ignored, as where `mask` is False.
         mask: ``(N, *spatial)``, bool, True where a pixel counts.
         reduction: "mean", "sum" or "none" over the images.
 
     Returns:
-        The loss. If no feature is longer than ρ, at least −4ρ² and at most 0 for the centroid form,
-        aρ² for the pairwise form, where a = ||S| − |B|| / n, and ρ² with `hard_negatives`. With
-        `normalize` ρ is 1, and the pairwise form at most a² / (1 + a) < ½ unless some features are
-        zero vectors.
+        The loss. If no feature is longer than ρ, it is at least −4ρ², and at most 0 for the
+        centroid form, ρ² with `hard_negatives`, and aρ² for the pairwise form, where
+        a = ||S| − |B|| / n. With `normalize`, ρ is 1, and the pairwise form is at most
+        a² / (1 + a) < ½ unless some features are zero vectors.
 
     Raises:
         ValueError: Shapes that do not match, a label other than 0 and 1, or form="pairwise" with
@@ -93,10 +92,9 @@ def metric_loss(
         IJCAI 2018, eq. 2 and 3.
 
     Convention:
-        The paper calls eq. 2 and 3 equivalent: they are if the regions are equally large or
-        equally spread. In eq. 3 the spreads cancel, so nothing pulls a pixel to its own mean, and
-        the loss is unbounded below unless the features are bounded. An image that lacks S or B
-        has loss 0.
+        Eq. 2 and 3 differ unless the regions are equally large or equally spread, and in eq. 3
+        nothing draws a pixel to its own mean; see docs/losses/metric.md. The loss is unbounded
+        below unless the features are bounded. An image that lacks S or B has loss 0.
     """
     return metric.metric_loss(
         xp,
@@ -113,16 +111,16 @@ def metric_loss(
 
 
 def semantic_distance(features: jax.Array, background: jax.Array) -> jax.Array:
-    """Distance of each pixel's features to the mean background: MEnet's second saliency map.
+    """Distance of each pixel's features to the mean background, MEnet's second saliency map.
 
-    With w the `background` weights divided by their sum::
+    For the `background` weights w, divided by their sum::
 
         S_i = ‖f_i − Σ_j w_j f_j‖
 
     Args:
         features: ``(N, *spatial, C)``, any range.
         background: ``(N, *spatial)``, non-negative weights, soft or hard: for example the
-            probability of background. Without any weight the zero vector stands for the mean.
+            probability of background. If all weights are 0, the mean is the zero vector.
 
     Returns:
         ``(N, *spatial)``, in the unit of the features; the gradient at distance 0 is 0.
@@ -157,34 +155,34 @@ def cas_loss(
     mask: jax.Array | None = None,
     reduction: Reduction = "mean",
 ) -> jax.Array:
-    """Class-agnostic segmentation loss: uniform within each region, different between regions.
+    """Class-agnostic segmentation loss: descriptors alike within regions, unlike between them.
 
-    With ŝ_r the mean descriptor of region r, over the regions present in the image::
+    Over the regions present in an image, with ŝ_r the mean descriptor of region r::
 
         α Σ_r mean_{i in r} ‖s_i − ŝ_r‖²  −  (1 − α) Σ_{r≠q} ‖ŝ_r − ŝ_q‖²
               uniformer                          discriminator, over ordered pairs
 
-    Renumbering the regions of an image changes nothing: labels need not name classes.
+    Renumbering the regions of an image does not change the loss: labels need not name classes.
 
     Args:
-        probs: ``(N, *spatial, C)`` in [0, 1], the descriptor after softmax. That the channels sum
-            to 1 is not checked. Give it at least `num_regions` channels.
+        probs: ``(N, *spatial, C)`` in [0, 1], descriptors after softmax, with at least
+            `num_regions` channels. The sum over channels is not checked to be 1.
         labels: ``(N, *spatial)``, bool, integer or whole floats, 0..num_regions−1.
-        num_regions: The number of labels; images may hold fewer.
+        num_regions: The number of labels; an image may contain fewer.
         alpha: The weight of the uniformer, in [0, 1]; a number or a scalar array.
-        average_regions: Average the uniformer over the present regions and the discriminator over
-            their pairs, so that images with few and many regions weigh alike.
-        activation: Default: None, `probs` are probabilities. "sigmoid" or "softmax" (over the
-            channels): `probs` are logits, to which it is applied first, in float32 or wider.
-        ignore_index: Default: None. A label whose pixels do not count, as if `mask` were False
-            there.
+        average_regions: Average the uniformer over the regions present and the discriminator over
+            their pairs, so that images with few and with many regions have equal weight.
+        activation: Default: None, `probs` are probabilities. With "sigmoid" or "softmax" (over the
+            channels) `probs` are logits; the activation is computed in float32 or wider.
+        ignore_index: Default: None. A label whose pixels are ignored, as where `mask` is False.
         mask: ``(N, *spatial)``, bool, True where a pixel counts.
         reduction: "mean", "sum" or "none" over the images.
 
     Returns:
         The loss. For R regions and probs that sum to 1 it lies in
         [−2 (1 − α) R (R − 1), α R (1 − 1/C)], with `average_regions` in
-        [−2 (1 − α), α (1 − 1/C)]. The lower end needs C ≥ R. One region: the discriminator is 0.
+        [−2 (1 − α), α (1 − 1/C)]. The lower end requires C ≥ R. For one region the discriminator
+        is 0.
 
     Raises:
         ValueError: Shapes that do not match, a label outside 0..num_regions−1, a probability
@@ -206,11 +204,10 @@ def cas_loss(
         Detection and Segmentation, IJCAI 2021 WSRL workshop, eq. 1.
 
     Convention:
-        Eq. 1 prints an equals sign where eq. 2 and the text have the minus; the printed bounds
-        (αN, −(1 − α)N] have their ends exchanged and are too narrow. At constant probs the
-        gradient is 0, a saddle: initialise with some asymmetry. It is left only along directions
-        with ‖ŝ_r − ŝ_q‖² / (V_r + V_q) above α / (2 (1 − α)), so that α = 0.9 tends to collapse
-        where 0.5 does not.
+        Eq. 1 is read with the minus of eq. 2; see docs/losses/cas.md. Constant probs are a saddle
+        with gradient 0, so initialise with some asymmetry. Descent leaves the saddle only along
+        directions with ‖ŝ_r − ŝ_q‖² / (V_r + V_q) above α / (2 (1 − α)): α = 0.9 tends to collapse
+        where α = 0.5 does not.
     """
     return cas.cas_loss(
         xp,
@@ -235,9 +232,9 @@ def class_agnostic_cross_entropy(
     mask: jax.Array | None = None,
     reduction: Reduction = "mean",
 ) -> jax.Array:
-    """Cross-entropy with the labels or with the labels exchanged, whichever is smaller.
+    """Cross-entropy with the labels or with the exchanged labels, whichever is smaller.
 
-    With p the softmax probability of class 1::
+    For the softmax probabilities p_i of pixel i::
 
         per="image":  min( mean_i −log p_i[y_i],  mean_i −log p_i[1 − y_i] )
         per="pixel":  mean_i min( −log p_i[y_i],  −log p_i[1 − y_i] )
@@ -245,9 +242,8 @@ def class_agnostic_cross_entropy(
     Args:
         logits: ``(N, *spatial, 2)``, any range.
         labels: ``(N, *spatial)``, bool, integer or whole floats, 0 or 1.
-        per: Compare per image, or per pixel.
-        ignore_index: Default: None. A label whose pixels do not count, as if `mask` were False
-            there.
+        per: "image": one choice for the whole image. "pixel": one choice for each pixel.
+        ignore_index: Default: None. A label whose pixels are ignored, as where `mask` is False.
         mask: ``(N, *spatial)``, bool, True where a pixel counts.
         reduction: "mean", "sum" or "none" over the images.
 
@@ -255,7 +251,8 @@ def class_agnostic_cross_entropy(
         The loss in nats, at least 0.
 
     Raises:
-        ValueError: Shapes that do not match, other than two channels, or a label other than 0, 1.
+        ValueError: Shapes that do not match, a number of channels other than two, or a label other
+            than 0 and 1.
         TypeError: Logits not floating point, complex labels, or a mask not bool.
 
     Example:
@@ -270,8 +267,8 @@ def class_agnostic_cross_entropy(
         Detection and Segmentation, IJCAI 2021 WSRL workshop, §4.2.
 
     Convention:
-        As printed, min(−y log p, −(1 − y) log p) is 0 for every hard label; the exchange of the
-        labels is meant. Per pixel, the labels cancel and nothing is learnt of them.
+        §4.2 is read as an exchange of the labels; see docs/losses/cas.md. With per="pixel" the
+        labels cancel, and the network learns nothing from them.
     """
     return cas.class_agnostic_cross_entropy(
         xp, logits, labels, per=per, ignore_index=ignore_index, mask=mask, reduction=reduction
@@ -286,14 +283,14 @@ def flip_labels(
     per: Literal["pixel", "image"] = "pixel",
     ignore_index: int | None = None,
 ) -> jax.Array:
-    """Binary labels, exchanged at random: noise for anchors, or whole images with 0 and 1 swapped.
+    """Binary labels flipped at random: noise for anchors, or images with 0 and 1 swapped.
 
     Args:
         labels: ``(N, *spatial)``, bool, integer or whole floats, 0 or 1.
         probability: The probability of a flip, in [0, 1].
         rng: A JAX random key.
         per: Flip single pixels, or whole images.
-        ignore_index: Default: None. A label that stays as it is.
+        ignore_index: Default: None. A label that is never flipped.
 
     Returns:
         ``(N, *spatial)`` in the dtype of `labels`.
@@ -333,9 +330,9 @@ def weighted_fbeta_loss(
     mask: jax.Array | None = None,
     reduction: Reduction = "mean",
 ) -> jax.Array:
-    """Weighted F-beta loss: misses weigh by the misses around them, false alarms by distance.
+    """Weighted F-beta loss: misses weighted by nearby misses, false alarms by distance.
 
-    Per map, with y the target and p the prediction. A pixel is a miss if p < y, a false alarm if
+    For each map, with target y and prediction p. A pixel is a miss if p < y, a false alarm if
     p > y, foreground if y > ½::
 
         E_i     = (p_i − y_i)²                           or |p_i − y_i|
@@ -349,27 +346,28 @@ def weighted_fbeta_loss(
     Args:
         probs: ``(N, H, W, K)`` or ``(N, D, H, W, K)`` in [0, 1]: K maps, scored separately and
             averaged. K = 1 is the usual case; K > 1 is one-vs-rest or multi-label.
-        target: In the shape of `probs`, in [0, 1], bool, integer or floating point, soft values
-            too. Or ``(N, *spatial)``: the map itself for K = 1, class numbers 0..K−1 for K > 1.
-        beta: Above 0, a number or a scalar array; a larger one favours recall.
+        target: The shape of `probs`, in [0, 1], bool, integer or floating point; may be soft. Or
+            ``(N, *spatial)``: the map itself for K = 1, class numbers 0..K−1 for K > 1.
+        beta: A number or scalar array above 0; a larger beta favours recall.
         theta: Half the width of the Gaussian window in pixels, at least 1.
         phi: The reach of distance="window" in pixels, at least 0.
         distance: "window": Δ is the squared distance to the nearest foreground pixel within φ, and
             ∞ beyond (§3). "euclidean": Δ is the exact distance, of any range (eq. 4).
         error: "squared" (§3) or "absolute" (eq. 2).
         normalize_kernel: Divide g by its sum over the window.
-        activation: Default: None, `probs` are probabilities. "sigmoid" or "softmax" (over the
-            channels): `probs` are logits, to which it is applied first, in float32 or wider.
-        ignore_index: Default: None. A target value whose pixels do not count, as if `mask` were
-            False there.
-        distance_weights: B in the shape of `probs`, from `distance_weights`; replaces the distance
-            step, `distance` and `phi`. It weighs false alarms alone.
-        mask: ``(N, *spatial)``, bool. Other pixels neither err nor are foreground.
+        activation: Default: None, `probs` are probabilities. With "sigmoid" or "softmax" (over the
+            channels) `probs` are logits; the activation is computed in float32 or wider.
+        ignore_index: Default: None. A target value whose pixels are ignored, as where `mask` is
+            False.
+        distance_weights: B in the shape of `probs`, from `distance_weights`. It replaces the
+            distance step, `distance` and `phi`, and weights only false alarms.
+        mask: ``(N, *spatial)``, bool, True where a pixel counts; other pixels have no error and are
+            background.
         reduction: "mean", "sum" or "none" over the images.
 
     Returns:
-        The loss, in [0, 1]; 0 where p = y, and nowhere else. A map whose target is 0 everywhere,
-        where F is 0/0, has the mean of E^w / 2 over its counted pixels.
+        The loss, in [0, 1]; 0 if and only if p = y everywhere. If the target is 0 everywhere
+        (F = 0/0), the loss is the mean of E^w / 2 over the counted pixels.
 
     Raises:
         ValueError: Shapes that do not match, a probability or a target outside [0, 1], or an
@@ -388,14 +386,11 @@ def weighted_fbeta_loss(
         ICCV 2017, §3 and eq. 1–10.
 
     Convention:
-        Eq. 7–9 print d and √(p² + q²) in the exponent where eq. 3 has d²: eq. 3 is meant, likewise
-        for the factors that eq. 9 and 10 leave out. As printed the kernel sums to 5.64 in two
-        dimensions, so that AE < E at well under 1 % of the foreground of real predictions and A
-        does next to nothing; with `normalize_kernel` it acts on about half. §2.1 says that a
-        larger β favours precision; by eq. 1 and 6 it favours recall. Squared errors leave maps
-        soft: for the measure itself, error="absolute" and distance="euclidean". The paper has
-        targets of 0 and 1, whose misses lie in the foreground and false alarms outside; targets in
-        between are this library's extension.
+        Eq. 7–10 are read as eq. 3–5, and β as in eq. 1 and 6; see docs/losses/weighted-fbeta.md.
+        As printed, the kernel sums to 5.64 in two dimensions and A has almost no effect; set
+        `normalize_kernel` to give it one. Squared errors leave maps soft; for the measure itself,
+        set error="absolute" and distance="euclidean". Targets between 0 and 1 are this library's
+        extension.
     """
     return fbeta.weighted_fbeta_loss(
         xp,
@@ -431,32 +426,33 @@ def weighted_fbeta_score(
     mask: jax.Array | None = None,
     reduction: Reduction = "mean",
 ) -> jax.Array:
-    """Weighted F-beta measure, differentiable, in linear time: 1 − `weighted_fbeta_loss`.
+    """Weighted F-beta measure, differentiable and in linear time: 1 − `weighted_fbeta_loss`.
 
-    The defaults give the exact F_β^w of eq. 1–6 up to the Gaussian's tail beyond 4σ::
+    The defaults give the exact F_β^w of eq. 1–6 except for the tail of the Gaussian beyond 4σ::
 
         F = (1 + β²) TP / ((1 + β²) TP + β² FN + FP)
 
     Args:
         probs: ``(N, H, W, K)`` or ``(N, D, H, W, K)`` in [0, 1].
-        target: In the shape of `probs`, in [0, 1], bool, integer or floating point, soft values
-            too. Or ``(N, *spatial)``: the map itself for K = 1, class numbers 0..K−1 for K > 1.
-        beta: Above 0, a number or a scalar array; a larger one favours recall.
+        target: The shape of `probs`, in [0, 1], bool, integer or floating point; may be soft. Or
+            ``(N, *spatial)``: the map itself for K = 1, class numbers 0..K−1 for K > 1.
+        beta: A number or scalar array above 0; a larger beta favours recall.
         theta: Half the width of the Gaussian window in pixels, at least 1.
         phi: The reach of distance="window" in pixels, at least 0.
         distance: As in `weighted_fbeta_loss`.
         error: As in `weighted_fbeta_loss`.
         normalize_kernel: Divide the Gaussian by its sum over the window.
         activation: As in `weighted_fbeta_loss`.
-        ignore_index: Default: None. A target value whose pixels do not count, as if `mask` were
-            False there.
-        distance_weights: B in the shape of `probs`, which weighs false alarms alone; replaces the
-            distance step.
-        mask: ``(N, *spatial)``, bool. Other pixels neither err nor are foreground.
+        ignore_index: Default: None. A target value whose pixels are ignored, as where `mask` is
+            False.
+        distance_weights: B in the shape of `probs`, from `distance_weights`. It replaces the
+            distance step, `distance` and `phi`, and weights only false alarms.
+        mask: ``(N, *spatial)``, bool, True where a pixel counts; other pixels have no error and are
+            background.
         reduction: "mean", "sum" or "none" over the images.
 
     Returns:
-        The score, in [0, 1]; 1 where p = y, and nowhere else.
+        The score, in [0, 1]; 1 if and only if p = y everywhere.
 
     Raises:
         ValueError: As `weighted_fbeta_loss`.
@@ -474,9 +470,8 @@ def weighted_fbeta_score(
         ICCV 2017, eq. 1–6; Margolin et al., How to Evaluate Foreground Maps?, CVPR 2014.
 
     Convention:
-        This is the measure as the paper's equations have it. The field's evaluation programs use
-        a 7 × 7 Gaussian of unit sum and take the errors of the background from the nearest
-        foreground pixel, and so give other numbers.
+        This is the measure of the paper's equations. The field's evaluation programs use another
+        Gaussian and give other numbers; see `weighted_fmeasure`.
     """
     return fbeta.weighted_fbeta_score(
         xp,
@@ -507,11 +502,11 @@ def weighted_fmeasure(
     mask: jax.Array | None = None,
     reduction: Reduction = "mean",
 ) -> jax.Array:
-    """Weighted F-measure as the field's evaluation programs compute it, batched on the device.
+    """Weighted F-measure as the field's evaluation programs compute it, in batches on the device.
 
-    With E = |p − y|, E' the error of the nearest foreground pixel (its own at foreground), G a
-    7 × 7 Gaussian of σ = 5 and unit sum with zeros outside the image, and Δ the Euclidean distance
-    to the foreground::
+    With E = |p − y|, E' the error of the nearest foreground pixel (E itself at foreground), G a
+    7 × 7 Gaussian with σ = 5 and unit sum, with zeros outside the image, and Δ the Euclidean
+    distance to the foreground::
 
         E^w = min(E, G ∗ E') at foreground,  E · (2 − exp(ln(0.5)/5 · Δ)) elsewhere
         TP = |Y| − Σ_Y E^w,  FP = Σ_{not Y} E^w,  R = TP / |Y|,  P = TP / (TP + FP)
@@ -519,24 +514,25 @@ def weighted_fmeasure(
 
     Args:
         probs: ``(N, H, W, K)`` or ``(N, D, H, W, K)`` in [0, 1].
-        target: In the shape of `probs`, 0 or 1, bool, integer or floating point. The measure is not
+        target: The shape of `probs`, 0 or 1, bool, integer or floating point. The measure is not
             defined for soft targets. Or ``(N, *spatial)``, as in `weighted_fbeta_loss`.
-        beta: Above 0, a number or a scalar array; a larger one favours recall. The programs'
-            argument of this name is β².
+        beta: A number or scalar array above 0; a larger beta favours recall. In the evaluation
+            programs the argument of this name is β².
         normalize: Stretch each map of `probs` to [0, 1] by its minimum and maximum first, as
-            programs that read maps from files do; a constant map stays as it is.
+            programs that read maps from files do; a constant map stays unchanged.
         activation: As in `weighted_fbeta_loss`.
-        ignore_index: Default: None. A target value whose pixels do not count, as if `mask` were
-            False there.
-        mask: ``(N, *spatial)``, bool. Other pixels neither err nor are foreground.
-        reduction: "mean", "sum" or "none" over the images; an image's maps are averaged.
+        ignore_index: Default: None. A target value whose pixels are ignored, as where `mask` is
+            False.
+        mask: ``(N, *spatial)``, bool, True where a pixel counts; other pixels have no error and are
+            background.
+        reduction: "mean", "sum" or "none" over the images; the maps of an image are averaged.
 
     Returns:
         The measure, in [0, 1]; 0 for a map without foreground, whatever the prediction.
 
     Raises:
-        ValueError: Shapes, values or options out of range.
-        TypeError: A dtype or an option of the wrong kind.
+        ValueError: Shapes that do not match, or values or options out of range.
+        TypeError: An argument or option of the wrong type.
 
     Example:
         >>> import jax.numpy as jnp
@@ -551,11 +547,11 @@ def weighted_fmeasure(
         Sensitive, ICCV 2017, eq. 1–6.
 
     Convention:
-        The authors' program takes a map as it is, and so does this function; most programs in use
-        stretch it first, see `normalize`. Of equally near foreground pixels the first in row-major
-        order is taken; where a program takes another, the measures differ a little.
-        `weighted_fbeta_score` is the measure by the paper's equations, with another Gaussian and
-        without E'. It has a gradient, but `weighted_fbeta_loss` is made to train with.
+        Like the authors' program, this function does not stretch maps; most programs in use do, see
+        `normalize`. Among equally near foreground pixels it takes the first in row-major order;
+        programs that take another differ slightly. `weighted_fbeta_score` is the measure of the
+        paper's equations, with another Gaussian and without E'. This measure has a gradient, but
+        `weighted_fbeta_loss` is the loss to train with.
     """
     return fmeasure.weighted_fmeasure(
         xp,
@@ -578,10 +574,10 @@ def distance_weights(
     ignore_index: int | None = None,
     mask: jax.Array | None = None,
 ) -> jax.Array:
-    """The weight of a false alarm by its distance to the foreground: B of the weighted F-beta loss.
+    """The weight B of false alarms by distance to the foreground, for the weighted F-beta loss.
 
-    Foreground is where y > ½. It depends on the target alone: compute it once in a data pipeline
-    and pass it back::
+    Foreground is where y > ½. B depends only on the target: compute it once in the data pipeline
+    and pass it to the loss::
 
         B_i = 1 at foreground,  2 − exp(ln(0.5)/5 · Δ_i) elsewhere
 
@@ -591,8 +587,8 @@ def distance_weights(
         phi: The reach of distance="window" in pixels, at least 0.
         distance: "window": Δ is the squared distance to the nearest foreground pixel within φ, and
             ∞ beyond. "euclidean": Δ is the exact distance.
-        ignore_index: Default: None. A target value whose pixels are not foreground.
-        mask: ``(N, *spatial)``, bool. Other pixels are not foreground.
+        ignore_index: Default: None. A target value whose pixels are background.
+        mask: ``(N, *spatial)``, bool, True where a pixel counts; other pixels are background.
 
     Returns:
         The shape of `target`, in [1, 2]; float32, or float64 for a float64 target.
@@ -612,8 +608,8 @@ def distance_weights(
         ICCV 2017, eq. 4 and §3.
 
     Convention:
-        Eq. 10 prints e^(αΔ) where 2 − e^(αΔ) follows from eq. 4. Its square window reaches into
-        the corners, but the definition cuts at distance φ and is followed.
+        Eq. 10 is read with the 2 − e^(αΔ) of eq. 4, and its square window is cut at distance φ;
+        see docs/losses/weighted-fbeta.md.
     """
     return fbeta.distance_weights(
         xp, target, phi=phi, distance=distance, ignore_index=ignore_index, mask=mask
@@ -641,24 +637,25 @@ def distance_transform(
 def distance_transform(
     foreground: jax.Array, *, return_indices: bool = False
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
-    """The Euclidean distance of each pixel to the nearest foreground pixel, exact.
+    """The exact Euclidean distance of each pixel to the nearest foreground pixel.
 
-    One axis after the other, by static shapes alone::
+    Computed axis by axis, with static shapes only::
 
         d_i = min over foreground j of ‖i − j‖
 
     Args:
         foreground: ``(N, *spatial)``, bool, with one to three spatial axes.
-        return_indices: Also give the index of that pixel.
+        return_indices: Also return the index of that pixel.
 
     Returns:
-        Float32, ``(N, *spatial)``: 0 at foreground, infinite in an image without any. With
-        `return_indices` a pair of it and of integers ``(N, *spatial, rank)``, along each axis the
-        nearest pixel's index; −1 without foreground.
+        Float32, ``(N, *spatial)``: 0 at foreground, infinite in an image without foreground. With
+        `return_indices`, the pair of it and integers ``(N, *spatial, rank)``, the index of the
+        nearest pixel along each axis, −1 without foreground.
 
     Raises:
-        ValueError: No or more than three spatial axes, or sides whose squares exceed 2**29.
-        TypeError: A foreground not bool, or an option not bool.
+        ValueError: No or more than three spatial axes, or sides whose squares sum to more than
+            2**29.
+        TypeError: Foreground or option not bool.
 
     Example:
         >>> import jax.numpy as jnp
@@ -672,7 +669,8 @@ def distance_transform(
         Functions, Theory of Computing 2012 (the parabolas).
 
     Convention:
-        Of equally near pixels the first in row-major order. It has no gradient.
+        Among equally near pixels, the index is that of the first in row-major order. The distance
+        has no gradient.
     """
     return distance.distance_transform(xp, foreground, return_indices=return_indices)
 
@@ -686,9 +684,9 @@ def anchor_softmax_loss(
     mask: jax.Array | None = None,
     reduction: Reduction = "mean",
 ) -> jax.Array:
-    """Anchor softmax loss: each pixel is classified by its distances to its image's own anchors.
+    """Anchor softmax loss: classifies pixels by their distances to the anchors of their image.
 
-    With d the Euclidean distance (not squared) and μ_r the anchor of region r::
+    For the Euclidean distance d (not squared) and the anchor μ_r of region r::
 
         −mean_i log softmax_r(−d(φ_i, μ_r))[label_i]
 
@@ -696,8 +694,7 @@ def anchor_softmax_loss(
         features: ``(N, *spatial, C)``, pixel embeddings of any range.
         anchors: ``(N, R, C)``, region embeddings, for example from `region_anchors`.
         labels: ``(N, *spatial)``, bool, integer or whole floats, 0..R−1.
-        ignore_index: Default: None. A label whose pixels do not count, as if `mask` were False
-            there.
+        ignore_index: Default: None. A label whose pixels are ignored, as where `mask` is False.
         mask: ``(N, *spatial)``, bool, True where a pixel counts.
         reduction: "mean", "sum" or "none" over the images.
 
@@ -727,9 +724,9 @@ def anchor_softmax_loss(
 
 
 def anchor_probabilities(features: jax.Array, anchors: jax.Array) -> jax.Array:
-    """The probability of each region at each pixel, by the distances to the anchors.
+    """The probability of each region at each pixel, from the distances to the anchors.
 
-    With d the Euclidean distance (not squared)::
+    For the Euclidean distance d (not squared)::
 
         softmax_r(−d(φ_i, μ_r))
 
@@ -760,7 +757,7 @@ def anchor_probabilities(features: jax.Array, anchors: jax.Array) -> jax.Array:
 
 
 def region_anchors(features: jax.Array, weights: jax.Array) -> jax.Array:
-    """Anchors as the weighted mean features of each region.
+    """Anchors: the weighted mean features of each region.
 
     Normalised per image and region::
 
@@ -790,8 +787,8 @@ def region_anchors(features: jax.Array, weights: jax.Array) -> jax.Array:
         Zeng et al., Learning to Promote Saliency Detectors, CVPR 2018, eq. 2 and §3.4.
 
     Convention:
-        The authors' program divides by the weights of the whole batch, which shrinks the anchors
-        with the batch; here each image has its own.
+        Weights are normalised per image. The authors' program divides by the weights of the whole
+        batch, which shrinks the anchors as the batch grows.
     """
     return anchor.region_anchors(xp, features, weights)
 
@@ -799,7 +796,7 @@ def region_anchors(features: jax.Array, weights: jax.Array) -> jax.Array:
 def update_prior(prior: jax.Array, probabilities: jax.Array, step: int) -> jax.Array:
     """The prior for the next iteration of promoting a saliency map.
 
-    A running mean of the results, in which the first replaces the given prior::
+    A running mean of the results; the first result replaces the initial prior::
 
         Y_next = ((t − 1) Y + Z) / t,  t = step
 
@@ -827,8 +824,8 @@ def update_prior(prior: jax.Array, probabilities: jax.Array, step: int) -> jax.A
         Zeng et al., Learning to Promote Saliency Detectors, CVPR 2018, eq. 5 and Algorithm 2.
 
     Convention:
-        Eq. 5 prints t/(t + 1) Y + 1/(t + 1) Z with t from 1, which would keep half of the first
-        prior; the paper's text and program replace it.
+        Eq. 5 is read with t from 0, so that the first result replaces the prior; see
+        docs/losses/anchors.md.
     """
     return anchor.update_prior(xp, prior, probabilities, step)
 
@@ -840,15 +837,16 @@ def js_mutual_information(
     mask: jax.Array | None = None,
     reduction: Reduction = "mean",
 ) -> jax.Array:
-    """Lower bound of the Jensen–Shannon divergence between joint and product distribution.
+    """Lower bound of the Jensen–Shannon divergence of joint and product distribution.
 
-    With T the critic's scores::
+    For the critic's scores T::
 
         log 2 − ½ ( mean_{joint} softplus(−T) + mean_{product} softplus(T) )
 
     The critic log p(joint)/p(product) attains the divergence. An n × n matrix of scores with
-    ``joint = eye(n)`` gives the exact estimate over all pairs; pairs shifted by a random 1..n−1
-    an unbiased one in O(n). A plain random permutation keeps joint pairs and is biased.
+    ``joint = eye(n)`` gives the exact estimate over all pairs; pairing samples shifted by a random
+    1..n−1 gives an unbiased one in O(n). A random permutation may keep joint pairs, so it is
+    biased.
 
     Args:
         scores: ``(N, ...)``, the critic's outputs before any sigmoid, any range.
@@ -858,8 +856,8 @@ def js_mutual_information(
         reduction: "mean", "sum" or "none" over the images.
 
     Returns:
-        The estimate in nats, at most log 2. If an image lacks one kind of pair, that mean is 0 and
-        the number has no meaning.
+        The estimate in nats, at most log 2. If an image lacks one kind of pair, the mean over it
+        counts as 0 and the estimate is meaningless.
 
     Raises:
         ValueError: Shapes that do not match.
@@ -877,8 +875,8 @@ def js_mutual_information(
         Nowozin, Cseke and Tomioka, f-GAN, NIPS 2016.
 
     Convention:
-        The paper gives ½ log 2 as the upper bound; with its eq. 4 the bound is log 2. Its eq. 5
-        leaves out the constants: the maximum of its right side is 2 JS − log 4.
+        The upper bound is log 2 and eq. 5 is read with its constants; see
+        docs/losses/mutual-information.md.
     """
     return mutual_information.js_mutual_information(
         xp, scores, joint, mask=mask, reduction=reduction
@@ -893,9 +891,9 @@ def js_mutual_information_loss(
     mask: jax.Array | None = None,
     reduction: Reduction = "mean",
 ) -> jax.Array:
-    """Loss whose minimum over critics is twice log 2 less the Jensen–Shannon divergence.
+    """Critic loss; its minimum over critics is 2 (log 2 − JS), JS the Jensen–Shannon divergence.
 
-    With T the critic's scores::
+    For the critic's scores T::
 
         mean_{joint} softplus(−T) + mean_{product} softplus(T)
 
@@ -903,14 +901,14 @@ def js_mutual_information_loss(
         scores: ``(N, ...)``, the critic's outputs before any sigmoid, any range.
         joint: The shape of `scores`, bool: True for pairs from the joint distribution, False for
             pairs from the product of the marginals. `relation_pairs` makes it from a prior map.
-        balance: False takes twice the binary cross-entropy over all pairs together, as plain BCE
-            training does; the same if both kinds are equally many.
+        balance: True: weight both kinds of pairs equally. False: twice the binary cross-entropy
+            over all pairs, as plain BCE training; equal if there are as many pairs of each kind.
         mask: The shape of `scores`, bool, True where a pair counts.
         reduction: "mean", "sum" or "none" over the images.
 
     Returns:
-        The loss in nats, at least 0; 2 log 2 for a critic that knows nothing. The mean of an
-        absent kind of pair is 0.
+        The loss in nats, at least 0; 2 log 2 for an uninformed critic. The mean over an absent kind
+        of pair counts as 0.
 
     Raises:
         ValueError: Shapes that do not match.
@@ -936,17 +934,17 @@ def foreground_vector(
 ) -> jax.Array:
     """The mean features of the certain foreground, weighted by the prior.
 
-    Over the pixels with prior at or above the threshold::
+    Over the pixels with a prior of at least `threshold`::
 
         F = Σ_i p_i f_i,  p_i = s_i / Σ s
 
     Args:
         features: ``(N, *spatial, C)``, any range.
         prior: ``(N, *spatial)`` in [0, 1], a saliency map.
-        threshold: The prior of a certain pixel, in [0, 1].
+        threshold: Pixels with a prior of at least this value, in [0, 1], are certain foreground.
 
     Returns:
-        ``(N, C)``. Without a certain pixel: the mean over the pixels of highest prior.
+        ``(N, C)``. Without certain foreground, the mean over the pixels of highest prior.
 
     Raises:
         ValueError: Shapes that do not match, a prior or threshold outside [0, 1].
@@ -968,16 +966,16 @@ def foreground_vector(
 def relation_pairs(
     prior: jax.Array, *, foreground: float = 0.8, background: float = 0.3
 ) -> tuple[jax.Array, jax.Array]:
-    """Which pixels pair with the foreground vector as joint, as product, or not at all.
+    """Masks of the pixels that make joint or product pairs with the foreground vector.
 
-    Ready for `js_mutual_information_loss`; no ground truth is used::
+    For `js_mutual_information_loss`, without ground truth::
 
         joint = prior ≥ foreground,  mask = joint or prior ≤ background
 
     Args:
         prior: ``(N, *spatial)`` in [0, 1], a saliency map.
-        foreground: The least prior of a joint pair, in [0, 1].
-        background: The greatest prior of a product pair, below `foreground`.
+        foreground: The smallest prior of a joint pair, in [0, 1].
+        background: The largest prior of a product pair, in [0, 1], below `foreground`.
 
     Returns:
         ``(joint, mask)``, both ``(N, *spatial)`` and bool.
@@ -998,7 +996,7 @@ def relation_pairs(
 
     Convention:
         Booleans cannot carry NaN: where values cannot be read, a prior outside [0, 1] goes
-        unnoticed here.
+        unnoticed.
     """
     return mutual_information.relation_pairs(
         xp, prior, foreground=foreground, background=background
@@ -1006,9 +1004,9 @@ def relation_pairs(
 
 
 def merge_by_confidence(prior: jax.Array, refined: jax.Array) -> jax.Array:
-    """Pixel by pixel the surer of two saliency maps.
+    """The more confident of two saliency maps at each pixel.
 
-    With the confidence c = s if s > 0.5 else 1 − s::
+    For the confidence c = s if s > 0.5 else 1 − s::
 
         prior where c_prior > c_refined, else refined
 

@@ -1,4 +1,4 @@
-"""The published measure over a whole data set, as a metric of Flax (``flax.nnx``).
+"""The weighted F-measure over a data set, as a Flax metric (``flax.nnx``).
 
 Needs Flax, ``pip install flax``.
 """
@@ -22,22 +22,23 @@ class WeightedFMeasure(nnx.Metric):
     """The mean weighted F-measure of all images seen: `weighted_fmeasure`, batch by batch.
 
     ``metric.update(preds=..., target=...)`` takes maps and masks as `weighted_fmeasure` does, also
-    under ``nnx.jit``. The result is the mean of one call with all images, however they came in
-    batches. The state is the sum of the measures and the number of images.
+    under ``nnx.jit``. The result equals the mean of one call with all images, for any batches. The
+    state is the sum of the measures and the number of images.
 
     An image without foreground has measure 0 and counts, as in the field's programs. An image
     whose measure is NaN makes the mean NaN.
 
     Args:
-        beta: Above 0; a larger one favours recall. The programs' argument of this name is β².
+        beta: Above 0; a larger beta favours recall. In the evaluation programs the argument of this
+            name is β².
         normalize: Stretch each map to [0, 1] by its minimum and maximum first, as programs that
-            read maps from files do; a constant map stays as it is.
-        activation: "sigmoid" or "softmax" where maps come as logits.
-        ignore_index: Default: None. A target value whose pixels do not count.
+            read maps from files do; a constant map stays unchanged.
+        activation: "sigmoid" or "softmax" if the maps are logits.
+        ignore_index: Default: None. A target value whose pixels are ignored.
 
     Raises:
-        ValueError: An option out of range; in `update`, what `weighted_fmeasure` raises.
-        TypeError: An option of the wrong kind; in `update`, what `weighted_fmeasure` raises.
+        ValueError: An option out of range; in `update`, an error of `weighted_fmeasure`.
+        TypeError: An option of the wrong type; in `update`, an error of `weighted_fmeasure`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -70,19 +71,19 @@ class WeightedFMeasure(nnx.Metric):
         self.images = nnx.metrics.MetricState(jnp.zeros((), jnp.int32))
 
     def reset(self) -> None:
-        """Forgets all images."""
+        """Forget all images."""
         self.total[...] = jnp.zeros((), jnp.float32)
         self.images[...] = jnp.zeros((), jnp.int32)
 
-    def update(  # type: ignore[override]  # Flax's own metrics name their arguments too.
+    def update(  # type: ignore[override]  # as Flax's own metrics do
         self, *, preds: jax.Array, target: jax.Array, mask: jax.Array | None = None, **_: Any
     ) -> None:
-        """Adds a batch; other arguments, which ``nnx.MultiMetric`` hands to all, are passed over.
+        """Add a batch; arguments for other metrics, which ``nnx.MultiMetric`` passes, are ignored.
 
         Args:
             preds: ``(N, *spatial, K)`` in [0, 1].
             target: The masks, 0 or 1.
-            mask: ``(N,)``, bool, True for the images that count: not those that fill up a batch.
+            mask: ``(N,)``, bool, True for images that count, False for padding of the batch.
         """
         each = weighted_fmeasure(
             preds,
@@ -96,12 +97,12 @@ class WeightedFMeasure(nnx.Metric):
         counted = jnp.ones(each.shape, bool) if mask is None else mask
         if counted.shape != each.shape or counted.dtype != bool:
             raise ValueError(
-                f"mask must be bool of shape {each.shape}, a value for each image, "
+                f"mask must be bool of shape {each.shape}, one value per image, "
                 f"got {counted.dtype} of shape {counted.shape}"
             )
         self.total[...] += jnp.where(counted, each, 0).sum().astype(jnp.float32)
         self.images[...] += counted.sum().astype(jnp.int32)
 
     def compute(self) -> jax.Array:
-        """The mean measure so far; NaN without an image."""
+        """The mean measure of all images so far; NaN without images."""
         return self.total[...] / self.images[...]

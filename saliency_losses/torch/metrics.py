@@ -1,4 +1,4 @@
-"""The published measure over a whole data set, as a metric of torchmetrics.
+"""The weighted F-measure over a data set, as a torchmetrics metric.
 
 Needs torchmetrics, ``pip install "saliency-losses[metrics]"``.
 """
@@ -24,27 +24,28 @@ except ModuleNotFoundError as error:
 class WeightedFMeasure(Metric):
     """The weighted F-measure of all images seen: `weighted_fmeasure`, batch by batch.
 
-    ``metric.update(preds, target)`` takes maps and masks as `weighted_fmeasure` does. The result is
-    that of one call with all images, however they came in batches and on however many processes:
-    each holds the sum of its measures and the number of its images, and both are added up.
+    ``metric.update(preds, target)`` takes maps and masks as `weighted_fmeasure` does. The result
+    equals one call with all images, for any batches and any number of processes: each process holds
+    the sum of its measures and the number of its images, and both are summed over processes.
 
     An image without foreground has measure 0 and counts, as in the field's programs. An image
     whose measure is NaN makes the mean NaN.
 
     Args:
-        beta: Above 0; a larger one favours recall. The programs' argument of this name is β².
+        beta: Above 0; a larger beta favours recall. In the evaluation programs the argument of this
+            name is β².
         normalize: Stretch each map to [0, 1] by its minimum and maximum first, as programs that
-            read maps from files do; a constant map stays as it is.
-        activation: "sigmoid" or "softmax" where maps come as logits.
-        ignore_index: Default: None. A target value whose pixels do not count.
+            read maps from files do; a constant map stays unchanged.
+        activation: "sigmoid" or "softmax" if the maps are logits.
+        ignore_index: Default: None. A target value whose pixels are ignored.
         reduction: "mean" or "sum" over the images, or "none" for the measure of each image, in the
-            order seen and process after process; then every measure is kept. torchmetrics makes a
-            scalar of the measure of a single image.
-        kwargs: What `torchmetrics.Metric` takes, such as ``sync_on_compute=False``.
+            order seen, one process after another; all measures are then stored. torchmetrics turns
+            the measure of a single image into a scalar.
+        kwargs: Arguments of `torchmetrics.Metric`, such as ``sync_on_compute=False``.
 
     Raises:
-        ValueError: An option out of range; in `update`, what `weighted_fmeasure` raises.
-        TypeError: An option of the wrong kind; in `update`, what `weighted_fmeasure` raises.
+        ValueError: An option out of range; in `update`, an error of `weighted_fmeasure`.
+        TypeError: An option of the wrong type; in `update`, an error of `weighted_fmeasure`.
 
     Example:
         >>> import torch
@@ -95,7 +96,7 @@ class WeightedFMeasure(Metric):
             self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Adds a batch: maps ``(N, K, *spatial)`` in [0, 1] and their masks."""
+        """Add a batch of maps ``(N, K, *spatial)`` in [0, 1] and their masks."""
         with torch.no_grad():
             each = weighted_fmeasure(
                 preds,
@@ -113,7 +114,7 @@ class WeightedFMeasure(Metric):
             self.images += len(each)
 
     def compute(self) -> Tensor:
-        """The measure of all images so far; NaN as the mean of none."""
+        """The measure of all images so far; the mean of no images is NaN."""
         if self.reduction == "none":
             measures: Tensor = dim_zero_cat(self.measures)
             return measures

@@ -1,11 +1,12 @@
-"""The losses as Modules: stored options and one call of the function of the same name.
+"""The losses as PyTorch Modules, each a set of options for the function of the same name.
 
-All take `check`, when to look whether values are in their range. Looking makes a GPU's host wait.
+All take `check`, which says when values are checked for their range. A check of values on a GPU
+makes the host wait for it.
 
-* "first" (default): at the first batch that can be looked at, wherever it is, and later where it
-  costs nothing, which is on a CPU. A wrong range is wrong from the first batch on.
-* "always": at every batch.
-* "never": at none. The loss of an image with a value out of range is NaN.
+* "first" (default): on the first batch that can be read, on any device, and afterwards only on a
+  CPU, where it costs nothing. A wrong range usually shows in the first batch.
+* "always": on every batch.
+* "never": on no batch. The loss of an image with a value out of range is NaN.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,7 @@ Check = Literal["first", "always", "never"]
 
 
 class _Shown(nn.Module):
-    """Shows the stored options where a Module is printed."""
+    """A Module whose repr shows its options."""
 
     def extra_repr(self) -> str:
         return ", ".join(
@@ -33,7 +34,7 @@ class _Shown(nn.Module):
 
 
 class _Loss(_Shown):
-    """Looks at values as `check` says."""
+    """A Module that checks values as `check` says."""
 
     def __init__(self, check: Check) -> None:
         super().__init__()
@@ -43,7 +44,7 @@ class _Loss(_Shown):
 
     @property
     def _first(self) -> bool:
-        """True while no batch has been looked at."""
+        """True until a batch has been checked."""
         return self.check == "first" and not self._looked
 
     def _call(self, function: Callable[..., Tensor], *args: Tensor, **options: Any) -> Tensor:

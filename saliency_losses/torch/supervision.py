@@ -1,4 +1,4 @@
-"""Several outputs of one network under one loss: a function, and a criterion around a criterion."""
+"""Deep supervision in PyTorch: one loss over several outputs of a network."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -26,7 +26,7 @@ def deep_supervision(
 ) -> Tensor:
     """Weighted sum of a loss over several predictions of one target.
 
-    Each output is brought to the spatial size of the target first::
+    Each output is first resized to the spatial size of the target::
 
         Σ_k w_k loss(output_k, target, **arguments)
 
@@ -38,18 +38,18 @@ def deep_supervision(
             `functools.partial`, or any callable of that form.
         outputs: The predictions, ``(N, C, *spatial)`` each, of equal or different spatial sizes.
         target: ``(N, C, *spatial)`` or ``(N, *spatial)``, as the loss takes it.
-        weights: w, a number for each output. Default: 1 each.
-        resize: "bilinear": outputs of another size than the target are interpolated linearly along
-            each spatial axis, between the centres of pixels. None: all sizes must be equal.
+        weights: w, one number per output. Default: 1 each.
+        resize: "bilinear": outputs whose size differs from the target's are interpolated linearly
+            along each spatial axis, between the centres of pixels. None: all sizes must be equal.
         arguments: Further arguments of the loss, such as ``mask=``, at the size of the target.
 
     Returns:
-        The sum, in the form that the loss has: ``(N,)`` for ``reduction="none"``.
+        The weighted sum, in the shape of the loss: ``(N,)`` for ``reduction="none"``.
 
     Raises:
-        ValueError: No output, weights of another number than the outputs, sizes that differ with
-            ``resize=None``, and what the loss raises.
-        TypeError: One array or a dict in place of a sequence, and what the loss raises.
+        ValueError: No outputs, a number of weights other than that of outputs, sizes that differ
+            with ``resize=None``, or an error of the loss.
+        TypeError: One array or a dict instead of a sequence, or an error of the loss.
 
     Example:
         >>> import torch
@@ -64,8 +64,8 @@ def deep_supervision(
         Xie and Tu, Holistically-Nested Edge Detection, ICCV 2015, eq. 1.
 
     Convention:
-        Outputs are interpolated as they come: logits before the loss makes probabilities of them.
-        No value leaves the range of its map, so probabilities stay in [0, 1].
+        Outputs are interpolated before the loss applies an activation, so logits as logits. No
+        value leaves the range of its map, so probabilities stay in [0, 1].
     """
     return supervision.deep_supervision(
         xp,
@@ -105,7 +105,7 @@ class DeepSupervision(_Shown):
         self.resize: Literal["bilinear"] | None = resize
 
     def forward(self, outputs: Sequence[Tensor], target: Tensor, **arguments: Any) -> Tensor:
-        # The first batch of a criterion is all outputs of it.
+        # All outputs belong to the first batch of a criterion.
         first = isinstance(self.loss, _Loss) and self.loss._first
         with xp.looking(True) if first and not is_compiling() else nullcontext():
             return deep_supervision(

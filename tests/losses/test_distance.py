@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from saliency_losses.jax import _ops as jax_ops
 from saliency_losses.jax import distance_transform as jax_transform
+from saliency_losses.jax._distance import last_and_next, loop_to_last_and_next
 from saliency_losses.torch import distance_transform as torch_transform
 from tests.support.backends import Backend
 
@@ -61,9 +61,7 @@ def test_large_images_alone_and_together(backend: Backend) -> None:
 def test_jax_without_a_loop_over_columns() -> None:
     """What runs on other devices than a CPU."""
     x = jnp.asarray(np.random.default_rng(0).random((2, 5, 30)) < 0.1)
-    for one, other in zip(
-        jax_ops.last_and_next(x, 40), jax_ops.loop_to_last_and_next(x, 40), strict=True
-    ):
+    for one, other in zip(last_and_next(x, 40), loop_to_last_and_next(x, 40), strict=True):
         np.testing.assert_array_equal(one, other)
 
 

@@ -75,10 +75,20 @@ def train(criterion: nn.Module, kind: str = "right", logits: bool = False) -> li
     ("criterion", "kind", "logits", "said"),
     [
         (losses.WeightedFBetaLoss, "0/255", False, "target must be in .*got 255; a 0/255 mask"),
-        (losses.WeightedFBetaLoss, "right", True, 'probs must be .*logits: activation="sigmoid"'),
-        (losses.CASLoss, "soft", False, "labels must be whole numbers .*a soft mask: labels > 0.5"),
+        (
+            losses.WeightedFBetaLoss,
+            "right",
+            True,
+            'probs must be .*logits: pass activation="sigmoid"',
+        ),
+        (
+            losses.CASLoss,
+            "soft",
+            False,
+            "labels must be whole numbers .*a soft mask: pass labels > 0.5",
+        ),
         (losses.CASLoss, "0/255", False, "labels must be whole numbers .*got 255"),
-        (losses.CASLoss, "right", True, "probs must be .*logits: activation="),
+        (losses.CASLoss, "right", True, "probs must be .*logits: pass activation="),
     ],
 )
 @pytest.mark.parametrize("check", ["first", "always", "never"])

@@ -63,7 +63,7 @@ BAD: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], tuple[str
     ("class_agnostic_cross_entropy", (S, Y), {"per": "batch"}, ValueError, ("per", "'image'")),
     ("weighted_fbeta_loss", (P, 255 * T), {}, ValueError, ("target", "[0, 1]", "divide by 255")),
     ("weighted_fbeta_loss", (P, T + 254 * (1 - T)), {}, ValueError, ("to ignore", "mask=")),
-    ("weighted_fbeta_loss", (S, T), {}, ValueError, ("target", "that channel of probs alone")),
+    ("weighted_fbeta_loss", (S, T), {}, ValueError, ("target", "only its channel of probs")),
     (
         "weighted_fmeasure",
         (P, 0.5 * T),
@@ -99,7 +99,7 @@ BAD: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], tuple[str
         (np.broadcast_to(np.ones((1, 1, 1), bool), (1, 40000, 2)),),
         {},
         ValueError,
-        ("foreground", "2**29", "cut it into parts"),
+        ("foreground", "2**29", "cut the image into parts"),
     ),
     ("distance_weights", (2 * T,), {}, ValueError, ("target", "[0, 1]", "got 2")),
     ("anchor_softmax_loss", (F, A[..., :2], Y), {}, ValueError, ("anchors", "(2, R, 3)")),
@@ -150,7 +150,7 @@ def test_weights_without_channels_are_told_where_to_put_them(backend: Backend) -
     axis = {"torch": r"weights\[:, None\]", "jax": r"weights\[\.\.\., None\]"}[backend.name]
     with pytest.raises(ValueError, match="add its channel axis: distance_" + axis):
         backend.functions.weighted_fbeta_loss(probs, target, distance_weights=target * 1.0)
-    with pytest.raises(ValueError, match="class numbers: without that axis"):
+    with pytest.raises(ValueError, match="class numbers: drop that axis"):
         backend.functions.weighted_fbeta_loss(backend.array(S, True), backend.array(T, True))
 
 

@@ -1,4 +1,4 @@
-"""The identities that the specification states, on the losses themselves."""
+"""Identities from the papers, checked on the losses themselves."""
 
 from itertools import permutations
 from math import log, pi, sqrt
@@ -26,7 +26,7 @@ def spread(x: np.ndarray) -> float:
     return float(((x - x.mean(0)) ** 2).sum(1).mean())
 
 
-# §2, the metric loss
+# The metric loss
 
 
 @given(rng=draw.rngs, labels=st.sampled_from((LABELS, EQUAL)))
@@ -145,7 +145,7 @@ def test_normalized_loss_depends_on_directions_alone(backend: Backend, rng: Rng)
     close((at * features).sum(-1), np.zeros((1, 12)))
 
 
-# §3, the class-agnostic loss
+# The class-agnostic loss
 
 
 def discriminator(probs: np.ndarray, labels: np.ndarray) -> float:
@@ -230,7 +230,7 @@ def test_constant_descriptors_are_left_only_above_the_fisher_ratio(
         assert (loss < 0) == (factor > 1)
 
 
-# §4, the weighted F-beta loss
+# The weighted F-beta loss
 
 
 def false_negatives(backend: Backend, p: np.ndarray, y: np.ndarray, **options: object) -> float:
@@ -301,7 +301,7 @@ def test_a_larger_beta_favours_recall(backend: Backend) -> None:
     assert high[1] < low[1]
 
 
-# §5, the anchors
+# The anchors
 
 
 @given(rng=draw.rngs)
@@ -314,7 +314,7 @@ def test_the_prior_is_the_running_mean_of_the_results(backend: Backend, rng: Rng
         close(prior, results[:step].mean(0))
 
 
-# §6, mutual information
+# Mutual information
 
 
 def divergence(p: np.ndarray, q: np.ndarray) -> float:

@@ -108,7 +108,7 @@ def test_the_printed_kernel_acts_on_few_real_pixels_and_the_unit_kernel_on_many(
 
 @needs["pascal_s"]
 def test_empty_real_masks_give_finite_losses(backend: Backend) -> None:
-    # See the data's README: no pixel of these reaches 128.
+    # No pixel of these reaches 128, see docs/data.md.
     y = np.stack(
         [
             np.asarray(

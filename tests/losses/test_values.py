@@ -175,7 +175,7 @@ def test_relation_pairs(
         np.testing.assert_array_equal(found, expected)
 
 
-# The cases that the brief of a loss names, each by itself, so that no seed can miss it.
+# Extreme inputs, each as a test of its own, so that no seed can miss it.
 
 EXTREME = {
     "metric far from the origin": (

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reference_models.errors import InputError
+from reference_models.networks.options import AnchorLoss, AnchorOptions
 from reference_models.networks.torch.anchors import AnchorNetwork
 from reference_models.networks.torch.system import Batch
 from tests.support.systems import a_batch, output_of
@@ -40,19 +41,21 @@ class SmallBackbone(nn.Module):
 
 @dataclass
 class Taps:
-    """What a head asks of a backbone before it sees any image."""
+    """The attributes of a backbone from which a network is built."""
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
+
+
+def network(loss: AnchorLoss = "anchors", **options: object) -> AnchorNetwork:
+    return AnchorNetwork(loss, SmallBackbone(), AnchorOptions(**options))
 
 
 @pytest.mark.parametrize(("regions", "channels"), [("conv", 12 + 12), ("fc", 12 + 3 * 6)])
 def test_the_output_holds_the_pixel_embedding_and_what_is_averaged_over_regions(regions, channels):
     batch = a_batch()
     for stride, side in ((1, 32), (2, 16), (4, 8)):
-        system = AnchorNetwork(
-            "anchors", SmallBackbone(), 6, 12, stride=stride, region_embedding=regions
-        )
+        system = network(width=6, embedding=12, stride=stride, region_embedding=regions)
         output = output_of(system, batch)
         assert output.shape == (4, channels, side, side)
         assert system.anchors(output, torch.ones(4, side, side)).shape == (4, 2, 12)
@@ -62,7 +65,7 @@ def test_parameter_counts_of_the_papers_embedding():
     """L §3.3: five blocks of VGG16, C = 64 and D = 512, subpixel convolution to the input size."""
     blocks = Taps(channels=(64, 128, 256, 512, 512), strides=(1, 2, 4, 8, 8))
     with torch.device("meta"):
-        system = AnchorNetwork("anchors", blocks, width=64, embedding=512, stride=1)
+        system = AnchorNetwork("anchors", blocks, AnchorOptions(64, 512, stride=1))
     upsampling = sum(
         9 * channels * 64 * stride**2 + 64 * stride**2
         for channels, stride in zip(blocks.channels, blocks.strides, strict=True)
@@ -75,7 +78,7 @@ def test_parameter_counts_of_the_papers_embedding():
 @pytest.mark.parametrize("regions", REGIONS)
 @pytest.mark.parametrize("loss", ["anchors", "ce"])
 def test_every_parameter_gets_a_finite_gradient(loss, regions):
-    system = AnchorNetwork(loss, SmallBackbone(), region_embedding=regions)
+    system = network(loss, region_embedding=regions)
     batch = a_batch()
     value = system.loss(output_of(system, batch), batch)
     value.backward()
@@ -91,14 +94,14 @@ def test_every_parameter_gets_a_finite_gradient(loss, regions):
 def test_images_of_one_region_give_finite_gradients(regions, label):
     batch = a_batch()
     batch = batch._replace(labels=torch.full_like(batch.labels, label))
-    system = AnchorNetwork("anchors", SmallBackbone(), region_embedding=regions, flip=0.0)
+    system = network(region_embedding=regions, flip=0.0)
     system.loss(output_of(system, batch), batch).backward()
     assert all(p.grad.isfinite().all() for p in system.parameters())
 
 
 def test_flips_disturb_the_anchors_but_not_the_target():
     batch = a_batch()
-    flipped, clean = (AnchorNetwork("anchors", SmallBackbone(), flip=flip) for flip in (1.0, 0.0))
+    flipped, clean = (network(flip=flip) for flip in (1.0, 0.0))
     flipped.load_state_dict(clean.state_dict())
     output = output_of(clean, batch)
     pixels, regions = output[:, :32], output[:, 32:]
@@ -116,21 +119,18 @@ def test_flips_disturb_the_anchors_but_not_the_target():
 
 
 def test_hard_selection_takes_twice_the_mean_and_is_never_empty():
-    system = AnchorNetwork("anchors", SmallBackbone())
+    system = network()
     prior = torch.tensor([[[0.0, 0.1], [0.2, 0.5]], [[0.6, 0.7], [0.8, 0.9]]])
     expected = torch.tensor([[[0.0, 0.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 1.0]]])
     torch.testing.assert_close(system.select(prior), expected)
     assert system.select(torch.zeros(1, 2, 2)).all()
-    system.selection = "soft"
-    assert system.select(prior) is prior
+    assert network(selection="soft").select(prior) is prior
 
 
 @pytest.mark.parametrize("selection", ["hard", "soft"])
 @pytest.mark.parametrize("regions", REGIONS)
 def test_maps_lie_in_0_1_for_any_prior(regions, selection):
-    system = AnchorNetwork(
-        "anchors", SmallBackbone(), region_embedding=regions, selection=selection
-    )
+    system = network(region_embedding=regions, selection=selection)
     batch = a_batch()
     output = output_of(system, batch)
     empty, full = torch.zeros_like(batch.prior), torch.ones_like(batch.prior)
@@ -144,7 +144,7 @@ def test_maps_lie_in_0_1_for_any_prior(regions, selection):
 
 @pytest.mark.parametrize("loss", ["anchors", "ce"])
 def test_maps_do_not_depend_on_labels_other_images_or_chance(loss):
-    system = AnchorNetwork(loss, SmallBackbone())
+    system = network(loss)
     batch = a_batch()
     output = output_of(system, batch)
     maps = system.maps(output, batch)
@@ -158,7 +158,7 @@ def test_maps_do_not_depend_on_labels_other_images_or_chance(loss):
 
 def test_later_maps_are_means_of_the_results():
     """L eq. 5 unrolled for T = 2, soft selection: half the first result, half the second."""
-    system = AnchorNetwork("anchors", SmallBackbone(), steps=2, selection="soft", stride=1)
+    system = network(steps=2, selection="soft", stride=1)
     batch = a_batch()
     output = output_of(system, batch)
     two = system.maps(output, batch)
@@ -167,7 +167,7 @@ def test_later_maps_are_means_of_the_results():
 
 
 def test_half_precision_outputs_are_computed_in_float32():
-    system = AnchorNetwork("anchors", SmallBackbone(), region_embedding="fc")
+    system = network(region_embedding="fc")
     batch = a_batch()
     output = output_of(system, batch).bfloat16()
     assert system.loss(output, batch).dtype == torch.float32
@@ -176,16 +176,16 @@ def test_half_precision_outputs_are_computed_in_float32():
 
 def test_bad_options_are_named():
     with pytest.raises(InputError, match="stride=3 does not fit a tap of stride 4"):
-        AnchorNetwork("anchors", Taps((8,), (4,)), stride=3)
-    with pytest.raises(InputError, match="steps must be at least 1"):
-        AnchorNetwork("anchors", SmallBackbone(), steps=0)
+        AnchorNetwork("anchors", Taps((8,), (4,)), AnchorOptions(stride=3))
+    with pytest.raises(InputError, match="steps must be an integer of at least 1"):
+        network(steps=0)
 
 
 def promoted(regions: Literal["conv", "fc"], seed: int) -> bool:
     """Whether training for seconds makes maps better than their priors on scenes not seen."""
     torch.manual_seed(seed)
     train, test = a_batch(96, 32), a_batch(40, 32, seed=1)
-    system = AnchorNetwork("anchors", SmallBackbone(), 8, 16, region_embedding=regions)
+    system = network(width=8, embedding=16, region_embedding=regions)
     optimizer = torch.optim.Adam(system.parameters(), lr=3e-3)
     rng = torch.Generator().manual_seed(seed)
     for _ in range(120):

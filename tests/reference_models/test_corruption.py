@@ -69,5 +69,5 @@ def test_recipes_are_read(images):
     ["noise", "noise -0.1", "noise nan", "noise inf", "jpeg 0", "jpeg 2.5", "jpeg 101", "blur 3"],
 )
 def test_bad_recipes_are_named(images, recipe):
-    with pytest.raises(InputError, match=f'say "noise 0.07", .* got "{recipe}"'):
+    with pytest.raises(InputError, match=f'got "{recipe}"; give .* for example "noise 0.07"'):
         corrupt(images, recipe, 0)

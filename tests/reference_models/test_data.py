@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reference_models.data.archives import detector_folder, find, find_archive
+from reference_models.data.archives import (
+    ARCHIVES,
+    DETECTORS,
+    detector_folder,
+    find,
+    find_archive,
+)
 from reference_models.data.images import Data, Images
-from reference_models.data.pictures import centre_prior, read_maps
+from reference_models.data.pictures import centre_prior
+from reference_models.data.readers import read_maps
 from reference_models.data.sets import Sources, decode, describe, largest, load, read_priors
 from reference_models.data.splits import evenly
 from reference_models.errors import InputError
@@ -97,7 +104,7 @@ def test_swapped_labels_exchange_half_of_the_images_whole():
     assert_same(swapped, train.swapped(0.5, seed=0))
     assert (swapped.labels != train.swapped(0.5, seed=1).labels).any()
     assert_same(train.swapped(0.0, seed=0), train)
-    with pytest.raises(InputError, match="between two regions"):
+    with pytest.raises(InputError, match="between two regions only, got 3 regions"):
         replace(train, labels=train.labels * 2).swapped(0.5, seed=0)
 
 
@@ -173,10 +180,10 @@ def test_splits_are_followed(folder: Path):
     (folder / "splits/val.txt").write_text("4\n")
     assert names() == (("0", "1", "2"), ("4",), ("3", "7", "5"))
     (folder / "splits/train.txt").write_text("0\n3\n")
-    with pytest.raises(InputError, match="share 1 stems: 3"):
+    with pytest.raises(InputError, match="share 1 image: 3; keep"):
         names()
     (folder / "splits/train.txt").write_text("0\nnobody\n")
-    with pytest.raises(InputError, match="1 unknown stems: nobody"):
+    with pytest.raises(InputError, match="1 image that does not exist: nobody; write"):
         names()
 
 
@@ -198,10 +205,10 @@ def test_masks_of_zero_one_soft_and_empty_kinds_are_treated_as_documented(folder
         np.testing.assert_array_equal(everything.labels[i], everything.labels[3])
     assert not everything.masks[2].any()
     text = "\n".join(split_off(folder).notes)
-    assert "set: 1 masks hold 0 and 1" in text
-    assert "1 masks hold values between 0 and 255: binarised at 128" in text
-    assert "1 masks are all background (2)" in text
-    assert "1 masks have no image and are not used (stray)" in text
+    assert "set: 1 mask has the values 0 and 1: 1 is read as the object (0)" in text
+    assert "1 mask has values between 0 and 255: binarised at 128 (1)" in text
+    assert "1 mask is all background (2)" in text
+    assert "1 mask without an image is not used (stray)" in text
 
 
 def test_priors_are_read_and_stretched(folder: Path):
@@ -213,7 +220,7 @@ def test_priors_are_read_and_stretched(folder: Path):
     data = split_off(folder)
     np.testing.assert_array_equal(data.tests[0].priors["priors"], data.tests[0].images.priors)
     (folder / "priors/4.png").unlink()
-    with pytest.raises(InputError, match="1 images have not a prior in priors/: 4"):
+    with pytest.raises(InputError, match="1 image has no prior in priors/: 4; add"):
         read(folder)
 
 
@@ -228,7 +235,10 @@ def test_bad_data_is_named(folder: Path):
     fails("must hold images/ and masks/, or a folder that does, but holds 0.png", folder / "images")
     (folder.parent / "empty").mkdir()
     fails("but holds nothing", folder.parent / "empty")
-    fails("at least 4 images .* found 3", make_pairs(folder.parent / "few", ["a", "b", "c"]))
+    fails(
+        "at least 4 images, found 3 in .*few; add more",
+        make_pairs(folder.parent / "few", ["a", "b", "c"]),
+    )
 
     save_mask(folder, 5, a_mask(width=30))
     fails(r"5\.png is 20 x 16, .*masks.5\.png is 30 x 16 \(width x height\)")
@@ -239,15 +249,17 @@ def test_bad_data_is_named(folder: Path):
     save_mask(folder, 5, a_mask())
     fails(r"images.6\.png cannot be read as an image")
     (folder / "images/6.png").write_bytes(whole)
-    save_mask(folder, 5, a_mask().astype(np.uint16) * 257)
-    fails("save it with 8 bits")
+    Image.new("LAB", (20, 16)).save(folder / "masks/5.tif")
+    (folder / "masks/5.png").unlink()
+    fails("5.tif has the colour mode LAB; save it as RGB or grey")
+    (folder / "masks/5.tif").rename(folder / "masks/5.png")
     (folder / "masks/5.png").unlink()
     (folder / "masks/9.png").unlink()
-    fails("2 images have not a mask in masks/: 5, 9")
+    fails("2 images have no mask in masks/: 5, 9; add")
     save_mask(folder, 5, a_mask())
     save_mask(folder, 9, a_mask())
     (folder / "images/9.jpg").write_bytes(whole)
-    fails("two files of the same stem")
+    fails("9.png have the same name without extension; rename or remove one")
     for file in (folder / "images").iterdir():
         file.unlink()
     fails("images holds no image file")
@@ -256,7 +268,7 @@ def test_bad_data_is_named(folder: Path):
 def test_lists_of_other_names_are_errors(folder: Path):
     (folder / "splits").mkdir()
     (folder / "splits/tst.txt").write_text("1")
-    with pytest.raises(InputError, match=r"train\.txt, val\.txt and test\.txt, but holds tst\.txt"):
+    with pytest.raises(InputError, match=r"only train\.txt, .* but holds tst\.txt; rename"):
         split_off(folder)
 
 
@@ -275,30 +287,34 @@ def test_masks_of_odd_values_are_said(folder: Path):
     files = find([folder])
     decoded = decode(files, list(files.images), 16)
     assert describe(files, [decoded]) == [
-        "set: 1 masks hold 0 and 1: 1 is taken as the object",
-        "set: 1 masks (2) hold nothing above 127 and count as all background; save the object as "
-        "255",
-        "set: 1 masks are all background (2): they count in the MAE and are left out of the "
-        "F-measures",
+        "set: 1 mask has 0 and one other value, which is read as the object (2)",
+        "set: 1 mask has a palette: the brighter colour is read as the object (3)",
     ]
+    np.testing.assert_array_equal(decoded.images.labels[2], decoded.images.labels[4])
     np.testing.assert_array_equal(decoded.images.labels[3], decoded.images.labels[4])
     for i in range(10):
-        save_mask(folder, i, a_mask(high=2))
-    with pytest.raises(InputError, match=r"all background at 16 px; .* save the object as 255"):
+        save_mask(folder, i, a_mask(low=20, high=60))
+    with pytest.raises(InputError, match=r"0\.png is a mask with no value above 60, .*as 255"):
+        split_off(folder)
+    for i in range(10):
+        save_mask(folder, i, a_mask(low=255))
+    with pytest.raises(InputError, match=r"no mask has both object and background \(2 masks are"):
         split_off(folder)
 
 
-def test_priors_of_16_bits_are_refused(folder: Path):
+def test_priors_of_16_bits_are_read_as_those_of_8(folder: Path):
     for i in range(10):
         save(folder / f"priors/{i}.png", a_mask().astype(np.uint16) * 257)
-    with pytest.raises(InputError, match=r"priors.*png is a prior of mode I.*8 bits"):
-        read(folder)
+    sixteen = read(folder).priors
+    for i in range(10):
+        save(folder / f"priors/{i}.png", a_mask())
+    np.testing.assert_array_equal(sixteen, read(folder).priors)
 
 
 def test_of_two_sets_in_a_folder_one_must_be_named(tmp_path: Path):
     for name in ("one", "two"):
         make_pairs(tmp_path / "sets" / name, list("abcd"))
-    match = r"several folders of .*sets hold images/ and masks/: one, two; name one"
+    match = r"several folders in .*sets hold images/ and masks/: one, two; name one"
     with pytest.raises(InputError, match=match):
         split_off(tmp_path / "sets")
     assert split_off(tmp_path / "sets/two").tests[0].name == "two"
@@ -314,27 +330,27 @@ def test_joined_zips_read_as_one_set(folder: Path, tmp_path: Path):
                 (tmp_path / f"part{part}" / file).parent.mkdir(parents=True, exist_ok=True)
                 (tmp_path / f"part{part}" / file).write_bytes((folder / file).read_bytes())
         parts.append(zipped(tmp_path / f"part{part}", name=f"part{part}.zip"))
-    files = find(parts, left_out=["3"])
+    files = find(parts, excluded=["3"])
     assert list(files.images) == [name for name in names if name != "3"]
     joined = decode(files, list(files.images), 16).images
     assert_same(joined, read(folder).take([i for i in range(10) if i != 3]))
-    with pytest.raises(InputError, match="two files of the same stem"):
+    with pytest.raises(InputError, match="have the same name without extension"):
         find([parts[0], parts[0]])
 
 
 def test_maps_are_read_at_their_own_size_unstretched(folder: Path, tmp_path: Path):
     for i in range(3):
         save(tmp_path / f"maps/one/{i}.png", a_mask(width=20 + i, low=10, high=60))
-    maps = read_maps(tmp_path / "maps/one", ["2", "0"])
+    maps, _ = read_maps(tmp_path / "maps/one", ["2", "0"])
     assert list(maps) == ["2", "0"]
     np.testing.assert_array_equal(maps["2"], a_mask(width=22, low=10, high=60))
     packed = zipped(tmp_path / "maps", name="maps.zip")
     for path in (tmp_path / "maps", packed, packed / "one"):
-        np.testing.assert_array_equal(read_maps(path, ["2"])["2"], maps["2"])
-    with pytest.raises(InputError, match=r"1 images have not a map in .*one.*: 7"):
+        np.testing.assert_array_equal(read_maps(path, ["2"])[0]["2"], maps["2"])
+    with pytest.raises(InputError, match=r"1 image has no map in .*one.*: 7; add"):
         read_maps(packed, ["2", "7"])
     save(tmp_path / "maps/two/0.png", a_mask())
-    with pytest.raises(InputError, match=r"several folders of .* hold saliency maps: one, two"):
+    with pytest.raises(InputError, match=r"several folders in .* hold saliency maps: one, two"):
         read_maps(tmp_path / "maps", ["0"])
     with pytest.raises(InputError, match="does not exist"):
         read_maps(tmp_path / "nowhere", ["0"])
@@ -440,7 +456,7 @@ def test_named_sets_and_detectors_maps(archives: Path):
 def test_what_is_trained_and_measured_on_is_said(archives: Path):
     data = load(Sources("ecssd", archives, ("ecssd",)), 16, seed=0)
     assert data.counts() == {"train": 2, "validation": 1, "ecssd": 3}
-    assert data.notes == ("ecssd: 3 test images also serve in training or validation",)
+    assert data.notes == ("ecssd: 3 test images are also used for training or validation",)
 
 
 def test_a_path_can_be_tested_on(archives: Path, folder: Path):
@@ -455,19 +471,37 @@ def test_missing_archives_and_detectors_are_named(archives: Path):
         with pytest.raises(InputError, match=match):
             load(replace(sources, **changes), 16, seed=0)
 
-    fails("holds no maps of sr, but of drfi, hs", test_priors=("sr",))
-    fails("maps of drfi are of ECSSD, which is not among", test_priors=("drfi",), tests=())
-    fails(r"ecsd is neither a known name \(duts-tr, .*\) nor an existing path", tests=("ecsd",))
+    fails(
+        "holds no maps of sr, only of drfi, hs; .*prepare ecssd-baselines FOLDER`$",
+        test_priors=("sr",),
+    )
+    fails("maps of drfi belong to ECSSD, which is not among", test_priors=("drfi",), tests=())
+    fails(
+        "ecsd is neither a named data set .*; choose one of duts-tr, ",
+        tests=("ecsd",),
+    )
     (archives / "ecssd_baselines.zip").unlink()
-    fails("the prior drfi needs ecssd_baselines.zip", test_priors=("drfi",))
+    fails(
+        r"ecssd_baselines\.zip \(data set ecssd-baselines\) is not in .*archives; .*--archives",
+        test_priors=("drfi",),
+    )
     (archives / "duts_tr.part2of2.zip").unlink()
-    fails(r"duts-tr needs duts_tr\.part2of2\.zip, which is not in .*archives: .*--archives FOLDER")
+    fails(
+        r"duts_tr\.part2of2\.zip \(data set duts-tr\) is not in .*archives; pass .* --archives "
+        r"FOLDER, .*: `python -m reference_models\.prepare duts-tr FOLDER`$"
+    )
+    fails(
+        r"is missing: .*nowhere does not exist; .* ecssd FOLDER`\n", archives=archives / "nowhere"
+    )
 
 
-real = pytest.mark.skipif(not DATA.is_dir(), reason="the archives are not here")
+def archives_of(*files: str) -> None:
+    """Skip the test unless these archives were prepared."""
+    missing = [file for file in files if not (DATA / file).is_file()]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not in {DATA}")
 
 
-@real
 @pytest.mark.parametrize(
     ("name", "count", "note"),
     [
@@ -479,6 +513,7 @@ real = pytest.mark.skipif(not DATA.is_dir(), reason="the archives are not here")
     ],
 )
 def test_real_archives_hold_what_is_known_of_them(name: str, count: int, note: str):
+    archives_of(*ARCHIVES[name].files)
     files, notes = find_archive(name, DATA)
     assert len(files.images) == count
     assert len(notes) == bool(note)
@@ -495,8 +530,8 @@ def test_real_archives_hold_what_is_known_of_them(name: str, count: int, note: s
     assert max(decoded.truth[0].shape) == 256
 
 
-@real
 def test_real_maps_of_a_detector():
+    archives_of("ecssd.zip", DETECTORS)
     folder = detector_folder(DATA, "drfi")
     priors = read_priors(folder, ["0001", "0557"], 64)
     assert priors.shape == (2, 64, 64)
@@ -504,7 +539,7 @@ def test_real_maps_of_a_detector():
     assert (priors.max(axis=(1, 2)) == 255).all()
     files, _ = find_archive("ecssd", DATA)
     masks = decode(files, ["0001", "0557"], 64).images.masks
-    maps = read_maps(DATA / "ecssd_baselines.zip" / "DRFI", ["0001", "0557"])
+    maps, _ = read_maps(DATA / "ecssd_baselines.zip" / "DRFI", ["0001", "0557"])
     assert maps["0001"].shape == (256, 171)
     for prior, mask in zip(priors, masks, strict=True):
         assert prior[mask].mean() > prior[~mask].mean() + 50

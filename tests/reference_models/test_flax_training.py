@@ -21,11 +21,12 @@ from flax import nnx
 from reference_models.data.scenes import scenes
 from reference_models.errors import InputError
 from reference_models.files import read_about, read_arrays
+from reference_models.networks.flax.build import build
 from reference_models.networks.flax.system import Batch
+from reference_models.networks.options import Backbone
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
-from reference_models.papers.schema import Backbone
-from reference_models.training.flax_trainer import DeviceDraw, Parts, adam, build, is_learnt, merged
+from reference_models.training.flax_trainer import DeviceDraw, Parts, adam, is_learnt, merged
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.run import load_data
 from reference_models.training.trainer import draw_step, one_cycle
@@ -148,7 +149,7 @@ def test_every_system_trains_in_half_precision(name: str):
     backbone = recipe.small.backbone and Backbone("mobilenet_v2", (1, 3))
     plan = replace(recipe.small, backbone=backbone)
     graph, *parts = nnx.split(
-        build(recipe, plan, nnx.Rngs(0)), partial(is_learnt, False), nnx.BatchStat, ...
+        build(recipe.network(plan), nnx.Rngs(0)), partial(is_learnt, False), nnx.BatchStat, ...
     )
     images, labels, prior = scenes(2, 32, seed=0)
     batch = Batch(

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from reference_models.errors import InputError
+from reference_models.networks.options import FullyConvolutionalOptions
 from reference_models.networks.torch.fully_convolutional import FullyConvolutional
 from tests.support.systems import SmallBackbone, a_batch, output_of
 
@@ -36,7 +37,7 @@ def trained(system: nn.Module, steps: int, exchanged: bool = False) -> float:
 
 def a_system(loss: str, seed: int = 0, **options: object) -> FullyConvolutional:
     torch.manual_seed(seed)
-    return FullyConvolutional(loss, SmallBackbone(), width=16, **options)
+    return FullyConvolutional(loss, SmallBackbone(), FullyConvolutionalOptions(width=16, **options))
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -49,7 +50,7 @@ def test_scores_at_the_stride_of_the_finest_tap(head, height, width):
 
 def test_sizes():
     def count(head: str) -> int:
-        system = FullyConvolutional("ce", SmallBackbone(), head=head)
+        system = FullyConvolutional("ce", SmallBackbone(), FullyConvolutionalOptions(head))
         return sum(p.numel() for n, p in system.named_parameters() if "backbone" not in n)
 
     skip = 16 * 32 + 32 + 32 * 9 * 32 + 32
@@ -149,7 +150,7 @@ def test_regions_are_the_greatest_channels():
     output = torch.zeros(4, 3, 16, 16)
     output[:, 2, :8] = 1
     output[:, 1, 8:] = 1
-    labels = system.regions(output, batch)
+    labels = system.segmentation(output, batch)
     assert labels.dtype == torch.int64
     assert labels.shape == (4, 32, 32)
     assert (labels[:, :15] == 2).all()

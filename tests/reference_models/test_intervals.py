@@ -112,5 +112,5 @@ def test_runs_that_cannot_be_paired():
     of, minus = both()
     with pytest.raises(InputError, match=r"the same images .* 100 in one and None in"):
         intervals([of], [both(100)[0]], ["mae"])
-    with pytest.raises(InputError, match="each seed needs both runs, got 2 and 1"):
+    with pytest.raises(InputError, match="each seed needs a run of both recipes, got 2 and 1"):
         intervals([of, of], [minus], ["mae"])

@@ -208,15 +208,15 @@ def test_processes_change_nothing(monkeypatch):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda maps, masks: (maps[:1], masks), "got 1 maps and 2 masks"),
-        (lambda maps, masks: ([], []), "at least one is needed"),
+        (lambda maps, masks: (maps[:1], masks), "got 1 map and 2 masks"),
+        (lambda maps, masks: ([], []), "at least 1, got 0 maps and 0 masks"),
         (lambda maps, masks: (maps, masks.astype(float)), r"masks\[0\] must be bool .*got float64"),
         (lambda maps, masks: (maps[:, None], masks), r"maps\[0\] must be \(height, width\), got"),
         (lambda maps, masks: (255 * maps, masks), r"maps\[0\] must lie in 0..1, got .*as uint8"),
         (lambda maps, masks: (maps - 0.5, masks), r"maps\[0\] must lie in 0..1, got -0\."),
         (lambda maps, masks: (np.where(masks, np.nan, maps), masks), "in 0..1, got nan"),
         (lambda maps, masks: (maps.astype(int), masks), "floats in 0..1, bool, or uint8.*int64"),
-        (lambda maps, masks: (maps, masks & False), "f is not defined: no mask has both"),
+        (lambda maps, masks: (maps, masks & False), "f is not defined, because no mask has both"),
     ],
 )
 def test_bad_input_is_named(change, match):
@@ -225,7 +225,7 @@ def test_bad_input_is_named(change, match):
 
 
 def test_an_unknown_measure_is_named():
-    with pytest.raises(InputError, match=r"no measures \['max-f'\]; there are"):
+    with pytest.raises(InputError, match="1 unknown measure: max-f; choose from mae, f"):
         measure(*blobs(2), only=["mae", "max-f"])
 
 
@@ -331,7 +331,7 @@ def test_the_definitions_by_brute_force(regions, truth):
 @pytest.mark.parametrize(
     ("maps", "truths", "match"),
     [
-        ([], [], "at least one is needed"),
+        ([], [], "at least 1, got 0 maps and 0 truths"),
         ([np.zeros((2, 2), int)], [np.zeros((2, 2), int)], r"truth\[None\] for one annotator"),
         ([np.zeros((2, 2), int)], [np.zeros((0, 2, 2), int)], r"truths\[0\] must be integers"),
         ([np.zeros((2, 2))], [np.zeros((1, 2, 2), int)], r"maps\[0\] must be integers .*float64"),

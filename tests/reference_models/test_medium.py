@@ -10,6 +10,7 @@ import torch
 
 from reference_models.files import read_arrays
 from reference_models.networks.torch.backbones import Float32OnCPU, load_backbone, mobilenet_v2
+from reference_models.networks.torch.build import build
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
 from reference_models.training import score as scoring
@@ -17,7 +18,7 @@ from reference_models.training import torch_trainer as training
 from reference_models.training.run import Shared, load_data, run
 from reference_models.training.score import means_of, score
 from reference_models.training.stopping import Clock, OutOfTime, clock
-from reference_models.training.torch_trainer import Objective, build
+from reference_models.training.torch_trainer import Objective
 from reference_models.training.trained import restore_network
 from tests.support.systems import a_batch
 
@@ -78,7 +79,7 @@ def test_stops_and_swapped_labels_leave_no_trace(
 )
 def test_the_backbones_gradient_in_bfloat16_points_where_that_in_float32_does(name: str):
     torch.manual_seed(0)
-    system = build(RECIPES[name], RECIPES[name].medium)
+    system = build(RECIPES[name].network(RECIPES[name].medium))
     load_backbone(system.backbone, Options(recipe=name).backbone_file)
     batch = a_batch(4, 96)
     gradients = []

@@ -7,8 +7,8 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 
 from reference_models.errors import InputError
+from reference_models.networks.options import MEnetLoss, MEnetOptions, MetricHeadOptions
 from reference_models.networks.torch.menet import MEnet, MetricHead
-from reference_models.papers.menet import MEnetLoss
 from saliency_losses.torch import metric_loss
 from tests.support.systems import SmallBackbone, a_batch, output_of
 
@@ -17,10 +17,10 @@ pytestmark = pytest.mark.usefixtures("torch_settings")
 LOSSES = get_args(MEnetLoss)
 
 
-def a_system(kind: str, loss: MEnetLoss = "metric") -> MEnet | MetricHead:
+def a_system(kind: str, loss: MEnetLoss = "metric", width: int = 8) -> MEnet | MetricHead:
     if kind == "menet":
-        return MEnet(loss, width=4, widest=8)
-    return MetricHead(loss, SmallBackbone(), width=8)
+        return MEnet(loss, MEnetOptions(width=4, widest=8))
+    return MetricHead(loss, SmallBackbone(), MetricHeadOptions(width))
 
 
 KINDS = pytest.mark.parametrize("kind", ["menet", "head"])
@@ -38,13 +38,13 @@ def test_two_logits_and_sixteen_bounded_features(height, width):
 
 @pytest.mark.parametrize("multi_scale", [True, False])
 def test_cross_entropy_alone_wants_logits_alone(multi_scale):
-    system = MEnet("ce", width=4, widest=8, multi_scale=multi_scale)
+    system = MEnet("ce", MEnetOptions(width=4, widest=8, multi_scale=multi_scale))
     batch = a_batch()
     output = output_of(system, batch)
     assert output.shape == (4, 2, 32, 32)
     assert list(system.maps(output, batch)) == ["saliency head"]
     with pytest.raises(InputError, match="multi_scale"):
-        MEnet("metric", multi_scale=False)
+        MEnet("metric", MEnetOptions(multi_scale=False))
 
 
 def test_sizes():
@@ -55,7 +55,7 @@ def test_sizes():
     count = sum(parameter.numel() for parameter in small.parameters())
     assert count == 1_021_918
     with torch.device("meta"):
-        large = MEnet("metric", width=64, widest=512, blocks=2)
+        large = MEnet("metric", MEnetOptions(width=64, widest=512, blocks=2))
     assert sum(parameter.numel() for parameter in large.parameters()) > 40 * count
 
 
@@ -119,9 +119,14 @@ def test_the_semantic_distance_of_equal_features_is_zero():
 @pytest.mark.parametrize(
     ("system", "steps"),
     [
-        (lambda: MEnet("metric", width=4, widest=16), 40),
-        (lambda: MetricHead("metric", SmallBackbone(), width=16), 120),
-        (lambda: MetricHead("metric-hard-negatives", SmallBackbone(), width=16), 120),
+        (lambda: MEnet("metric", MEnetOptions(width=4, widest=16)), 40),
+        (lambda: a_system("head", "metric", width=16), 120),
+        (
+            lambda: MetricHead(
+                "metric-hard-negatives", SmallBackbone(), MetricHeadOptions(width=16)
+            ),
+            120,
+        ),
     ],
     ids=["menet", "head", "head-hard-negatives"],
 )

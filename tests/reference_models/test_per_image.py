@@ -151,7 +151,9 @@ def test_a_file_that_is_none(file: Path, tmp_path: Path):
     ):
         if content is not None:
             broken.write_bytes(content)
-        with pytest.raises(InputError, match=r"broken does not hold the rows .* train it again"):
+        with pytest.raises(
+            InputError, match=r"broken does not hold the measures .* train it again"
+        ):
             per_image.read(broken)
 
 

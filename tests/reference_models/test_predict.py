@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from reference_models import paths, predict
+from reference_models.data.readers import read_photograph
 from reference_models.errors import InputError
 from reference_models.files import read_about, read_arrays, write_arrays, write_json
 from reference_models.networks.torch.backbones import mobilenet_v2
@@ -147,7 +148,7 @@ def test_any_mode(place, mode):
         Image.fromarray((values / 255).astype(np.float32)).save(file)
     else:
         Image.fromarray(values).convert("RGB").convert(mode).save(file)
-    image, alpha = predict.read_photo(file)
+    image, alpha = read_photograph(file)
     assert (image.mode, image.size) == ("RGB", (40, 30))
     assert (alpha is not None) == (mode in ("LA", "RGBA"))
     if mode in ("L", "LA", "RGBA", "I;16", "F"):
@@ -158,7 +159,7 @@ def test_transparent_pixels_are_white_and_stay_transparent(place):
     pixels = np.zeros((30, 40, 4), np.uint8)
     pixels[:, 20:, 3] = 255
     Image.fromarray(pixels).save("one.png")
-    image, alpha = predict.read_photo(Path("one.png"))
+    image, alpha = read_photograph(Path("one.png"))
     assert image.getpixel((0, 0)) == (255, 255, 255)
     assert image.getpixel((39, 0)) == (0, 0, 0)
     predict.write_images(image, alpha, np.full((30, 40), 200, np.uint8), place / "x")
@@ -170,7 +171,7 @@ def test_turned_photographs_are_put_upright(place):
     exif = Image.Exif()
     exif[0x0112] = 6
     photo(place / "one.jpg", size=(50, 30), exif=exif)
-    assert predict.read_photo(place / "one.jpg")[0].size == (30, 50)
+    assert read_photograph(place / "one.jpg")[0].size == (30, 50)
 
 
 def test_what_is_no_image_is_named_and_the_others_are_done(place, capsys):
@@ -196,7 +197,7 @@ def test_models_that_are_not_there(place):
     with pytest.raises(InputError, match="training has not finished"):
         predict.predict(Predict((file,), model=str(place / "data")))
     save_file({"a": torch.zeros(1)}, "x.safetensors")
-    with pytest.raises(InputError, match="does not say what it is"):
+    with pytest.raises(InputError, match="does not say which network it holds"):
         predict.predict(Predict((file,), model="x.safetensors"))
     run = ended("regions-cas-4", place / "regions")
     with pytest.raises(InputError, match="divides images into regions"):
@@ -299,7 +300,7 @@ def test_masks_that_do_not_fit(place, capsys):
     (place / "mask.png").rename(place / "masks" / "one.png")
     (fault,) = predict.predict(Predict((file, other), model=run, mask=Path("masks")))
     assert "--mask masks has no image for" in fault
-    assert "hold 0 and 1: 1 is taken as the object" in capsys.readouterr().out
+    assert "the values 0 and 1: 1 is read as the object" in capsys.readouterr().out
     relations = str(ended("relations", place / "relations", size=64))
     with pytest.raises(InputError, match="its loss uses no mask; omit --mask"):
         predict.predict(Predict((file,), model=relations, mask=Path("masks")))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +23,16 @@ from reference_models.errors import InputError
 from reference_models.files import read_arrays
 from reference_models.measures import per_image
 from reference_models.measures.saliency import NAMES
+from reference_models.networks.options import BLOCKS, Backbone
 from reference_models.networks.torch.backbones import mobilenet_v2
+from reference_models.networks.torch.build import build
 from reference_models.networks.torch.system import Batch
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
-from reference_models.papers.schema import BLOCKS, Backbone
+from reference_models.paths import RUNS
 from reference_models.training.run import Shared, load_data, run, without_priors
 from reference_models.training.score import prior_maps, priors_for
 from reference_models.training.stopping import clock
-from reference_models.training.torch_trainer import build
 from tests.support.paths import ROOT
 from tests.support.systems import a_batch
 
@@ -43,7 +44,7 @@ def test_a_recipe_is_consistent_and_builds_at_both_scales(name: str):
     recipe = RECIPES[name]
     assert recipe.name == name
     for scale in (recipe.small, recipe.medium):
-        system = build(recipe, scale)
+        system = build(recipe.network(scale))
         head = [p for n, p in system.named_parameters() if not n.startswith("backbone.")]
         assert sum(p.numel() for p in head) > 300
         side = scale.crop or scale.size
@@ -61,26 +62,57 @@ def test_a_recipe_is_consistent_and_builds_at_both_scales(name: str):
     assert set(recipe.test_priors) <= set(recipe.tests)
 
 
+def test_the_schedule_of_every_recipe_is_stored_in_its_results():
+    """So that results, weights and checkpoints stay valid: the JSON is equal byte by byte."""
+    files = sorted(RUNS.glob("*.json"))
+    assert len(files) > 200
+    for file in files:
+        row = json.loads(file.read_text("utf-8"))
+        plan = RECIPES[row["recipe"]].at(row["scale"])
+        assert json.dumps(asdict(plan)) == json.dumps(row["schedule"]), file.name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"options": {"widht": 3}}, "recipe anchors: .* no option 'widht'; its options are width,"),
+        ({"options": {"flip": 1.5}}, r"recipe anchors: flip must lie in 0\.\.1, got 1\.5"),
+        ({"options": {"steps": 0}}, "recipe anchors: steps must be an integer of at least 1"),
+        ({"options": {"selection": "x"}}, "recipe anchors: selection must be 'hard' or 'soft'"),
+        ({"loss": "anchor"}, "recipe anchors: unknown loss 'anchor'; choose one of anchors, ce"),
+        ({"system": "menet", "loss": "ce", "options": {}}, "recipe anchors: .*'embedding'"),
+    ],
+)
+def test_a_recipe_with_bad_options_is_refused_by_name(changes: dict, message: str):
+    with pytest.raises(InputError, match=message):
+        replace(RECIPES["anchors"], **changes)
+
+
+def test_a_recipe_needs_the_backbone_that_its_network_stands_on():
+    recipe = RECIPES["zoomout-ce"]
+    with pytest.raises(InputError, match="recipe zoomout-ce: ZoomoutOptions need a backbone"):
+        replace(recipe, small=replace(recipe.small, backbone=None))
+
+
 @pytest.mark.parametrize("name", BLOCKS)
 def test_any_backbone_can_carry_a_recipe(name: str):
     options = Options(recipe="fcn-cas-clean", scale="small", backbone=name)
-    backbone = build(options.chosen_recipe, options.plan).backbone
+    backbone = build(options.chosen_recipe.network(options.plan)).backbone
     assert backbone.name == name
-    assert backbone.strides[-1] == (16 if name == "squeezenet1_0" else 32)
+    assert backbone.strides[-1] == 32
 
 
 @pytest.mark.parametrize("recipe", ["zoomout-af", "deeplab-cas-clean", "metric-head-metric",
                                     "anchors", "relations"])  # fmt: skip
-def test_every_system_stands_on_a_backbone_that_rounds_its_sides(recipe: str):
-    options = Options(recipe=recipe, scale="small", backbone="squeezenet1_0")
-    system = build(options.chosen_recipe, options.plan).eval()
-    images = torch.rand(2, 3, 64, 64)
+def test_every_system_accepts_sides_that_its_strides_do_not_divide(recipe: str):
+    system = build(RECIPES[recipe].network(RECIPES[recipe].small)).eval()
+    images = torch.rand(2, 3, 72, 72)
     batch = Batch(
-        images, torch.arange(64).expand(2, 64, 64) // 32, torch.rand(2, 64, 64), torch.Generator()
+        images, torch.arange(72).expand(2, 72, 72) // 36, torch.rand(2, 72, 72), torch.Generator()
     )
     output = system(system.backbone(images))
     assert system.loss(output, batch).isfinite()
-    assert all(one.shape == (2, 64, 64) for one in system.maps(output, batch).values())
+    assert all(one.shape == (2, 72, 72) for one in system.maps(output, batch).values())
 
 
 def test_missing_weights_of_a_backbone_are_named(tmp_path: Path):
@@ -176,7 +208,7 @@ def test_every_system_trains_in_half_precision(name: str):
     """bfloat16 under autocast, as on a GPU: all that leaves a system is float32 and finite."""
     options = Options(recipe=name, scale="small")
     torch.manual_seed(0)
-    system = build(options.chosen_recipe, options.plan)
+    system = build(options.chosen_recipe.network(options.plan))
     batch = a_batch(2, 64)
     with torch.autocast("cpu", torch.bfloat16):
         output = system(system.backbone(batch.images))

@@ -19,11 +19,11 @@ from reference_models.demo import compare, demo
 from reference_models.errors import InputError
 from reference_models.files import read_about, read_arrays, write_json
 from reference_models.measures.saliency import measure
+from reference_models.networks.options import CHANNELS, Backbone
 from reference_models.networks.torch.backbones import mobilenet_v2
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
-from reference_models.papers.scenes import CHANNELS
-from reference_models.papers.schema import Backbone, Scale
+from reference_models.papers.schema import Scale
 from reference_models.training import loop
 from reference_models.training import trained as trained_module
 from reference_models.training.frameworks import new_trainer

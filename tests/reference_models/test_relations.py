@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from reference_models.networks.options import RelationOptions
 from reference_models.networks.torch.relations import RelationModel
 from reference_models.networks.torch.system import Batch
 from saliency_losses.torch import merge_by_confidence
@@ -30,9 +31,13 @@ class SmallBackbone(nn.Module):
         return [fine, self.coarse(fine).relu()]
 
 
+def network(**options: object) -> RelationModel:
+    return RelationModel("js-mi", SmallBackbone(), RelationOptions(**options))
+
+
 @pytest.mark.parametrize(("stride", "side"), [(1, 32), (2, 16), (4, 8)])
 def test_the_output_is_a_feature_of_every_pixel(stride, side):
-    system = RelationModel("js-mi", SmallBackbone(), embedding=20, stride=stride)
+    system = network(embedding=20, stride=stride)
     batch = a_batch()
     output = output_of(system, batch)
     assert output.shape == (4, 20, side, side)
@@ -40,7 +45,7 @@ def test_the_output_is_a_feature_of_every_pixel(stride, side):
 
 
 def test_parameter_counts():
-    system = RelationModel("js-mi", SmallBackbone(), 16, 32, rates=(1, 3), critic=(64, 8))
+    system = network(width=16, embedding=32, rates=(1, 3), critic=(64, 8))
     parts = {
         "backbone": (3 * 36 * 12 + 12) + (12 * 16 * 24 + 24),
         "projections": (12 + 1) * 16 + (24 + 1) * 16,
@@ -55,7 +60,7 @@ def test_parameter_counts():
 
 
 def test_projecting_before_enlarging_is_the_same_as_after():
-    system = RelationModel("js-mi", SmallBackbone(), stride=2)
+    system = network(stride=2)
     coarse = system.backbone(a_batch().images)[1]
     size = (16, 16)
     enlarge = nn.Upsample(size, mode="bilinear", align_corners=False)
@@ -65,7 +70,7 @@ def test_projecting_before_enlarging_is_the_same_as_after():
 
 @pytest.mark.parametrize("balance", [True, False])
 def test_every_parameter_gets_a_finite_gradient(balance):
-    system = RelationModel("js-mi", SmallBackbone(), balance=balance)
+    system = network(balance=balance)
     batch = a_batch()
     value = system.loss(output_of(system, batch), batch)
     value.backward()
@@ -77,7 +82,7 @@ def test_every_parameter_gets_a_finite_gradient(balance):
 
 
 def test_neither_loss_nor_maps_look_at_labels_or_chance():
-    system = RelationModel("js-mi", SmallBackbone())
+    system = network()
     batch = a_batch()
     output = output_of(system, batch)
     blind = batch._replace(labels=None, rng=None)
@@ -88,7 +93,7 @@ def test_neither_loss_nor_maps_look_at_labels_or_chance():
 
 
 def test_maps_of_an_image_do_not_depend_on_the_others():
-    system = RelationModel("js-mi", SmallBackbone())
+    system = network()
     batch = a_batch()
     output = output_of(system, batch)
     maps = system.maps(output, batch)
@@ -100,7 +105,7 @@ def test_maps_of_an_image_do_not_depend_on_the_others():
 @pytest.mark.parametrize("value", [0.0, 0.3, 0.5, 0.85, 1.0])
 def test_constant_priors_give_finite_losses_gradients_and_maps(value):
     """Among them priors without a certain pixel, without one kind of pair, and without any pair."""
-    system = RelationModel("js-mi", SmallBackbone())
+    system = network()
     batch = a_batch()
     batch = batch._replace(prior=torch.full_like(batch.prior, value))
     output = output_of(system, batch)
@@ -113,7 +118,7 @@ def test_constant_priors_give_finite_losses_gradients_and_maps(value):
 
 
 def test_the_merged_map_takes_the_surer_of_prior_and_refined():
-    system = RelationModel("js-mi", SmallBackbone())
+    system = network()
     batch = a_batch()
     maps = system.maps(output_of(system, batch), batch)
     assert list(maps) == ["merged", "refined"]
@@ -124,7 +129,7 @@ def test_the_merged_map_takes_the_surer_of_prior_and_refined():
 
 
 def test_half_precision_outputs_are_computed_in_float32():
-    system = RelationModel("js-mi", SmallBackbone())
+    system = network()
     batch = a_batch()
     output = output_of(system, batch).bfloat16()
     assert system.loss(output, batch).dtype == torch.float32
@@ -134,7 +139,7 @@ def test_half_precision_outputs_are_computed_in_float32():
 def test_training_on_priors_alone_refines_those_of_scenes_not_seen():
     # Few scenes or many steps, and the critic learns the priors themselves by heart.
     train, test = a_batch(200, 48), a_batch(40, 48, seed=1)
-    system = RelationModel("js-mi", SmallBackbone())
+    system = network()
     optimizer = torch.optim.Adam(system.parameters(), lr=3e-3)
     rng = torch.Generator().manual_seed(0)
     for _ in range(80):

@@ -130,11 +130,11 @@ def test_weights_that_do_not_say_what_they_are(tmp_path: Path):
         "schedule": {"backbone": None, "size": 64},
     }
     for about, match in (
-        ({}, "does not say what it is"),
+        ({}, "does not say which network it holds"),
         (good | {"backend": "tf"}, "backend 'tf', which must be one of torch, jax"),
         (good | {"scale": "full"}, "scale 'full', which must be one of small, medium"),
-        (good | {"schedule": None}, "does not say what it is"),
-        (good | {"schedule": {"backbone": 3}}, "does not say what it is"),
+        (good | {"schedule": None}, "does not say which network it holds"),
+        (good | {"schedule": {"backbone": 3}}, "does not say which network it holds"),
         (good | {"recipe": "gone"}, "'gone', which no longer exists"),
     ):
         write_arrays(file, {"x": np.zeros(1)}, about)

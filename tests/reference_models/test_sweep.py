@@ -213,7 +213,7 @@ def test_two_processes_never_train_in_one_folder(tmp_path):
             pass
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(InputError, match=r"file is a file, and a run needs a folder"), alone(file):
+    with pytest.raises(InputError, match=r"file is a file, but a run needs a folder"), alone(file):
         pass
 
 

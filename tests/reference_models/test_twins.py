@@ -1,6 +1,6 @@
-"""The systems in Flax against those in PyTorch, on the same weights and features.
+"""The networks in Flax against those in PyTorch, on the same weights and features.
 
-The backbones are compared in test_flax_backbones.py; here their features are given.
+test_flax_backbones.py compares the backbones; here their features are random.
 """
 
 import jax
@@ -14,17 +14,17 @@ from torch import Tensor
 from reference_models.data.scenes import scenes
 from reference_models.errors import InputError
 from reference_models.files import Arrays
-from reference_models.networks.flax.system import Batch, System, resize, shrink
+from reference_models.networks.flax.build import build as build_flax
+from reference_models.networks.flax.system import Batch, System, area_resize, resize
 from reference_models.networks.flax.weights import from_torch, to_torch
 from reference_models.networks.torch import system as torch_system
+from reference_models.networks.torch.build import build as build_torch
 from reference_models.papers.recipes import RECIPES
 from reference_models.papers.schema import Recipe
-from reference_models.training.flax_trainer import build as build_flax
-from reference_models.training.torch_trainer import build as build_torch
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
 
-# Which labels are swapped, and which maps are started from, is none of the network's business.
+# Recipes that differ only in swapped labels or prior maps have the same network.
 NETWORKS = {
     (r.system, r.loss, *sorted(r.options.items()), *sorted(r.small.options.items())): name
     for name, r in RECIPES.items()
@@ -35,11 +35,11 @@ SIDE = 64
 def twins(recipe: Recipe) -> tuple[torch.nn.Module, System]:
     """Both with the same new weights."""
     torch.manual_seed(0)
-    theirs = build_torch(recipe, recipe.small)
-    ours = build_flax(recipe, recipe.small, nnx.Rngs(0))
+    theirs = build_torch(recipe.network(recipe.small))
+    ours = build_flax(recipe.network(recipe.small), nnx.Rngs(0))
     nnx.update(ours, from_torch(nnx.state(ours), arrays(theirs.state_dict())))
     if recipe.system == "menet":
-        # Batch normalisation of a few values magnifies rounding to more than is asked for.
+        # Batch normalisation of few values magnifies rounding errors beyond the tolerance.
         theirs.double()
         nnx.update(ours, jax.tree.map(lambda x: x.astype(jnp.float64), nnx.state(ours)))
     return theirs, ours
@@ -71,7 +71,7 @@ def batches(recipe: Recipe) -> tuple[torch_system.Batch, Batch]:
 
 
 def some_taps(system: torch.nn.Module, batch: torch_system.Batch) -> list[Tensor]:
-    if isinstance(system.backbone, torch_system.Pixels):
+    if isinstance(system.backbone, torch_system.IdentityBackbone):
         return [batch.images.to(next(system.parameters()).dtype)]
     rng = torch.Generator().manual_seed(1)
     sizes = zip(system.backbone.channels, system.backbone.strides, strict=True)
@@ -83,7 +83,7 @@ def last(x: Tensor) -> jax.Array:
 
 
 def close(ours: jax.Array, theirs: Tensor, share: float, least: float = 1e-6) -> None:
-    """Apart by at most a share of the greatest value, or of `least` where all values are less."""
+    """Assert differences of at most a share of the largest value, or of `least` if larger."""
     theirs = theirs.detach().numpy()
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=share * max(np.abs(theirs).max(), least))
 
@@ -146,13 +146,13 @@ def test_the_same_outputs_losses_gradients_and_maps(name: str, monkeypatch):
     with torch.no_grad():
         output = theirs(taps)
         expected = (
-            {"regions": theirs.regions(output, batch)}
+            {"regions": theirs.segmentation(output, batch)}
             if recipe.regions > 2
             else theirs.maps(output, batch)
         )
     our_output = ours([last(tap) for tap in taps])
     if recipe.regions > 2:
-        regions = np.asarray(ours.regions(our_output, ours_batch))
+        regions = np.asarray(ours.segmentation(our_output, ours_batch))
         assert (regions == expected["regions"].numpy()).mean() > 0.999
     else:
         maps = ours.maps(our_output, ours_batch)
@@ -166,8 +166,8 @@ def test_the_same_outputs_losses_gradients_and_maps(name: str, monkeypatch):
 )
 def test_maps_are_averaged_down_as_in_torch(before, after):
     maps = torch.rand(2, *before)
-    expected = torch_system.shrink(maps, torch.empty(2, 1, *after))
-    ours = shrink(jnp.asarray(maps.numpy()), jnp.empty((2, *after, 1)))
+    expected = torch_system.area_resize(maps, after)
+    ours = area_resize(jnp.asarray(maps.numpy()), after)
     np.testing.assert_allclose(ours, expected, atol=1e-6)
 
 
@@ -177,8 +177,8 @@ def test_maps_are_averaged_down_as_in_torch(before, after):
 )
 def test_features_are_resized_as_in_torch(before, after):
     x = torch.randn(2, 3, *before)
-    expected = torch_system.resize(x, torch.empty(2, 1, *after))
-    ours = resize(last(x), jnp.empty((2, *after, 1)))
+    expected = torch_system.resize(x, after)
+    ours = resize(last(x), after)
     np.testing.assert_allclose(ours, last(expected), atol=1e-5)
 
 

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn.functional import conv2d, interpolate
 
 from reference_models.data.scenes import scenes
+from reference_models.networks.options import ZoomoutLoss, ZoomoutOptions
 from reference_models.networks.torch.backbones import mobilenet_v2
-from reference_models.networks.torch.system import Batch, Pixels
+from reference_models.networks.torch.system import Batch, IdentityBackbone
 from reference_models.networks.torch.zoomout import Zoomout, border_band, saliency_loss
-from reference_models.papers.zoomout import ZoomoutLoss
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
 
@@ -20,7 +20,7 @@ LOSSES: tuple[ZoomoutLoss, ...] = get_args(ZoomoutLoss)
 
 
 class FiveTaps(torch.nn.Module):
-    """A backbone for its numbers: the features are given."""
+    """The attributes of a backbone; the tests generate its features."""
 
     channels = (3, 4, 5, 6, 7)
     strides = (2, 4, 8, 16, 32)
@@ -44,7 +44,7 @@ def some_batch(count: int = 2, side: int = 64) -> Batch:
 
 def network(loss: ZoomoutLoss = "ce", width: int = 4, hidden: int = 8) -> Zoomout:
     torch.manual_seed(0)
-    return Zoomout(loss, FiveTaps(), width, hidden)
+    return Zoomout(loss, FiveTaps(), ZoomoutOptions(width, hidden))
 
 
 # The network -------------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ def test_an_image_of_one_class_has_no_band():
 def test_it_learns_scenes_from_features_of_random_weights(loss: ZoomoutLoss):
     torch.manual_seed(0)
     backbone = mobilenet_v2(taps=(1, 3, 6))
-    system, batch = Zoomout(loss, backbone, 8, 16), some_batch(24)
+    system, batch = Zoomout(loss, backbone, ZoomoutOptions(8, 16)), some_batch(24)
     with torch.no_grad():
         taps = backbone(batch.images)
     heads = [p for name, p in system.named_parameters() if not name.startswith("backbone.")]
@@ -261,7 +261,7 @@ def test_it_learns_scenes_from_features_of_random_weights(loss: ZoomoutLoss):
 
 def test_it_trains_with_its_backbone_and_on_pixels():
     batch = some_batch(2, 32)
-    for backbone in (mobilenet_v2(taps=(1, 3)), Pixels()):
-        system = Zoomout("af", backbone, 4, 8)
+    for backbone in (mobilenet_v2(taps=(1, 3)), IdentityBackbone()):
+        system = Zoomout("af", backbone, ZoomoutOptions(4, 8))
         system.loss(system(backbone(batch.images)), batch).backward()
         assert all(p.grad is not None for p in system.parameters())

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import saliency_losses.jax as J
-from saliency_losses.jax._ops import last_and_next
+from saliency_losses.jax._distance import last_and_next
 
 IMAGES, SIDE = 8, 32
 AXES = PartitionSpec("images")

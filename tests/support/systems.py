@@ -1,4 +1,4 @@
-"""What the tests of the papers' systems share: a small backbone, a batch of generated scenes."""
+"""A small backbone and batches of generated scenes for the tests of the networks."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from reference_models.networks.torch.system import Batch
 
 
 class SmallBackbone(nn.Module):
-    """Two taps, at strides 2 and 4, to be trained from scratch."""
+    """Two taps, at strides 2 and 4, trained from scratch."""
 
     channels = (16, 24)
     strides = (2, 4)

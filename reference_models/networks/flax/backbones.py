@@ -1,10 +1,11 @@
-"""The four backbones in Flax, the same as in `reference_models.networks.torch.backbones`.
+"""Backbones in Flax, equal to those of `reference_models.networks.torch.backbones`.
 
-Parameters carry torchvision's names (`reference_models.networks.flax.weights`)."""
+`reference_models.networks.flax.weights` gives their parameters torchvision's names.
+"""
 
 from functools import partial, reduce
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,23 +17,22 @@ from safetensors.numpy import load_file
 
 from reference_models.networks.backbones import (
     MEAN,
-    MOBILENET_V2,
-    RESNET101,
-    SQUEEZENET1_0,
     STD,
     VGG16,
     Layers,
+    mobilenet_v2_blocks,
     read_weights,
+    resnet101_stages,
 )
-from reference_models.networks.flax.system import conv, he
+from reference_models.networks.flax.system import FeatureExtractor, conv, he
 from reference_models.networks.flax.weights import from_torch, to_torch
-from reference_models.papers.schema import BLOCKS, BackboneName
+from reference_models.networks.options import BLOCKS, BackboneName
 
 
-class Backbone(nnx.Module):
+class Backbone(FeatureExtractor):
     """Images `(N, H, W, 3)` in [0, 1] to the list of the taps' outputs, from fine to coarse.
 
-    Initial weights are He's, and good for tests only: load a file with `load_backbone`.
+    Weights are drawn by He's initialiser; load pretrained ones with `load_backbone`.
     """
 
     def __init__(self, name: BackboneName, layers: Layers, taps: tuple[int, ...]) -> None:
@@ -60,13 +60,13 @@ class Backbone(nnx.Module):
 
 
 def load_backbone(backbone: Backbone, path: Path) -> None:
-    """Load a safetensors file with torchvision's names; half precision becomes single."""
+    """Load a safetensors file with torchvision's names; half precision is converted to single."""
     state = nnx.state(backbone)
     arrays = read_weights(path, load_file, backbone, to_torch(state))
     nnx.update(backbone, from_torch(state, arrays))
 
 
-# The four networks ------------------------------------------------------------------------------
+# The three networks ------------------------------------------------------------------------------
 
 
 def mobilenet_v2(
@@ -79,33 +79,10 @@ def mobilenet_v2(
     """MobileNetV2 of width 1; 19 layers."""
     layers = Layers(output_stride)
     layers.add(convolution(3, 32, 3, *layers.step(2), padding=padding, rngs=rngs), 32)
-    fan_in = 32
-    for expansion, channels, repeats, stride in MOBILENET_V2:
-        for place in range(repeats):
-            asked = stride if place == 0 else 1
-            own, side = layers.step(asked), padding if asked == 2 else "both"
-            block = InvertedResidual(fan_in, channels, expansion, *own, side, rngs=rngs)
-            layers.add(block, channels)
-            fan_in = channels
+    for block in mobilenet_v2_blocks(layers, padding):
+        layers.add(InvertedResidual(*block, rngs=rngs), block.fan_out)
     layers.add(convolution(320, 1280, 1, rngs=rngs), 1280)
     return Backbone("mobilenet_v2", layers, taps)
-
-
-def squeezenet1_0(taps: tuple[int, ...] = BLOCKS["squeezenet1_0"], *, rngs: nnx.Rngs) -> Backbone:
-    """SqueezeNet 1.0; 13 layers, of which 6 and 11 are pooling."""
-    layers = Layers()
-    stride, _ = layers.step(2)
-    layers.add(conv(3, 96, 7, rngs=rngs, stride=stride, padding=0, kernel_init=he), 96)
-    layers.add(relu, 96)
-    fan_in = 96
-    for squeeze, expand in SQUEEZENET1_0:
-        if squeeze:
-            layers.add(Fire(fan_in, squeeze, expand, rngs=rngs), 2 * expand)
-            fan_in = 2 * expand
-        else:
-            # One more at the end is PyTorch's `ceil_mode`.
-            layers.add(MaxPool(3, *layers.step(2), around=(0, 1)), fan_in)
-    return Backbone("squeezenet1_0", layers, taps)
 
 
 def vgg16(
@@ -129,7 +106,7 @@ def vgg16(
 def resnet101(
     taps: tuple[int, ...] = BLOCKS["resnet101"], output_stride: int = 32, *, rngs: nnx.Rngs
 ) -> Backbone:
-    """ResNet-101, the 3 x 3 convolution striding; 8 layers."""
+    """ResNet-101 with strides in the 3 x 3 convolutions; 8 layers."""
     layers = Layers(output_stride)
     stride, _ = layers.step(2)
     first = conv(3, 64, 7, rngs=rngs, stride=stride, bias=False, kernel_init=he)
@@ -137,26 +114,21 @@ def resnet101(
     layers.add(StoredNorm(64), 64, "bn1")
     layers.add(relu, 64, "relu")
     layers.add(MaxPool(3, *layers.step(2), around=(1, 1)), 64, "maxpool")
-    fan_in = 64
-    for stage, (width, repeats) in enumerate(RESNET101):
-        blocks = []
-        for place in range(repeats):
-            own = layers.step(2 if stage > 0 and place == 0 else 1)
-            blocks.append(Bottleneck(fan_in, width, *own, rngs=rngs))
-            fan_in = 4 * width
-        layers.add(nnx.Sequential(*blocks), fan_in, f"layer{stage + 1}")
+    for stage, blocks in enumerate(resnet101_stages(layers), start=1):
+        modules = [Bottleneck(*block, rngs=rngs) for block in blocks]
+        layers.add(nnx.Sequential(*modules), 4 * blocks[0].width, f"layer{stage}")
     return Backbone("resnet101", layers, taps)
 
 
-# Their parts ------------------------------------------------------------------------------------
+# Their layers ------------------------------------------------------------------------------------
 
 
-class Stored(nnx.Variable):
-    """What comes with the weights and is not learnt."""
+class Stored(nnx.Variable[Any]):
+    """A stored statistic: part of the weights, but not learnt."""
 
 
 class StoredNorm(nnx.Module):
-    """Batch normalisation by its stored statistics, in training too."""
+    """Batch normalisation that uses its stored statistics in training too."""
 
     def __init__(self, channels: int, weight: float = 1.0) -> None:
         self.weight = nnx.Param(jnp.full(channels, weight, jnp.float32))
@@ -173,7 +145,7 @@ class StoredNorm(nnx.Module):
 
 
 class Depthwise(nnx.Module):
-    """A 3 x 3 convolution of each channel by itself."""
+    """A 3 x 3 convolution of each channel separately."""
 
     def __init__(
         self, channels: int, stride: int, dilation: int, around: tuple[int, int], rngs: nnx.Rngs
@@ -183,33 +155,34 @@ class Depthwise(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         kernel = self.kernel[...]
-        seen = views(x.astype(kernel.dtype), 3, self.stride, self.dilation, self.around)
-        # On a CPU XLA's own convolution in groups takes 20 times as long.
+        inputs = views(x.astype(kernel.dtype), 3, self.stride, self.dilation, self.around)
+        # On a CPU XLA's grouped convolution takes 20 times as long.
         return sum(
-            view * weight for view, weight in zip(seen, kernel.reshape(9, 1, 1, 1, -1), strict=True)
+            view * weight
+            for view, weight in zip(inputs, kernel.reshape(9, 1, 1, 1, -1), strict=True)
         )
 
 
 class MaxPool(nnx.Module):
-    """The maximum over a square, padded with zeros, which change none after a ReLU.
+    """The maximum over a square; the padding zeros do not change a maximum after a ReLU.
 
-    Equal values share the gradient, which PyTorch gives to the first.
+    Equal values share the gradient, whereas PyTorch gives it to the first.
     """
 
     def __init__(self, kernel: int, stride: int, dilation: int, around: tuple[int, int]) -> None:
         self.kernel, self.stride, self.dilation, self.around = kernel, stride, dilation, around
 
     def __call__(self, x: Array) -> Array:
-        # XLA's own windows take 5 times as long on a CPU, and have no gradient when dilated.
+        # XLA's window reduction takes 5 times as long on a CPU, and has no gradient when dilated.
         return reduce(jnp.maximum, views(x, self.kernel, self.stride, self.dilation, self.around))
 
 
 def views(
     x: Array, kernel: int, stride: int, dilation: int, around: tuple[int, int]
 ) -> list[Array]:
-    """What each place of a square kernel sees of `(N, H, W, C)`, row by row.
+    """The inputs `(N, H, W, C)` of each place of a square kernel, row by row.
 
-    around: the zeros before and after each row and column.
+    around: zeros before and after each row and column.
     """
     x = jnp.pad(x, ((0, 0), around, around, (0, 0)))
     height, width = (side - dilation * (kernel - 1) for side in x.shape[1:3])
@@ -232,9 +205,10 @@ def convolution(
     *,
     rngs: nnx.Rngs,
 ) -> nnx.Sequential:
-    """MobileNetV2's convolution, normalisation and ReLU6."""
+    """Convolution, normalisation and ReLU6 of MobileNetV2."""
     reach = dilation * (kernel // 2)
     around = (reach, reach) if padding == "both" else (0, 2 * reach)
+    filters: nnx.Module
     if depthwise:
         filters = Depthwise(fan_out, stride, dilation, around, rngs)
     else:
@@ -253,7 +227,7 @@ def convolution(
 
 
 class InvertedResidual(nnx.Module):
-    """MobileNetV2's block: expand, filter each channel, project."""
+    """Block of MobileNetV2: expand, convolve each channel, project."""
 
     def __init__(
         self,
@@ -280,21 +254,8 @@ class InvertedResidual(nnx.Module):
         return x + self.conv(x) if self.residual else self.conv(x)
 
 
-class Fire(nnx.Module):
-    """SqueezeNet's module: 1 x 1 down, then 1 x 1 and 3 x 3 up, side by side."""
-
-    def __init__(self, fan_in: int, squeeze: int, expand: int, *, rngs: nnx.Rngs) -> None:
-        self.squeeze = conv(fan_in, squeeze, rngs=rngs, kernel_init=he)
-        self.expand1x1 = conv(squeeze, expand, rngs=rngs, kernel_init=he)
-        self.expand3x3 = conv(squeeze, expand, 3, rngs=rngs, kernel_init=he)
-
-    def __call__(self, x: Array) -> Array:
-        x = relu(self.squeeze(x))
-        return relu(jnp.concatenate([self.expand1x1(x), self.expand3x3(x)], axis=-1))
-
-
 class Bottleneck(nnx.Module):
-    """ResNet's block: 1 x 1 down, 3 x 3, 1 x 1 up to four times the width, plus the input."""
+    """Block of ResNet: 1 x 1 to `width` channels, 3 x 3, 1 x 1 to 4 `width`, plus the input."""
 
     def __init__(
         self, fan_in: int, width: int, stride: int, dilation: int, *, rngs: nnx.Rngs
@@ -306,7 +267,8 @@ class Bottleneck(nnx.Module):
         self.conv2 = plain(width, width, 3, stride=stride, dilation=dilation)
         self.bn2 = StoredNorm(width)
         self.conv3 = plain(width, fan_out)
-        # Without statistics of its own a random network of 33 sums would grow a million times.
+        # Without batch statistics, random activations would grow about 10^6-fold through 33
+        # residual sums.
         self.bn3 = StoredNorm(fan_out, weight=0.25)
         if stride == 1 and fan_in == fan_out:
             self.downsample = None

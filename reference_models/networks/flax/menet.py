@@ -1,11 +1,10 @@
-"""MEnet, and its two heads on other features, in Flax.
+"""MEnet and its heads (Cai et al., IJCAI 2018; "M") in Flax.
 
-`reference_models.networks.torch.menet` is the same.
-
-Both normalise a training batch by its own biased variance. For evaluation PyTorch keeps the
-unbiased one and Flax the biased one, smaller by 1/n, n being the batch's pixels at that scale:
-0.7 % at most for 16 images of 96 px. With equal weights, after 20 steps, maps differ by less than
-0.001 on average and 0.011 at most.
+`reference_models.networks.torch.menet` has the same networks, and describes their differences from
+the paper's. Both frameworks normalise a training batch by its own biased variance. For evaluation
+PyTorch keeps the unbiased variance and Flax the biased one, which is smaller by 1/n, where n is the
+number of the batch's pixels at that scale: at most 0.7 % for 16 images of 96 px. With equal
+weights, after 20 steps, maps differ by less than 0.001 on average and by at most 0.011.
 """
 
 import jax
@@ -14,42 +13,41 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from reference_models.errors import InputError
 from reference_models.networks.flax.system import (
     Batch,
     Conv,
-    Pixels,
+    FeatureExtractor,
+    IdentityBackbone,
     System,
     conv,
     cross_entropy,
     resize,
 )
-from reference_models.papers.menet import FEATURES, MEnetLoss
+from reference_models.networks.options import (
+    FEATURES,
+    MEnetLoss,
+    MEnetOptions,
+    MetricHeadOptions,
+)
 from saliency_losses.jax import metric_loss, semantic_distance
 
 
 class MEnet(System):
-    """The encoder–decoder whose thirteen scales each give one map of the image's size.
-
-    Args as in `reference_models.networks.torch.menet`.
-    """
+    """An encoder–decoder with one map of the image's size from each of 13 scales (M §2.1)."""
 
     def __init__(
         self,
         loss: MEnetLoss,
-        width: int = 12,
-        widest: int = 96,
-        blocks: int = 1,
-        multi_scale: bool = True,
+        options: MEnetOptions = MEnetOptions(),
         *,
         rngs: nnx.Rngs,
     ) -> None:
-        if loss != "ce" and not multi_scale:
-            raise InputError(f"multi_scale=False has no features for loss={loss!r}; give 'ce'")
+        options.check_loss(loss)
+        width, blocks = options.width, options.blocks
         self.name = loss
-        self.backbone = Pixels()
-        self.multi_scale = multi_scale
-        encoded = [min(width * 2**step, widest) for step in range(5)]
+        self.backbone = IdentityBackbone()
+        self.multi_scale = options.multi_scale
+        encoded = [min(width * 2**step, options.widest) for step in range(5)]
         self.encoder = nnx.List(
             residual(before, after, blocks, stride=2, rngs=rngs)
             for before, after in zip([3, *encoded], encoded, strict=False)
@@ -61,7 +59,7 @@ class MEnet(System):
             residual(below + beside, after, blocks, stride=1, rngs=rngs)
             for below, beside, after in zip(deeper, [*reversed(encoded), 3], decoded, strict=False)
         )
-        if multi_scale:
+        if options.multi_scale:
             scales = [3, *encoded, encoded[-1], *decoded]
             self.scales = nnx.List(conv(c, 1, 3, rngs=rngs) for c in scales)
             self.logits = nnx.Sequential(*normalised(len(scales), 2, rngs=rngs))
@@ -71,7 +69,7 @@ class MEnet(System):
             self.logits = nnx.Sequential(*normalised(width, 2, rngs=rngs))
 
     def __call__(self, taps: list[Array]) -> Array:
-        """Two logits of every pixel, and but for loss="ce" sixteen features in [−1, 1]."""
+        """Two logits of every pixel, and sixteen features in [−1, 1] unless loss="ce"."""
         image = 4 * taps[0] - 2
         skips = [image]
         for block in self.encoder:
@@ -79,12 +77,13 @@ class MEnet(System):
         below = jax.nn.relu(self.whole(skips[-1].mean(axis=(1, 2), keepdims=True)))
         scales = [*skips, below]
         for block, beside in zip(self.decoder, reversed(skips), strict=True):
-            below = block(jnp.concatenate([resize(below, beside), beside], axis=-1))
+            below = block(jnp.concatenate([resize(below, beside.shape[1:3]), beside], axis=-1))
             scales.append(below)
         if not self.multi_scale:
             return self.logits(below)
+        size = image.shape[1:3]
         singles = zip(self.scales, scales, strict=True)
-        maps = jnp.concatenate([resize(single(scale), image) for single, scale in singles], axis=-1)
+        maps = jnp.concatenate([resize(single(scale), size) for single, scale in singles], axis=-1)
         if self.name == "ce":
             return self.logits(maps)
         features = jnp.tanh(self.features(maps).astype(jnp.float32))
@@ -98,14 +97,18 @@ class MEnet(System):
 
 
 class MetricHead(System):
-    """MEnet's features and a saliency head on a light decoder of pretrained features.
-
-    Args as in `reference_models.networks.torch.menet`.
-    """
+    """MEnet's features and saliency head on a light decoder of pretrained features."""
 
     def __init__(
-        self, loss: MEnetLoss, backbone: nnx.Module, width: int = 32, *, rngs: nnx.Rngs
+        self,
+        loss: MEnetLoss,
+        backbone: FeatureExtractor,
+        options: MetricHeadOptions = MetricHeadOptions(),
+        *,
+        rngs: nnx.Rngs,
     ) -> None:
+        options.check_loss(loss)
+        width = options.width
         self.name = loss
         self.backbone = backbone
         self.projections = nnx.List(conv(c, width, rngs=rngs) for c in backbone.channels)
@@ -115,11 +118,12 @@ class MetricHead(System):
 
     def __call__(self, taps: list[Array]) -> Array:
         """Two logits and sixteen features in [−1, 1], at the stride of the finest tap."""
-        below = None
-        layers = zip(taps, self.projections, self.decoder, strict=True)
-        for tap, project, smooth in reversed(list(layers)):
-            here = project(tap)
-            below = jax.nn.relu(smooth(here if below is None else here + resize(below, here)))
+        layers = list(zip(taps, self.projections, self.decoder, strict=True))
+        tap, project, smooth = layers.pop()
+        below = jax.nn.relu(smooth(project(tap)))
+        for tap, project, smooth in reversed(layers):
+            x = project(tap)
+            below = jax.nn.relu(smooth(x + resize(below, x.shape[1:3])))
         features = jnp.tanh(self.features(below).astype(jnp.float32))
         return jnp.concatenate([self.logits(features).astype(jnp.float32), features], axis=-1)
 
@@ -131,15 +135,15 @@ class MetricHead(System):
 
 
 def two_losses(name: MEnetLoss, output: Array, batch: Batch) -> Array:
-    """Cross-entropy at the image's size, and the metric loss at that of the output (M eq. 4)."""
+    """Cross-entropy at the image's size plus the metric loss at the output's (M eq. 4)."""
     output = output.astype(jnp.float32)
     logits, features = output[..., :2], output[..., 2:]
-    entropy = cross_entropy(resize(logits, batch.images), batch.labels)
+    entropy = cross_entropy(resize(logits, batch.images.shape[1:3]), batch.labels)
     if name == "ce":
         return entropy
     return entropy + metric_loss(
         features,
-        nearest(batch.labels, output),
+        nearest_resize(batch.labels, output.shape[1:3]),
         form="pairwise" if name == "metric-pairwise" else "centroid",
         normalize=True,
         stop_gradient=name == "metric-stop-gradient",
@@ -148,34 +152,34 @@ def two_losses(name: MEnetLoss, output: Array, batch: Batch) -> Array:
 
 
 def two_maps(output: Array, batch: Batch) -> dict[str, Array]:
-    """The probability of the saliency head, and the distance to the mean background (M eq. 5).
+    """The saliency head's probability, and the distance to the mean background feature (M eq. 5).
 
-    The mean is over all pixels, each weighed by its probability of being background.
+    The mean is over all pixels, weighted by their probability of being background.
     """
     output = output.astype(jnp.float32)
     logits, features = output[..., :2], output[..., 2:]
-    maps = {"saliency head": jax.nn.softmax(resize(logits, batch.images))[..., 1]}
+    maps = {"saliency head": jax.nn.softmax(resize(logits, batch.images.shape[1:3]))[..., 1]}
     if features.shape[-1] > 0:
         length = jnp.linalg.norm(features, axis=-1, keepdims=True)
         unit = features / jnp.maximum(length, 1e-12)
         distance = semantic_distance(unit, jax.nn.softmax(logits)[..., 0])
-        distance = resize(distance[..., None], batch.images)[..., 0]
+        distance = resize(distance[..., None], batch.images.shape[1:3])[..., 0]
         greatest = distance.max(axis=(1, 2), keepdims=True)
         maps["semantic distance"] = distance / jnp.where(greatest > 0, greatest, 1)
     return maps
 
 
-def nearest(labels: Array, like: Array) -> Array:
-    """Labels `(N, H, W)` read at the middle of each pixel of `like`: PyTorch's "nearest-exact"."""
+def nearest_resize(labels: Array, size: tuple[int, ...]) -> Array:
+    """Labels `(N, H, W)` at the centre of each output pixel: PyTorch's mode "nearest-exact"."""
     rows, columns = (
         (2 * np.arange(after) + 1) * before // (2 * after)
-        for before, after in zip(labels.shape[1:], like.shape[1:3], strict=True)
+        for before, after in zip(labels.shape[1:], size, strict=True)
     )
     return labels[:, rows][:, :, columns]
 
 
 class Residual(nnx.Module):
-    """Two normalised convolutions beside a shortcut; the first of them may halve the size."""
+    """Two normalised convolutions and a shortcut; the first convolution may halve the size."""
 
     def __init__(self, before: int, after: int, stride: int, rngs: nnx.Rngs) -> None:
         self.body = nnx.Sequential(
@@ -190,7 +194,7 @@ class Residual(nnx.Module):
 
 
 def residual(before: int, after: int, blocks: int, stride: int, rngs: nnx.Rngs) -> nnx.Sequential:
-    """So many residual blocks, of which the first changes channels and size."""
+    """`blocks` residual blocks; the first changes channels and size."""
     first = Residual(before, after, stride, rngs)
     return nnx.Sequential(first, *(Residual(after, after, 1, rngs) for _ in range(blocks - 1)))
 
@@ -200,6 +204,6 @@ def normalised(
 ) -> tuple[Conv, nnx.BatchNorm]:
     """A 3 x 3 convolution and batch normalisation."""
     convolution = conv(before, after, 3, stride=stride, bias=False, rngs=rngs)
-    # Otherwise the variance is that of the squares less the squared mean, which cancels.
+    # The fast variance, the mean of squares minus the squared mean, suffers from cancellation.
     norm = nnx.BatchNorm(after, momentum=0.9, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
     return convolution, norm

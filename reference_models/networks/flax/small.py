@@ -1,13 +1,20 @@
-"""The small encoder–decoder with each loss, in Flax, as in `networks.torch.small`."""
+"""Small encoder–decoder with each loss of the library, in Flax."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from reference_models.networks.flax.system import Batch, Conv, Pixels, System, cross_entropy, he
+from reference_models.networks.flax.system import (
+    Batch,
+    Conv,
+    IdentityBackbone,
+    System,
+    cross_entropy,
+    he,
+)
 from reference_models.networks.flax.system import conv as convolution
-from reference_models.papers.scenes import CHANNELS, SmallLoss
+from reference_models.networks.options import CHANNELS, SmallLoss, SmallOptions
 from saliency_losses.jax import (
     anchor_probabilities,
     anchor_softmax_loss,
@@ -26,11 +33,12 @@ from saliency_losses.jax import (
 
 
 class Small(System):
-    """What each loss asks of one small network: a training loss and a saliency map."""
+    """A small network whose output, training loss and saliency map depend on `loss` alone."""
 
     def __init__(self, loss: SmallLoss, rngs: nnx.Rngs) -> None:
+        SmallOptions().check_loss(loss)
         self.name = loss
-        self.backbone = Pixels()
+        self.backbone = IdentityBackbone()
         self.net = SaliencyNet(CHANNELS[loss], rngs)
         if loss == "js-mi":
             self.critic = Critic(CHANNELS[loss], rngs)
@@ -79,7 +87,7 @@ class Small(System):
 
 
 class SaliencyNet(nnx.Module):
-    """Encoder to a quarter of the side, decoder back with one skip; about 94,000 weights.
+    """Encoder to a quarter of the side and decoder with one skip; about 94,000 weights.
 
     Input: float `(N, H, W, 3)` in [0, 1], sides divisible by 4. Output: `(N, H, W, channels)`.
     """
@@ -104,20 +112,20 @@ class SaliencyNet(nnx.Module):
 
 
 class Critic(nnx.Module):
-    """Scores pairs of a pixel's feature and a foreground vector; `(N, H, W)`, any real number."""
+    """Score of each pair of a pixel's feature and the foreground vector: real, `(N, H, W)`."""
 
     def __init__(self, channels: int, rngs: nnx.Rngs) -> None:
         self.hidden = convolution(2 * channels, 32, rngs=rngs)
         self.score = convolution(32, 1, rngs=rngs)
 
     def __call__(self, features: Array, foreground: Array) -> Array:
-        spread = jnp.broadcast_to(foreground[:, None, None, :], features.shape)
-        pairs = jnp.concatenate([features, spread], axis=-1)
+        expanded = jnp.broadcast_to(foreground[:, None, None, :], features.shape)
+        pairs = jnp.concatenate([features, expanded], axis=-1)
         return self.score(jax.nn.relu(self.hidden(pairs)))[..., 0].astype(jnp.float32)
 
 
 def conv(fan_in: int, fan_out: int, rngs: nnx.Rngs, stride: int = 1, dilation: int = 1) -> Conv:
-    """A 3 x 3 convolution, padded to keep (or halve) the size, with He's initial weights."""
+    """A 3 x 3 convolution that keeps (or halves) the size, with He's initial weights."""
     return convolution(
         fan_in, fan_out, 3, rngs=rngs, stride=stride, dilation=dilation, kernel_init=he
     )

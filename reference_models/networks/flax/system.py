@@ -1,7 +1,7 @@
-"""The interface of a system to the trainer, as in `networks.torch.system`; channels stand last.
+"""Base classes of networks and backbones in Flax, the batch, layers and resizing.
 
-Attributes carry the names of the PyTorch modules, so that weights are known by the same names in
-both frameworks (`reference_models.networks.flax.weights`).
+They match `networks.torch.system`, with channels last. Attributes have the names of the PyTorch
+modules, so that weights have the same names in both frameworks (`networks.flax.weights`).
 """
 
 import math
@@ -19,38 +19,30 @@ Initial = Callable[[Array, tuple[int, ...], Any], Array]
 
 
 class Batch(NamedTuple):
-    """What belongs to N images."""
+    """The data of N images."""
 
     images: Array
     """float32 `(N, H, W, 3)` in [0, 1]."""
     labels: Array
     """int32 `(N, H, W)`: 1 on the salient object and 0 elsewhere, or the number of the region."""
     prior: Array
-    """float32 `(N, H, W)` in [0, 1]: a saliency map of somebody else's."""
+    """float32 `(N, H, W)` in [0, 1]: a saliency map of another method."""
     key: Array
-    """The randomness of this step."""
+    """Random key of this step."""
 
 
-class System(nnx.Module):
-    """The five papers' systems and the small network of the README."""
+class FeatureExtractor(nnx.Module):
+    """Images `(N, H, W, 3)` in [0, 1] to a list of feature maps, from fine to coarse."""
 
-    backbone: nnx.Module
-    """Images in [0, 1] to a list of feature maps: frozen or fine-tuned, as the recipe says."""
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
 
-    def __call__(self, taps: list[Array]) -> Array:
-        """The backbone's maps to `(N, h, w, C)`: all that the loss and the maps are made from."""
-        raise NotImplementedError
-
-    def loss(self, output: Array, batch: Batch) -> Array:
-        raise NotImplementedError
-
-    def maps(self, output: Array, batch: Batch) -> dict[str, Array]:
-        """Saliency by name, the main one first: `(N, H, W)` in [0, 1]; labels are not looked at."""
+    def __call__(self, images: Array) -> list[Array]:
         raise NotImplementedError
 
 
-class Pixels(nnx.Module):
-    """The backbone of a network that has none: the images themselves."""
+class IdentityBackbone(FeatureExtractor):
+    """The backbone of a network that has none: it returns the images."""
 
     channels = (3,)
     strides = (1,)
@@ -59,17 +51,39 @@ class Pixels(nnx.Module):
         return [images]
 
 
-class Conv(nnx.Conv):
-    """Computes in the type of its weights: where they are made bfloat16, that is bfloat16."""
+class System(nnx.Module):
+    """A network, its training loss and its saliency maps: the interface to the trainer."""
 
-    def __call__(self, x: Array) -> Array:
+    backbone: FeatureExtractor
+    """Frozen or fine-tuned, as the recipe says."""
+
+    def __call__(self, taps: list[Array]) -> Array:
+        """The backbone's feature maps to `(N, h, w, C)`, from which loss and maps are computed."""
+        raise NotImplementedError
+
+    def loss(self, output: Array, batch: Batch) -> Array:
+        raise NotImplementedError
+
+    def maps(self, output: Array, batch: Batch) -> dict[str, Array]:
+        """Saliency maps by name, the main one first: `(N, H, W)` in [0, 1]. Labels are not used."""
+        raise NotImplementedError
+
+    def segmentation(self, output: Array, batch: Batch) -> Array:
+        """Region numbers, int32 `(N, H, W)`, of a network for general segmentation."""
+        raise NotImplementedError
+
+
+class Conv(nnx.Conv):
+    """A convolution that computes in the type of its weights, bfloat16 if they are cast to it."""
+
+    def __call__(self, x: Array) -> Array:  # type: ignore[override]
         return super().__call__(x.astype(self.kernel[...].dtype))
 
 
 class Linear(nnx.Linear):
-    """Computes in the type of its weights."""
+    """A fully connected layer that computes in the type of its weights."""
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array) -> Array:  # type: ignore[override]
         return super().__call__(x.astype(self.kernel[...].dtype))
 
 
@@ -85,8 +99,10 @@ def conv(
     bias: bool = True,
     kernel_init: Initial | None = None,
 ) -> Conv:
-    """A square convolution, padded to keep the size, or to divide it. Initial weights are as in
-    PyTorch; with a `kernel_init` of one's own the biases begin at 0."""
+    """A square convolution, padded so that the size is kept, or divided by the stride.
+
+    Initial weights and biases are distributed as in PyTorch; with `kernel_init`, biases are 0.
+    """
     initial = like_torch(fan_in * kernel**2)
     return Conv(
         fan_in,
@@ -103,13 +119,13 @@ def conv(
 
 
 def linear(fan_in: int, fan_out: int, rngs: nnx.Rngs) -> Linear:
-    """A fully connected layer with the initial weights of PyTorch's."""
+    """A fully connected layer whose initial weights are distributed as in PyTorch."""
     initial = like_torch(fan_in)
     return Linear(fan_in, fan_out, kernel_init=initial, bias_init=initial, rngs=rngs)
 
 
 def like_torch(fan_in: int) -> Initial:
-    """Uniform within ± 1/√fan_in, weights and biases alike."""
+    """PyTorch's default initialiser of weights and biases: uniform within ±1/√fan_in."""
     bound = 1 / math.sqrt(fan_in)
 
     def initial(key: Array, shape: tuple[int, ...], dtype: Any, *_: Any) -> Array:
@@ -119,46 +135,40 @@ def like_torch(fan_in: int) -> Initial:
 
 
 def he(key: Array, shape: tuple[int, ...], dtype: Any, *_: Any) -> Array:
-    """Normal, of variance 2/fan_in."""
+    """He's initialiser: normal with variance 2/fan_in."""
     deviation = math.sqrt(2 / math.prod(shape[:-1]))
     return jnp.asarray(in_numpy(key).normal(0, deviation, shape).astype(dtype))
 
 
 def in_numpy(key: Array) -> np.random.Generator:
-    """For initial weights: JAX would compile anew for each of the many shapes."""
+    """A NumPy generator for initial weights: JAX would compile once for each of many shapes."""
     return np.random.default_rng(np.asarray(jax.random.key_data(key)))
 
 
-def resize(x: Array, like: Array) -> Array:
-    """`(N, h, w, C)` brought bilinearly to the height and width of `like`."""
-    return resize_to(x, like.shape[1:3])
-
-
-def resize_to(x: Array, size: tuple[int, int]) -> Array:
-    """`(N, h, w, C)` brought bilinearly to that height and width."""
+def resize(x: Array, size: tuple[int, ...]) -> Array:
+    """Resize `(N, h, w, C)` bilinearly to a height and width."""
     if x.shape[1:3] == size:
         return x
-    # PyTorch does not smooth where it makes smaller.
+    # As in PyTorch, without antialiasing.
     return jax.image.resize(x, (len(x), *size, x.shape[-1]), "bilinear", antialias=False)
 
 
-def shrink(maps: Array, like: Array) -> Array:
-    """Float maps `(N, H, W)` in [0, 1] averaged down to the height and width of `like`."""
+def area_resize(maps: Array, size: tuple[int, ...]) -> Array:
+    """Resize float maps `(N, H, W)` in [0, 1] to a smaller height and width by averaging."""
     rows, columns = (
-        averages(before, after)
-        for before, after in zip(maps.shape[1:], like.shape[1:3], strict=True)
+        averages(before, after) for before, after in zip(maps.shape[1:], size, strict=True)
     )
-    # Rounding can leave [0, 1], which the losses do not take.
+    # Rounding can leave [0, 1], and the losses reject such values.
     return jnp.einsum("ih,nhw,jw->nij", rows, maps, columns, precision="highest").clip(0, 1)
 
 
 def averages(before: int, after: int) -> np.ndarray:
-    """`(after, before)`: the weights with which each output averages the inputs it touches."""
+    """Weights `(after, before)` of each input in the average that each output is."""
     places, outputs = np.arange(before), np.arange(after)[:, None]
     touched = (places >= outputs * before // after) & (places < -(-(outputs + 1) * before // after))
     return (touched / touched.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
-    """The mean over all pixels; logits `(N, H, W, C)`."""
+    """Cross-entropy, the mean over all pixels; logits `(N, H, W, C)`, labels `(N, H, W)`."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()

@@ -1,6 +1,7 @@
-"""The squeezed zoomout network of Kolkin et al., ICCV 2017 ("W"), §4, in Flax.
+"""Squeezed zoomout network and its losses (Kolkin et al., ICCV 2017, §4; "W") in Flax.
 
-`reference_models.networks.torch.zoomout` is the same, and says how it differs from the paper's.
+`reference_models.networks.torch.zoomout` has the same network, and describes its differences from
+the paper's.
 """
 
 import jax
@@ -10,13 +11,13 @@ from flax import nnx
 from jax import Array
 from jax.nn import relu
 
-from reference_models.networks.flax.system import Batch, System, conv, resize
-from reference_models.papers.zoomout import FBETA, ZoomoutLoss
+from reference_models.networks.flax.system import Batch, FeatureExtractor, System, conv, resize
+from reference_models.networks.options import FBETA, ZoomoutLoss, ZoomoutOptions
 from saliency_losses.jax import weighted_fbeta_loss
 
 
 class SqueezeModule(nnx.Module):
-    """`(N, h, w, C)` to `(N, h, w, 2 width)`: filters of 1 x 1 and as many of 3 x 3, and a ReLU."""
+    """`(N, h, w, C)` to `(N, h, w, 2 width)`: `width` filters of each size, 1 x 1 and 3 x 3."""
 
     def __init__(self, channels: int, width: int, *, rngs: nnx.Rngs) -> None:
         self.near = conv(channels, width, rngs=rngs)
@@ -27,24 +28,23 @@ class SqueezeModule(nnx.Module):
 
 
 class Zoomout(System):
-    """A squeeze module on every tap, all brought to one resolution, and 1 x 1 layers that classify.
+    """A squeeze module on every tap, upsampled to one resolution and classified by 1 x 1 layers.
 
-    The classifier's first layer is applied to each tap at its own resolution; what comes of it is
-    upsampled from tap to finer tap and summed.
-
-    Args as in `reference_models.networks.torch.zoomout`.
+    The classifier's first layer is applied to each tap at its own resolution; its outputs are
+    upsampled from each tap to the next finer one and summed.
     """
 
     def __init__(
         self,
         loss: ZoomoutLoss,
-        backbone: nnx.Module,
-        width: int = 16,
-        hidden: int = 32,
+        backbone: FeatureExtractor,
+        options: ZoomoutOptions = ZoomoutOptions(),
         *,
         rngs: nnx.Rngs,
     ) -> None:
-        self.kind: ZoomoutLoss = loss
+        options.check_loss(loss)
+        width, hidden = options.width, options.hidden
+        self.name = loss
         self.backbone = backbone
         channels = backbone.channels
         self.squeeze = nnx.List([SqueezeModule(c, width, rngs=rngs) for c in channels])
@@ -60,23 +60,23 @@ class Zoomout(System):
         total = parts.pop()
         while parts:
             finer = parts.pop()
-            total = finer + resize(total, finer)
+            total = finer + resize(total, finer.shape[1:3])
         return self.classify(relu(total))
 
     def loss(self, output: Array, batch: Batch) -> Array:
-        logits = resize(output.astype(jnp.float32), batch.images)
-        return saliency_loss(self.kind, logits[..., 0], batch.labels)
+        logits = resize(output.astype(jnp.float32), batch.images.shape[1:3])
+        return saliency_loss(self.name, logits[..., 0], batch.labels)
 
     def maps(self, output: Array, batch: Batch) -> dict[str, Array]:
-        logits = resize(output.astype(jnp.float32), batch.images)
+        logits = resize(output.astype(jnp.float32), batch.images.shape[1:3])
         return {"map": jax.nn.sigmoid(logits[..., 0])}
 
 
 def saliency_loss(kind: ZoomoutLoss, logits: Array, labels: Array) -> Array:
-    """The mean over the images. logits float and labels 0/1, both `(N, H, W)`.
+    """The training loss, the mean over the images; logits and 0/1 labels are `(N, H, W)`.
 
-    Cross-entropies average over pixels; "2x" doubles those of one class, and "ce-band" leaves out
-    the pixels of `border_band`. All others are weighted F-beta losses with the parts of `FBETA`.
+    Cross-entropies average over pixels: "2x" doubles the weight of one class, and "ce-band" omits
+    the pixels of `border_band`. All others are weighted F-beta losses with the parts in `FBETA`.
     """
     target = labels.astype(logits.dtype)
     each = optax.sigmoid_binary_cross_entropy(logits, target)
@@ -96,19 +96,15 @@ def saliency_loss(kind: ZoomoutLoss, logits: Array, labels: Array) -> Array:
     return weighted_fbeta_loss(
         probs,
         labels[..., None],
-        # The printed kernel with θ = 1 has 1.6 at its centre: AE > E everywhere, and A is off.
-        theta=1 if parts.a == "off" else 9,
-        normalize_kernel=parts.a == "unit",
-        error=parts.error,
-        distance="euclidean" if parts.b == "euclidean" else "window",
+        **parts.arguments(),
         distance_weights=jnp.ones_like(probs) if parts.b == "off" else None,
     )
 
 
 def border_band(labels: Array, width: int = 3) -> Array:
-    """Pixels with one of the other class at most `width` rows and columns away; bool `(N, H, W)`.
+    """Pixels at most `width` rows and columns from a pixel of the other class; bool `(N, H, W)`.
 
-    The image's own border is none.
+    The edge of the image does not count as a border.
     """
     salient = jnp.stack([labels == 1, labels != 1], axis=-1).astype(jnp.float32)
     size = 2 * width + 1

@@ -1,10 +1,9 @@
-"""Four classification networks as feature extractors, their parameters named as torchvision's are.
+"""Backbones in PyTorch: MobileNetV2, VGG-16 and ResNet-101, with torchvision's parameter names.
 
 A backbone takes images in [0, 1], normalises them, and returns the outputs of chosen layers, its
-taps, counted from 0 in the order of `torchvision.models`' `features`; for ResNet-101, whose stages
-stand side by side, in the order conv1, bn1, relu, maxpool, layer1 to layer4. Layers beyond the last
-tap are not built. A side that is a multiple of 32 is divided by the stride, except in SqueezeNet,
-which does not pad its first convolution.
+taps. Layers are counted from 0 in the order of `features` in torchvision's models; those of
+ResNet-101 are conv1, bn1, relu, maxpool, layer1 to layer4. Layers beyond the last tap are not
+built. The sides of a tap are those of the image divided by the stride, for multiples of 32.
 """
 
 from pathlib import Path
@@ -17,22 +16,25 @@ from torch.nn.functional import batch_norm, relu
 
 from reference_models.networks.backbones import (
     MEAN,
-    MOBILENET_V2,
-    RESNET101,
-    SQUEEZENET1_0,
     STD,
     VGG16,
     Layers,
+    mobilenet_v2_blocks,
     read_weights,
+    resnet101_stages,
 )
-from reference_models.papers.schema import BLOCKS, BackboneName
+from reference_models.networks.options import BLOCKS, BackboneName
+from reference_models.networks.torch.system import FeatureExtractor
 
 
-class Backbone(nn.Module):
+class Backbone(FeatureExtractor):
     """Images `(N, 3, H, W)` in [0, 1] to the list of the taps' outputs, from fine to coarse.
 
-    Initial weights are He's, and good for tests only: load a file with `load_backbone`.
+    Weights are drawn by He's initialiser; load pretrained ones with `load_backbone`.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, name: BackboneName, layers: Layers, taps: tuple[int, ...]) -> None:
         super().__init__()
@@ -65,11 +67,11 @@ class Backbone(nn.Module):
 
 
 def load_backbone(backbone: Backbone, path: Path) -> None:
-    """Load a safetensors file with torchvision's names; half precision becomes single."""
+    """Load a safetensors file with torchvision's names; half precision is converted to single."""
     backbone.load_state_dict(read_weights(path, load_file, backbone, backbone.state_dict()))
 
 
-# The four networks ------------------------------------------------------------------------------
+# The three networks ------------------------------------------------------------------------------
 
 
 def mobilenet_v2(
@@ -79,44 +81,21 @@ def mobilenet_v2(
 ) -> Backbone:
     """MobileNetV2 of width 1 (Sandler et al., CVPR 2018); 19 layers.
 
-    padding: where the convolutions that stride are padded: on both sides, as torchvision does, or
-    on the right and bottom only, as TensorFlow does; weights work best with their own.
+    padding: where strided convolutions are padded: on both sides as in torchvision, or on the
+        right and bottom only as in TensorFlow. It must match the weights.
     """
     layers = Layers(output_stride)
     layers.add(convolution(3, 32, 3, *layers.step(2), padding=padding), 32)
-    fan_in = 32
-    for expansion, channels, repeats, stride in MOBILENET_V2:
-        for place in range(repeats):
-            asked = stride if place == 0 else 1
-            own, side = layers.step(asked), padding if asked == 2 else "both"
-            layers.add(InvertedResidual(fan_in, channels, expansion, *own, side), channels)
-            fan_in = channels
+    for block in mobilenet_v2_blocks(layers, padding):
+        layers.add(InvertedResidual(*block), block.fan_out)
     layers.add(convolution(320, 1280, 1), 1280)
     return Backbone("mobilenet_v2", layers, taps)
-
-
-def squeezenet1_0(taps: tuple[int, ...] = BLOCKS["squeezenet1_0"]) -> Backbone:
-    """SqueezeNet 1.0 (Iandola et al., 2016); 13 layers, of which 6 and 11 are pooling.
-
-    Its first convolution and its pooling do not pad: 160 pixels come out as 77, 38, 19 and 9.
-    """
-    layers = Layers()
-    layers.add(nn.Conv2d(3, 96, 7, stride=layers.step(2)[0]), 96)
-    layers.add(nn.ReLU(), 96)
-    fan_in = 96
-    for squeeze, expand in SQUEEZENET1_0:
-        if squeeze:
-            layers.add(Fire(fan_in, squeeze, expand), 2 * expand)
-            fan_in = 2 * expand
-        else:
-            layers.add(nn.MaxPool2d(3, layers.step(2)[0], ceil_mode=True), fan_in)
-    return Backbone("squeezenet1_0", layers, taps)
 
 
 def vgg16(taps: tuple[int, ...] = BLOCKS["vgg16"], output_stride: int = 32) -> Backbone:
     """VGG-16 without batch normalisation (Simonyan and Zisserman, ICLR 2015); 31 layers.
 
-    Convolutions are layers of their own, the ReLU after each too: conv3_3's is layer 15.
+    Each convolution and each ReLU is a layer: the ReLU of conv3_3 is layer 15.
     """
     layers = Layers(output_stride)
     fan_in = 3
@@ -128,36 +107,34 @@ def vgg16(taps: tuple[int, ...] = BLOCKS["vgg16"], output_stride: int = 32) -> B
             fan_in = channels
         stride, dilation = layers.step(2)
         pool = nn.MaxPool2d(2, stride, dilation=dilation)
-        # Zeros change no maximum after a ReLU.
+        # Zeros do not change a maximum after a ReLU.
         pad = nn.ZeroPad2d((0, dilation, 0, dilation))
         layers.add(pool if stride == 2 else nn.Sequential(pad, pool), channels)
     return Backbone("vgg16", layers, taps)
 
 
 def resnet101(taps: tuple[int, ...] = BLOCKS["resnet101"], output_stride: int = 32) -> Backbone:
-    """ResNet-101 (He et al., CVPR 2016), the 3 x 3 convolution striding; 8 layers."""
+    """ResNet-101 (He et al., CVPR 2016) with strides in the 3 x 3 convolutions; 8 layers."""
     layers = Layers(output_stride)
     layers.add(nn.Conv2d(3, 64, 7, layers.step(2)[0], padding=3, bias=False), 64, "conv1")
     layers.add(StoredNorm(64), 64, "bn1")
     layers.add(nn.ReLU(), 64, "relu")
     layers.add(nn.MaxPool2d(3, layers.step(2)[0], padding=1), 64, "maxpool")
-    fan_in = 64
-    for stage, (width, repeats) in enumerate(RESNET101):
-        blocks = []
-        for place in range(repeats):
-            own = layers.step(2 if stage > 0 and place == 0 else 1)
-            blocks.append(Bottleneck(fan_in, width, *own))
-            fan_in = 4 * width
-        layers.add(nn.Sequential(*blocks), fan_in, f"layer{stage + 1}")
+    for stage, blocks in enumerate(resnet101_stages(layers), start=1):
+        modules = [Bottleneck(*block) for block in blocks]
+        layers.add(nn.Sequential(*modules), 4 * blocks[0].width, f"layer{stage}")
     return Backbone("resnet101", layers, taps)
 
 
-# Their parts ------------------------------------------------------------------------------------
+# Their layers ------------------------------------------------------------------------------------
 
 
 class StoredNorm(nn.Module):
-    """Batch normalisation by its stored statistics, in training too, so that no output depends on
-    the other images of a batch."""
+    """Batch normalisation that uses its stored statistics in training too, so that an output does
+    not depend on the other images of the batch."""
+
+    running_mean: Tensor
+    running_var: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -179,11 +156,11 @@ def convolution(
     groups: int = 1,
     padding: Literal["both", "end"] = "both",
 ) -> nn.Sequential:
-    """MobileNetV2's convolution, normalisation and ReLU6."""
+    """Convolution, normalisation and ReLU6 of MobileNetV2."""
     reach = dilation * (kernel // 2)
     around = (reach, reach, reach, reach) if padding == "both" else (0, 2 * reach, 0, 2 * reach)
     layers = nn.Sequential()
-    # The padding stands outside of torchvision's count.
+    # Named, because torchvision's numbers do not count the padding.
     layers.add_module("pad", nn.ZeroPad2d(around))
     kind = nn.Conv2d if stride == dilation == 1 else Float32OnCPU
     conv = kind(fan_in, fan_out, kernel, stride, dilation=dilation, groups=groups, bias=False)
@@ -193,9 +170,9 @@ def convolution(
 
 
 class Float32OnCPU(nn.Conv2d):
-    """A convolution that a CPU computes in float32 even under autocast. There the gradient of a
-    depthwise or first convolution that strides or dilates takes 2 to 25 times as long in bfloat16
-    (PyTorch 2.13, AMD EPYC)."""
+    """A convolution that computes in float32 on a CPU, even under autocast: in bfloat16 the
+    gradient of a depthwise or first convolution with stride or dilation takes 2 to 25 times as
+    long (PyTorch 2.13, AMD EPYC)."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.is_cuda:
@@ -205,7 +182,7 @@ class Float32OnCPU(nn.Conv2d):
 
 
 class InvertedResidual(nn.Module):
-    """MobileNetV2's block: expand, filter each channel, project."""
+    """Block of MobileNetV2: expand, convolve each channel, project."""
 
     def __init__(
         self,
@@ -225,29 +202,15 @@ class InvertedResidual(nn.Module):
             nn.Conv2d(width, fan_out, 1, bias=False),
             StoredNorm(fan_out),
         )
-        # No block of the network strides and keeps its channels.
+        # A block with stride always changes the number of channels, so this test is enough.
         self.residual = fan_in == fan_out
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv(x) if self.residual else self.conv(x)
 
 
-class Fire(nn.Module):
-    """SqueezeNet's module: 1 x 1 down, then 1 x 1 and 3 x 3 up, side by side."""
-
-    def __init__(self, fan_in: int, squeeze: int, expand: int) -> None:
-        super().__init__()
-        self.squeeze = nn.Conv2d(fan_in, squeeze, 1)
-        self.expand1x1 = nn.Conv2d(squeeze, expand, 1)
-        self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = relu(self.squeeze(x))
-        return relu(torch.cat([self.expand1x1(x), self.expand3x3(x)], dim=1))
-
-
 class Bottleneck(nn.Module):
-    """ResNet's block: 1 x 1 down, 3 x 3, 1 x 1 up to four times the width, plus the input."""
+    """Block of ResNet: 1 x 1 to `width` channels, 3 x 3, 1 x 1 to 4 `width`, plus the input."""
 
     def __init__(self, fan_in: int, width: int, stride: int, dilation: int) -> None:
         super().__init__()
@@ -260,7 +223,8 @@ class Bottleneck(nn.Module):
         self.bn2 = StoredNorm(width)
         self.conv3 = nn.Conv2d(width, fan_out, 1, bias=False)
         self.bn3 = StoredNorm(fan_out)
-        # Without statistics of its own a random network of 33 sums would grow a million times.
+        # Without batch statistics, random activations would grow about 10^6-fold through 33
+        # residual sums.
         nn.init.constant_(self.bn3.weight, 0.25)
         self.downsample = None
         if stride != 1 or fan_in != fan_out:

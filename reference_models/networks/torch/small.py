@@ -1,11 +1,11 @@
-"""The small encoder–decoder with each loss, in PyTorch, as in `networks.flax.small`."""
+"""Small encoder–decoder with each loss of the library, in PyTorch."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, relu
 
-from reference_models.networks.torch.system import Batch, Pixels, flipped
-from reference_models.papers.scenes import CHANNELS, SmallLoss
+from reference_models.networks.options import CHANNELS, SmallLoss, SmallOptions
+from reference_models.networks.torch.system import Batch, IdentityBackbone, System, flip_for_step
 from saliency_losses.torch import (
     anchor_probabilities,
     anchor_softmax_loss,
@@ -22,13 +22,14 @@ from saliency_losses.torch import (
 )
 
 
-class Small(nn.Module):
-    """What each loss asks of one small network: a training loss and a saliency map."""
+class Small(System):
+    """A small network whose output, training loss and saliency map depend on `loss` alone."""
 
     def __init__(self, loss: SmallLoss) -> None:
         super().__init__()
+        SmallOptions().check_loss(loss)
         self.name = loss
-        self.backbone = Pixels()
+        self.backbone = IdentityBackbone()
         self.net = SaliencyNet(CHANNELS[loss])
         if loss == "js-mi":
             self.critic = Critic(CHANNELS[loss])
@@ -51,7 +52,7 @@ class Small(nn.Module):
             case "weighted-fbeta":
                 return weighted_fbeta_loss(output.sigmoid(), labels[:, None])
             case "anchor":
-                salient = flipped(labels, 0.2, batch).float()
+                salient = flip_for_step(labels, 0.2, batch).float()
                 anchors = region_anchors(output, torch.stack([1 - salient, salient], dim=1))
                 return anchor_softmax_loss(output, anchors, labels)
             case "js-mi":
@@ -77,7 +78,7 @@ class Small(nn.Module):
 
 
 class SaliencyNet(nn.Module):
-    """Encoder to a quarter of the side, decoder back with one skip; about 94,000 weights.
+    """Encoder to a quarter of the side and decoder with one skip; about 94,000 weights.
 
     Input: float `(N, 3, H, W)` in [0, 1], sides divisible by 4. Output: `(N, channels, H, W)`.
     """
@@ -102,7 +103,7 @@ class SaliencyNet(nn.Module):
 
 
 class Critic(nn.Module):
-    """Scores pairs of a pixel's feature and a foreground vector; `(N, H, W)`, any real number."""
+    """Score of each pair of a pixel's feature and the foreground vector: real, `(N, H, W)`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -110,16 +111,17 @@ class Critic(nn.Module):
         self.score = nn.Conv2d(32, 1, kernel_size=1)
 
     def forward(self, features: Tensor, foreground: Tensor) -> Tensor:
-        spread = foreground[:, :, None, None].expand_as(features)
-        pairs = torch.cat([features, spread], dim=1)
+        expanded = foreground[:, :, None, None].expand_as(features)
+        pairs = torch.cat([features, expanded], dim=1)
         return self.score(relu(self.hidden(pairs)))[:, 0].float()
 
 
 def conv(fan_in: int, fan_out: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
-    """A 3 x 3 convolution, padded to keep (or halve) the size, with He's initial weights."""
+    """A 3 x 3 convolution that keeps (or halves) the size, with He's initial weights."""
     layer = nn.Conv2d(fan_in, fan_out, 3, stride, padding=dilation, dilation=dilation)
     nn.init.kaiming_normal_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
     return layer
 
 

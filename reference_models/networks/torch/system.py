@@ -1,6 +1,7 @@
-"""What every system is to the trainer: a backbone, a network over its features, a loss, maps."""
+"""Base classes of networks and backbones in PyTorch, the batch, and resizing."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,45 +11,37 @@ from saliency_losses.torch import flip_labels
 
 
 class Batch(NamedTuple):
-    """What belongs to N images, all on one device."""
+    """The data of N images, all on one device."""
 
     images: Tensor
     """float32 `(N, 3, H, W)` in [0, 1]."""
     labels: Tensor
     """int64 `(N, H, W)`: 1 on the salient object and 0 elsewhere, or the number of the region."""
     prior: Tensor
-    """float32 `(N, H, W)` in [0, 1]: a saliency map of somebody else's."""
+    """float32 `(N, H, W)` in [0, 1]: a saliency map of another method."""
     rng: torch.Generator
-    """The randomness of this step, on the device of the images; the same in every process."""
+    """Random numbers of this step, on the device of the images; the same in every process."""
     rank: int = 0
     processes: int = 1
-    """These are the images `[rank::processes]` of the step."""
+    """The batch holds the images `[rank::processes]` of the step."""
 
 
-def flipped(labels: Tensor, probability: float, batch: Batch) -> Tensor:
-    """`flip_labels`, drawn for the whole step: several processes flip the pixels that one does."""
+def flip_for_step(labels: Tensor, probability: float, batch: Batch) -> Tensor:
+    """`flip_labels` drawn for the whole step: several processes flip the same pixels as one."""
     every = labels.new_zeros(len(labels) * batch.processes, *labels.shape[1:])
     flips = flip_labels(every, probability, batch.rng)
     return labels ^ flips[batch.rank :: batch.processes]
 
 
-class System(Protocol):
-    """The five papers' systems and the small network of the README; each is an `nn.Module`."""
+class FeatureExtractor(nn.Module):
+    """Images `(N, 3, H, W)` in [0, 1] to a list of feature maps, from fine to coarse."""
 
-    backbone: nn.Module
-    """Images in [0, 1] to a list of feature maps: frozen or fine-tuned, as the recipe says."""
-
-    def __call__(self, taps: list[Tensor]) -> Tensor:
-        """The backbone's maps to `(N, C, h, w)`: all that the loss and the maps are made from."""
-
-    def loss(self, output: Tensor, batch: Batch) -> Tensor: ...
-
-    def maps(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Saliency by name, the main one first: `(N, H, W)` in [0, 1]; labels are not looked at."""
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
 
 
-class Pixels(nn.Module):
-    """The backbone of a network that has none: the images themselves."""
+class IdentityBackbone(FeatureExtractor):
+    """The backbone of a network that has none: it returns the images."""
 
     channels = (3,)
     strides = (1,)
@@ -57,14 +50,35 @@ class Pixels(nn.Module):
         return [images]
 
 
-def resize(x: Tensor, like: Tensor) -> Tensor:
-    """`(N, C, h, w)` brought bilinearly to the height and width of `like`."""
-    size = like.shape[-2:]
-    if x.shape[-2:] == size:
+class System(nn.Module):
+    """A network, its training loss and its saliency maps: the interface to the trainer."""
+
+    backbone: FeatureExtractor
+    """Frozen or fine-tuned, as the recipe says."""
+
+    def forward(self, taps: list[Tensor]) -> Tensor:
+        """The backbone's feature maps to `(N, C, h, w)`, from which loss and maps are computed."""
+        raise NotImplementedError
+
+    def loss(self, output: Tensor, batch: Batch) -> Tensor:
+        raise NotImplementedError
+
+    def maps(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Saliency maps by name, the main one first: `(N, H, W)` in [0, 1]. Labels are not used."""
+        raise NotImplementedError
+
+    def segmentation(self, output: Tensor, batch: Batch) -> Tensor:
+        """Region numbers, int64 `(N, H, W)`, of a network for general segmentation."""
+        raise NotImplementedError
+
+
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize `(N, C, h, w)` bilinearly to a height and width."""
+    if x.shape[-2:] == tuple(size):
         return x
-    return interpolate(x, size=size, mode="bilinear", align_corners=False)
+    return interpolate(x, size=list(size), mode="bilinear", align_corners=False)
 
 
-def shrink(maps: Tensor, like: Tensor) -> Tensor:
-    """Float maps `(N, H, W)` averaged down to the height and width of `like`."""
-    return interpolate(maps[:, None], size=like.shape[-2:], mode="area")[:, 0]
+def area_resize(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize float maps `(N, H, W)` to a smaller height and width by averaging."""
+    return interpolate(maps[:, None], size=list(size), mode="area")[:, 0]

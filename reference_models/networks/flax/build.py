@@ -1,0 +1,49 @@
+"""Networks from their specifications, in Flax."""
+
+from typing import Any
+
+from flax import nnx
+
+from reference_models.networks import options
+from reference_models.networks.flax.anchors import AnchorNetwork
+from reference_models.networks.flax.backbones import Backbone, mobilenet_v2, resnet101, vgg16
+from reference_models.networks.flax.fully_convolutional import FullyConvolutional
+from reference_models.networks.flax.menet import MEnet, MetricHead
+from reference_models.networks.flax.relations import RelationModel
+from reference_models.networks.flax.small import Small
+from reference_models.networks.flax.system import System
+from reference_models.networks.flax.zoomout import Zoomout
+
+
+def build(spec: options.NetworkSpec, rngs: nnx.Rngs) -> System:
+    """A network with new weights; those of its backbone are not loaded yet."""
+    loss: Any = spec.loss  # The specification has checked it.
+    backbone: Any = None if spec.backbone is None else pretrained(spec.backbone, rngs)
+    match spec.options:
+        case options.SmallOptions():
+            return Small(loss, rngs=rngs)
+        case options.MEnetOptions() as chosen:
+            return MEnet(loss, chosen, rngs=rngs)
+        case options.MetricHeadOptions() as chosen:
+            return MetricHead(loss, backbone, chosen, rngs=rngs)
+        case options.FullyConvolutionalOptions() as chosen:
+            return FullyConvolutional(loss, backbone, chosen, rngs=rngs)
+        case options.ZoomoutOptions() as chosen:
+            return Zoomout(loss, backbone, chosen, rngs=rngs)
+        case options.AnchorOptions() as chosen:
+            return AnchorNetwork(loss, backbone, chosen, rngs=rngs)
+        case options.RelationOptions() as chosen:
+            return RelationModel(loss, backbone, chosen, rngs=rngs)
+    raise TypeError(f"no network has the options {spec.options}")
+
+
+def pretrained(backbone: options.Backbone, rngs: nnx.Rngs) -> Backbone:
+    """The backbone with random weights; `load_backbone` loads the pretrained ones."""
+    taps, stride = backbone.taps, backbone.output_stride
+    match backbone.name:
+        case "mobilenet_v2":
+            return mobilenet_v2(taps, stride, backbone.padding, rngs=rngs)
+        case "vgg16":
+            return vgg16(taps, stride, rngs=rngs)
+        case "resnet101":
+            return resnet101(taps, stride, rngs=rngs)

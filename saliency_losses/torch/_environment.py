@@ -1,0 +1,31 @@
+"""Queries of the execution environment: torch.compile, device, device mesh."""
+
+import torch
+from torch import Tensor
+
+
+def compiling_plainly() -> bool:
+    """Whether torch.compile is tracing, without a transform of `torch.func`."""
+    # Under `torch.func`, torch 2.13 miscompiles second derivatives of a function with a custom
+    # backward, and cannot vmap it.
+    return torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+
+
+def compiling_for_cpu(x: Tensor) -> bool:
+    return compiling_plainly() and x.device.type == "cpu"
+
+
+def replicate_like(x: Tensor, local: Tensor) -> Tensor:
+    """`local`, equal on all processes, as a replicated DTensor if `x` is a DTensor."""
+    if not hasattr(x, "device_mesh"):
+        return local
+    from torch.distributed.tensor import DTensor, Replicate
+
+    return DTensor.from_local(
+        local, x.device_mesh, [Replicate()] * x.device_mesh.ndim, run_check=False
+    )
+
+
+def index_range(x: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    """The integers 0, 1, …, count − 1 on the device (mesh) of `x`."""
+    return replicate_like(x, torch.arange(count, dtype=dtype, device=x.device))
