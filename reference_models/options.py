@@ -25,8 +25,8 @@ class Options:
     its run folder. Rerunning a stopped command resumes from its last checkpoint.
     """
 
-    recipe: Annotated[str, tyro.conf.Positional] = "scenes-cas"
-    """The recipe to train; --recipes lists them."""
+    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[RECIPE]")] = "scenes-cas"
+    """Recipe to train; --recipes lists all recipes."""
     recipes: bool = False
     """Print all recipes and exit."""
     backend: Literal["torch", "jax"] = "torch"
@@ -226,6 +226,6 @@ def find_backbone(name: str, archives: Path, file: Path | None = None) -> Path:
 
 
 def _near(name: str) -> str:
-    close = [known for known in RECIPES if known.startswith(name)][:3]
+    close = [recipe for recipe in RECIPES if recipe.startswith(name)][:3]
     close = close or get_close_matches(name, RECIPES, n=3, cutoff=0.5)
     return f". Did you mean {' or '.join(close)}?" if close else ""

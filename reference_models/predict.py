@@ -43,7 +43,7 @@ class Predict:
     photograph); with --mask also photo-explained.png.
     """
 
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE…")]
     """Photographs, or folders of photographs."""
     model: str | None = None
     """Bundled model (a name in reference_models/weights) or run folder of `train`. Default: the

@@ -47,7 +47,9 @@ to half precision, without the classifier.
 """
 
 
-def main(runs: Annotated[tuple[Path, ...], tyro.conf.Positional]) -> None:
+def main(
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER…")],
+) -> None:
     """Convert the weights of finished runs to half precision for reference_models/weights.
 
     Args:

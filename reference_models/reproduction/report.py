@@ -103,10 +103,10 @@ def table_text(results: Results, of: Table) -> str:
     return folded(of.title, text) if of.folded else text
 
 
-def effects_text(results: Results, known: Intervals, of: Effects) -> str:
+def effects_text(results: Results, known_intervals: Intervals, of: Effects) -> str:
     def ours(index: int, scale: str, measure: str) -> str:
         pair = of.pairs[index]
-        interval = known.get((scale, *pair), {}).get(measure)
+        interval = known_intervals.get((scale, *pair), {}).get(measure)
         return spread(differences(results, scale, *pair, measure), interval, sign=True)
 
     return comparison_table(
@@ -135,11 +135,11 @@ def headline(results: Results, claim: Claim) -> str:
     return ""
 
 
-def bounds_text(results: Results, known: Intervals, claim: Claim) -> str:
+def bounds_text(results: Results, known_intervals: Intervals, claim: Claim) -> str:
     """The table of a claim's bounds, with our values and verdicts at each scale that has a run."""
-    by_scale = {scale: tested(results, known, claim, scale) for scale in SCALES}
+    by_scale = {scale: tested(results, known_intervals, claim, scale) for scale in SCALES}
     by_scale = {
-        scale: tests for scale, tests in by_scale.items() if any(test.found for test in tests)
+        scale: tests for scale, tests in by_scale.items() if any(test.measured for test in tests)
     }
     first = next(iter(by_scale.values()), ())
     lines = [
@@ -152,16 +152,16 @@ def bounds_text(results: Results, known: Intervals, claim: Claim) -> str:
 def outcome(test: Tested) -> str:
     """Our value and its verdict, in bold unless it holds."""
     if test.verdict is None:
-        return test.found
-    return f"{test.found}: {test.verdict if test.verdict == 'holds' else f'**{test.verdict}**'}"
+        return test.measured
+    return f"{test.measured}: {test.verdict if test.verdict == 'holds' else f'**{test.verdict}**'}"
 
 
 UNSETTLED: tuple[Verdict, ...] = ("refuted", "not decided")
 
 
-def summary(results: Results, known: Intervals, claim: Claim, scale: str) -> str:
+def summary(results: Results, known_intervals: Intervals, claim: Claim, scale: str) -> str:
     """The verdict on a claim, which is refuted if any of its bounds is; empty without a run."""
-    tests = tested(results, known, claim, scale)
+    tests = tested(results, known_intervals, claim, scale)
     counts = Counter(test.verdict for test in tests if test.verdict is not None)
     total, holding = counts.total(), counts["holds"]
     if not results_of_claim(results, claim, scale) or (tests and not total):
@@ -187,14 +187,14 @@ def results_of_claim(results: Results, claim: Claim, scale: str) -> list[Result]
     ]
 
 
-def verdict_text(results: Results, known: Intervals, claim: Claim, scale: str) -> str:
+def verdict_text(results: Results, known_intervals: Intervals, claim: Claim, scale: str) -> str:
     """The summary of a claim in a sentence, and the bounds that do not hold."""
-    text = summary(results, known, claim, scale)
+    text = summary(results, known_intervals, claim, scale)
     if not text:
         return ""
     missed = (
-        f" {test.label}: bound {test.bounds}, measured {test.found}: {test.verdict}."
-        for test in tested(results, known, claim, scale)
+        f" {test.label}: bound {test.bounds}, measured {test.measured}: {test.verdict}."
+        for test in tested(results, known_intervals, claim, scale)
         if test.verdict not in ("holds", None)
     )
     return f"**At {scale} scale: {text}.**{''.join(missed)}"
@@ -215,18 +215,18 @@ def results_text(
     pictures: Iterable[str],
 ) -> str:
     """The text of docs/results.md."""
-    known = all_intervals(results, rows)
-    lines = [*introduction(results, known), *claims_overview(results, known)]
+    known_intervals = all_intervals(results, rows)
+    lines = [*introduction(results, known_intervals), *claims_overview(results, known_intervals)]
     lines += environment({scale: of_scale(results, scale) for scale in scales_run(results)})
     lines += [image_link(name) for name in pictures if name != "results-frameworks"]
     for claim in claims():
-        lines += claim_text(results, known, claim)
+        lines += claim_text(results, known_intervals, claim)
     lines += seconds_text([*of_all(results), *of_all(in_jax)])
     lines += frameworks_text(results, in_jax, first_steps)
     return "\n".join(lines).rstrip() + "\n"
 
 
-def introduction(results: Results, known: Intervals) -> list[str]:
+def introduction(results: Results, known_intervals: Intervals) -> list[str]:
     return [
         "# Results",
         "",
@@ -248,7 +248,7 @@ def introduction(results: Results, known: Intervals) -> list[str]:
         "",
         BOUNDS_TEXT,
         "",
-        *([INTERVALS_TEXT, ""] if known else ()),
+        *([INTERVALS_TEXT, ""] if known_intervals else ()),
         "To train one row, run `python -m reference_models.train zoomout-af --scale small --seed "
         "0`; `--recipes` lists all recipes. [RUNS.md](../reference_models/RUNS.md) shows how to "
         "run all of them.",
@@ -256,7 +256,7 @@ def introduction(results: Results, known: Intervals) -> list[str]:
     ]
 
 
-def claims_overview(results: Results, known: Intervals) -> list[str]:
+def claims_overview(results: Results, known_intervals: Intervals) -> list[str]:
     """A table of all claims with their verdicts."""
     scales = scales_run(results)
     head = (
@@ -268,22 +268,22 @@ def claims_overview(results: Results, known: Intervals) -> list[str]:
         (
             f"[{claim.title}](#{anchor(claim.title)})",
             headline(results, claim),
-            *(summary(results, known, claim, scale) for scale in scales),
+            *(summary(results, known_intervals, claim, scale) for scale in scales),
         )
         for claim in claims()
     )
     return [table(head, lines), ""]
 
 
-def claim_text(results: Results, known: Intervals, claim: Claim) -> list[str]:
+def claim_text(results: Results, known_intervals: Intervals, claim: Claim) -> list[str]:
     """The section on one claim."""
     parts = [
         f"## {claim.title}",
         claim.paper,
         *(table_text(results, part) for part in claim.tables),
-        effects_text(results, known, claim.effects),
-        bounds_text(results, known, claim),
-        *(verdict_text(results, known, claim, scale) for scale in SCALES),
+        effects_text(results, known_intervals, claim.effects),
+        bounds_text(results, known_intervals, claim),
+        *(verdict_text(results, known_intervals, claim, scale) for scale in SCALES),
         claim.why,
         *(
             f"{scale.capitalize()}: {provenance(runs)}."
@@ -434,14 +434,14 @@ def frameworks_text(results: Results, in_jax: Results, first_steps: Sequence[Ste
     for scale in SCALES:
         rows, gaps = [], []
         for name in RECIPES:
-            torch_runs, jax_runs = (found.get((name, scale), {}) for found in (results, in_jax))
+            torch_runs, jax_runs = (runs.get((name, scale), {}) for runs in (results, in_jax))
             if not torch_runs or not jax_runs:
                 continue
             test, maps = next(iter(next(iter(torch_runs.values()))["measures"].items()))
             main = row(name, test, map=next(m for m in maps if m not in PRIORS))
             measures = SEGMENTATION[:1] if RECIPES[name].regions > 2 else ("mae", "max_f")
             for measure in measures:
-                torch, jax = (values(found, scale, main, measure) for found in (results, in_jax))
+                torch, jax = (values(runs, scale, main, measure) for runs in (results, in_jax))
                 change = statistics.fmean(jax.values()) - statistics.fmean(torch.values())
                 gaps.append((abs(change), f"{NAMES[measure]} of {name}"))
                 rows.append(

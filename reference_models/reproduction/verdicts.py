@@ -26,11 +26,11 @@ NAMES = LABELS | {
 }
 
 
-def verdict(bound: Bound, found: Mapping[int, float], interval: Interval | None) -> Verdict:
+def verdict(bound: Bound, by_seed: Mapping[int, float], interval: Interval | None) -> Verdict:
     """Compare the interval, or without one the mean over seeds, with a bound, in three digits."""
-    seeds_keep = round(min(found.values()), 3) >= bound.per_seed_min
+    seeds_keep = round(min(by_seed.values()), 3) >= bound.per_seed_min
     if interval is None:
-        mean = round(statistics.fmean(found.values()), 3)
+        mean = round(statistics.fmean(by_seed.values()), 3)
         return "holds" if bound.low <= mean <= bound.high and seeds_keep else "does not hold"
     low, high = (round(end, 3) for end in interval)
     if high < bound.low or low > bound.high or not seeds_keep:
@@ -59,7 +59,7 @@ def all_intervals(results: Results, rows: EachImage) -> Intervals:
                 wanted.setdefault((scale, *pair), {}).update(dict.fromkeys(claim.effects.measures))
             for bound in claim.bounds:
                 wanted.setdefault((scale, bound.of, bound.minus), {})[bound.measure] = None
-    known: Intervals = {}
+    known_intervals: Intervals = {}
     for (scale, of, minus), measures in wanted.items():
         paired = {m: differences(results, scale, of, minus, m) for m in measures}
         seeds = list(next(iter(paired.values())))
@@ -69,8 +69,8 @@ def all_intervals(results: Results, rows: EachImage) -> Intervals:
             continue
         runs = [*first, *(second or ())]
         shared = [m for m in measures if all(m in run.values for run in runs)]
-        known[scale, of, minus] = intervals(first, second, shared)
-    return known
+        known_intervals[scale, of, minus] = intervals(first, second, shared)
+    return known_intervals
 
 
 def signed(value: float) -> str:
@@ -78,14 +78,16 @@ def signed(value: float) -> str:
     return number(value) if round(value, 3) <= 0 else f"+{number(value)}"
 
 
-def spread(found: Mapping[int, float], interval: Interval | None = None, sign: bool = False) -> str:
+def spread(
+    by_seed: Mapping[int, float], interval: Interval | None = None, sign: bool = False
+) -> str:
     """Mean ± standard deviation over seeds, and the interval; empty without a run."""
-    if not found:
+    if not by_seed:
         return ""
     show = signed if sign else number
-    text = show(statistics.fmean(found.values()))
-    if len(found) > 1:
-        text += f" ± {number(statistics.stdev(found.values()))}"
+    text = show(statistics.fmean(by_seed.values()))
+    if len(by_seed) > 1:
+        text += f" ± {number(statistics.stdev(by_seed.values()))}"
     return text if interval is None else f"{text} [{show(interval[0])}, {show(interval[1])}]"
 
 
@@ -119,23 +121,23 @@ class Tested(NamedTuple):
 
     label: str
     bounds: str
-    found: str
+    measured: str
     verdict: Verdict | None
-    """None without a run, or for equal weights on a GPU."""
+    """The verdict; None without a run, or for equal weights on a GPU."""
 
 
-def tested(results: Results, known: Intervals, claim: Claim, scale: str) -> list[Tested]:
+def tested(results: Results, known_intervals: Intervals, claim: Claim, scale: str) -> list[Tested]:
     """Test all bounds of a claim at one scale."""
     tests = []
     for bound in claim.bounds:
-        found = differences(results, scale, bound.of, bound.minus, bound.measure)
-        interval = known.get((scale, bound.of, bound.minus), {}).get(bound.measure)
+        by_seed = differences(results, scale, bound.of, bound.minus, bound.measure)
+        interval = known_intervals.get((scale, bound.of, bound.minus), {}).get(bound.measure)
         tests.append(
             Tested(
                 f"{difference(bound.of, bound.minus)}: {NAMES[bound.measure]}",
                 bound_text(bound),
-                spread(found, interval, sign=bound.minus is not None),
-                verdict(bound, found, interval) if found else None,
+                spread(by_seed, interval, sign=bound.minus is not None),
+                verdict(bound, by_seed, interval) if by_seed else None,
             )
         )
     for pair in claim.equal_weights:

@@ -110,8 +110,8 @@ class FlaxTrainer:
         )
         self._taps = jax.jit(partial(taps_of, network))
         self._maps = jax.jit(partial(maps_of, network, self.regions))
-        self._output = jax.jit(lambda *given: output_of(network, *given)[1:])
-        self._loss = jax.jit(lambda parts, *given: network(parts).loss(*given))
+        self._output = jax.jit(lambda *inputs: output_of(network, *inputs)[1:])
+        self._loss = jax.jit(lambda parts, *inputs: network(parts).loss(*inputs))
 
     def set_training_images(self, images: Images) -> None:
         batch, devices = min(self.plan.batch, len(images)), self.shared.num_devices
@@ -341,8 +341,8 @@ def output_of(
     return system, system(system.backbone(batch.images)), batch
 
 
-def maps_of(network: Network, regions: int, *given: Any) -> dict[str, Array]:
-    system, output, batch = output_of(network, *given)
+def maps_of(network: Network, regions: int, *inputs: Any) -> dict[str, Array]:
+    system, output, batch = output_of(network, *inputs)
     if regions > 2:
         return {"regions": system.segmentation(output, batch)}
     # The main map comes first, and JAX would sort the keys of a plain dict.

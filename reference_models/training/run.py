@@ -74,12 +74,7 @@ def run_locked(
     data = load_data(options, shared)
     if trainer.is_main_process:
         claim_run_folder(folder, options, data)
-        print(f"{recipe.name}: {recipe.about}")
-        if recipe.paper is not None and options.is_unmodified:
-            print(f"compared with {recipe.paper}")
-        for note in (*data.notes, *without_priors(options, data)):
-            print(f"note: {note}")
-        print("images: " + ", ".join(f"{count} {name}" for name, count in data.counts().items()))
+        announce(options, data)
     reading = time.monotonic() - begun
 
     network, history = train(options, trainer, data.train, data.validation, folder, check)
@@ -133,6 +128,17 @@ def run_locked(
     for note in network.notes:
         print(f"note: {note}")
     print(f"{history.seconds:.0f} s of training on {trainer.device}; written to {folder}/")
+
+
+def announce(options: Options, data: Data) -> None:
+    """Print the recipe, the figures it is compared with, notes on the data, and their counts."""
+    recipe = options.chosen_recipe
+    print(f"{recipe.name}: {recipe.about}")
+    if recipe.paper is not None and options.is_unmodified:
+        print(f"compared with {recipe.paper}")
+    for note in (*data.notes, *without_priors(options, data)):
+        print(f"note: {note}")
+    print("images: " + ", ".join(f"{count} {name}" for name, count in data.counts().items()))
 
 
 def load_data(options: Options, shared: Shared | None = None) -> Data:

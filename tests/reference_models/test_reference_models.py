@@ -622,7 +622,7 @@ def test_a_run_folder_is_taken_up_for_the_same_options_and_data_alone(tmp_path: 
     claim_run_folder(tmp_path / "run", replace(TINY, checkpoint_seconds=1.0), data)
     with pytest.raises(InputError, match=r"run \(recipe 'scenes-cas' -> 'scenes-metric'\)"):
         claim_run_folder(tmp_path / "run", tiny("metric"), data)
-    with pytest.raises(InputError, match=r"holds a different run \(steps 3 -> 4\); give"):
+    with pytest.raises(InputError, match=r"holds a different run \(steps 3 -> 4\); pass"):
         claim_run_folder(tmp_path / "run", replace(TINY, steps=4), data)
     with pytest.raises(InputError, match=r"different run \(data_sha256 "):
         claim_run_folder(

@@ -336,7 +336,7 @@ def test_a_value_without_a_second_row_has_an_interval_too(tmp_path):
     (claim,) = (c for c in claims() if c.title.startswith("C: labels"))
     by_label = {one.label: one for one in verdicts.tested(found, known, claim, "medium")}
     assert by_label["fcn-ce-swapped: MAE"].verdict == "holds"
-    assert re.fullmatch(r"\.500 \[\.4\d\d, \.5\d\d\]", by_label["fcn-ce-swapped: MAE"].found)
+    assert re.fullmatch(r"\.500 \[\.4\d\d, \.5\d\d\]", by_label["fcn-ce-swapped: MAE"].measured)
     assert by_label["fcn-ce-swapped: max F"].verdict == "not decided"
     assert by_label["fcn-cas-swapped − fcn-cas-clean: F"] == (
         "fcn-cas-swapped − fcn-cas-clean: F",
@@ -368,9 +368,9 @@ def test_equal_bits_are_asked_for_on_a_cpu_alone():
     assert equal == {0: None}
     claim = replace(af_against_ce(), bounds=(), equal_weights=(pair,))
     (tested,) = verdicts.tested(grouped(first, second), {}, claim, "small")
-    assert (tested.found, tested.verdict) == ("not required on a GPU", None)
+    assert (tested.measured, tested.verdict) == ("not required on a GPU", None)
     (tested,) = verdicts.tested({}, {}, claim, "small")
-    assert (tested.found, tested.verdict) == ("", None)
+    assert (tested.measured, tested.verdict) == ("", None)
 
 
 def test_numbers():

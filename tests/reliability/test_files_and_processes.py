@@ -131,8 +131,8 @@ def test_weights_that_do_not_say_what_they_are(tmp_path: Path):
     }
     for about, match in (
         ({}, "does not say which network it holds"),
-        (good | {"backend": "tf"}, "backend 'tf', not one of torch, jax"),
-        (good | {"scale": "full"}, "scale 'full', not one of small, medium"),
+        (good | {"backend": "tf"}, "backend 'tf', which must be one of torch, jax"),
+        (good | {"scale": "full"}, "scale 'full', which must be one of small, medium"),
         (good | {"schedule": None}, "does not say which network it holds"),
         (good | {"schedule": {"backbone": 3}}, "does not say which network it holds"),
         (good | {"recipe": "gone"}, "'gone', which no longer exists"),
