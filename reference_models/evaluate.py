@@ -18,7 +18,7 @@ from reference_models.data.pictures import (
     side_by_side,
 )
 from reference_models.data.readers import mask_notes, read_maps, read_mask
-from reference_models.data.sets import check_masks, read_test
+from reference_models.data.sets import check_masks, read_test_folder
 from reference_models.errors import InputError
 from reference_models.files import read_about, write_json
 from reference_models.measures.saliency import LABELS, measure, one_line
@@ -122,7 +122,7 @@ def run_network(options: Options) -> None:
         raise InputError(f"--shared applies to maps only, and {options.maps} is a network; omit it")
     network = load_network(str(options.maps), archives=options.archives, backend=options.backend)
     trained = network.options
-    test, notes = read_test(options.masks, trained.plan.size, regions=trained.chosen_recipe.regions)
+    test, notes = read_test_folder(options.masks, trained.plan.size, trained.chosen_recipe.regions)
     if read_about(weights_file(str(options.maps))).get("data") == str(options.masks.resolve()):
         notes.append(
             "the network was trained on this data set; run.json has its measures on the images "

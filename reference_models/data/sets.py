@@ -26,7 +26,6 @@ from reference_models.data.readers import as_mask, label_map, mask_notes, read_m
 from reference_models.data.scenes import scenes
 from reference_models.data.splits import evenly, split
 from reference_models.errors import Faults, InputError, count, first_few
-from reference_models.paths import DATA
 
 
 @dataclass(frozen=True)
@@ -72,15 +71,7 @@ def load(sources: Sources, size: int, seed: int) -> Data:
     test_sets, faults = [], Faults()
     for name in dict.fromkeys(sources.tests):
         with faults.collect():
-            test_set = read_test(
-                name,
-                size,
-                archives=sources.archives,
-                most=sources.test_images,
-                detectors=sources.test_priors,
-                regions=sources.regions,
-            )
-            test_sets.append(test_set)
+            test_sets.append(read_test(name, sources, size))
     with faults.collect():
         if sources.train == "scenes":
             data = generated(sources, size, seed)
@@ -200,39 +191,40 @@ def from_path(sources: Sources, size: int, seed: int) -> Data:
     )
 
 
-def read_test(
-    name: str | Path,
-    size: int,
-    *,
-    archives: Path = DATA,
-    most: int | None = None,
-    detectors: Sequence[str] = (),
-    regions: int = 2,
-) -> tuple[TestSet, list[str]]:
-    """A test set, and notes on it.
-
-    It holds the images in its test list, or all images if it has none.
-
-    name: A name in ARCHIVES, or a path. archives: The folder of the named archives. most: Maximum
-    number of images, spread evenly. detectors: Detectors whose maps of ECSSD become priors.
-    """
-    if isinstance(name, str) and name in ARCHIVES:
-        files, notes = find_archive(name, archives)
-    elif Path(name).exists():
-        files, notes = find([Path(name)], truth=truth_folder(regions)), []
-    else:
+def read_test(name: str, sources: Sources, size: int) -> tuple[TestSet, list[str]]:
+    """A test set by name or path, and notes on it. Detectors' maps of ECSSD become priors."""
+    if name not in ARCHIVES and not Path(name).exists():
         raise InputError(
             f"test set {name} is neither a named data set nor an existing path; choose one of "
             f"{', '.join(ARCHIVES)}, or give a folder or zip"
         )
+    if name not in ARCHIVES:
+        return read_test_folder(Path(name), size, sources.regions, sources.test_images)
+    files, notes = find_archive(name, sources.archives)
+    test, more = as_test_set(files, name, size, sources.regions, sources.test_images)
+    if name == "ecssd":
+        for detector in sources.test_priors:
+            folder = detector_folder(sources.archives, detector)
+            test.priors[detector] = read_priors(folder, test.images.names, size)
+    return test, [*notes, *more]
+
+
+def read_test_folder(
+    path: Path, size: int, regions: int = 2, most: int | None = None
+) -> tuple[TestSet, list[str]]:
+    """A folder or zip as a test set, and notes on it. most: Maximum number of images."""
+    files = find([path], truth=truth_folder(regions))
+    return as_test_set(files, path.stem, size, regions, most)
+
+
+def as_test_set(
+    files: Files, name: str, size: int, regions: int, most: int | None
+) -> tuple[TestSet, list[str]]:
+    """The images in the test list of a data set, or all images if it has none."""
     stems = evenly(files.lists.get("test") or list(files.images), most)
     part = decode(files, stems, size, regions, keep_truth=True)
     priors = {"priors": part.images.priors} if files.priors else {}
-    if name == "ecssd":
-        for detector in detectors:
-            priors[detector] = read_priors(detector_folder(archives, detector), stems, size)
-    title = name if isinstance(name, str) and name in ARCHIVES else Path(name).stem
-    return TestSet(title, part.images, part.truth, priors), [*notes, *describe(files, [part])]
+    return TestSet(name, part.images, part.truth, priors), describe(files, [part])
 
 
 # Decoding ----------------------------------------------------------------------------------------
