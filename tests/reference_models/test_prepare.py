@@ -125,7 +125,7 @@ def test_a_test_set_is_packed_and_can_be_measured_on(name: str, tmp_path: Path):
     assert [row[f"packed_{side}"] for side in ("width", "height")] == ["256", "192"]
     assert row["foreground_fraction"] == "0.06250"
     assert len(row["sha256_image"]) == len(row["sha256_mask"]) == 64
-    test, _ = read_test(name, 32, archives=tmp_path / "data")
+    test, _ = read_test(name, Sources(name, tmp_path / "data"), 32)
     unused = set(ARCHIVES[name].excluded)
     assert test.images.names == tuple(stem for stem in STEMS[name] if stem not in unused)
     assert test.images.labels.any(axis=(1, 2)).all()
