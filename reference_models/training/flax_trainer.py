@@ -26,6 +26,7 @@ from reference_models.networks.flax.system import Batch, System
 from reference_models.networks.flax.weights import from_torch, to_torch
 from reference_models.options import Options
 from reference_models.papers.schema import Scale
+from reference_models.training.processes import JOIN_MINUTES, waiting, with_others
 from reference_models.training.trainer import Draw, LossView, one_cycle
 
 State = nnx.State[Any, Any]
@@ -395,9 +396,17 @@ def begin(device: str) -> list[jax.Device]:
         address, rank = (os.environ[name] for name in variables)
         # Otherwise JAX handles SIGTERM itself, and runs are not saved.
         jax.config.update("jax_enable_preemption_service", False)
-        # The first process measures alone, and the others wait for it at their exit. If that wait
-        # times out, JAX aborts all of them.
-        jax.distributed.initialize(address, processes, int(rank), shutdown_timeout_seconds=7200)
+        with waiting(processes, address), with_others(processes):
+            jax.distributed.initialize(
+                address,
+                processes,
+                int(rank),
+                initialization_timeout=60 * JOIN_MINUTES,
+                heartbeat_timeout_seconds=30,
+                # The first process measures alone, and the others wait for it at their exit. If
+                # that wait times out, JAX aborts all of them.
+                shutdown_timeout_seconds=7200,
+            )
     try:
         return jax.devices(None if device == "auto" else device)
     except RuntimeError as error:

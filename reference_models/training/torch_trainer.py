@@ -20,6 +20,7 @@ from reference_models.networks.torch.backbones import Backbone, load_backbone
 from reference_models.networks.torch.build import build
 from reference_models.networks.torch.system import Batch, System
 from reference_models.options import Options
+from reference_models.training.processes import JOIN_MINUTES, waiting, with_others
 from reference_models.training.trainer import Draw, LossView, one_cycle
 
 Features = dict[str, list[Tensor]]
@@ -139,7 +140,8 @@ class TorchTrainer:
         self.objective.train()
         with self.autocast():
             loss = self.objective(batch, taps)
-        loss.backward()
+        with with_others(self.processes):
+            loss.backward()
         self.optimizer.step()
         return self.mean(loss.detach())
 
@@ -261,13 +263,15 @@ class TorchTrainer:
         if self.processes == 1:
             return flag
         highest = torch.tensor(float(flag), device=self.device)
-        distributed.all_reduce(highest, distributed.ReduceOp.MAX)
+        with with_others(self.processes):
+            distributed.all_reduce(highest, distributed.ReduceOp.MAX)
         return bool(highest)
 
     def mean(self, loss: Tensor) -> float:
         """Mean of the loss over all processes; their shares of the batch are equally large."""
         if self.processes > 1:
-            distributed.all_reduce(loss)
+            with with_others(self.processes):
+                distributed.all_reduce(loss)
             loss = loss / self.processes
         return loss.item()
 
@@ -330,5 +334,7 @@ def begin(device: str) -> tuple[str, int, int]:
         torch.cuda.set_device(device)
     if not distributed.is_initialized():
         backend = "nccl" if "cuda" in device else "gloo"
-        distributed.init_process_group(backend, timeout=timedelta(hours=2))
+        address = ":".join(os.environ.get(f"MASTER_{part}", "") for part in ("ADDR", "PORT"))
+        with waiting(processes, address), with_others(processes):
+            distributed.init_process_group(backend, timeout=timedelta(minutes=JOIN_MINUTES))
     return device, distributed.get_rank(), processes
