@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from errno import ENAMETOOLONG
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,6 +33,8 @@ from reference_models.training.trained import Network, default_model, load_netwo
 from saliency_losses.plotting import explain
 
 RED = (230, 30, 60)
+
+OUTPUTS = ("map", "cutout", "overlay", "explained")
 
 
 @dataclass(frozen=True)
@@ -153,10 +156,13 @@ def predict(options: Predict) -> list[str]:
                     matching_file(options.mask, file, "--mask"), photo, file
                 )
                 save(model.explained(photo, mask, prior), options.out / f"{name}-explained.png")
+            write_images(photo, alpha, saliency, options.out / name)
         except InputError as error:
             messages.append(str(error))
-            continue
-        write_images(photo, alpha, saliency, options.out / name)
+        except OSError as error:
+            if error.errno != ENAMETOOLONG:  # Others, such as a full disk, concern all files.
+                raise
+            messages.append(f"{file}: {error.strerror}; rename the photograph")
     for note in mask_notes(kinds):
         print(f"note: {note}")
     for message in messages:
@@ -252,7 +258,7 @@ def expand_folders(images: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in images:
         if path.is_dir():
-            inside = list(filter(is_image, sorted(path.iterdir())))
+            inside = without_outputs(list(filter(is_image, sorted(path.iterdir()))))
             if not inside:
                 raise InputError(
                     f"{path} holds no image file; pass a folder with files of these types: "
@@ -266,6 +272,12 @@ def expand_folders(images: Sequence[Path]) -> list[Path]:
     if not files:
         raise InputError("no photograph to predict; pass image files or folders of images")
     return files
+
+
+def without_outputs(files: Sequence[Path]) -> list[Path]:
+    """The files that `predict` has not written itself for another of them."""
+    outputs = {f"{file.stem}-{kind}.png" for file in files for kind in OUTPUTS}
+    return [file for file in files if file.name not in outputs]
 
 
 def output_names(files: Sequence[Path]) -> list[tuple[Path, str]]:

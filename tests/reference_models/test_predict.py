@@ -174,6 +174,24 @@ def test_turned_photographs_are_put_upright(place):
     assert read_photograph(place / "one.jpg")[0].size == (30, 50)
 
 
+def test_a_folder_may_be_its_own_output(place):
+    run = ended("menet-ce", place / "run")
+    (place / "in").mkdir()
+    photo(place / "in/one.png")
+    for _ in range(2):
+        assert predict.predict(Predict((place / "in",), model=str(run), out=place / "in")) == []
+    names = {f"one{end}.png" for end in ("", "-map", "-cutout", "-overlay")}
+    assert {path.name for path in (place / "in").iterdir()} == names
+
+
+def test_a_name_too_long_for_an_output_stops_no_other(place, capsys):
+    run = ended("menet-ce", place / "run")
+    files = photo(place / f"{'x' * 245}.png"), photo(place / "one.png")
+    (fault,) = predict.predict(Predict(files, model=str(run)))
+    assert "File name too long; rename the photograph" in fault
+    assert Path("predictions/one-map.png").is_file()
+
+
 def test_what_is_no_image_is_named_and_the_others_are_done(place, capsys):
     run = ended("menet-ce", place / "run")
     (place / "bad.jpg").write_text("no image")
