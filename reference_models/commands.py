@@ -1,6 +1,8 @@
 """Command-line parsing and exit statuses, shared by all commands."""
 
+import io
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -25,6 +27,10 @@ def parse(target: Callable[..., T], module: str) -> T:
 @contextmanager
 def command() -> Iterator[None]:
     """Exit with a status, and with one line for an input error, instead of a traceback."""
+    warnings.filterwarnings("ignore", module="PIL")  # Of damaged metadata, without a file's name.
+    for stream in (sys.stdout, sys.stderr):  # A name may hold what the terminal cannot show.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
     except (InputError, OSError) as error:

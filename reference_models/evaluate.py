@@ -17,9 +17,9 @@ from reference_models.data.pictures import (
     open_folder,
     side_by_side,
 )
-from reference_models.data.readers import mask_notes, read_maps, read_mask
+from reference_models.data.readers import mask_notes, only_void, read_maps, read_mask
 from reference_models.data.sets import check_masks, read_test_folder
-from reference_models.errors import InputError
+from reference_models.errors import InputError, count
 from reference_models.files import read_about, write_json
 from reference_models.measures.saliency import LABELS, measure, one_line
 from reference_models.training.score import flatten_rows, means_of, score
@@ -88,8 +88,8 @@ def run_maps(options: Options) -> None:
             f"{path} is not a folder or zip of maps, a run folder or a bundled model; the bundled "
             f"models are: {', '.join(bundled_models())}"
         )
-    check_masks(list(masks.values()), str(options.masks))
     maps, map_notes = read_maps(path, masks, options.shared)
+    check_masks(list(masks.values()), str(options.masks))
     notes += map_notes
     if len(maps) < len(masks):
         missing = len(masks) - len(maps)
@@ -103,7 +103,7 @@ def run_maps(options: Options) -> None:
     row = measure(list(maps.values()), list(masks.values()), exact=options.exact)
     for note in notes:
         print(f"note: {note}")
-    print(f"{len(maps)} images of {options.masks}, maps of {path}")
+    print(f"{count(len(maps), 'image')} of {options.masks}, maps of {path}")
     for name, value in row.items():
         print(f"{LABELS[name]:27}{value:.4f}")
     write(
@@ -131,7 +131,7 @@ def run_network(options: Options) -> None:
     rows = means_of(score(network, [test], clock(), options.exact))
     for note in notes:
         print(f"note: {note}")
-    print(f"{len(test.truth)} images of {options.masks}, maps of {options.maps}")
+    print(f"{count(len(test.truth), 'image')} of {options.masks}, maps of {options.maps}")
     for name, row in flatten_rows(rows):
         print(f"{name}\n  {one_line(row)}")
     write(
@@ -182,8 +182,11 @@ def read_masks(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     masks = side_by_side(
         lambda index: read_mask(files[stems[index]]), len(stems), f"masks of {path.name}"
     )
-    notes = mask_notes({stem: mask.kind for stem, mask in zip(stems, masks, strict=True)})
-    return {stem: mask.object for stem, mask in zip(stems, masks, strict=True)}, notes
+    kinds = [mask.kind for mask in masks]
+    objects = [mask.object for mask in masks]
+    for index in only_void(kinds):
+        objects[index], kinds[index] = np.zeros_like(objects[index]), "with void"
+    return dict(zip(stems, objects, strict=True)), mask_notes(dict(zip(stems, kinds, strict=True)))
 
 
 def mask_folder(path: Path) -> Folder:

@@ -143,10 +143,12 @@ def predict(options: Predict) -> list[str]:
         raise InputError(f"{name_of_model} does not use a prior map; omit --prior")
     if options.mask is not None:
         check_mask(options, model, len(files))
+    named = output_names(files)
+    check_outputs(named, options.out)
     kinds: dict[str, str] = {}
     options.out.mkdir(parents=True, exist_ok=True)
     messages = []
-    for file, name in progress(output_names(files), desc=Path(name_of_model).name, unit=" images"):
+    for file, name in progress(named, desc=Path(name_of_model).name, unit=" images"):
         try:
             photo, alpha = read_photograph(file)
             prior = None if priors is None else priors.of(file, photo)
@@ -278,6 +280,18 @@ def without_outputs(files: Sequence[Path]) -> list[Path]:
     """The files that `predict` has not written itself for another of them."""
     outputs = {f"{file.stem}-{kind}.png" for file in files for kind in OUTPUTS}
     return [file for file in files if file.name not in outputs]
+
+
+def check_outputs(named: Sequence[tuple[Path, str]], out: Path) -> None:
+    """Raise an error if an output would overwrite one of the photographs."""
+    photographs = {file.resolve() for file, _ in named}
+    for _, name in named:
+        for kind in OUTPUTS:
+            if (out / f"{name}-{kind}.png").resolve() in photographs:
+                raise InputError(
+                    f"{out / f'{name}-{kind}.png'} is one of the photographs and would be "
+                    "overwritten; choose another --out"
+                )
 
 
 def output_names(files: Sequence[Path]) -> list[tuple[Path, str]]:

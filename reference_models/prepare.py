@@ -24,7 +24,7 @@ from reference_models.data.pictures import (
     open_image,
     outcomes,
 )
-from reference_models.data.readers import as_map, mask_notes, read_map
+from reference_models.data.readers import as_map, mask_notes, read_map, read_photograph
 from reference_models.errors import InputError, first_few
 from reference_models.files import atomic_path
 from reference_models.paths import DATA
@@ -203,7 +203,9 @@ def pack_mask(
         raise InputError(f"{mask_file} has no foreground: no pixel is 128 or more")
     size = packed_size(image.size)
     files = {
-        f"images/{stem}.webp": webp(image.convert("RGB").resize(size, Image.Resampling.LANCZOS)),
+        f"images/{stem}.webp": webp(
+            read_photograph(image_file).pixels.resize(size, Image.Resampling.LANCZOS)
+        ),
         f"masks/{stem}.png": png(Image.fromarray(binary).resize(size, Image.Resampling.NEAREST)),
     }
     if grades:
@@ -216,13 +218,19 @@ def pack_mask(
     )
 
 
+def packed_photograph(file: Folder, size: tuple[int, int]) -> bytes:
+    return webp(read_photograph(file).pixels.resize(size, Image.Resampling.LANCZOS))
+
+
 def pack_segmentations(stem: str, split: str, image_file: Folder, truth_file: Folder) -> Packed:
     """Image and label maps, one per annotator, their labels counted from 0."""
     image = open_image(image_file)
     size = packed_size(image.size)
     maps = read_segmentations(truth_file)
     files = {
-        f"images/{stem}.webp": webp(image.convert("RGB").resize(size, Image.Resampling.LANCZOS))
+        f"images/{stem}.webp": webp(
+            read_photograph(image_file).pixels.resize(size, Image.Resampling.LANCZOS)
+        )
     }
     for annotator, labels in enumerate(maps):
         if labels.shape != (image.height, image.width):

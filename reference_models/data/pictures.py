@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from reference_models.errors import Faults, InputError, count, first_few
 from reference_models.machine import cores, progress
 
+UNREAD = {".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jxl", ".tga"}
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 Folder = Path | zipfile.Path
 Result = TypeVar("Result")
@@ -32,7 +33,7 @@ def open_folder(path: Path) -> Folder:
         if place.is_file():
             try:
                 root = zipfile.Path(zipfile.ZipFile(place))
-            except zipfile.BadZipFile:
+            except Exception:  # A damaged or unusual zip raises many kinds of errors.
                 raise InputError(
                     f"{path} is neither a folder nor a readable zip; give one of these"
                 ) from None
@@ -71,6 +72,11 @@ def by_stem(folders: Sequence[Folder]) -> dict[str, Folder]:
     files: dict[str, Folder] = {}
     for folder in folders:
         entries = [entry for entry in folder.iterdir() if is_image(entry)]
+        if unread := [e.name for e in folder.iterdir() if Path(e.name).suffix.lower() in UNREAD]:
+            raise InputError(
+                f"{folder} holds {count(len(unread), 'file')} of types that are not read "
+                f"({first_few(sorted(unread))}); convert them to PNG, or remove them"
+            )
         if not entries:
             raise InputError(
                 f"{folder} holds no image file; add some ({', '.join(sorted(SUFFIXES))})"
@@ -143,6 +149,8 @@ def outcomes(work: Callable[[int], Result], number: int, what: str) -> list[Resu
 READING = Lock()  # Several threads share one open zip and the filters of warnings.
 MOST_BYTES = 2**28
 MOST_PIXELS = 2**27
+STACKS = ("PNG", "TIFF", "WEBP")
+"""Formats in which several frames are no copies of one picture."""
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -175,6 +183,9 @@ def open_image(file: Folder) -> Image.Image:
                     f"{file} has {image.width} x {image.height} pixels; save it with at most "
                     f"{MOST_PIXELS >> 20} million"
                 )
+            frames = getattr(image, "n_frames", 1)
+            if image.format in STACKS and frames > 1:
+                raise InputError(f"{file} has {frames} frames; save one of them")
             image.load()
             return upright(image)
     except InputError:

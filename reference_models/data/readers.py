@@ -3,7 +3,7 @@
 docs/reliability.md has the table of what is read, noted and refused.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,8 +43,8 @@ class SaliencyMap(NamedTuple):
 
     values: np.ndarray
     kind: str
-    """Storage: "grey", "0/1" (values 0 and 1, not yet scaled), "16 bits", "floats", "palette",
-    "one hue" or "transparency"."""
+    """Storage: "grey", "0/1" (no value above 1), "16 bits", "floats", "palette", "one hue" or
+    "transparency"."""
 
 
 class Mask(NamedTuple):
@@ -54,7 +54,7 @@ class Mask(NamedTuple):
     void: np.ndarray | None
     """Pixels that belong to neither object nor background; None if there are none."""
     kind: str
-    """Storage: "0/255", "0/1", "0/1/void", "soft", "two values", or a kind of `SaliencyMap`."""
+    """Storage: "0/255", "0/1", "with void", "soft", "two values", or a kind of `SaliencyMap`."""
 
 
 # Photographs -------------------------------------------------------------------------------------
@@ -64,8 +64,11 @@ def read_photograph(file: Folder) -> Photograph:
     """A photograph as RGB; transparent pixels are blended with white."""
     image = open_image(file)
     refuse_unknown_modes(image, file)
-    if image.mode.startswith(("I", "F")):
-        image = Image.fromarray(to_eight_bits(image, file))
+    if image.mode.startswith("I"):
+        image = Image.fromarray(integer_map(image, file).values)
+    elif image.mode == "F":
+        values = checked(image, file)
+        image = Image.fromarray(scaled(values, white_of_floats(float(values.max()))))
     if not is_transparent(image):
         return Photograph(image.convert("RGB"), None)
     layers = image.convert("RGBA")
@@ -78,18 +81,42 @@ def read_photograph(file: Folder) -> Photograph:
 
 
 def read_map(file: Folder) -> SaliencyMap:
-    """A saliency map. Maps of 0 and 1 keep these values: whether 1 means white is decided for all
-    maps of a folder together, see `scale_binary_maps`."""
-    return as_map(open_image(file), file, "saliency map")
+    """A saliency map by itself."""
+    return settle_maps([as_map(open_image(file), file, "saliency map")])[0]
+
+
+def read_map_files(files: Sequence[Folder], what: str) -> list[SaliencyMap]:
+    """The saliency maps of one folder. what: the files, for the progress bar."""
+    maps = side_by_side(
+        lambda index: as_map(open_image(files[index]), files[index], "saliency map"),
+        len(files),
+        what,
+    )
+    return settle_maps(maps)
+
+
+def settle_maps(maps: Sequence[SaliencyMap]) -> list[SaliencyMap]:
+    """The maps of one folder from 0 to 255: whether 1 means white, and which float does, is decided
+    for all of them together, so that a dark map beside bright ones stays dark."""
+    highest = max((float(each.values.max()) for each in maps if each.kind == "floats"), default=1.0)
+    white = white_of_floats(highest)
+    settled = [
+        each._replace(values=scaled(each.values, white)) if each.kind == "floats" else each
+        for each in maps
+    ]
+    if any(each.values.max() > 1 for each in settled):
+        return settled
+    return [each._replace(values=255 * (each.values > 0).astype(np.uint8)) for each in settled]
 
 
 def as_map(image: Image.Image, file: Folder, what: str) -> SaliencyMap:
-    """The map of an opened image. what: its role, for the errors."""
+    """The map of an opened image; that of a float image is not scaled yet. what: its role, for the
+    errors."""
     refuse_unknown_modes(image, file)
     if image.mode.startswith("I"):
-        return SaliencyMap(to_eight_bits(image, file), "16 bits")
+        return integer_map(image, file)
     if image.mode == "F":
-        return SaliencyMap(to_eight_bits(image, file), "floats")
+        return SaliencyMap(checked(image, file), "floats")
     if is_transparent(image):
         layers = np.asarray(image.convert("RGBA"))
         colours, alpha = layers[..., :3], layers[..., 3]
@@ -102,32 +129,29 @@ def as_map(image: Image.Image, file: Folder, what: str) -> SaliencyMap:
                 )
             return SaliencyMap(alpha, "transparency")
         image = image.convert("RGB")
-    if image.mode == "P":
-        indices = np.asarray(image)
-        if is_binary_palette(image, indices):
-            return SaliencyMap(255 * object_of_two_colours(image, indices), "palette")
-        image, kind = image.convert("RGB"), "palette"
-    else:
-        kind = "grey"
+    kind = "palette" if image.mode == "P" else "grey"
     if image.mode in ("1", "L"):
         values = np.asarray(image.convert("L"))
     else:
         colours = np.asarray(image.convert("RGB"))
-        if int((colours.max(axis=2) - colours.min(axis=2)).max()) <= GREY:
+        if (
+            colours.max() <= GREY
+        ):  # Class numbers in one channel, which its weight would round to 0.
+            values = colours.max(axis=2)
+        elif int((colours.max(axis=2) - colours.min(axis=2)).max()) <= GREY:
             values = np.asarray(image.convert("L"))
         else:
             values, kind = one_hue(colours, file, what), "one hue"
     return SaliencyMap(values, "0/1" if kind == "grey" and values.max() == 1 else kind)
 
 
-def scale_binary_maps(maps: Mapping[str, SaliencyMap]) -> dict[str, SaliencyMap]:
-    """Scale maps of 0 and 1 to 0 and 255, unless a map of the folder has a higher value."""
-    if any(saliency.values.max() > 1 for saliency in maps.values()):
-        return dict(maps)
-    return {
-        stem: saliency._replace(values=255 * (saliency.values > 0).astype(np.uint8))
-        for stem, saliency in maps.items()
-    }
+def integer_map(image: Image.Image, file: Folder) -> SaliencyMap:
+    """Integers of 16 or 32 bits. Up to 255 they are values of 8 bits in a larger type."""
+    values = checked(image, file)
+    if values.max() <= 255:
+        eight_bits = values.astype(np.uint8)
+        return SaliencyMap(eight_bits, "0/1" if eight_bits.max() == 1 else "grey")
+    return SaliencyMap(scaled(values, 65535), "16 bits")
 
 
 def read_maps(
@@ -151,10 +175,8 @@ def read_maps(
                 "1.png or 1-map.png"
             )
     require(images, files, f"map in {root}")
-    results = side_by_side(
-        lambda i: read_map(files[images[i]]), len(images), f"maps of {root.name}"
-    )
-    maps = scale_binary_maps(dict(zip(images, results, strict=True)))
+    results = read_map_files([files[stem] for stem in images], f"maps of {root.name}")
+    maps = dict(zip(images, results, strict=True))
     return {stem: saliency.values for stem, saliency in maps.items()}, map_notes(maps)
 
 
@@ -182,7 +204,7 @@ def map_notes(maps: Mapping[str, SaliencyMap]) -> list[str]:
 
 
 def read_mask(file: Folder) -> Mask:
-    """A mask, see `as_mask`."""
+    """A mask by itself, see `as_mask`."""
     return as_mask(open_image(file), file)
 
 
@@ -190,24 +212,28 @@ def as_mask(image: Image.Image, file: Folder) -> Mask:
     """The mask of an opened image.
 
     An image of 0 and one other value, or of black and one other colour, is read as background and
-    object. The values 0, 1 and 255 together are background, object and void, as in PASCAL VOC.
-    Other grey values are binarised at 128.
+    object. Three values 0, v and 255 are background, object and void, as in PASCAL VOC, if v is
+    small and at least as frequent as 255; lossy files of 0 and 255 have few other values. Other
+    grey values are binarised at 128.
     """
     if image.mode == "P" and not is_transparent(image):
-        indices = np.asarray(image)
-        if is_void_palette(image, indices):
-            return Mask(indices == 1, indices == VOID, "0/1/void")
-        if is_binary_palette(image, indices):
-            return Mask(object_of_two_colours(image, indices).astype(bool), None, "palette")
+        mask = palette_mask(image, file)
+        if mask is not None:
+            return mask
     values, kind = as_map(image, file, "mask")
-    used = np.unique(values)
-    if kind in ("grey", "0/1"):
-        if set(used) == {0, 1, VOID}:
-            return Mask(values == 1, values == VOID, "0/1/void")
+    if kind == "floats":
+        values = scaled(values, white_of_floats(float(values.max())))
+    used, counts = np.unique(values, return_counts=True)
+    if kind in ("grey", "0/1", "palette"):
+        void = void_mask(values, used, counts)
+        if void is not None:
+            return void
         if len(used) == 2 and used[0] == 0 and used[1] != 255:
-            return Mask(values > 0, None, "0/1" if used[1] == 1 else "two values")
+            own = "0/1" if used[1] == 1 else "two values"
+            return Mask(values > 0, None, "palette" if kind == "palette" else own)
         if used[-1] == 1:
             return Mask(values == 1, None, "0/1")
+    if kind == "grey":
         kind = "0/255" if set(used) <= {0, 255} else "soft"
     if 0 < used[-1] < 128:
         raise InputError(
@@ -217,11 +243,61 @@ def as_mask(image: Image.Image, file: Folder) -> Mask:
     return Mask(values >= 128, None, kind)
 
 
+def void_mask(values: np.ndarray, used: np.ndarray, counts: np.ndarray) -> Mask | None:
+    """The mask of background 0 (or none), an object and void 255, if the values are such."""
+    if len(used) not in (2, 3) or used[-1] != VOID:
+        return None
+    number = used[-2]
+    if not 0 < number < 64 or (len(used) == 3 and used[0] != 0) or counts[-2] < counts[-1]:
+        return None
+    return Mask(values == number, values == VOID, "with void")
+
+
+def palette_mask(image: Image.Image, file: Folder) -> Mask | None:
+    """The mask of a palette image; None if its colours are grey, so that their values decide."""
+    indices = np.asarray(image)
+    colours = colours_of(image, indices)
+    numbers = [index for index in colours if index not in (0, VOID)]
+    if VOID in colours and (colours[VOID] == VOID_COLOUR or numbers == [1]):
+        if len(numbers) > 1:
+            named = first_few([str(number) for number in numbers])
+            raise InputError(
+                f"{file} is a mask of {len(numbers)} classes ({named}); save the object alone, as "
+                "255"
+            )
+        return Mask(np.isin(indices, numbers), indices == VOID, "with void")
+    if all(max(colour) - min(colour) <= GREY for colour in colours.values()):
+        listed = {tuple(colour) for colour in palette_of(image)}
+        if len(colours) > 1 or len(listed) != 2:
+            return None
+    ordered = sorted(colours, key=lambda index: sum(colours[index]))
+    brightness = [sum(colours[index]) for index in ordered]
+    if len(ordered) == 2 and (
+        brightness[0] <= 3 * GREY or brightness[0] < 3 * 128 <= brightness[1]
+    ):
+        return Mask(indices == ordered[1], None, "palette")
+    if len(ordered) > 1:
+        return None
+    # A single colour: of a palette of two it is the brighter or the darker, else black or not.
+    others = {sum(colour) for colour in palette_of(image)} - {brightness[0]}
+    is_object = brightness[0] > max(others) if len(others) == 1 else brightness[0] > 3 * GREY
+    return Mask(np.full(indices.shape, is_object), None, "palette")
+
+
+def only_void(kinds: Sequence[str]) -> list[int]:
+    """Which masks of one folder, by their kinds, have 255 for void alone: beside masks with void
+    that is what 0 and 255 mean."""
+    if "with void" not in kinds or not set(kinds) <= {"with void", "0/1", "0/255"}:
+        return []
+    return [index for index, kind in enumerate(kinds) if kind == "0/255"]
+
+
 def mask_notes(kinds: Mapping[str, str]) -> list[str]:
     """Notes on masks that are not stored as 0 and 255. kinds: The kind of each mask, by stem."""
     texts = {
         "0/1": "the values 0 and 1: 1 is read as the object",
-        "0/1/void": "the values 0, 1 and 255: 1 is the object, 255 (void) counts as background",
+        "with void": "a class number, which is read as the object, and 255 (void), which counts as "
+        "background",
         "two values": "0 and one other value, which is read as the object",
         "soft": "values between 0 and 255: binarised at 128",
         "16 bits": "16 bits: binarised at half of the range",
@@ -248,25 +324,14 @@ def by_kind(kinds: Mapping[str, str]) -> dict[str, list[str]]:
 # Storage -----------------------------------------------------------------------------------------
 
 
+MODES = (
+    "1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "F",
+)  # fmt: skip
+
+
 def refuse_unknown_modes(image: Image.Image, file: Folder) -> None:
-    """Raise an error for colour modes of Pillow that are none of those below, such as LAB."""
-    known = (
-        "1",
-        "L",
-        "LA",
-        "La",
-        "P",
-        "PA",
-        "RGB",
-        "RGBA",
-        "RGBa",
-        "RGBX",
-        "CMYK",
-        "YCbCr",
-        "HSV",
-        "F",
-    )
-    if image.mode not in known and not image.mode.startswith("I"):
+    """Raise an error for Pillow's other colour modes, such as LAB."""
+    if image.mode not in MODES and not image.mode.startswith("I"):
         raise InputError(f"{file} has the colour mode {image.mode}; save it as RGB or grey")
 
 
@@ -274,54 +339,42 @@ def is_transparent(image: Image.Image) -> bool:
     return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
 
 
-def to_eight_bits(image: Image.Image, file: Folder) -> np.ndarray:
-    """Grey of 16 bits, or of floats or integers up to 1, 255 or 65535, as uint8 `(H, W)`."""
+def checked(image: Image.Image, file: Folder) -> np.ndarray:
+    """The values of a grey image of integers or floats, float64 `(H, W)`."""
     values = np.asarray(image, np.float64)
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= 65535):
         raise InputError(
             f"{file} has values from {low:g} to {high:g}; save it with values from 0 to 255"
         )
-    white = 65535 if image.mode[:4] == "I;16" else next(w for w in (1, 255, 65535) if high <= w)
-    return np.rint(255 * values / white).astype(np.uint8)
+    return values
 
 
-def colours_of(image: Image.Image, indices: np.ndarray) -> dict[int, tuple[int, int, int]]:
-    """The colours of a palette that the image uses, by index."""
-    palette = np.zeros((256, 3), np.int64)
+def white_of_floats(highest: float) -> int:
+    """The value that means white, with some room for rounding and interpolation above it."""
+    return next(white for white in (1, 255, 65535) if highest <= 1.01 * white)
+
+
+def scaled(values: np.ndarray, white: int) -> np.ndarray:
+    return np.rint(255 * (values / white).clip(0, 1)).astype(np.uint8)
+
+
+def palette_of(image: Image.Image) -> list[tuple[int, ...]]:
+    """The colours of a palette."""
     listed = np.asarray(image.getpalette("RGB") or [], np.int64).reshape(-1, 3)
-    palette[: len(listed)] = listed
-    return {int(i): tuple(palette[i].tolist()) for i in np.unique(indices)}
+    return [tuple(colour) for colour in listed.tolist()]
 
 
-def is_binary_palette(image: Image.Image, indices: np.ndarray) -> bool:
-    """Whether the image has one colour, or two of which one is black, or dark and bright ones."""
-    colours = list(colours_of(image, indices).values())
-    if len(colours) > 2:
-        return False
-    sums = sorted(map(sum, colours))
-    return len(colours) == 1 or sums[0] <= 3 * GREY or sums[0] < 3 * 128 <= sums[1]
-
-
-def object_of_two_colours(image: Image.Image, indices: np.ndarray) -> np.ndarray:
-    """The pixels of the brighter colour as 1, uint8. A single colour is the object unless black."""
-    colours = colours_of(image, indices)
-    brightest = max(colours, key=lambda i: sum(colours[i]))
-    if len(colours) == 1 and sum(colours[brightest]) <= 3 * GREY:
-        return np.zeros(indices.shape, np.uint8)
-    return (indices == brightest).astype(np.uint8)
-
-
-def is_void_palette(image: Image.Image, indices: np.ndarray) -> bool:
-    """Whether the indices are 0, 1 and 255 (void), as in PASCAL VOC."""
-    colours = colours_of(image, indices)
-    if VOID not in colours or not set(colours) <= {0, 1, VOID}:
-        return False
-    return 1 in colours or colours[VOID] == VOID_COLOUR
+def colours_of(image: Image.Image, indices: np.ndarray) -> dict[int, tuple[int, ...]]:
+    """The colours of a palette that the image uses, by index."""
+    listed = palette_of(image)
+    black = (0, 0, 0)
+    return {int(i): listed[i] if i < len(listed) else black for i in np.unique(indices)}
 
 
 def one_hue(colours: np.ndarray, file: Folder, what: str) -> np.ndarray:
-    """Brightness from 0 to 255 of an image whose colours lie between black and one hue."""
+    """Brightness of an image whose colours lie between black and one hue, up to its brightest
+    channel, or for a mask up to 255."""
     pixels = colours.reshape(-1, 3).astype(np.float64)
     hue = pixels[pixels.sum(axis=1).argmax()]
     share = pixels @ hue / (hue @ hue)
@@ -329,7 +382,8 @@ def one_hue(colours: np.ndarray, file: Folder, what: str) -> np.ndarray:
         raise InputError(
             f"{file} is a {what} in several colours; save it in grey, or apply no colour map"
         )
-    return np.rint(255 * share.clip(0, 1)).astype(np.uint8).reshape(colours.shape[:2])
+    white = 255 if what == "mask" else hue.max()
+    return np.rint(white * share.clip(0, 1)).astype(np.uint8).reshape(colours.shape[:2])
 
 
 def label_map(image: Image.Image, file: Folder) -> np.ndarray:

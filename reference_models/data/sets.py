@@ -1,9 +1,9 @@
 """Data sets of a run: generated, or read from named archives, folders and zips."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from PIL import Image
@@ -22,7 +22,15 @@ from reference_models.data.pictures import (
     require,
     side_by_side,
 )
-from reference_models.data.readers import as_mask, label_map, mask_notes, read_map, read_photograph
+from reference_models.data.readers import (
+    Mask,
+    as_mask,
+    label_map,
+    mask_notes,
+    only_void,
+    read_map_files,
+    read_photograph,
+)
 from reference_models.data.scenes import scenes
 from reference_models.data.splits import evenly, split
 from reference_models.errors import Faults, InputError, count, first_few
@@ -158,7 +166,7 @@ def from_archive(sources: Sources, size: int) -> Data:
         validation = evenly(stems, max(1, min(most, len(stems) // 4)))
         stems = [stem for stem in stems if stem not in set(validation)]
     stems = evenly(stems, sources.train_images)
-    parts = [decode(files, part, size, sources.regions) for part in (stems, validation)]
+    parts = decode_parts(files, (stems, validation), size, sources.regions)
     return Data(parts[0].images, parts[1].images, (), (*notes, *describe(files, parts)))
 
 
@@ -175,11 +183,12 @@ def from_path(sources: Sources, size: int, seed: int) -> Data:
     train, validation, test, note = split(
         tuple(files.images), files.lists, rng, sources.validation_images or 40
     )
-    parts = [
-        decode(files, evenly(train, sources.train_images), size, sources.regions),
-        decode(files, evenly(validation, sources.validation_images), size, sources.regions),
-        decode(files, evenly(test, sources.test_images), size, sources.regions, keep_truth=True),
-    ]
+    chosen = (
+        evenly(train, sources.train_images),
+        evenly(validation, sources.validation_images),
+        evenly(test, sources.test_images),
+    )
+    parts = decode_parts(files, chosen, size, sources.regions)
     test_images = parts[2].images
     ambiguous = path.stem in ("train", "validation")
     priors = {"priors": test_images.priors} if files.priors else {}
@@ -239,6 +248,19 @@ class Decoded(NamedTuple):
     empty: list[str]
 
 
+def decode_parts(
+    files: Files, parts: Sequence[Sequence[str]], size: int, regions: int
+) -> list[Decoded]:
+    """Several parts of a data set, decoded; the third, for testing, keeps its truth. The faults of
+    all parts are reported together."""
+    decoded, faults = [], Faults()
+    for place, stems in enumerate(parts):
+        with faults.collect():
+            decoded.append(decode(files, stems, size, regions, keep_truth=place == 2))
+    faults.report()
+    return decoded
+
+
 def decode(
     files: Files, stems: Sequence[str], size: int, regions: int = 2, keep_truth: bool = False
 ) -> Decoded:
@@ -254,41 +276,65 @@ def decode(
     labels = np.empty((len(stems), size, size), np.uint8)
 
     def decode_image(index: int) -> tuple[np.ndarray | None, str, bool]:
-        """Fill in image and labels; return the truth, the kind of mask, and whether it is empty."""
-        stem = stems[index]
-        image = read_photograph(files.images[stem]).pixels
-        opened = [open_image(file) for file in files.truth[stem]]
-        for file, mask in zip(files.truth[stem], opened, strict=True):
-            if image.size != mask.size:
-                raise InputError(
-                    f"{files.images[stem]} is {image.width} x {image.height}, but "
-                    f"{file} is {mask.width} x {mask.height} (width x height); save the mask at "
-                    "the size of its image"
-                )
-        images[index] = np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
-        if files.segmented:
-            maps = [
-                label_map(mask, file) for mask, file in zip(opened, files.truth[stem], strict=True)
-            ]
-            counts = [len(np.unique(values)) for values in maps]
-            typical = maps[np.argsort(counts, kind="stable")[(len(maps) - 1) // 2]]
-            labels[index] = largest(typical, size, regions)
-            return np.stack(maps) if keep_truth else None, "regions", False
-        read = as_mask(opened[0], files.truth[stem][0])
-        labels[index] = fit_mask(read.object, size)
-        return read.object if keep_truth else None, read.kind, not read.object.any()
+        """Fill in image and labels; return the truth if it is kept, the kind of mask, and whether
+        the mask is empty."""
+        stem, faults = stems[index], Faults()
+        sizes: dict[Folder, tuple[int, int]] = {}
+        truth: list[Mask | np.ndarray] = []
+        with faults.collect():
+            photo = read_photograph(files.images[stem]).pixels
+            sizes[files.images[stem]] = photo.size
+            images[index] = np.asarray(photo.resize((size, size), Image.Resampling.LANCZOS))
+        for file in files.truth[stem]:
+            with faults.collect():
+                opened = open_image(file)
+                sizes[file] = opened.size
+                truth.append(label_map(opened, file) if files.segmented else as_mask(opened, file))
+        with faults.collect():
+            check_sizes(files.images[stem], sizes)
+        faults.report()
+        if isinstance(truth[0], Mask):
+            mask = truth[0].object
+            labels[index] = fit_mask(mask, size)
+            return mask if keep_truth else None, truth[0].kind, not mask.any()
+        maps = cast("list[np.ndarray]", truth)
+        regions_of = [len(np.unique(values)) for values in maps]
+        typical = maps[np.argsort(regions_of, kind="stable")[(len(maps) - 1) // 2]]
+        labels[index] = largest(typical, size, regions)
+        return np.stack(maps) if keep_truth else None, "regions", False
 
-    results = side_by_side(decode_image, len(stems), files.name)
+    faults = Faults()
+    results: list[tuple[np.ndarray | None, str, bool]] = []
+    with faults.collect():
+        results = side_by_side(decode_image, len(stems), files.name)
     priors = np.broadcast_to(centre_prior(size), labels.shape)
     if files.priors:
-        folder_priors = [files.priors[stem] for stem in stems]
-        priors = fit_priors(folder_priors, size, f"priors of {files.name}")
+        with faults.collect():
+            folder_priors = [files.priors[stem] for stem in stems]
+            priors = fit_priors(folder_priors, size, f"priors of {files.name}")
+    faults.report()
+    truth = [kept for kept, _, _ in results if kept is not None]
+    kinds, empty = [kind for _, kind, _ in results], [is_empty for _, _, is_empty in results]
+    for index in only_void(kinds):
+        labels[index], kinds[index], empty[index] = 0, "with void", True
+        if keep_truth:
+            truth[index] = np.zeros_like(truth[index])
     return Decoded(
         images=Images(tuple(stems), images, labels, priors),
-        truth=tuple(truth for truth, _, _ in results if truth is not None),
-        kinds=[kind for _, kind, _ in results],
-        empty=[stem for stem, (_, _, empty) in zip(stems, results, strict=True) if empty],
+        truth=tuple(truth),
+        kinds=kinds,
+        empty=[stem for stem, is_empty in zip(stems, empty, strict=True) if is_empty],
     )
+
+
+def check_sizes(image: Folder, sizes: Mapping[Folder, tuple[int, int]]) -> None:
+    """Raise an error if a mask or label map has another size than its image."""
+    for file, (width, height) in sizes.items():
+        if image in sizes and (width, height) != sizes[image]:
+            raise InputError(
+                f"{image} is {sizes[image][0]} x {sizes[image][1]}, but {file} is {width} x "
+                f"{height} (width x height); save the mask at the size of its image"
+            )
 
 
 def describe(files: Files, parts: Sequence[Decoded]) -> list[str]:
@@ -348,10 +394,5 @@ def read_priors(folder: Folder, stems: Sequence[str], size: int) -> np.ndarray:
 
 def fit_priors(files: Sequence[Folder], size: int, what: str) -> np.ndarray:
     """Priors of several images, uint8 `(N, size, size)`. what: the files, for the progress bar."""
-    priors = np.empty((len(files), size, size), np.uint8)
-
-    def read_prior(index: int) -> None:
-        priors[index] = fit_prior(Image.fromarray(read_map(files[index]).values), size)
-
-    side_by_side(read_prior, len(files), what)
-    return priors
+    maps = read_map_files(files, what)
+    return np.stack([fit_prior(Image.fromarray(each.values), size) for each in maps])

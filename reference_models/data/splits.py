@@ -7,7 +7,7 @@ from unicodedata import normalize
 import numpy as np
 
 from reference_models.data.pictures import Folder
-from reference_models.errors import InputError, count, first_few
+from reference_models.errors import Faults, InputError, count, first_few
 
 Item = TypeVar("Item")
 
@@ -18,29 +18,47 @@ def read_splits(root: Folder, names: Iterable[str]) -> dict[str, list[str]]:
     names: The stems of all images.
     """
     stems, lists = set(names), {}
-    if (root / "splits").is_dir():
-        texts = {entry.name for entry in (root / "splits").iterdir() if entry.name[-4:] == ".txt"}
-        if odd := sorted(texts - {"train.txt", "val.txt", "test.txt"}):
-            raise InputError(
-                f"{root / 'splits'} may hold only train.txt, val.txt and test.txt, but holds "
-                f"{first_few(odd)}; rename or remove {'it' if len(odd) == 1 else 'them'}"
-            )
+    folder, faults = root / "splits", Faults()
+    listed = ("train.txt", "val.txt", "test.txt")
+    entries = []
+    if folder.is_dir():
+        entries = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+    elif "splits" in (entry.name for entry in root.iterdir()):
+        raise InputError(f"{folder} must be a folder; remove it, or put lists into it")
+    texts = {name for name in entries if name.lower().endswith(".txt")}
+    if odd := sorted(texts - set(listed)):
+        raise InputError(
+            f"{folder} may hold only {', '.join(listed)}, but holds {first_few(odd)}; rename or "
+            f"remove {'it' if len(odd) == 1 else 'them'}"
+        )
     for name in ("train", "val", "test"):
-        file = root / "splits" / f"{name}.txt"
-        if file.is_file():
-            try:
-                lines = normalize("NFC", file.read_text(encoding="utf-8-sig")).splitlines()
-            except UnicodeDecodeError:
-                raise InputError(f"{file} is not UTF-8 text; save it as UTF-8") from None
-            lists[name] = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-            unknown = [stem for stem in lists[name] if stem not in stems]
-            if unknown:
-                missing = count(len(unknown), "image that does", "images that do")
-                raise InputError(
-                    f"{file} lists {missing} not exist: {first_few(unknown)}; write one image name "
-                    "without extension per line"
-                )
+        if f"{name}.txt" not in entries:
+            continue
+        with faults.collect():
+            lists[name] = read_list(folder / f"{name}.txt", stems)
+    faults.report()
     return lists
+
+
+def read_list(file: Folder, stems: set[str]) -> list[str]:
+    """The stems that a list names, one per line."""
+    if not file.is_file():
+        raise InputError(f"{file} is not a file; write one image name without extension per line")
+    try:
+        lines = normalize("NFC", file.read_text(encoding="utf-8-sig")).splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is not UTF-8 text; save it as UTF-8") from None
+    except Exception as error:  # As in `open_image`: encrypted or damaged zips.
+        raise InputError(f"{file} cannot be read: {error}; unpack the zip, or replace it") from None
+    names = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    unknown = [stem for stem in names if stem not in stems]
+    if unknown:
+        missing = count(len(unknown), "image that does", "images that do")
+        raise InputError(
+            f"{file} lists {missing} not exist: {first_few(unknown)}; write one image name "
+            "without extension per line"
+        )
+    return names
 
 
 def split(

@@ -543,3 +543,34 @@ def test_real_maps_of_a_detector():
     assert maps["0001"].shape == (256, 171)
     for prior, mask in zip(priors, masks, strict=True):
         assert prior[mask].mean() > prior[~mask].mean() + 50
+
+
+def test_faults_of_every_part_and_kind_are_reported_together(folder: Path):
+    for i in range(10):
+        (folder / f"images/{i}.png").write_bytes(b"no image")
+    (folder / "masks/3.png").write_bytes(b"no image")
+    with pytest.raises(InputError) as raised:
+        split_off(folder)
+    lines = str(raised.value).splitlines()
+    assert len(lines) == 11
+    assert lines[-1].strip() == "and 1 more"
+
+
+def test_lists_that_cannot_be_read_are_no_missing_lists(folder: Path):
+    (folder / "splits").mkdir()
+    (folder / "splits/train.txt").mkdir()
+    (folder / "splits/test.txt").write_bytes("é\n".encode("latin-1"))
+    (folder / "splits/._train.txt").write_bytes(b"hidden")
+    with pytest.raises(InputError, match=r"train\.txt is not a file(.|\n)*test\.txt is not UTF-8"):
+        split_off(folder)
+
+
+def test_files_of_other_image_types_are_not_passed_over(folder: Path):
+    (folder / "masks/0.png").rename(folder / "masks/0.gif")
+    with pytest.raises(InputError, match=r"holds 1 file of types that are not read \(0\.gif\)"):
+        split_off(folder)
+    (folder / "masks/0.gif").rename(folder / "masks/0.png")
+    frames = [Image.fromarray(a_mask()) for _ in range(2)]
+    frames[0].save(folder / "masks/0.png", format="tiff", save_all=True, append_images=frames[1:])
+    with pytest.raises(InputError, match=r"0\.png has 2 frames; save one of them"):
+        split_off(folder)

@@ -12,6 +12,7 @@ from reference_models.data import pictures
 from reference_models.data.pictures import by_stem, open_image, side_by_side
 from reference_models.data.readers import (
     mask_notes,
+    only_void,
     read_map,
     read_maps,
     read_mask,
@@ -94,7 +95,71 @@ def test_void_pixels_are_neither_object_nor_a_reason_to_refuse(stored: str, tmp_
     mask = read_mask(tmp_path / "mask.png")
     np.testing.assert_array_equal(mask.object, OBJECT & ~EDGE)
     np.testing.assert_array_equal(mask.void, EDGE)
-    assert "255 (void) counts as background" in mask_notes({"mask": mask.kind})[0]
+    assert "255 (void), which counts as background" in mask_notes({"mask": mask.kind})[0]
+
+
+def test_a_lossy_mask_of_three_values_has_no_void(tmp_path: Path):
+    values = 255 * OBJECT.astype(np.uint8)
+    values[0, :3] = 1
+    Image.fromarray(values).save(tmp_path / "mask.png")
+    mask = read_mask(tmp_path / "mask.png")
+    np.testing.assert_array_equal(mask.object, OBJECT)
+    assert (mask.void, mask.kind) == (None, "soft")
+
+
+def test_other_classes_with_void_and_void_alone(tmp_path: Path):
+    for number, image in (
+        (15, Image.fromarray(void(15 * OBJECT.astype(np.uint8)).astype(np.uint8))),
+        (7, palette(void(7 * OBJECT), [*VOC[:7], [128, 128, 128], *VOC[8:]])),
+        (1, Image.fromarray((OBJECT + 254 * (EDGE & OBJECT)).astype(np.int32))),
+    ):
+        image.save(tmp_path / "mask.tif")
+        np.testing.assert_array_equal(
+            read_mask(tmp_path / "mask.tif").object, OBJECT & ~EDGE, str(number)
+        )
+    assert only_void(["with void", "0/255", "0/1"]) == [1]
+    assert only_void(["with void", "0/255", "soft"]) == only_void(["0/255", "0/1"]) == []
+    several = palette(void(7 * OBJECT + (SIDE[0] > 35)), VOC)
+    several.save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match=r"is a mask of 2 classes \(1, 7\); save the object alone"):
+        read_mask(tmp_path / "mask.png")
+
+
+def test_small_values_in_large_types_are_values_of_eight_bits(tmp_path: Path):
+    for high in (1, 2, 255):
+        for kind in (np.uint16, np.int32):
+            Image.fromarray((high * OBJECT).astype(kind)).save(tmp_path / "mask.tif")
+            np.testing.assert_array_equal(read_mask(tmp_path / "mask.tif").object, OBJECT)
+    Image.fromarray(SOFT.astype(np.uint16)).save(tmp_path / "map.png")
+    np.testing.assert_array_equal(read_map(tmp_path / "map.png").values, SOFT)
+    rgb = np.zeros((*OBJECT.shape, 3), np.uint8)
+    rgb[..., 2] = OBJECT
+    Image.fromarray(rgb).save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png").object, OBJECT)
+
+
+def test_dark_maps_stay_dark(tmp_path: Path):
+    """One hue, greys of a palette, and floats beside those of other maps of the folder."""
+    hue = np.dstack([SOFT // 5, 0 * SOFT, 0 * SOFT])
+    Image.fromarray(hue).save(tmp_path / "1.png")
+    palette(np.where(OBJECT, 1, 0), [[0] * 3, [3] * 3]).save(tmp_path / "2.png")
+    maps, _ = read_maps(tmp_path, ["1", "2"])
+    np.testing.assert_allclose(maps["1"].astype(int), SOFT // 5, atol=1)
+    assert maps["2"].max() == 3
+    (tmp_path / "floats").mkdir()
+    Image.fromarray(np.full((4, 4), 255.001, np.float32)).save(tmp_path / "floats/1.tif")
+    Image.fromarray(np.full((4, 4), 0.9, np.float32)).save(tmp_path / "floats/2.tif")
+    maps, _ = read_maps(tmp_path / "floats", ["1", "2"])
+    assert (maps["1"].max(), maps["2"].max()) == (255, 1)
+
+
+def test_a_single_colour_of_two_is_told_by_the_other(tmp_path: Path):
+    purple_and_yellow = [68, 1, 84, 253, 231, 36]
+    for index in (0, 1):
+        image = Image.fromarray(np.full((5, 5), index, np.uint8), "P")
+        image.putpalette(purple_and_yellow)
+        image.save(tmp_path / "mask.png", bits=1)
+        assert read_mask(tmp_path / "mask.png").object.all() == bool(index)
 
 
 def test_masks_without_a_plain_meaning_are_refused(tmp_path: Path):
