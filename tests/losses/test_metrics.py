@@ -212,7 +212,7 @@ def test_in_flax_images_that_fill_up_a_batch_do_not_count() -> None:
         found["measure"], weighted_fmeasure(*in_torch((probs[:4], target[:4]))), **SINGLE
     )
     assert found["loss"] == 1
-    with pytest.raises(ValueError, match=r"mask must be bool of shape \(6,\), a value for each"):
+    with pytest.raises(ValueError, match=r"mask must be bool of shape \(6,\), one value per image"):
         InFlax().update(
             preds=jnp.asarray(probs), target=jnp.asarray(target), mask=jnp.ones((6, 7, 9), bool)
         )
