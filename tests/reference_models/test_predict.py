@@ -313,7 +313,7 @@ def test_masks_that_do_not_fit(place, capsys):
     with pytest.raises(InputError, match="is one mask for 2 photographs; pass a folder"):
         predict.predict(Predict((file, other), model=run, mask=Path("mask.png")))
     (fault,) = predict.predict(Predict((file,), model=run, mask=Path("turned.png")))
-    assert "one.png is 40 x 30, turned.png is 30 x 40" in fault
+    assert "one.png is 40 x 30, but turned.png is 30 x 40" in fault
     (place / "masks").mkdir()
     (place / "mask.png").rename(place / "masks" / "one.png")
     (fault,) = predict.predict(Predict((file, other), model=run, mask=Path("masks")))
