@@ -143,6 +143,7 @@ def predict(options: Predict) -> list[str]:
         raise InputError(f"{name_of_model} does not use a prior map; omit --prior")
     if options.mask is not None:
         check_mask(options, model, len(files))
+    masks = None if options.mask is None else Companions(options.mask, "--mask")
     named = output_names(files)
     check_outputs(named, options.out)
     kinds: dict[str, str] = {}
@@ -153,10 +154,8 @@ def predict(options: Predict) -> list[str]:
             photo, alpha = read_photograph(file)
             prior = None if priors is None else priors.of(file, photo)
             saliency = model.map(photo, prior)
-            if options.mask is not None:
-                mask, kinds[name] = read_fitting_mask(
-                    matching_file(options.mask, file, "--mask"), photo, file
-                )
+            if masks is not None:
+                mask, kinds[name] = read_fitting_mask(masks.of(file), photo, file)
                 save(model.explained(photo, mask, prior), options.out / f"{name}-explained.png")
             write_images(photo, alpha, saliency, options.out / name)
         except InputError as error:
@@ -181,11 +180,12 @@ class Priors:
     """The prior maps that a model starts from: the user's, or else those of the default model."""
 
     def __init__(self, model: Model, options: Predict) -> None:
-        self.size, self.path = model.size, options.prior
+        self.size, path = model.size, options.prior
         self.default: Model | None = None
-        if self.path is not None and not self.path.exists():
-            raise InputError(f"--prior {self.path} does not exist")
-        if self.path is not None:
+        if path is not None and not path.exists():
+            raise InputError(f"--prior {path} does not exist; check the path")
+        self.companions = None if path is None else Companions(path, "--prior")
+        if path is not None:
             return
         if name := default_model():
             network = load_network(name, options.device, options.archives, options.backend)
@@ -198,28 +198,34 @@ class Priors:
 
     def of(self, file: Path, photo: Image.Image) -> np.ndarray:
         """The prior map of a photograph, uint8 `(S, S)` in 0..255."""
-        if self.path is None:
+        if self.companions is None:
             if self.default is None:
                 return centre_prior(self.size)
             return fit_prior(Image.fromarray(self.default.map(photo)), self.size)
-        prior = read_map(matching_file(self.path, file, "--prior"))
+        prior = read_map(self.companions.of(file))
         return fit_prior(Image.fromarray(prior.values), self.size)
 
 
-def matching_file(path: Path, photo: Path, option: str) -> Path:
-    """The path itself, or if it is a folder, its file with the photograph's name.
+class Companions:
+    """The files that go with photographs: one file, or those of a folder with equal names.
 
     option: The option that named the path, for the error message.
     """
-    if not path.is_dir():
-        return path
-    files = by_stem([path])
-    if photo.stem not in files:
-        raise InputError(
-            f"{option} {path} has no image for {photo}; add one named {photo.stem}, such as "
-            f"{photo.stem}.png"
-        )
-    return Path(str(files[photo.stem]))
+
+    def __init__(self, path: Path, option: str) -> None:
+        self.path, self.option = path, option
+        self.files = by_stem([path]) if path.is_dir() else None
+
+    def of(self, photo: Path) -> Path:
+        if self.files is None:
+            return self.path
+        stem = normalize("NFC", photo.stem)
+        if stem not in self.files:
+            raise InputError(
+                f"{self.option} {self.path} has no image for {photo}; add one named {stem}, such "
+                f"as {stem}.png"
+            )
+        return Path(str(self.files[stem]))
 
 
 # Masks -------------------------------------------------------------------------------------------
