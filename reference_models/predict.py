@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from errno import ENAMETOOLONG
 from pathlib import Path
 from typing import Annotated, Literal
+from unicodedata import normalize
 
 import numpy as np
 import tyro

@@ -184,6 +184,17 @@ def test_a_folder_may_be_its_own_output(place):
     assert {path.name for path in (place / "in").iterdir()} == names
 
 
+def test_a_photograph_and_its_mask_may_be_named_in_different_unicode_forms(place):
+    run = str(ended("metric-head-metric", place / "run"))
+    for folder in ("photos", "masks"):
+        (place / folder).mkdir()
+    photo(place / "photos/cafe\u0301.png")
+    picture = Image.open(place / "photos/cafe\u0301.png")
+    Image.new("L", picture.size, 255).save(place / "masks/caf\u00e9.png")
+    options = Predict((place / "photos",), model=run, mask=place / "masks")
+    assert predict.predict(options) == []
+
+
 def test_a_name_too_long_for_an_output_stops_no_other(place, capsys):
     run = ended("menet-ce", place / "run")
     files = photo(place / f"{'x' * 245}.png"), photo(place / "one.png")
