@@ -189,8 +189,9 @@ def test_a_photograph_and_its_mask_may_be_named_in_different_unicode_forms(place
     for folder in ("photos", "masks"):
         (place / folder).mkdir()
     photo(place / "photos/cafe\u0301.png")
-    picture = Image.open(place / "photos/cafe\u0301.png")
-    Image.new("L", picture.size, 255).save(place / "masks/caf\u00e9.png")
+    with Image.open(place / "photos/cafe\u0301.png") as picture:
+        size = picture.size
+    Image.new("L", size, 255).save(place / "masks/caf\u00e9.png")
     options = Predict((place / "photos",), model=run, mask=place / "masks")
     assert predict.predict(options) == []
 
