@@ -92,12 +92,8 @@ def run_maps(options: Options) -> None:
     check_masks(list(masks.values()), str(options.masks))
     notes += map_notes
     if len(maps) < len(masks):
-        missing = len(masks) - len(maps)
-        notes.append(
-            f"{missing} masks have no map and are ignored"
-            if missing > 1
-            else "1 mask has no map and is ignored"
-        )
+        missing = count(len(masks) - len(maps), "mask has", "masks have")
+        notes.append(f"{missing} no map, not measured")
         masks = {stem: masks[stem] for stem in maps}
     notes += notes_on(list(maps.values()), list(masks.values()))
     row = measure(list(maps.values()), list(masks.values()), exact=options.exact)
@@ -128,6 +124,8 @@ def run_network(options: Options) -> None:
             "the network was trained on this data set; run.json has its measures on the images "
             "that were held out of training"
         )
+    if trained.chosen_recipe.regions == 2:
+        check_masks(test.truth, str(options.masks))
     rows = means_of(score(network, [test], clock(), options.exact))
     for note in notes:
         print(f"note: {note}")

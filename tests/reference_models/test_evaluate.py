@@ -79,7 +79,7 @@ def test_maps_of_predict_and_maps_of_a_few(folder: Path, capsys):
     run(Options(some, masks=folder / "set", shared=True, out=out))
     written = json.loads(out.read_text())
     assert written["images"] == 2
-    assert f"{len(masks) - 2} masks have no map and are ignored" in written["notes"]
+    assert f"{len(masks) - 2} masks have no map, not measured" in written["notes"]
     stems = list(plain)[:2]
     assert written["measures"] == measure([plain[s] for s in stems], [masks[s] for s in stems])
     for file in some.iterdir():
