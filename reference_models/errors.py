@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 
-class InputError(ValueError):
+class InputError(Exception):
     """Input that cannot be used. The message names the fault and says how to repair it."""
 
 
