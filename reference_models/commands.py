@@ -9,8 +9,7 @@ from typing import TypeVar
 
 import tyro
 
-from reference_models.errors import InputError
-from reference_models.training.stopping import OutOfTime
+from reference_models.errors import InputError, OutOfTime
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""The error for bad input, and counts and lists of names for its messages."""
+"""Errors that end a command: bad input, and a stop; and lists of names in messages."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -6,6 +6,18 @@ from contextlib import contextmanager
 
 class InputError(Exception):
     """Input that cannot be used. The message names the fault and says how to repair it."""
+
+
+MINUTES_OVER = 75
+"""Exit status of a command that used up its --minutes before it finished: EX_TEMPFAIL."""
+
+
+class OutOfTime(Exception):
+    """The time budget is used up, or a signal asked the command to stop."""
+
+    def __init__(self, status: int = MINUTES_OVER) -> None:
+        self.status = status
+        """Exit status for the command."""
 
 
 class Faults:

@@ -3,9 +3,10 @@
 import time
 
 from reference_models.commands import command, parse
+from reference_models.errors import OutOfTime
 from reference_models.options import Options, recipe_list
 from reference_models.training.run import Shared, run
-from reference_models.training.stopping import OutOfTime, asked_to_stop, clock
+from reference_models.training.stopping import asked_to_stop, clock
 
 
 def main() -> None:

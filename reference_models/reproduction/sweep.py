@@ -15,7 +15,7 @@ from typing import Literal
 from reference_models import paths
 from reference_models.commands import command, parse
 from reference_models.data.archives import ARCHIVES, DETECTORS
-from reference_models.errors import InputError
+from reference_models.errors import InputError, OutOfTime
 from reference_models.files import atomic_path
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
@@ -24,7 +24,7 @@ from reference_models.reproduction.priorities import blocks
 from reference_models.training.lock import Busy
 from reference_models.training.run import Shared
 from reference_models.training.run import run as run_recipe
-from reference_models.training.stopping import Clock, OutOfTime, asked_to_stop, clock
+from reference_models.training.stopping import Clock, asked_to_stop, clock
 from reference_models.training.trained import RUN_WEIGHTS, weights_match
 
 SEEDS = (0, 1, 2)

@@ -9,11 +9,11 @@ import numpy as np
 from tqdm import tqdm
 
 from reference_models.data.images import Images
-from reference_models.errors import InputError
+from reference_models.errors import InputError, OutOfTime
 from reference_models.files import read_arrays, write_arrays
 from reference_models.machine import keep_memory, progress
 from reference_models.options import Options
-from reference_models.training.stopping import Clock, OutOfTime
+from reference_models.training.stopping import Clock
 from reference_models.training.trained import Network
 from reference_models.training.trainer import Trainer, draw_step
 

@@ -5,17 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 
-MINUTES_OVER = 75
-"""Exit status of a command that used up its --minutes before it finished: EX_TEMPFAIL."""
-
-
-class OutOfTime(Exception):
-    """The time budget is used up, or a signal asked the command to stop."""
-
-    def __init__(self, status: int = MINUTES_OVER) -> None:
-        self.status = status
-        """Exit status for the command."""
-
+from reference_models.errors import OutOfTime
 
 Clock = Callable[[], None]
 """Called between units of work; raises `OutOfTime` when the next one must not start."""

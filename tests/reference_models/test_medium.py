@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from reference_models.errors import OutOfTime
 from reference_models.files import read_arrays
 from reference_models.networks.torch.backbones import Float32OnCPU, load_backbone, mobilenet_v2
 from reference_models.networks.torch.build import build
@@ -17,7 +18,7 @@ from reference_models.training import score as scoring
 from reference_models.training import torch_trainer as training
 from reference_models.training.run import Shared, load_data, run
 from reference_models.training.score import means_of, score
-from reference_models.training.stopping import Clock, OutOfTime, clock
+from reference_models.training.stopping import Clock, clock
 from reference_models.training.torch_trainer import Objective
 from reference_models.training.trained import restore_network
 from tests.support.systems import a_batch

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from reference_models.data.images import Images
 from reference_models.data.scenes import scenes
 from reference_models.demo import compare, demo
-from reference_models.errors import InputError
+from reference_models.errors import InputError, OutOfTime
 from reference_models.files import read_about, read_arrays, write_json
 from reference_models.measures.saliency import measure
 from reference_models.networks.options import CHANNELS, Backbone
@@ -30,7 +30,7 @@ from reference_models.training.frameworks import new_trainer
 from reference_models.training.loop import train
 from reference_models.training.run import Shared, claim_run_folder, load_data, run
 from reference_models.training.score import means_of, score
-from reference_models.training.stopping import Clock, OutOfTime, clock
+from reference_models.training.stopping import Clock, clock
 from reference_models.training.trained import Network, load_network, restore_network
 from reference_models.training.trainer import Draw, draw_step, one_cycle
 from tests.support.paths import ROOT

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from reference_models import paths
-from reference_models.errors import InputError
+from reference_models.errors import InputError, OutOfTime
 from reference_models.files import read_about, read_arrays, write_arrays
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
@@ -18,7 +18,7 @@ from reference_models.reproduction.priorities import blocks
 from reference_models.reproduction.sweep import Run, Sweep, go, needs, planned, with_needs
 from reference_models.training.lock import Busy, locked
 from reference_models.training.run import Shared
-from reference_models.training.stopping import Clock, OutOfTime
+from reference_models.training.stopping import Clock
 from reference_models.training.trained import RUN_WEIGHTS
 from tests.support.paths import ROOT
 

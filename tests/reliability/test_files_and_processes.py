@@ -13,11 +13,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from reference_models import files
-from reference_models.errors import InputError
+from reference_models.errors import InputError, OutOfTime
 from reference_models.files import atomic_path, read_about, read_arrays, write_arrays, write_json
 from reference_models.options import Options
 from reference_models.training.run import Shared, run
-from reference_models.training.stopping import OutOfTime, clock
+from reference_models.training.stopping import clock
 from reference_models.training.trained import options_of
 from tests.support.paths import ROOT
 
