@@ -241,10 +241,12 @@ def test_what_the_system_refuses_is_one_line(tmp_path: Path):
 
 
 MEASURING = """
-import sys, numpy as np
+import signal, sys, numpy as np
 from reference_models.commands import command
 from reference_models.measures.saliency import measure_each, pool
 if __name__ == "__main__":
+    # What a shell starts in the background ignores Ctrl-C, and hands that down to here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     print("begun", flush=True)
     with command():
         if sys.argv[1] == "at work":
@@ -267,8 +269,6 @@ def measuring(folder: Path, when: str) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        # What a shell starts in the background ignores Ctrl-C, and hands that down to here.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert child.stdout.readline() == "begun\n"
     return child
