@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from reference_models.commands import command, parse
+from reference_models.command_line import command, parse
 from reference_models.data.images import Data
+from reference_models.data.label_swaps import swap_labels
 from reference_models.files import Arrays, write_json
 from reference_models.measures.saliency import Measures, measure, one_line
 from reference_models.options import Options
@@ -125,7 +126,7 @@ def picture(
     columns = [
         ("image", shown.images),
         ("mask", shown.masks),
-        ("labels as in training:\nhalf are swapped", shown.swapped(0.5, seed).masks),
+        ("labels as in training:\nhalf are swapped", swap_labels(shown, 0.5, seed).masks),
     ]
     for name in RUNS:
         if name != "CAS, clean":

@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from reference_models.commands import command, parse
+from reference_models.command_line import command, parse
+from reference_models.data.maps import read_maps
+from reference_models.data.masks import mask_notes, only_void, read_mask
 from reference_models.data.pictures import (
     Folder,
     by_stem,
@@ -17,7 +19,6 @@ from reference_models.data.pictures import (
     open_folder,
     side_by_side,
 )
-from reference_models.data.readers import mask_notes, only_void, read_maps, read_mask
 from reference_models.data.sets import check_masks, read_test_folder
 from reference_models.errors import InputError, count
 from reference_models.files import read_about, write_json

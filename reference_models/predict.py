@@ -13,8 +13,11 @@ import tyro
 from matplotlib.figure import Figure
 from PIL import Image
 
-from reference_models.commands import command, parse
+from reference_models.command_line import command, parse
 from reference_models.data.images import Images
+from reference_models.data.maps import read_map
+from reference_models.data.masks import mask_notes, read_mask
+from reference_models.data.photographs import read_photograph
 from reference_models.data.pictures import (
     SUFFIXES,
     by_stem,
@@ -23,7 +26,6 @@ from reference_models.data.pictures import (
     fit_prior,
     is_image,
 )
-from reference_models.data.readers import mask_notes, read_map, read_mask, read_photograph
 from reference_models.errors import InputError
 from reference_models.files import atomic_path
 from reference_models.machine import progress

@@ -13,8 +13,11 @@ import tyro
 from PIL import Image
 from scipy.io import loadmat
 
-from reference_models.commands import command, parse
-from reference_models.data.archives import ARCHIVES, DETECTORS, DETECTORS_NAME
+from reference_models.command_line import command, parse
+from reference_models.data.maps import as_map, read_map
+from reference_models.data.masks import mask_notes
+from reference_models.data.named_sets import ARCHIVES, DETECTORS, DETECTORS_NAME
+from reference_models.data.photographs import read_photograph
 from reference_models.data.pictures import (
     READING,
     Folder,
@@ -24,7 +27,6 @@ from reference_models.data.pictures import (
     open_image,
     outcomes,
 )
-from reference_models.data.readers import as_map, mask_notes, read_map, read_photograph
 from reference_models.errors import InputError, first_few
 from reference_models.files import atomic_path
 from reference_models.paths import DATA

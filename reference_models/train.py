@@ -2,7 +2,7 @@
 
 import time
 
-from reference_models.commands import command, parse
+from reference_models.command_line import command, parse
 from reference_models.errors import OutOfTime
 from reference_models.options import Options, recipe_list
 from reference_models.training.run import Shared, run

@@ -8,7 +8,7 @@ from math import isfinite, sqrt
 import numpy as np
 from PIL import Image
 
-from reference_models.data import streams
+from reference_models.data import seeds
 from reference_models.errors import InputError
 from reference_models.machine import cores
 
@@ -49,7 +49,7 @@ def add_noise(images: np.ndarray, variance: float, seed: int) -> np.ndarray:
     """
 
     def noisy(index: int) -> np.ndarray:
-        rng = np.random.default_rng((seed, streams.NOISE, index))
+        rng = np.random.default_rng((seed, seeds.NOISE, index))
         noise = rng.standard_normal(images.shape[1:], dtype=np.float32)
         return np.rint(np.clip(images[index] + 255 * sqrt(variance) * noise, 0, 255))
 

@@ -2,13 +2,10 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-
-from reference_models.data import streams
-from reference_models.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -49,21 +46,6 @@ class Images:
         """The images at these indices, in that order."""
         names = tuple(self.names[i] for i in indices)
         return Images(names, self.images[indices], self.labels[indices], self.priors[indices])
-
-    def swapped(self, share: float, seed: int) -> "Images":
-        """The images with labels 0 and 1 exchanged in a random `share` of them.
-
-        The number of these images is rounded.
-        """
-        if self.labels.max(initial=0) > 1:
-            raise InputError(
-                "labels can be swapped between two regions only, got "
-                f"{self.labels.max() + 1} regions; train on masks, or set --swap-labels 0"
-            )
-        order = np.random.default_rng((seed, streams.SWAPPED_LABELS)).permutation(len(self))
-        flips = np.zeros(len(self), dtype=np.uint8)
-        flips[order[: round(share * len(self))]] = 1
-        return replace(self, labels=self.labels ^ flips[:, None, None])
 
 
 @dataclass(frozen=True)

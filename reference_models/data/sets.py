@@ -9,9 +9,12 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
-from reference_models.data import streams
-from reference_models.data.archives import ARCHIVES, Files, detector_folder, find, find_archive
+from reference_models.data import seeds
 from reference_models.data.images import Data, Images, TestSet
+from reference_models.data.maps import read_map_files
+from reference_models.data.masks import Mask, as_mask, label_map, mask_notes, only_void
+from reference_models.data.named_sets import ARCHIVES, Files, detector_folder, find, find_archive
+from reference_models.data.photographs import read_photograph
 from reference_models.data.pictures import (
     Folder,
     by_stem,
@@ -21,15 +24,6 @@ from reference_models.data.pictures import (
     open_image,
     require,
     side_by_side,
-)
-from reference_models.data.readers import (
-    Mask,
-    as_mask,
-    label_map,
-    mask_notes,
-    only_void,
-    read_map_files,
-    read_photograph,
 )
 from reference_models.data.scenes import scenes
 from reference_models.data.splits import evenly, split
@@ -179,7 +173,7 @@ def from_path(sources: Sources, size: int, seed: int) -> Data:
             f"training and testing need at least 4 images, found {len(files.images)} in {path}; "
             "add more images"
         )
-    rng = np.random.default_rng((seed, streams.SPLIT))
+    rng = np.random.default_rng((seed, seeds.SPLIT))
     train, validation, test, note = split(
         tuple(files.images), files.lists, rng, sources.validation_images or 40
     )

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from reference_models import paths
-from reference_models.commands import command, parse
+from reference_models.command_line import command, parse
+from reference_models.data.label_swaps import swap_labels
 from reference_models.errors import InputError
 from reference_models.files import write_json
 from reference_models.machine import progress
@@ -23,10 +24,10 @@ from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
 from reference_models.provenance import commit, hardware, versions
 from reference_models.reproduction.first_steps import BACKENDS, Steps, gap
+from reference_models.training.augmentation import draw_step
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.run import Shared, load_data
 from reference_models.training.trained import Backend
-from reference_models.training.trainer import draw_step
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def compare(options: Options, steps: int, shared: Mapping[Backend, Shared]) -> S
     data = load_data(options, shared["torch"])
     images = data.train
     if options.swap_share:
-        images = images.swapped(options.swap_share, options.seed)
+        images = swap_labels(images, options.swap_share, options.seed)
     steps = min(steps, options.plan.steps)
     losses: dict[str, list[float]] = {}
     initial = None

@@ -13,7 +13,7 @@ import numpy as np
 import tyro
 
 from reference_models import paths
-from reference_models.commands import command, parse
+from reference_models.command_line import command, parse
 from reference_models.errors import InputError
 from reference_models.files import Arrays, atomic_path, read_about, read_arrays, write_arrays
 from reference_models.measures.saliency import LABELS

@@ -14,7 +14,7 @@ from typing import Annotated
 import tyro
 
 from reference_models import paths
-from reference_models.commands import command, parse
+from reference_models.command_line import command, parse
 from reference_models.files import atomic_path
 from reference_models.papers.recipes import RECIPES, claims
 from reference_models.papers.schema import (
@@ -30,7 +30,7 @@ from reference_models.papers.schema import (
 )
 from reference_models.reproduction import first_steps as steps_of_both
 from reference_models.reproduction.first_steps import Steps, gap, gap_at_the_end
-from reference_models.reproduction.markdown import anchor, folded, short, table
+from reference_models.reproduction.markdown_tables import anchor, folded, short, table
 from reference_models.reproduction.plots import CAPTIONS, plots
 from reference_models.reproduction.results import (
     SCALES,

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from reference_models.papers.recipes import RECIPES
 from reference_models.paths import ROOT
-from reference_models.reproduction.markdown import short, table
+from reference_models.reproduction.markdown_tables import short, table
 from reference_models.reproduction.priorities import blocks
 from reference_models.reproduction.results import Result, Results
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from reference_models import paths
-from reference_models.commands import command, parse
-from reference_models.data.archives import ARCHIVES, DETECTORS
+from reference_models.command_line import command, parse
+from reference_models.data.named_sets import ARCHIVES, DETECTORS
 from reference_models.errors import InputError, OutOfTime
 from reference_models.files import atomic_path
 from reference_models.options import Options

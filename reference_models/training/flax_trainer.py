@@ -26,8 +26,9 @@ from reference_models.networks.flax.system import Batch, System
 from reference_models.networks.flax.weights import from_torch, to_torch
 from reference_models.options import Options
 from reference_models.papers.schema import Scale
+from reference_models.training.augmentation import Draw
 from reference_models.training.processes import JOIN_MINUTES, waiting, with_others
-from reference_models.training.trainer import Draw, LossView, one_cycle
+from reference_models.training.trainer import LossView, one_cycle
 
 State = nnx.State[Any, Any]
 Features = dict[str, list[Array]]

@@ -9,13 +9,15 @@ import numpy as np
 from tqdm import tqdm
 
 from reference_models.data.images import Images
+from reference_models.data.label_swaps import swap_labels
 from reference_models.errors import InputError, OutOfTime
 from reference_models.files import read_arrays, write_arrays
 from reference_models.machine import keep_memory, progress
 from reference_models.options import Options
+from reference_models.training.augmentation import draw_step
 from reference_models.training.stopping import Clock
 from reference_models.training.trained import Network
-from reference_models.training.trainer import Trainer, draw_step
+from reference_models.training.trainer import Trainer
 
 
 class History(NamedTuple):
@@ -40,8 +42,9 @@ def train(
     object. The network's map is then the map or one minus it, whichever correlates positively with
     the validation masks.
     """
-    labelled = images.swapped(options.swap_share, options.seed) if options.swap_share else images
-    history = fit(trainer, labelled, options, folder / "checkpoint.safetensors", check)
+    if options.swap_share:
+        images = swap_labels(images, options.swap_share, options.seed)
+    history = fit(trainer, images, options, folder / "checkpoint.safetensors", check)
     network = Network(options, trainer)
     recipe, masks = options.chosen_recipe, validation.masks
     is_ambiguous = recipe.label_free or options.swap_share > 0

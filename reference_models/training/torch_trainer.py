@@ -20,8 +20,9 @@ from reference_models.networks.torch.backbones import Backbone, load_backbone
 from reference_models.networks.torch.build import build
 from reference_models.networks.torch.system import Batch, System
 from reference_models.options import Options
+from reference_models.training.augmentation import Draw
 from reference_models.training.processes import JOIN_MINUTES, waiting, with_others
-from reference_models.training.trainer import Draw, LossView, one_cycle
+from reference_models.training.trainer import LossView, one_cycle
 
 Features = dict[str, list[Tensor]]
 """Frozen-backbone features of whole training sets, by backbone and digest of the images."""

@@ -1,32 +1,14 @@
-"""The interface of a trainer, the images of a step, and the learning-rate schedule."""
+"""The interface of a trainer, and the learning-rate schedule."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from reference_models.data import streams
 from reference_models.data.images import Images
 from reference_models.files import Arrays
-from reference_models.papers.schema import Scale
-
-
-@dataclass(frozen=True)
-class Draw:
-    """The images of one step, and how they are mirrored and cropped."""
-
-    step: int
-    """Number of the step, from 0."""
-    indices: np.ndarray
-    """int `(B,)`: positions of the images in the training set."""
-    mirrored: np.ndarray
-    """bool `(B,)`: True for images that are flipped left to right."""
-    corners: np.ndarray
-    """int `(B, 2)`: row and column of the crop's top left pixel, after mirroring."""
-    seed: int
-    """Seed of the step's random noise, such as flipped labels."""
+from reference_models.training.augmentation import Draw
 
 
 class LossView(NamedTuple):
@@ -84,24 +66,6 @@ class Trainer(Protocol):
 
     def any_process(self, flag: bool) -> bool:
         """True in every process if the flag is true in any of them."""
-
-
-def draw_step(count: int, size: int, plan: Scale, seed: int, step: int) -> Draw:
-    """Draw the images of a step at random, with their mirroring and crops.
-
-    Every epoch is a new permutation of the training set; an incomplete last batch is skipped.
-    """
-    batch = min(plan.batch, count)
-    epoch, place = divmod(step, count // batch)
-    order = np.random.default_rng((seed, streams.IMAGE_ORDER, epoch)).permutation(count)
-    rng = np.random.default_rng((seed, streams.TRAINING_STEP, step))
-    return Draw(
-        step=step,
-        indices=order[place * batch : (place + 1) * batch],
-        mirrored=rng.random(batch) < 0.5,
-        seed=int(rng.integers(2**31)),
-        corners=rng.integers(0, size - (plan.crop or size) + 1, (batch, 2)),
-    )
 
 
 def one_cycle(step: int, steps: int, peak: float) -> float:

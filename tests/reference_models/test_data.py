@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reference_models.data.archives import (
+from reference_models.data.images import Data, Images
+from reference_models.data.label_swaps import swap_labels
+from reference_models.data.maps import read_maps
+from reference_models.data.named_sets import (
     ARCHIVES,
     DETECTORS,
     detector_folder,
     find,
     find_archive,
 )
-from reference_models.data.images import Data, Images
 from reference_models.data.pictures import centre_prior
-from reference_models.data.readers import read_maps
 from reference_models.data.sets import Sources, decode, describe, largest, load, read_priors
 from reference_models.data.splits import evenly
 from reference_models.errors import InputError
@@ -98,14 +99,14 @@ def test_generated_sets_are_disjoint_and_the_held_out_scenes_do_not_depend_on_th
 
 def test_swapped_labels_exchange_half_of_the_images_whole():
     train = load(SCENES, 16, 0).train
-    swapped = train.swapped(0.5, seed=0)
+    swapped = swap_labels(train, 0.5, seed=0)
     changed = (swapped.masks != train.masks).mean(axis=(1, 2))
     assert sorted(changed) == [0, 0, 0, 0, 1, 1, 1, 1]
-    assert_same(swapped, train.swapped(0.5, seed=0))
-    assert (swapped.labels != train.swapped(0.5, seed=1).labels).any()
-    assert_same(train.swapped(0.0, seed=0), train)
+    assert_same(swapped, swap_labels(train, 0.5, seed=0))
+    assert (swapped.labels != swap_labels(train, 0.5, seed=1).labels).any()
+    assert_same(swap_labels(train, 0.0, seed=0), train)
     with pytest.raises(InputError, match="between two regions only, got 3 regions"):
-        replace(train, labels=train.labels * 2).swapped(0.5, seed=0)
+        swap_labels(replace(train, labels=train.labels * 2), 0.5, seed=0)
 
 
 def test_the_fingerprint_sees_every_array():
@@ -114,7 +115,7 @@ def test_the_fingerprint_sees_every_array():
     assert data.sha256 == load(replace(SCENES, train_images=4, test_images=2), 16, 0).sha256
     changed = [
         replace(data, train=replace(data.train, priors=255 - data.train.priors)),
-        replace(data, validation=data.validation.swapped(0.5, seed=0)),
+        replace(data, validation=swap_labels(data.validation, 0.5, seed=0)),
         replace(data, tests=(replace(test, truth=(test.truth[0], ~test.truth[1])),)),
         replace(data, tests=(replace(test, priors={"generated": 255 - test.images.priors}),)),
     ]

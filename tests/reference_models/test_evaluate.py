@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reference_models.data.readers import read_maps
+from reference_models.data.maps import read_maps
 from reference_models.errors import InputError
 from reference_models.evaluate import Options, notes_on, read_masks, run
 from reference_models.measures.saliency import NAMES, measure

@@ -26,10 +26,11 @@ from reference_models.networks.flax.system import Batch
 from reference_models.networks.options import Backbone
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
+from reference_models.training.augmentation import draw_step
 from reference_models.training.flax_trainer import DeviceDraw, Parts, adam, is_learnt, merged
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.run import load_data
-from reference_models.training.trainer import draw_step, one_cycle
+from reference_models.training.trainer import one_cycle
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
@@ -188,7 +189,7 @@ import jax
 import numpy as np
 from reference_models.files import write_arrays
 from reference_models.training.stopping import asked_to_stop
-from reference_models.training.trainer import draw_step
+from reference_models.training.augmentation import draw_step
 from reference_models.errors import InputError
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from reference_models import paths, predict
-from reference_models.data.readers import read_photograph
+from reference_models.data.photographs import read_photograph
 from reference_models.errors import InputError
 from reference_models.files import read_about, read_arrays, write_arrays, write_json
 from reference_models.networks.torch.backbones import mobilenet_v2

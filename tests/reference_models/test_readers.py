@@ -1,4 +1,4 @@
-"""`data.readers`: one meaning for each way in which files store photographs, maps and masks."""
+"""Photographs, maps and masks: one meaning for each way in which files store them."""
 
 import io
 import zipfile
@@ -9,15 +9,10 @@ import pytest
 from PIL import Image
 
 from reference_models.data import pictures
+from reference_models.data.maps import read_map, read_maps
+from reference_models.data.masks import mask_notes, only_void, read_mask
+from reference_models.data.photographs import read_photograph
 from reference_models.data.pictures import by_stem, open_image, side_by_side
-from reference_models.data.readers import (
-    mask_notes,
-    only_void,
-    read_map,
-    read_maps,
-    read_mask,
-    read_photograph,
-)
 from reference_models.errors import InputError
 
 SIDE = np.mgrid[:40, :48]

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from reference_models.data.images import Images
+from reference_models.data.label_swaps import swap_labels
 from reference_models.data.scenes import scenes
 from reference_models.demo import compare, demo
 from reference_models.errors import InputError, OutOfTime
@@ -26,13 +27,14 @@ from reference_models.papers.recipes import RECIPES
 from reference_models.papers.schema import Scale
 from reference_models.training import loop
 from reference_models.training import trained as trained_module
+from reference_models.training.augmentation import Draw, draw_step
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.loop import train
 from reference_models.training.run import Shared, claim_run_folder, load_data, run
 from reference_models.training.score import means_of, score
 from reference_models.training.stopping import Clock, clock
 from reference_models.training.trained import Network, load_network, restore_network
-from reference_models.training.trainer import Draw, draw_step, one_cycle
+from reference_models.training.trainer import one_cycle
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
@@ -627,7 +629,7 @@ def test_a_run_folder_is_taken_up_for_the_same_options_and_data_alone(tmp_path: 
         claim_run_folder(tmp_path / "run", replace(TINY, steps=4), data)
     with pytest.raises(InputError, match=r"different run \(data_sha256 "):
         claim_run_folder(
-            tmp_path / "run", TINY, replace(data, train=data.train.swapped(0.5, seed=0))
+            tmp_path / "run", TINY, replace(data, train=swap_labels(data.train, 0.5, seed=0))
         )
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from reference_models.data.readers import read_map, read_mask, read_photograph
+from reference_models.data.maps import read_map
+from reference_models.data.masks import read_mask
+from reference_models.data.photographs import read_photograph
 from reference_models.errors import InputError
 
 READERS = (read_photograph, read_map, read_mask)

@@ -242,7 +242,7 @@ def test_what_the_system_refuses_is_one_line(tmp_path: Path):
 
 MEASURING = """
 import signal, sys, numpy as np
-from reference_models.commands import command
+from reference_models.command_line import command
 from reference_models.measures.saliency import measure_each, pool
 if __name__ == "__main__":
     # What a shell starts in the background ignores Ctrl-C, and hands that down to here.

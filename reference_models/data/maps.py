@@ -1,0 +1,158 @@
+"""Saliency maps as files store them, read by every command in the same way."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from reference_models.data.pictures import (
+    Folder,
+    by_stem,
+    has_images,
+    one_folder,
+    open_image,
+    require,
+    side_by_side,
+)
+from reference_models.data.storage import (
+    GREY,
+    by_kind,
+    checked,
+    is_transparent,
+    one_hue,
+    refuse_unknown_modes,
+    scaled,
+    white_of_floats,
+)
+from reference_models.errors import InputError, count, first_few
+
+
+class SaliencyMap(NamedTuple):
+    """Grey values from 0 to 255, not stretched. uint8 `(H, W)`."""
+
+    values: np.ndarray
+    kind: str
+    """Storage: "grey", "0/1" (no value above 1), "16 bits", "floats", "palette", "one hue" or
+    "transparency"."""
+
+
+def read_map(file: Folder) -> SaliencyMap:
+    """A saliency map by itself."""
+    return settle_maps([as_map(open_image(file), file, "saliency map")])[0]
+
+
+def read_map_files(files: Sequence[Folder], what: str) -> list[SaliencyMap]:
+    """The saliency maps of one folder. what: the files, for the progress bar."""
+    maps = side_by_side(
+        lambda index: as_map(open_image(files[index]), files[index], "saliency map"),
+        len(files),
+        what,
+    )
+    return settle_maps(maps)
+
+
+def settle_maps(maps: Sequence[SaliencyMap]) -> list[SaliencyMap]:
+    """The maps of one folder from 0 to 255: whether 1 means white, and which float does, is decided
+    for all of them together, so that a dark map beside bright ones stays dark."""
+    highest = max((float(each.values.max()) for each in maps if each.kind == "floats"), default=1.0)
+    white = white_of_floats(highest)
+    settled = [
+        each._replace(values=scaled(each.values, white)) if each.kind == "floats" else each
+        for each in maps
+    ]
+    if any(each.values.max() > 1 for each in settled):
+        return settled
+    return [each._replace(values=255 * (each.values > 0).astype(np.uint8)) for each in settled]
+
+
+def as_map(image: Image.Image, file: Folder, what: str) -> SaliencyMap:
+    """The map of an opened image; that of a float image is not scaled yet. what: its role, for the
+    errors."""
+    refuse_unknown_modes(image, file)
+    if image.mode.startswith("I"):
+        return integer_map(image, file)
+    if image.mode == "F":
+        return SaliencyMap(checked(image, file), "floats")
+    if is_transparent(image):
+        layers = np.asarray(image.convert("RGBA"))
+        colours, alpha = layers[..., :3], layers[..., 3]
+        if np.ptp(alpha) > 0:
+            visible = colours[alpha > 0]
+            if np.ptp(visible, axis=0).max() > GREY:
+                raise InputError(
+                    f"{file} is a {what} in which both colour and transparency vary; save the "
+                    f"{what} alone as one grey channel"
+                )
+            return SaliencyMap(alpha, "transparency")
+        image = image.convert("RGB")
+    kind = "palette" if image.mode == "P" else "grey"
+    if image.mode in ("1", "L"):
+        values = np.asarray(image.convert("L"))
+    else:
+        colours = np.asarray(image.convert("RGB"))
+        if (
+            colours.max() <= GREY
+        ):  # Class numbers in one channel, which its weight would round to 0.
+            values = colours.max(axis=2)
+        elif int((colours.max(axis=2) - colours.min(axis=2)).max()) <= GREY:
+            values = np.asarray(image.convert("L"))
+        else:
+            values, kind = one_hue(colours, file, what), "one hue"
+    return SaliencyMap(values, "0/1" if kind == "grey" and values.max() == 1 else kind)
+
+
+def integer_map(image: Image.Image, file: Folder) -> SaliencyMap:
+    """Integers of 16 or 32 bits. Up to 255 they are values of 8 bits in a larger type."""
+    values = checked(image, file)
+    if values.max() <= 255:
+        eight_bits = values.astype(np.uint8)
+        return SaliencyMap(eight_bits, "0/1" if eight_bits.max() == 1 else "grey")
+    return SaliencyMap(scaled(values, 65535), "16 bits")
+
+
+def read_maps(
+    path: Path, stems: Iterable[str], shared: bool = False
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The saliency maps of these stems, uint8 `(H, W)`, with their original size and values, and
+    notes on how they are stored.
+
+    path: A folder or zip that holds the maps, or that holds a single folder of maps; also a folder
+    inside a zip (`maps.zip/drfi`). The map of photo.jpg is photo.png, or photo-map.png as `predict`
+    writes it. shared: Skip stems without a map; at least one must have a map.
+    """
+    root = one_folder(path, has_images, "saliency maps")
+    files, images = by_stem([root]), list(stems)
+    files = {stem: files[f"{stem}-map"] for stem in images if f"{stem}-map" in files} | files
+    if shared:
+        images = [stem for stem in images if stem in files]
+        if not images:
+            raise InputError(
+                f"no map in {root} has the name of a mask; rename the maps: that of mask 1.png is "
+                "1.png or 1-map.png"
+            )
+    require(images, files, f"map in {root}")
+    results = read_map_files([files[stem] for stem in images], f"maps of {root.name}")
+    maps = dict(zip(images, results, strict=True))
+    return {stem: saliency.values for stem, saliency in maps.items()}, map_notes(maps)
+
+
+def map_notes(maps: Mapping[str, SaliencyMap]) -> list[str]:
+    """Notes on maps that are not stored as 8-bit grey."""
+    scaled = any(saliency.kind == "0/1" and saliency.values.max() > 1 for saliency in maps.values())
+    texts = {
+        "0/1": "the values 0 and 1: "
+        + ("1 is read as white" if scaled else "nearly black, as other maps are brighter"),
+        "16 bits": "16 bits, of which the upper 8 are read",
+        "floats": "floats, read as 8 bits",
+        "palette": "a palette, read by its colours",
+        "one hue": "one hue on black, read by its brightness",
+        "transparency": "transparency, which is read as the map",
+    }
+    kinds = {stem: saliency.kind for stem, saliency in maps.items()}
+    return [
+        f"{count(len(stems), 'map has', 'maps have')} {texts[kind]} ({first_few(stems)})"
+        for kind, stems in by_kind(kinds).items()
+        if kind in texts
+    ]

@@ -1,0 +1,159 @@
+"""Masks and label maps as files store them, read by every command in the same way."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from reference_models.data.maps import as_map
+from reference_models.data.pictures import Folder, open_image
+from reference_models.data.storage import GREY, by_kind, is_transparent, scaled, white_of_floats
+from reference_models.errors import InputError, count, first_few
+
+VOID = 255
+VOID_COLOUR = (224, 224, 192)
+"""PASCAL VOC's colour of pixels that belong to neither object nor background."""
+
+
+class Mask(NamedTuple):
+    """The salient object. bool `(H, W)`."""
+
+    object: np.ndarray
+    void: np.ndarray | None
+    """Pixels that belong to neither object nor background; None if there are none."""
+    kind: str
+    """Storage: "0/255", "0/1", "with void", "soft", "two values", or a kind of `SaliencyMap`."""
+
+
+def read_mask(file: Folder) -> Mask:
+    """A mask by itself, see `as_mask`."""
+    return as_mask(open_image(file), file)
+
+
+def as_mask(image: Image.Image, file: Folder) -> Mask:
+    """The mask of an opened image.
+
+    An image of 0 and one other value, or of black and one other colour, is read as background and
+    object. Three values 0, v and 255 are background, object and void, as in PASCAL VOC, if v is
+    small and at least as frequent as 255; lossy files of 0 and 255 have few other values. Other
+    grey values are binarised at 128.
+    """
+    if image.mode == "P" and not is_transparent(image):
+        mask = palette_mask(image, file)
+        if mask is not None:
+            return mask
+    values, kind = as_map(image, file, "mask")
+    if kind == "floats":
+        values = scaled(values, white_of_floats(float(values.max())))
+    used, counts = np.unique(values, return_counts=True)
+    if kind in ("grey", "0/1", "palette"):
+        void = void_mask(values, used, counts)
+        if void is not None:
+            return void
+        if len(used) == 2 and used[0] == 0 and used[1] != 255:
+            own = "0/1" if used[1] == 1 else "two values"
+            return Mask(values > 0, None, "palette" if kind == "palette" else own)
+        if used[-1] == 1:
+            return Mask(values == 1, None, "0/1")
+    if kind == "grey":
+        kind = "0/255" if set(used) <= {0, 255} else "soft"
+    if 0 < used[-1] < 128:
+        raise InputError(
+            f"{file} is a mask with no value above {used[-1]}, so it would be all background; save "
+            "the object as 255"
+        )
+    return Mask(values >= 128, None, kind)
+
+
+def void_mask(values: np.ndarray, used: np.ndarray, counts: np.ndarray) -> Mask | None:
+    """The mask of background 0 (or none), an object and void 255, if the values are such."""
+    if len(used) not in (2, 3) or used[-1] != VOID:
+        return None
+    number = used[-2]
+    if not 0 < number < 64 or (len(used) == 3 and used[0] != 0) or counts[-2] < counts[-1]:
+        return None
+    return Mask(values == number, values == VOID, "with void")
+
+
+def palette_mask(image: Image.Image, file: Folder) -> Mask | None:
+    """The mask of a palette image; None if its colours are grey, so that their values decide."""
+    indices = np.asarray(image)
+    colours = colours_of(image, indices)
+    numbers = [index for index in colours if index not in (0, VOID)]
+    if VOID in colours and (colours[VOID] == VOID_COLOUR or numbers == [1]):
+        if len(numbers) > 1:
+            named = first_few([str(number) for number in numbers])
+            raise InputError(
+                f"{file} is a mask of {len(numbers)} classes ({named}); save the object alone, as "
+                "255"
+            )
+        return Mask(np.isin(indices, numbers), indices == VOID, "with void")
+    if all(max(colour) - min(colour) <= GREY for colour in colours.values()):
+        listed = {tuple(colour) for colour in palette_of(image)}
+        if len(colours) > 1 or len(listed) != 2:
+            return None
+    ordered = sorted(colours, key=lambda index: sum(colours[index]))
+    brightness = [sum(colours[index]) for index in ordered]
+    if len(ordered) == 2 and (
+        brightness[0] <= 3 * GREY or brightness[0] < 3 * 128 <= brightness[1]
+    ):
+        return Mask(indices == ordered[1], None, "palette")
+    if len(ordered) > 1:
+        return None
+    # A single colour: of a palette of two it is the brighter or the darker, else black or not.
+    others = {sum(colour) for colour in palette_of(image)} - {brightness[0]}
+    is_object = brightness[0] > max(others) if len(others) == 1 else brightness[0] > 3 * GREY
+    return Mask(np.full(indices.shape, is_object), None, "palette")
+
+
+def only_void(kinds: Sequence[str]) -> list[int]:
+    """Which masks of one folder, by their kinds, have 255 for void alone: beside masks with void
+    that is what 0 and 255 mean."""
+    if "with void" not in kinds or not set(kinds) <= {"with void", "0/1", "0/255"}:
+        return []
+    return [index for index, kind in enumerate(kinds) if kind == "0/255"]
+
+
+def mask_notes(kinds: Mapping[str, str]) -> list[str]:
+    """Notes on masks that are not stored as 0 and 255. kinds: The kind of each mask, by stem."""
+    texts = {
+        "0/1": "the values 0 and 1: 1 is read as the object",
+        "with void": "a class number, which is read as the object, and 255 (void), which counts as "
+        "background",
+        "two values": "0 and one other value, which is read as the object",
+        "soft": "values between 0 and 255: binarised at 128",
+        "16 bits": "16 bits: binarised at half of the range",
+        "floats": "floats: binarised at half of the range",
+        "palette": "a palette: the brighter colour is read as the object",
+        "one hue": "one hue on black: binarised at half of its brightness",
+        "transparency": "transparency: opaque pixels are read as the object",
+    }
+    return [
+        f"{count(len(stems), 'mask has', 'masks have')} {texts[kind]} ({first_few(stems)})"
+        for kind, stems in by_kind(kinds).items()
+        if kind in texts
+    ]
+
+
+def palette_of(image: Image.Image) -> list[tuple[int, ...]]:
+    """The colours of a palette."""
+    listed = np.asarray(image.getpalette("RGB") or [], np.int64).reshape(-1, 3)
+    return [tuple(colour) for colour in listed.tolist()]
+
+
+def colours_of(image: Image.Image, indices: np.ndarray) -> dict[int, tuple[int, ...]]:
+    """The colours of a palette that the image uses, by index."""
+    listed = palette_of(image)
+    black = (0, 0, 0)
+    return {int(i): listed[i] if i < len(listed) else black for i in np.unique(indices)}
+
+
+def label_map(image: Image.Image, file: Folder) -> np.ndarray:
+    """The region numbers of a label map, int32 `(H, W)`."""
+    values = np.asarray(image)
+    if values.ndim != 2 or image.mode == "F":
+        raise InputError(
+            f"{file} is a label map of mode {image.mode}; save it with one channel of whole numbers"
+        )
+    return values.astype(np.int32)

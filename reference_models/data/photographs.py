@@ -1,0 +1,40 @@
+"""Photographs as files store them, read by every command in the same way."""
+
+from typing import NamedTuple
+
+from PIL import Image
+
+from reference_models.data.maps import integer_map
+from reference_models.data.pictures import Folder, open_image
+from reference_models.data.storage import (
+    checked,
+    is_transparent,
+    refuse_unknown_modes,
+    scaled,
+    white_of_floats,
+)
+
+
+class Photograph(NamedTuple):
+    """RGB, upright, on white where it is transparent."""
+
+    pixels: Image.Image
+    alpha: Image.Image | None
+    """Mode L; None if the file has no transparency."""
+
+
+def read_photograph(file: Folder) -> Photograph:
+    """A photograph as RGB; transparent pixels are blended with white."""
+    image = open_image(file)
+    refuse_unknown_modes(image, file)
+    if image.mode.startswith("I"):
+        image = Image.fromarray(integer_map(image, file).values)
+    elif image.mode == "F":
+        values = checked(image, file)
+        image = Image.fromarray(scaled(values, white_of_floats(float(values.max()))))
+    if not is_transparent(image):
+        return Photograph(image.convert("RGB"), None)
+    layers = image.convert("RGBA")
+    alpha = layers.getchannel("A")
+    white = Image.new("RGB", image.size, "white")
+    return Photograph(Image.composite(layers.convert("RGB"), white, alpha), alpha)
