@@ -17,12 +17,17 @@ SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
 STEPS = 40
 
 
-def command(folder: Path, backend: str, *more: str) -> list[str]:
+def train_command(folder: Path, *more: str) -> list[str]:
+    """A tiny run of the README's recipe, as a user types it."""
     words = (
-        "--backend", backend, "--size", "16", "--train-images", "8", "--test-images", "4",
-        "--batch", "4", "--steps", str(STEPS), "--out", str(folder), *more,
+        "--size", "16", "--train-images", "8", "--test-images", "4", "--batch", "4",
+        "--out", str(folder), *more,
     )  # fmt: skip
-    return [sys.executable, "-m", "reference_models.train", "scenes-cas", *words]
+    return [sys.executable, "-m", "reference_models.train", *words]
+
+
+def short_run(folder: Path, backend: str, *more: str) -> list[str]:
+    return train_command(folder, "--backend", backend, "--steps", str(STEPS), *more)
 
 
 def environment() -> dict[str, str]:
@@ -54,7 +59,7 @@ def stopped_runs(folder: Path, backend: str, seed: int, stops: int) -> Counter[s
     _, errors = child.communicate(timeout=600)
     assert child.returncode == 0, errors
     straight = folder / "straight"
-    subprocess.run(command(straight, backend), cwd=ROOT, env=environment(), check=True,
+    subprocess.run(short_run(straight, backend), cwd=ROOT, env=environment(), check=True,
                    capture_output=True)  # fmt: skip
     weights = (read_arrays(place / "weights.safetensors") for place in (run, straight))
     assert len({fingerprint(arrays) for arrays in weights}) == 1
@@ -64,9 +69,13 @@ def stopped_runs(folder: Path, backend: str, seed: int, stops: int) -> Counter[s
 
 def start(run: Path, backend: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        command(run, backend, "--checkpoint-seconds", "0"), cwd=ROOT, env=environment(), text=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        short_run(run, backend, "--checkpoint-seconds", "0"),
+        cwd=ROOT,
+        env=environment(),
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
 
 
 def wait_for_a_moment(

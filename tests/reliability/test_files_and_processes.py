@@ -19,6 +19,7 @@ from reference_models.options import Options
 from reference_models.training.run import Shared, run
 from reference_models.training.stopping import clock
 from reference_models.training.trained import options_of
+from tests.reliability.stops import environment, train_command
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
@@ -174,29 +175,6 @@ def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypa
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
-def train_command(folder: Path, *more: str) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        "reference_models.train",
-        "--size",
-        "16",
-        "--train-images",
-        "8",
-        "--test-images",
-        "4",
-        "--batch",
-        "4",
-        "--out",
-        str(folder),
-        *more,
-    ]
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1"}
-
-
 @POSIX
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_the_exit_status_says_what_stopped_a_run(tmp_path: Path, name: str):
@@ -264,7 +242,7 @@ def measuring(folder: Path, when: str) -> subprocess.Popen:
     child = subprocess.Popen(
         [sys.executable, str(file), when],
         cwd=ROOT,
-        env=environment() | {"PYTHONPATH": str(ROOT)},
+        env=environment(),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

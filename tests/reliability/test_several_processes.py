@@ -1,6 +1,5 @@
 """Several processes of one run: one that never joins, and one that is killed."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import pytest
 
 from reference_models.errors import InputError
 from reference_models.training.processes import waiting, with_others
-from tests.reliability.stops import command, environment
+from tests.reliability.stops import environment, train_command
 from tests.support.paths import ROOT
 
 
@@ -28,7 +27,7 @@ def test_only_the_loss_of_another_process_is_translated():
 def torch_process(rank: int, port: int, folder: Path) -> "subprocess.Popen[str]":
     group = {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank),
              "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
-    words = [word if word != "40" else "100000" for word in command(folder / "run", "torch")]
+    words = train_command(folder / "run", "--steps", "100000")
     return subprocess.Popen(
         words, cwd=ROOT, env=environment() | group, text=True, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -47,9 +46,9 @@ def test_the_others_end_with_the_reason_when_one_is_killed(tmp_path: Path):
     line = first.stderr.readline()
     assert line == f"waiting for 2 processes at 127.0.0.1:{port}\n"
     second = torch_process(1, port, tmp_path)
-    checkpoint = tmp_path / "run/options.json"
+    options = tmp_path / "run/options.json"
     deadline = time.monotonic() + 120
-    while not checkpoint.exists() and time.monotonic() < deadline:
+    while not options.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(2)
     second.kill()
@@ -59,4 +58,4 @@ def test_the_others_end_with_the_reason_when_one_is_killed(tmp_path: Path):
     assert first.returncode == 1, errors
     assert "error: another of the 2 processes stopped" in errors.splitlines()[-1]
     assert time.monotonic() - begun < 60
-    assert os.path.exists(checkpoint)
+    assert options.exists()
