@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import tyro
@@ -12,7 +12,7 @@ from reference_models.data.images import Data
 from reference_models.data.label_swaps import swap_labels
 from reference_models.files import Arrays, write_json
 from reference_models.measures.saliency import Measures, measure, one_line
-from reference_models.options import Options
+from reference_models.options import Backend, Options
 from reference_models.provenance import commit, versions
 from reference_models.training import figures
 from reference_models.training.frameworks import new_trainer
@@ -30,7 +30,7 @@ RUNS: dict[str, tuple[str, float]] = {
 
 
 def main(
-    backend: Literal["torch", "jax"] = "torch",
+    backend: Backend = "torch",
     steps: int = 300,
     seed: int = 0,
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import tyro
@@ -23,6 +23,7 @@ from reference_models.data.sets import check_masks, read_test_folder
 from reference_models.errors import InputError, count
 from reference_models.files import read_about, write_json
 from reference_models.measures.saliency import LABELS, measure, one_line
+from reference_models.options import Backend
 from reference_models.training.score import flatten_rows, means_of, score
 from reference_models.training.stopping import clock
 from reference_models.training.trained import (
@@ -56,7 +57,7 @@ class Options:
     exact: bool = False
     """Also compute the weighted F exactly as the paper defines it, and as the loss approximates it;
     slower."""
-    backend: Literal["torch", "jax"] | None = None
+    backend: Backend | None = None
     """For a network: framework to compute in. Default: the one it was trained in."""
     archives: Path | None = None
     """For a network with a frozen backbone that is not in reference_models/weights: folder of the
@@ -156,16 +157,20 @@ def notes_on(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[st
     resized = sum(values.shape != mask.shape for values, mask in zip(maps, masks, strict=True))
     if resized:
         notes.append(
-            f"{resized} maps differ in size from their masks and are resized to them"
-            if resized > 1
-            else "1 map differs in size from its mask and is resized to it"
+            count(
+                resized,
+                "map differs in size from its mask and is resized to it",
+                "maps differ in size from their masks and are resized to them",
+            )
         )
     empty = sum(not mask.any() for mask in masks)
     if empty:
         notes.append(
-            f"{empty} masks are all background: they count in the MAE only"
-            if empty > 1
-            else "1 mask is all background: it counts in the MAE only"
+            count(
+                empty,
+                "mask is all background: it counts in the MAE only",
+                "masks are all background: they count in the MAE only",
+            )
         )
     return notes
 

@@ -14,6 +14,9 @@ from reference_models.papers.recipes import RECIPES
 from reference_models.papers.schema import Recipe, Scale, ScaleName
 from reference_models.paths import DATA, WEIGHTS
 
+Backend = Literal["torch", "jax"]
+Device = Literal["auto", "cpu", "cuda"]
+
 
 @dataclass(frozen=True)
 class Options:
@@ -29,7 +32,7 @@ class Options:
     """Recipe to train; --recipes lists all recipes."""
     recipes: bool = False
     """Print all recipes and exit."""
-    backend: Literal["torch", "jax"] = "torch"
+    backend: Backend = "torch"
     """Framework to train in: PyTorch or JAX (Flax)."""
     scale: ScaleName = "medium"
     """Size of the run. On two CPU cores, small takes about three minutes and medium up to an hour
@@ -60,7 +63,7 @@ class Options:
     (status 130), SIGTERM (143) and SIGHUP (129) stop the run in the same way."""
     seed: int = 0
     """Seed of the generated scenes, data splits, batch order and initial weights."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """Device to compute on; auto uses a GPU if one is available."""
     size: int | None = None
     """Side in pixels of the square that every image is resized to; a multiple of 32 (of 4 for

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from errno import ENAMETOOLONG
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 from unicodedata import normalize
 
 import numpy as np
@@ -22,21 +22,21 @@ from reference_models.data.pictures import (
     SUFFIXES,
     by_stem,
     centre_prior,
+    check_size,
     fit_mask,
     fit_prior,
     is_image,
 )
-from reference_models.errors import InputError
+from reference_models.errors import InputError, count
 from reference_models.files import atomic_path
 from reference_models.machine import progress
 from reference_models.measures.saliency import eight_bit
+from reference_models.options import Backend, Device
 from reference_models.training.figures import save
-from reference_models.training.trained import RUN_WEIGHTS as RUN_WEIGHTS
 from reference_models.training.trained import Network, default_model, load_network
 from saliency_losses.plotting import explain
 
 RED = (230, 30, 60)
-
 OUTPUTS = ("map", "cutout", "overlay", "explained")
 
 
@@ -63,9 +63,9 @@ class Predict:
     size: the map, the mask, and the gradient of the loss with respect to the network's output."""
     out: Path = Path("predictions")
     """Folder for the images written."""
-    backend: Literal["torch", "jax"] | None = None
+    backend: Backend | None = None
     """Framework to compute in. Default: the one that the network was trained in."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """Device to compute on; auto uses a GPU if one is available."""
     archives: Path | None = None
     """Folder of the ImageNet weights, for a model with a frozen backbone that is not in
@@ -172,7 +172,7 @@ def predict(options: Predict) -> list[str]:
     for message in messages:
         print(f"error: {message}", file=sys.stderr)
     done = len(files) - len(messages)
-    print(f"images for {done} photograph{'' if done == 1 else 's'} written to {options.out}/")
+    print(f"images for {count(done, 'photograph')} written to {options.out}/")
     return messages
 
 
@@ -253,11 +253,7 @@ def read_fitting_mask(file: Path, photo: Image.Image, photo_file: Path) -> tuple
     """The bool mask of a photograph and its kind, see `read_mask`."""
     mask = read_mask(file)
     height, width = mask.object.shape
-    if (width, height) != photo.size:
-        raise InputError(
-            f"{photo_file} is {photo.width} x {photo.height}, but {file} is {width} x {height} "
-            "(width x height); save the mask at the size of its photograph"
-        )
+    check_size(photo_file, photo.size, file, (width, height))
     return mask.object, mask.kind
 
 

@@ -14,10 +14,10 @@ from PIL import Image
 from scipy.io import loadmat
 
 from reference_models.command_line import command, parse
-from reference_models.data.maps import as_map, read_map
+from reference_models.data.maps import read_map, settled_map
 from reference_models.data.masks import mask_notes
 from reference_models.data.named_sets import ARCHIVES, DETECTORS, DETECTORS_NAME
-from reference_models.data.photographs import read_photograph
+from reference_models.data.photographs import as_photograph
 from reference_models.data.pictures import (
     READING,
     Folder,
@@ -197,17 +197,14 @@ def pack_mask(
             f"sizes differ: {image_file} is {image.width} x {image.height}, {mask_file} is "
             f"{mask.width} x {mask.height} (width x height)"
         )
-    values = as_map(mask, mask_file, "mask").values
-    values = 255 * values if values.max() == 1 else values
+    values = settled_map(mask, mask_file, "mask").values
     binary = values >= 128
     kind = "0/255" if ((values == 0) | (values == 255)).all() else "soft"
     if not binary.any() and not may_be_empty:
         raise InputError(f"{mask_file} has no foreground: no pixel is 128 or more")
     size = packed_size(image.size)
     files = {
-        f"images/{stem}.webp": webp(
-            read_photograph(image_file).pixels.resize(size, Image.Resampling.LANCZOS)
-        ),
+        f"images/{stem}.webp": packed_photograph(image, image_file, size),
         f"masks/{stem}.png": png(Image.fromarray(binary).resize(size, Image.Resampling.NEAREST)),
     }
     if grades:
@@ -220,8 +217,8 @@ def pack_mask(
     )
 
 
-def packed_photograph(file: Folder, size: tuple[int, int]) -> bytes:
-    return webp(read_photograph(file).pixels.resize(size, Image.Resampling.LANCZOS))
+def packed_photograph(image: Image.Image, file: Folder, size: tuple[int, int]) -> bytes:
+    return webp(as_photograph(image, file).pixels.resize(size, Image.Resampling.LANCZOS))
 
 
 def pack_segmentations(stem: str, split: str, image_file: Folder, truth_file: Folder) -> Packed:
@@ -229,11 +226,7 @@ def pack_segmentations(stem: str, split: str, image_file: Folder, truth_file: Fo
     image = open_image(image_file)
     size = packed_size(image.size)
     maps = read_segmentations(truth_file)
-    files = {
-        f"images/{stem}.webp": webp(
-            read_photograph(image_file).pixels.resize(size, Image.Resampling.LANCZOS)
-        )
-    }
+    files = {f"images/{stem}.webp": packed_photograph(image, image_file, size)}
     for annotator, labels in enumerate(maps):
         if labels.shape != (image.height, image.width):
             raise InputError(

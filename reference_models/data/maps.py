@@ -18,15 +18,15 @@ from reference_models.data.pictures import (
 )
 from reference_models.data.storage import (
     GREY,
-    by_kind,
     checked,
     is_transparent,
+    notes_by_kind,
     one_hue,
     refuse_unknown_modes,
     scaled,
     white_of_floats,
 )
-from reference_models.errors import InputError, count, first_few
+from reference_models.errors import InputError
 
 
 class SaliencyMap(NamedTuple):
@@ -40,7 +40,12 @@ class SaliencyMap(NamedTuple):
 
 def read_map(file: Folder) -> SaliencyMap:
     """A saliency map by itself."""
-    return settle_maps([as_map(open_image(file), file, "saliency map")])[0]
+    return settled_map(open_image(file), file, "saliency map")
+
+
+def settled_map(image: Image.Image, file: Folder, what: str) -> SaliencyMap:
+    """The map of an opened image by itself, from 0 to 255. what: its role, for the errors."""
+    return settle_maps([as_map(image, file, what)])[0]
 
 
 def read_map_files(files: Sequence[Folder], what: str) -> list[SaliencyMap]:
@@ -54,8 +59,11 @@ def read_map_files(files: Sequence[Folder], what: str) -> list[SaliencyMap]:
 
 
 def settle_maps(maps: Sequence[SaliencyMap]) -> list[SaliencyMap]:
-    """The maps of one folder from 0 to 255: whether 1 means white, and which float does, is decided
-    for all of them together, so that a dark map beside bright ones stays dark."""
+    """The maps of one folder from 0 to 255.
+
+    For all of them together it is decided whether 1 means white, and which float does, so that a
+    dark map beside bright ones stays dark.
+    """
     highest = max((float(each.values.max()) for each in maps if each.kind == "floats"), default=1.0)
     white = white_of_floats(highest)
     settled = [
@@ -68,8 +76,7 @@ def settle_maps(maps: Sequence[SaliencyMap]) -> list[SaliencyMap]:
 
 
 def as_map(image: Image.Image, file: Folder, what: str) -> SaliencyMap:
-    """The map of an opened image; that of a float image is not scaled yet. what: its role, for the
-    errors."""
+    """The map of an opened image, before `settle_maps`. what: its role, for the errors."""
     refuse_unknown_modes(image, file)
     if image.mode.startswith("I"):
         return integer_map(image, file)
@@ -92,9 +99,8 @@ def as_map(image: Image.Image, file: Folder, what: str) -> SaliencyMap:
         values = np.asarray(image.convert("L"))
     else:
         colours = np.asarray(image.convert("RGB"))
-        if (
-            colours.max() <= GREY
-        ):  # Class numbers in one channel, which its weight would round to 0.
+        # Class numbers in one channel, which the weight of the channel would round to 0.
+        if colours.max() <= GREY:
             values = colours.max(axis=2)
         elif int((colours.max(axis=2) - colours.min(axis=2)).max()) <= GREY:
             values = np.asarray(image.convert("L"))
@@ -140,10 +146,10 @@ def read_maps(
 
 def map_notes(maps: Mapping[str, SaliencyMap]) -> list[str]:
     """Notes on maps that are not stored as 8-bit grey."""
-    scaled = any(saliency.kind == "0/1" and saliency.values.max() > 1 for saliency in maps.values())
+    white = any(saliency.kind == "0/1" and saliency.values.max() > 1 for saliency in maps.values())
     texts = {
         "0/1": "the values 0 and 1: "
-        + ("1 is read as white" if scaled else "nearly black, as other maps are brighter"),
+        + ("1 is read as white" if white else "nearly black, as other maps are brighter"),
         "16 bits": "16 bits, of which the upper 8 are read",
         "floats": "floats, read as 8 bits",
         "palette": "a palette, read by its colours",
@@ -151,8 +157,4 @@ def map_notes(maps: Mapping[str, SaliencyMap]) -> list[str]:
         "transparency": "transparency, which is read as the map",
     }
     kinds = {stem: saliency.kind for stem, saliency in maps.items()}
-    return [
-        f"{count(len(stems), 'map has', 'maps have')} {texts[kind]} ({first_few(stems)})"
-        for kind, stems in by_kind(kinds).items()
-        if kind in texts
-    ]
+    return notes_by_kind("map", kinds, texts)

@@ -8,8 +8,14 @@ from PIL import Image
 
 from reference_models.data.maps import as_map
 from reference_models.data.pictures import Folder, open_image
-from reference_models.data.storage import GREY, by_kind, is_transparent, scaled, white_of_floats
-from reference_models.errors import InputError, count, first_few
+from reference_models.data.storage import (
+    GREY,
+    is_transparent,
+    notes_by_kind,
+    scaled,
+    white_of_floats,
+)
+from reference_models.errors import InputError, first_few
 
 VOID = 255
 VOID_COLOUR = (224, 224, 192)
@@ -89,27 +95,24 @@ def palette_mask(image: Image.Image, file: Folder) -> Mask | None:
                 "255"
             )
         return Mask(np.isin(indices, numbers), indices == VOID, "with void")
-    if all(max(colour) - min(colour) <= GREY for colour in colours.values()):
-        listed = {tuple(colour) for colour in palette_of(image)}
-        if len(colours) > 1 or len(listed) != 2:
-            return None
-    ordered = sorted(colours, key=lambda index: sum(colours[index]))
-    brightness = [sum(colours[index]) for index in ordered]
-    if len(ordered) == 2 and (
-        brightness[0] <= 3 * GREY or brightness[0] < 3 * 128 <= brightness[1]
-    ):
-        return Mask(indices == ordered[1], None, "palette")
-    if len(ordered) > 1:
+    is_grey = all(max(colour) - min(colour) <= GREY for colour in colours.values())
+    if is_grey and (len(colours) > 1 or len(set(palette_of(image))) != 2):
         return None
+    brightness = {index: sum(colour) for index, colour in colours.items()}
+    dark, bright = min(brightness.values()), max(brightness.values())
+    if len(colours) > 1:
+        is_plain = len(colours) == 2 and (dark <= 3 * GREY or dark < 3 * 128 <= bright)
+        object_index = max(brightness, key=brightness.__getitem__)
+        return Mask(indices == object_index, None, "palette") if is_plain else None
     # A single colour: of a palette of two it is the brighter or the darker, else black or not.
-    others = {sum(colour) for colour in palette_of(image)} - {brightness[0]}
-    is_object = brightness[0] > max(others) if len(others) == 1 else brightness[0] > 3 * GREY
+    others = {sum(colour) for colour in palette_of(image)} - {bright}
+    is_object = bright > max(others) if len(others) == 1 else bright > 3 * GREY
     return Mask(np.full(indices.shape, is_object), None, "palette")
 
 
 def only_void(kinds: Sequence[str]) -> list[int]:
-    """Which masks of one folder, by their kinds, have 255 for void alone: beside masks with void
-    that is what 0 and 255 mean."""
+    """Positions of the masks of one folder in which 255 is void, although they hold 0 and 255 only:
+    beside masks with void, that is what 255 means. kinds: The kinds of all masks."""
     if "with void" not in kinds or not set(kinds) <= {"with void", "0/1", "0/255"}:
         return []
     return [index for index, kind in enumerate(kinds) if kind == "0/255"]
@@ -129,11 +132,7 @@ def mask_notes(kinds: Mapping[str, str]) -> list[str]:
         "one hue": "one hue on black: binarised at half of its brightness",
         "transparency": "transparency: opaque pixels are read as the object",
     }
-    return [
-        f"{count(len(stems), 'mask has', 'masks have')} {texts[kind]} ({first_few(stems)})"
-        for kind, stems in by_kind(kinds).items()
-        if kind in texts
-    ]
+    return notes_by_kind("mask", kinds, texts)
 
 
 def palette_of(image: Image.Image) -> list[tuple[int, ...]]:

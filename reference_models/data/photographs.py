@@ -24,8 +24,12 @@ class Photograph(NamedTuple):
 
 
 def read_photograph(file: Folder) -> Photograph:
-    """A photograph as RGB; transparent pixels are blended with white."""
-    image = open_image(file)
+    """A photograph, see `as_photograph`."""
+    return as_photograph(open_image(file), file)
+
+
+def as_photograph(image: Image.Image, file: Folder) -> Photograph:
+    """The photograph of an opened image as RGB; transparent pixels are blended with white."""
     refuse_unknown_modes(image, file)
     if image.mode.startswith("I"):
         image = Image.fromarray(integer_map(image, file).values)

@@ -71,8 +71,9 @@ def by_stem(folders: Sequence[Folder]) -> dict[str, Folder]:
     """The image files of the folders, sorted by stem; hidden files and other types are ignored."""
     files: dict[str, Folder] = {}
     for folder in folders:
-        entries = [entry for entry in folder.iterdir() if is_image(entry)]
-        if unread := [e.name for e in folder.iterdir() if Path(e.name).suffix.lower() in UNREAD]:
+        inside: list[Folder] = list(folder.iterdir())
+        entries = [entry for entry in inside if is_image(entry)]
+        if unread := [e.name for e in inside if Path(e.name).suffix.lower() in UNREAD]:
             raise InputError(
                 f"{folder} holds {count(len(unread), 'file')} of types that are not read "
                 f"({first_few(sorted(unread))}); convert them to PNG, or remove them"
@@ -212,6 +213,17 @@ def upright(image: Image.Image) -> Image.Image:
     turned = image.copy() if turn is None else image.transpose(turn)
     turned.info = {k: v for k, v in image.info.items() if k == "transparency"}
     return turned
+
+
+def check_size(
+    image: Folder, size: tuple[int, int], mask: Folder, mask_size: tuple[int, int]
+) -> None:
+    """Raise an error if a mask has another size (width, height) than its image."""
+    if mask_size != size:
+        raise InputError(
+            f"{image} is {size[0]} x {size[1]}, but {mask} is {mask_size[0]} x {mask_size[1]} "
+            "(width x height); save the mask at the size of its image"
+        )
 
 
 def fit_mask(mask: np.ndarray, size: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Data sets of a run: generated, or read from named archives, folders and zips."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -19,6 +19,7 @@ from reference_models.data.pictures import (
     Folder,
     by_stem,
     centre_prior,
+    check_size,
     fit_mask,
     fit_prior,
     open_image,
@@ -273,19 +274,18 @@ def decode(
         """Fill in image and labels; return the truth if it is kept, the kind of mask, and whether
         the mask is empty."""
         stem, faults = stems[index], Faults()
-        sizes: dict[Folder, tuple[int, int]] = {}
         truth: list[Mask | np.ndarray] = []
+        photo: Image.Image | None = None
         with faults.collect():
             photo = read_photograph(files.images[stem]).pixels
-            sizes[files.images[stem]] = photo.size
             images[index] = np.asarray(photo.resize((size, size), Image.Resampling.LANCZOS))
         for file in files.truth[stem]:
             with faults.collect():
                 opened = open_image(file)
-                sizes[file] = opened.size
+                with faults.collect():
+                    if photo is not None:
+                        check_size(files.images[stem], photo.size, file, opened.size)
                 truth.append(label_map(opened, file) if files.segmented else as_mask(opened, file))
-        with faults.collect():
-            check_sizes(files.images[stem], sizes)
         faults.report()
         if isinstance(truth[0], Mask):
             mask = truth[0].object
@@ -319,16 +319,6 @@ def decode(
         kinds=kinds,
         empty=[stem for stem, is_empty in zip(stems, empty, strict=True) if is_empty],
     )
-
-
-def check_sizes(image: Folder, sizes: Mapping[Folder, tuple[int, int]]) -> None:
-    """Raise an error if a mask or label map has another size than its image."""
-    for file, (width, height) in sizes.items():
-        if image in sizes and (width, height) != sizes[image]:
-            raise InputError(
-                f"{image} is {sizes[image][0]} x {sizes[image][1]}, but {file} is {width} x "
-                f"{height} (width x height); save the mask at the size of its image"
-            )
 
 
 def describe(files: Files, parts: Sequence[Decoded]) -> list[str]:

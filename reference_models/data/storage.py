@@ -9,14 +9,12 @@ import numpy as np
 from PIL import Image
 
 from reference_models.data.pictures import Folder
-from reference_models.errors import InputError
+from reference_models.errors import InputError, count, first_few
 
 GREY = 8
 """Channels that differ by no more than this are grey: JPEG and WebP round them apart."""
 ONE_HUE = 24
 """Distance of a colour from the line between black and a hue, up to which it is of that hue."""
-
-
 MODES = (
     "1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "F",
 )  # fmt: skip
@@ -49,6 +47,7 @@ def white_of_floats(highest: float) -> int:
 
 
 def scaled(values: np.ndarray, white: int) -> np.ndarray:
+    """Values from 0 to `white` as uint8 from 0 to 255."""
     return np.rint(255 * (values / white).clip(0, 1)).astype(np.uint8)
 
 
@@ -66,9 +65,13 @@ def one_hue(colours: np.ndarray, file: Folder, what: str) -> np.ndarray:
     return np.rint(white * share.clip(0, 1)).astype(np.uint8).reshape(colours.shape[:2])
 
 
-def by_kind(kinds: Mapping[str, str]) -> dict[str, list[str]]:
-    """The stems of each kind."""
+def notes_by_kind(noun: str, kinds: Mapping[str, str], texts: Mapping[str, str]) -> list[str]:
+    """A note for each kind of storage that has a text. kinds: The kind of each file, by stem."""
     stems: dict[str, list[str]] = {}
     for stem, kind in kinds.items():
         stems.setdefault(kind, []).append(stem)
-    return stems
+    return [
+        f"{count(len(names), f'{noun} has', f'{noun}s have')} {texts[kind]} ({first_few(names)})"
+        for kind, names in stems.items()
+        if kind in texts
+    ]

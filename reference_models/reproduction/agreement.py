@@ -20,14 +20,13 @@ from reference_models.data.label_swaps import swap_labels
 from reference_models.errors import InputError
 from reference_models.files import write_json
 from reference_models.machine import progress
-from reference_models.options import Options
+from reference_models.options import Backend, Options
 from reference_models.papers.recipes import RECIPES
 from reference_models.provenance import commit, hardware, versions
 from reference_models.reproduction.first_steps import BACKENDS, Steps, gap
 from reference_models.training.augmentation import draw_step
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.run import Shared, load_data
-from reference_models.training.trained import Backend
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from reference_models import paths
+from reference_models.options import Backend
 from reference_models.papers.recipes import RECIPES
 
-BACKENDS: tuple[Literal["torch", "jax"], ...] = ("torch", "jax")
+BACKENDS: tuple[Backend, ...] = ("torch", "jax")
 Steps = dict[str, Any]
 """Content of one recipe's file in results/agreement."""
 

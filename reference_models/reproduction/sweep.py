@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Literal
 
 from reference_models import paths
 from reference_models.command_line import command, parse
 from reference_models.data.named_sets import ARCHIVES, DETECTORS
 from reference_models.errors import InputError, OutOfTime
 from reference_models.files import atomic_path
-from reference_models.options import Options
+from reference_models.options import Backend, Device, Options
 from reference_models.papers.recipes import RECIPES
 from reference_models.papers.schema import ScaleName
 from reference_models.reproduction.priorities import blocks
@@ -53,7 +52,7 @@ class Sweep:
 
     only: tuple[str, ...] = ()
     """Recipes by name or pattern, such as "fcn-*". Default: all."""
-    backend: Literal["torch", "jax"] = "torch"
+    backend: Backend = "torch"
     """Framework to train in: PyTorch or JAX (Flax)."""
     scale: ScaleName = "medium"
     """Size of the runs. On two CPU cores, a small run takes about three minutes and a medium one up
@@ -70,7 +69,7 @@ class Sweep:
     stage: tuple[Path, ...] = ()
     """Folders to copy archives from into --archives first, on a machine without the data sets,
     which arrive in several folders. If archives are still missing, list them and exit."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """Device to compute on. cuda fails without a GPU; auto falls back to the CPU."""
     checkpoint_seconds: float = 120.0
     """Seconds between checkpoints."""

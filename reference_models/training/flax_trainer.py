@@ -133,8 +133,8 @@ class FlaxTrainer:
                 self.features.clear()  # One training set at a time: features take gigabytes.
                 self.features[key] = self.put(self.all_taps(images.images), self.everywhere)
             taps = self.features[key]
-        arrays = self.put((images.images, images.labels, priors), self.everywhere)
-        self.stored = StoredImages(*(*arrays, taps))
+        pixels, labels, priors = self.put((images.images, images.labels, priors), self.everywhere)
+        self.stored = StoredImages(pixels, labels, priors, taps)
 
     def all_taps(self, images: np.ndarray) -> list[np.ndarray]:
         """Backbone features of all images, then of all mirrored images, in half precision."""
@@ -147,20 +147,20 @@ class FlaxTrainer:
         return [np.concatenate(taps) for taps in zip(*parts, strict=True)]
 
     def step(self, draw: Draw) -> float:
-        arrays = self.put(
+        indices, mirrored, corners = self.put(
             (draw.indices.astype(np.int32), draw.mirrored, draw.corners.astype(np.int32)),
             self.shared,
         )
         seed = self.put(np.uint32(draw.seed), self.everywhere)
-        *parts, self.moments, loss = self._step(
+        learnt, running, self.moments, loss = self._step(
             self.parts.learnt,
             self.parts.running,
             self.moments,
             self.parts.fixed,
             self.stored,
-            DeviceDraw(*(*arrays, seed)),
+            DeviceDraw(indices, mirrored, corners, seed),
         )
-        self.parts = Parts(*(*parts, self.parts.fixed))
+        self.parts = Parts(learnt, running, self.parts.fixed)
         return float(loss)
 
     def maps(self, images: Images) -> dict[str, np.ndarray]:

@@ -23,7 +23,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Create the folder and lock it against other processes. The lock ends with this process,
     however the process ends. On Windows, which has no such lock, the folder is not protected."""
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file, but a run needs a folder; give another --out")
+        raise InputError(f"{folder} is a file, but a run needs a folder; pass another --out")
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, "a") as file:
         if fcntl is not None:
@@ -31,6 +31,6 @@ def locked(folder: Path) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise Busy(
-                    f"another process is training in {folder}; wait for it, or give another --out"
+                    f"another process is training in {folder}; wait for it, or pass another --out"
                 ) from None
         yield

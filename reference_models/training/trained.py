@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -11,15 +11,13 @@ from reference_models import paths
 from reference_models.data.images import Images
 from reference_models.errors import InputError
 from reference_models.files import read_about, read_arrays
-from reference_models.options import Options
+from reference_models.options import Backend, Device, Options
 from reference_models.papers.recipes import RECIPES
 from reference_models.papers.schema import PRIORS, ScaleName
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.trainer import Trainer
 
 RUN_WEIGHTS = "weights.safetensors"
-Backend = Literal["torch", "jax"]
-Device = Literal["auto", "cpu", "cuda"]
 
 MEANINGFUL = 0.63
 """Correlation of maps and masks above which a run has found the objects. Among the 200 runs of

@@ -179,7 +179,7 @@ class Ops(Protocol):
         """
 
     def region_take(self, x: Array, index: Array) -> Array:
-        """At each pixel the value of its region: ``(N, R)`` to a map, regions to features."""
+        """Give each pixel the value of its region: ``(N, R)`` to a map, regions to features."""
 
     def custom_vjp(
         self,

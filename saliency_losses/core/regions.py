@@ -58,7 +58,7 @@ def center(xp: Ops, x: Array, counted: Array | None) -> tuple[Array, Array]:
 
 
 def blocks(pixels: int, num_regions: int) -> int:
-    """The number of runs of pixels that a sum by region adds up separately, before their total.
+    """Number of runs of pixels in a sum by region: each run is added up first, then their sums.
 
     A scatter adds one value after another: in float32 the mean of a million pixels would be off by
     1 %. Runs of 256 pixels keep the error at rounding. There are never more sums than pixels.

@@ -353,3 +353,13 @@ def test_a_prepared_archive_has_the_layout_of_the_real_one(name: str, tmp_path: 
     for row in rows:
         size = packed_size((int(row["width"]), int(row["height"])))
         assert size == (int(row["packed_width"]), int(row["packed_height"]))
+
+
+def test_masks_of_floats_are_scaled_as_everywhere(tmp_path: Path):
+    home = distributed("pascal-s", tmp_path / "set")
+    floats = Image.fromarray(np.asarray(a_mask(high=200), np.float32) / 255)
+    floats.save(home / "datasets/masks/pascal/2.png", format="tiff")
+    prepare("pascal-s", home, tmp_path / "data")
+    path = tmp_path / "data/pascal_s.zip"
+    assert np.asarray(opened(path, "masks_graded/2.png")).max() == 200
+    assert np.asarray(opened(path, "masks/2.png")).any()
