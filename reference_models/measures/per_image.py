@@ -51,7 +51,7 @@ class Measured:
     object_share: np.ndarray | None = None
     """Share of the pixels of each mask that are object, `(N,)`; None if the file lacks it."""
 
-    def mean(self, measure: str, images: Sequence[int] | slice = slice(None)) -> float:
+    def mean(self, measure: str, images: Sequence[int] | slice | np.ndarray = slice(None)) -> float:
         """The mean over the images, or the highest point of the mean curve."""
         return float(np.nanmean(self.values[measure][images], axis=0).max())
 
