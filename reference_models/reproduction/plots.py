@@ -26,6 +26,7 @@ from reference_models.reproduction.results import (
 from reference_models.reproduction.verdicts import NAMES, difference
 from reference_models.training import figures
 
+PRECISION = "Precision against recall, and F against the threshold,"
 CAPTIONS = {
     **{
         f"results-effects-{letter.lower()}": "Differences of the measures that the paper prints "
@@ -33,16 +34,14 @@ CAPTIONS = {
         for letter in "MCWLR"
     },
     "results-noise": "Max F against the variance of the noise, with and without the metric loss",
-    "results-curves-m": "Precision against recall, and F against the threshold, of both maps",
+    "results-curves-m": f"{PRECISION} of the saliency head and of S",
     "results-swapped": "The measures against the share of training images whose labels are swapped",
     "results-object-size": "F against the size of the object, by cross-entropy and by CAS",
-    "results-curves-w": "Precision against recall, and F against the threshold, by each loss",
+    "results-curves-w": f"{PRECISION} by each loss",
     "results-rounds": "F and MAE after each round of promoting; 0 is the detector's own map",
-    "results-few": "The measures against the number of training images",
-    "results-curves-l": "Precision against recall, and F against the threshold, of detectors' maps "
-    "(dashed) and of the promoted ones",
-    "results-curves-r": "Precision against recall, and F against the threshold, of detectors' maps "
-    "(dashed) and of the refined and merged ones",
+    "results-few": "The measures against the number of training images, with T = 5",
+    "results-curves-l": f"{PRECISION} of promoted maps (T = 1) and of the detectors' own (dashed)",
+    "results-curves-r": f"{PRECISION} of merged maps and of the detectors' own (dashed)",
     "gallery": "Generated scenes, their masks, rough maps, and the maps of the bundled networks",
     "textures": "Mosaics of textures, their regions, and the regions that the networks find",
     "results-losses": "Training loss of one recipe per kind of loss",
@@ -249,8 +248,8 @@ def rounds_plot(results: Results) -> figures.Plot | None:
 def few_plot(results: Results) -> figures.Plot | None:
     """The recipe NETWORK and those named NETWORK-COUNT, which have fewer training images."""
     maps = {
-        "anchors, T = 5, from DRFI": ("anchors", "ecssd, drfi", "T = 5"),
-        "anchors, T = 5, from the centre": ("anchors", "ecssd, centre", "T = 5"),
+        "anchors from DRFI": ("anchors", "ecssd, drfi", "T = 5"),
+        "anchors from the centre": ("anchors", "ecssd, centre", "T = 5"),
         "cross-entropy": ("anchors-ce", "ecssd", None),
     }
     counted = {
@@ -288,8 +287,8 @@ def promoted_maps(recipe: str, name: str) -> dict[str, Row]:
         for detector in RECIPES[recipe].test_priors["ecssd"]
         if detector not in CONTROLS and not detector.startswith("run:")
         for label, map_ in (
+            (written(detector), name),
             (f"{written(detector)}, prior", PRIORS[0]),
-            (f"{written(detector)}, {name}", name),
         )
     }
 

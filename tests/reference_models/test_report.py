@@ -26,7 +26,7 @@ from reference_models.papers.schema import (
     within,
 )
 from reference_models.papers.zoomout import af_against_ce
-from reference_models.reproduction import report, results, runs, verdicts
+from reference_models.reproduction import plots, report, results, runs, verdicts
 from reference_models.training import figures
 
 MAIN = {"menet": "saliency head", "metric-head": "saliency head", "relations": "merged"}
@@ -482,6 +482,85 @@ def test_a_picture_remembers_what_it_shows(tmp_path):
     figures.draw(plot, tmp_path / "a.png")
     assert figures.stored_digest(tmp_path / "a.png") == plot.digest()
     assert figures.stored_digest(tmp_path / "b.png") is None
+
+
+def with_curves(result: dict) -> dict:
+    """The results file of a run that has curves: precision falls from .9 to .4, recall rises."""
+    precision, recall = np.linspace(0.9, 0.4, 52).tolist(), np.linspace(0, 1, 52).tolist()
+    curves = {
+        test: {name: {"precision": precision, "recall": recall} for name in maps}
+        for test, maps in result["measures"].items()
+    }
+    return result | {"curves": curves}
+
+
+def test_curves_are_drawn_for_the_runs_that_have_them(tmp_path):
+    ce, af = with_curves(made("zoomout-ce")), made("zoomout-af")
+    current = plots.plots(grouped(ce, af), {}, [])
+    precise, f_measure = current["results-curves-w"].panels
+    ((label, points),) = precise.lines
+    assert label == "zoomout-ce"
+    assert points[-1] == (1.0, (0.4,))
+    assert len(points) == 51, "without the threshold that no pixel reaches"
+    ((_, points),) = f_measure.lines
+    assert points[0] == (0.0, (round(1.3 * 0.4 / (0.3 * 0.4 + 1), 4),))
+    assert [at for at, _ in points] == sorted(at for at, _ in points)
+    assert "results-curves-w" not in plots.plots(grouped(af), {}, [])
+
+
+def test_f_is_drawn_after_each_round():
+    result = made("anchors")
+    row_of_zeros = dict.fromkeys(("mae", "f", "max_f"), 0.0)
+    for maps in result["measures"].values():
+        for rounds in range(1, 11):
+            maps[f"T = {rounds}"] = row_of_zeros | {"f": 0.7 + rounds / 100}
+    f, mae = plots.plots(grouped(result), {}, [])["results-rounds"].panels
+    assert (f.y, mae.y) == ("F", "MAE")
+    label, points = f.lines[0]
+    assert label == "from DRFI"
+    assert points[0] == (0.0, (0.5,)), "the prior"
+    assert [x for x, _ in points] == list(range(11))
+    assert points[-1] == (10.0, (pytest.approx(0.8),))
+    two_rounds_only = plots.plots(grouped(made("anchors")), {}, [])
+    assert "results-rounds" not in two_rounds_only
+
+
+def test_recipes_that_differ_in_the_number_of_images_make_a_curve(monkeypatch):
+    monkeypatch.setitem(RECIPES, "anchors-ce-50", RECIPES["anchors-ce"])
+    few = made("anchors-ce", f=0.6) | {"recipe": "anchors-ce-50", "images": {"train": 50}}
+    found = grouped(few, made("anchors-ce", f=0.8))
+    f = plots.plots(found, {}, [])["results-few"].panels[-1]
+    assert f.lines == (("cross-entropy", ((9.0, (0.8,)), (50.0, (0.6,)))),)
+    assert "results-few" not in plots.plots(grouped(few), {}, [])
+
+
+def test_f_by_object_size_comes_from_the_rows_of_images(tmp_path):
+    result = made("fcn-ce-clean")
+    folder = write(tmp_path, result)
+    shares = (*[0.02] * 30, *[0.5] * 25, *[0.1] * 5)
+    each = Each(
+        tuple(map(str, range(60))),
+        ("f",),
+        {"map": [{"f": 0.9 if share > 0.2 else 0.4} for share in shares]},
+        shares,
+    )
+    per_image.write(per_image.beside(folder / "fcn-ce-clean-torch-small-0.json"), {"ecssd": each})
+    found = results.read(folder)
+    (panel,) = plots.plots(found, results.per_image_files(folder, found), [])[
+        "results-object-size"
+    ].panels
+    # The five images of a tenth are too few.
+    assert panel.lines == (("cross-entropy", ((0.02, (0.4,)), (0.5, (0.9,)))),)
+    leave_rows(folder, result)  # A file without shares.
+    assert "results-object-size" not in plots.plots(
+        found, results.per_image_files(folder, found), []
+    )
+
+
+def test_every_plot_has_a_caption_and_a_place():
+    placed = {*sum(plots.PLOTS_OF.values(), ()), *sum(plots.PICTURES_OF.values(), ())}
+    assert placed | {"results-losses", "results-frameworks", report.GALLERY} == set(plots.CAPTIONS)
+    assert set(plots.PLOTS_OF) == set(plots.PICTURES_OF) == set(report.PAPERS)
 
 
 def steps(recipe: str, torch: list[float], jax: list[float]) -> dict:
