@@ -30,6 +30,7 @@ from reference_models.machine import cores
 
 NAMES = ("mae", "f", "max_f", "weighted_f", "s", "e", "auroc")
 EXACT = ("weighted_f_exact", "weighted_f_loss")
+BINARY = ("binary",)
 MOST_WITHOUT_POOL = 200  # Measuring this many images takes less time than starting processes.
 IMAGES_PER_TASK = 8
 
@@ -53,6 +54,7 @@ e: Highest point of the mean E-measure curve over 256 thresholds. Like max F, it
 auroc: Area under the ROC curve.
 weighted_f_exact: Weighted F by the equations of its paper, `weighted_fbeta_score`.
 weighted_f_loss: 1 − `weighted_fbeta_loss` with its defaults (squared errors, windowed distance).
+binary: Share of the map's values that are at most .1 or at least .9; higher is not better.
 """
 
 
@@ -89,10 +91,10 @@ def measure_each(
     workers: int | None = None,
 ) -> list[Row]:
     """The measures of each image; see `measure`. Measures not defined for an image are missing."""
-    if unknown := [name for name in names if name not in NAMES + EXACT]:
+    if unknown := [name for name in names if name not in NAMES + EXACT + BINARY]:
         raise InputError(
             f"{count(len(unknown), 'unknown measure')}: {', '.join(unknown)}; choose from "
-            f"{', '.join(NAMES + EXACT)}"
+            f"{', '.join(NAMES + EXACT + BINARY)}"
         )
     if len(maps) != len(masks) or len(masks) == 0:
         raise InputError(
@@ -130,7 +132,15 @@ def rows_of(first: int, maps: Maps, masks: Maps, names: tuple[str, ...]) -> list
 
 # The E-measure divides by one pixel fewer than there are, which matters in very small masks.
 ROUNDING = 1e-6
-MOST = {"e": 2.0, "variation_of_information": math.inf, "regions": math.inf}
+MOST = {
+    "e": 2.0,
+    "within_object": 2.0,
+    "within_background": 2.0,
+    "between": 4.0,
+    "within_to_between": 2.0,
+    "variation_of_information": math.inf,
+    "regions": math.inf,
+}
 
 
 def means(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Measures:
@@ -163,6 +173,8 @@ def measure_image(
     row: Row = {}
     if "mae" in names:
         row["mae"] = float(MAE().cal_mae(unit, mask))
+    if "binary" in names:
+        row["binary"] = float(((unit <= 0.1) | (unit >= 0.9)).mean())
     if not mask.any():
         return row
     if "f" in names or "max_f" in names:
@@ -327,6 +339,11 @@ LABELS = {
     "auroc": "AUROC",
     "weighted_f_exact": "weighted F, exact",
     "weighted_f_loss": "weighted F, as in the loss",
+    "binary": "share near 0 or 1",
+    "within_object": "within the object",
+    "within_background": "within the background",
+    "between": "between the regions",
+    "within_to_between": "larger within / between",
 }
 
 

@@ -19,7 +19,7 @@ from reference_models.training import figures
 
 CAPTIONS = {
     "results-effects": "Change of the measures by each loss, here and in its paper",
-    "results-noise": "Max F against the variance of the noise, with and without the metric loss",
+    "results-noise": "F against the variance of the noise, by each loss and map",
     "results-losses": "Training loss of one recipe per kind of loss",
     "results-frameworks": "Training loss of the first steps in PyTorch and JAX from equal weights",
 }
@@ -72,19 +72,22 @@ def plots(results: Results, first_steps: Sequence[Steps]) -> dict[str, figures.P
 def noise_plot(results: Results) -> figures.Plot | None:
     panels = []
     tests = {0.0: "ecssd"} | {
-        float(d.split()[1]): f"ecssd, {d}" for d in DISTORTED if d.startswith("noise")
+        float(d.split()[1]): f"ecssd, {d}" for d in DISTORTED if d.startswith("noise 0")
     }
     for title, network in (("pretrained features", "metric-head"), ("MEnet from scratch", "menet")):
-        losses = {
-            "cross-entropy": f"{network}-ce",
-            "with the metric loss": f"{network}-metric",
-            "on hard negatives": f"{network}-metric-hard-negatives",
+        metric = f"{network}-metric"
+        maps = {
+            "cross-entropy": (f"{network}-ce", None),
+            "metric loss, head": (metric, None),
+            "metric loss, S": (metric, "semantic distance"),
+            "hard negatives, head": (f"{metric}-hard-negatives", None),
+            "hard negatives, S": (f"{metric}-hard-negatives", "semantic distance"),
         }
-        scale = scale_of(results, losses.values())
+        scale = scale_of(results, (recipe for recipe, _ in maps.values()))
         lines = []
-        for label, recipe in losses.items():
-            max_f = {x: values(results, scale, row(recipe, t), "max_f") for x, t in tests.items()}
-            points = tuple((x, tuple(seeds.values())) for x, seeds in max_f.items() if seeds)
+        for label, (recipe, name) in maps.items():
+            f = {x: values(results, scale, row(recipe, t, map=name), "f") for x, t in tests.items()}
+            points = tuple((x, tuple(seeds.values())) for x, seeds in f.items() if seeds)
             if points:
                 lines.append((label, points))
         if lines:

@@ -110,7 +110,7 @@ def noise(plot: Plot) -> Figure:
         axes.set(title=title, xlabel="variance of the noise", ylim=(0, 1))
         axes.grid(color="0.9")
         axes.legend(frameon=False)
-    figure.axes[0].set_ylabel("max F, ECSSD")
+    figure.axes[0].set_ylabel("F at 2 × the mean, ECSSD")
     return figure
 
 
