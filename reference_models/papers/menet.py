@@ -197,8 +197,9 @@ def metric_loss() -> Claim:
         "The metric loss draws the features of a region together and those of different regions "
         f"apart. Added to cross-entropy, it raises F and lowers the MAE (M Table 4). {MAPS}The "
         "paper's network is MEnet, trained from scratch with hard negatives; the same loss is also "
-        "tried without them, and on pretrained features (`metric-head-…`). The paper's other test "
-        "sets (DUT-OMRON, HKU-IS, MSRA1K, SOD) and its training set (MSRA10K) cannot be had here. "
+        "tried without them, and on pretrained features (`metric-head-…`). The paper's other data "
+        "sets (MSRA10K, HKU-IS, DUT-OMRON, MSRA1K, SOD) cannot be had here, nor can the maps of "
+        "the older metric learning of its Table 5. "
         "`…-printed` omits the unit length of the features, as M eq. 3 does; the other recipes "
         "have it, as the authors' program does. These bounds were set when the runs at small scale "
         "on clean ECSSD were known.",
