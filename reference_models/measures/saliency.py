@@ -33,6 +33,7 @@ from reference_models.machine import cores
 NAMES = ("mae", "f", "max_f", "weighted_f", "s", "e", "auroc", "miou")
 EXACT = ("weighted_f_exact", "weighted_f_loss")
 CURVES = ("precision", "recall")
+BINARY = ("binary",)
 MOST_WITHOUT_POOL = 200  # Measuring this many images takes less time than starting processes.
 IMAGES_PER_TASK = 8
 
@@ -59,6 +60,7 @@ miou: Mean of the intersection over union of the object and that of the backgrou
     ½. (W Table 3 prints a MIoU without its formula; W Figure 6 cuts at ½.)
 weighted_f_exact: Weighted F by the equations of its paper, `weighted_fbeta_score`.
 weighted_f_loss: 1 − `weighted_fbeta_loss` with its defaults (squared errors, windowed distance).
+binary: Share of the map's values that are at most .1 or at least .9; higher is not better.
 """
 
 
@@ -95,7 +97,7 @@ def measure_each(
     workers: int | None = None,
 ) -> list[Row]:
     """The measures of each image; see `measure`. Measures not defined for an image are missing."""
-    every = (*NAMES, *EXACT, *CURVES)
+    every = (*NAMES, *EXACT, *BINARY, *CURVES)
     if unknown := [name for name in names if name not in every]:
         raise InputError(
             f"{count(len(unknown), 'unknown measure')}: {', '.join(unknown)}; choose from "
@@ -137,7 +139,15 @@ def rows_of(first: int, maps: Maps, masks: Maps, names: tuple[str, ...]) -> list
 
 # The E-measure divides by one pixel fewer than there are, which matters in very small masks.
 ROUNDING = 1e-6
-MOST = {"e": 2.0, "variation_of_information": math.inf, "regions": math.inf}
+MOST = {
+    "e": 2.0,
+    "within_object": 2.0,
+    "within_background": 2.0,
+    "between": 4.0,
+    "within_to_between": 2.0,
+    "variation_of_information": math.inf,
+    "regions": math.inf,
+}
 
 
 def means(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Measures:
@@ -170,6 +180,8 @@ def measure_image(
     row: Row = {}
     if "mae" in names:
         row["mae"] = float(MAE().cal_mae(unit, mask))
+    if "binary" in names:
+        row["binary"] = float(((unit <= 0.1) | (unit >= 0.9)).mean())
     if not mask.any():
         return row
     handlers: dict[str, Any] = {}
@@ -363,6 +375,11 @@ LABELS = {
     "weighted_f_exact": "weighted F, exact",
     "weighted_f_loss": "weighted F, as in the loss",
     "miou": "mean IoU",
+    "binary": "share near 0 or 1",
+    "within_object": "within the object",
+    "within_background": "within the background",
+    "between": "between the regions",
+    "within_to_between": "larger within / between",
 }
 
 

@@ -201,10 +201,18 @@ class FullyConvolutionalOptions(NetworkOptions):
 
 
 MEnetLoss = Literal[
-    "ce", "metric", "metric-pairwise", "metric-hard-negatives", "metric-stop-gradient"
+    "ce",
+    "metric",
+    "metric-pairwise",
+    "metric-hard-negatives",
+    "metric-stop-gradient",
+    "metric-printed",
+    "metric-alone",
 ]
 """Cross-entropy alone, or plus the metric loss of unit features: by the means (M eq. 3), over all
-pairs (M eq. 2), on equally many pixels of both regions (M §3.2), or with constant means."""
+pairs (M eq. 2), on equally many pixels of both regions (M §3.2), or with constant means. "printed"
+omits the unit length, as M eq. 3 does. "alone" trains the network by the metric loss alone; the
+saliency head, which M eq. 5 needs, is fitted to it by cross-entropy without a gradient to it."""
 FEATURES = 16
 """Channels of the features that the metric loss compares."""
 
@@ -225,9 +233,13 @@ class MEnetOptions(NetworkOptions):
     multi_scale: bool = True
     """False omits the maps of 13 scales: the logits come from the decoder ("CE-plain" of M
     Table 4), and there are no features."""
+    last: int = 3
+    """Side of the kernels of the last convolutions, odd."""
 
     def __post_init__(self) -> None:
-        check_integers(1, width=self.width, widest=self.widest, blocks=self.blocks)
+        check_integers(1, width=self.width, widest=self.widest, blocks=self.blocks, last=self.last)
+        if self.last % 2 == 0:
+            raise InputError(f"last must be odd, got {self.last}; pass 1, 3 or 5")
         check_choice("multi_scale", self.multi_scale, (True, False))
 
     def check_loss(self, loss: str) -> None:

@@ -75,7 +75,8 @@ class Recipe:
     train: str = "duts-tr"
     tests: tuple[str, ...] = ("ecssd",)
     corruptions: tuple[str, ...] = ()
-    """Distortions of the test images; the network is tested on each of them and on clean images."""
+    """Distortions of the first test set; the network is tested on each of them and on all clean
+    test sets."""
     swap_labels: float = 0.0
     """Share of the training images whose two labels are exchanged."""
     train_prior: str | None = None
@@ -92,6 +93,9 @@ class Recipe:
     every annotator."""
     exact: bool = False
     """Also measure weighted F exactly as defined, and as the loss approximates it."""
+    separation: bool = False
+    """Also measure the distances between the features of the two regions, and how binary the maps
+    are."""
     paper: Paper | None = None
 
     def __post_init__(self) -> None:

@@ -9,8 +9,11 @@ import numpy as np
 from reference_models.data.corruption import corrupt
 from reference_models.data.images import Images, TestSet
 from reference_models.data.pictures import centre_prior
+from reference_models.measures.features import NAMES as DISTANCES
+from reference_models.measures.features import distances_each
 from reference_models.measures.per_image import DETAILED_FROM_PRIORS, Each
 from reference_models.measures.saliency import (
+    BINARY,
     CURVES,
     EXACT,
     NAMES,
@@ -44,7 +47,7 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
     scored: Scored = {}
 
     def measured(test: TestSet, maps: dict[str, np.ndarray]) -> Each:
-        names = NAMES + EXACT * exact
+        names = NAMES + EXACT * exact + BINARY * recipe.separation
         rows: dict[str, list[Row]] = {}
         for name, values in maps.items():
             rows[name] = []
@@ -69,12 +72,22 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
                 maps = {"prior": start, "prior, cut at 1/2": start >= 0.5, **network.maps(images)}
                 scored[f"{test.name}, {prior}"] = measured(test, maps)
         else:
-            for corruption in ("", *recipe.corruptions):
+            corruptions = recipe.corruptions if test is tests[0] else ()
+            for corruption in ("", *corruptions):
                 check()
                 pixels = corrupt(test.images.images, corruption, seed=0)
                 name = f"{test.name}, {corruption}" if corruption else test.name
                 maps = network.maps(replace(test.images, images=pixels))
                 scored[name] = measured(test, maps)
+            if recipe.separation:
+                check()
+                distances = [
+                    row
+                    for part in network.batches(test.images)
+                    for row in distances_each(network.trainer.unit_features(part), part.masks)
+                ]
+                each = Each(test.images.names, DISTANCES, {"features": distances})
+                scored[f"{test.name}, features"] = each
     return scored
 
 

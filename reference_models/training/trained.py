@@ -54,13 +54,14 @@ class Network:
 
     def maps(self, images: Images) -> dict[str, np.ndarray]:
         """The trainer's maps, computed in batches, and inverted if `inverted`."""
-        batches = -(-len(images) // self.trainer.inference_batch)
-        parts = [
-            self.trainer.maps(images.take(part))
-            for part in np.array_split(np.arange(len(images)), batches)
-        ]
+        parts = [self.trainer.maps(part) for part in self.batches(images)]
         joined = {name: np.concatenate([maps[name] for maps in parts]) for name in parts[0]}
         return {name: 1 - maps for name, maps in joined.items()} if self.inverted else joined
+
+    def batches(self, images: Images) -> list[Images]:
+        """The images in parts of at most the trainer's inference batch."""
+        count = -(-len(images) // self.trainer.inference_batch)
+        return [images.take(part) for part in np.array_split(np.arange(len(images)), count)]
 
     def main_map(self, images: Images) -> np.ndarray:
         return next(iter(self.maps(images).values()))

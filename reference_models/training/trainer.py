@@ -46,6 +46,10 @@ class Trainer(Protocol):
         """Saliency maps by name, the main map first, float32 `(N, S, S)` in [0, 1]. A network for
         general segmentation has a single entry "regions", int `(N, S, S)`. Ignores the labels."""
 
+    def unit_features(self, images: Images) -> np.ndarray:
+        """Features of unit length, float32 `(N, h, w, C)`, of a network whose loss compares them.
+        Ignores the labels."""
+
     def pixel_weights(self, images: Images) -> np.ndarray:
         """|∂ loss / ∂ output| summed over the output's channels, float32 `(N, h, w)`."""
 

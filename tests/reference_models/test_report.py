@@ -4,6 +4,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import pytest
 from reference_models import paths
 from reference_models.errors import InputError
 from reference_models.measures import per_image
+from reference_models.measures.features import NAMES as DISTANCES
 from reference_models.measures.per_image import Each
+from reference_models.measures.saliency import BINARY
 from reference_models.papers.recipes import RECIPES, claims
 from reference_models.papers.schema import (
     Bound,
@@ -40,6 +43,7 @@ def made(recipe: str, scale: str = "small", seed: int = 0, device: str = "cpu: X
         maps = ("regions",)
     else:
         names = (
+            *BINARY * chosen.separation,
             "mae",
             "f",
             "max_f",
@@ -68,6 +72,10 @@ def made(recipe: str, scale: str = "small", seed: int = 0, device: str = "cpu: X
         )
     ]
     given = {name: values.get(name, 0.5) for name in names}
+    measures = {test: {name: dict(given) for name in maps} for test in tests}
+    if chosen.separation:
+        distances = dict.fromkeys(DISTANCES, 0.5)
+        measures |= {f"{test}, features": {"features": distances} for test in chosen.tests}
     return {
         "recipe": recipe,
         "backend": "torch",
@@ -83,7 +91,7 @@ def made(recipe: str, scale: str = "small", seed: int = 0, device: str = "cpu: X
         "date": "2026-11-20",
         "seconds": {"data": 1.0, "training": 50.0, "evaluation": 9.0},
         "loss_curve": [2.0, 1.0],
-        "measures": {test: {name: dict(given) for name in maps} for test in tests},
+        "measures": measures,
     }
 
 
@@ -169,8 +177,8 @@ def test_a_second_time_gives_the_same_files_and_check_sees_any_change(tmp_path):
     assert report.report(folder, tmp_path) == []
     assert {p: p.read_bytes() for p in files} == files
     # What is drawn tells a picture of old results, though its bytes are not compared.
-    write(folder, made("metric-head-ce", max_f=0.25))
-    write(folder, made("metric-head-ce", "medium", device="cuda: H100", max_f=0.25))
+    write(folder, made("metric-head-ce", f=0.25))
+    write(folder, made("metric-head-ce", "medium", device="cuda: H100", f=0.25))
     stale = report.report(folder, tmp_path, check=True)
     assert "docs/results.md" in stale
     assert "docs/figures/results-noise.png" in stale
@@ -184,9 +192,8 @@ def test_every_row_finds_its_value_once_all_has_run(tmp_path):
     """No recipe, test set or map is misnamed in the claims."""
     found = results.read(write(tmp_path, *everything()))
     for claim in claims():
-        for one in (line for part in claim.tables for line in part.rows):
-            measure = "covering" if one.test == "bsds500" else "f"
-            for scale in ("medium", "small"):
+        for part in claim.tables:
+            for one, measure, scale in product(part.rows, part.measures, ("medium", "small")):
                 assert results.values(found, scale, one, measure), one
     text = report.results_text(found, {}, {}, (), ()).partition("\n## ")[2]
     assert "pending" not in text
