@@ -9,10 +9,13 @@ import numpy as np
 from reference_models.data.corruption import corrupt
 from reference_models.data.images import Images, TestSet
 from reference_models.data.pictures import centre_prior
+from reference_models.measures.contours import NAMES as CONTOURS
+from reference_models.measures.contours import contours_each
 from reference_models.measures.per_image import Each
 from reference_models.measures.saliency import EXACT, NAMES, Row, means, measure_each
 from reference_models.measures.segmentation import NAMES as SEGMENTATION
 from reference_models.measures.segmentation import segmentation_each
+from reference_models.measures.sparsity import sparse_share, sparse_share_of_map
 from reference_models.options import Options
 from reference_models.papers.schema import CONTROLS, Recipe
 from reference_models.training.stopping import Clock
@@ -36,22 +39,23 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
     scored: Scored = {}
 
     def measured(test: TestSet, maps: dict[str, np.ndarray]) -> Each:
-        names = NAMES + EXACT * exact
+        names = NAMES + EXACT * exact + ("sparse",) * ("sparse" in recipe.further)
         rows: dict[str, list[Row]] = {}
         for name, values in maps.items():
             rows[name] = []
             for begin in range(0, len(values), CHUNK):
                 check()
                 part = slice(begin, begin + CHUNK)
-                rows[name] += measure_each(values[part], test.truth[part], names)
+                rows[name] += measure_each(values[part], test.truth[part], NAMES + EXACT * exact)
+            if "sparse" in names:
+                for row, saliency in zip(rows[name], values, strict=True):
+                    row["sparse"] = sparse_share_of_map(saliency)
         return Each(test.images.names, names, rows)
 
     for test in tests:
         if recipe.regions > 2:
             check()
-            regions = network.maps(test.images)["regions"]
-            rows = {"regions": segmentation_each(regions, test.truth)}
-            scored[test.name] = Each(test.images.names, SEGMENTATION, rows)
+            scored[test.name] = score_regions(network, test)
         elif priors := priors_for(recipe, test):
             for prior in priors:
                 check()
@@ -67,6 +71,25 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
                 maps = network.maps(replace(test.images, images=pixels))
                 scored[name] = measured(test, maps)
     return scored
+
+
+def score_regions(network: Network, test: TestSet) -> Each:
+    """The measures of label maps, and those that the recipe asks for besides."""
+    further = network.options.chosen_recipe.further
+    names: tuple[str, ...] = SEGMENTATION
+    regions = network.maps(test.images)["regions"]
+    rows: list[Row] = [dict(row) for row in segmentation_each(regions, test.truth)]
+    if further:
+        descriptors = network.descriptors(test.images)
+    if "sparse" in further:
+        names += ("sparse",)
+        for row, each in zip(rows, descriptors, strict=True):
+            row["sparse"] = sparse_share(each)
+    if "contours" in further:
+        names += CONTOURS
+        for row, more in zip(rows, contours_each(regions, descriptors, test.truth), strict=True):
+            row |= more
+    return Each(test.images.names, names, {"regions": rows})
 
 
 def means_of(scored: Scored) -> Rows:

@@ -174,6 +174,14 @@ class TorchTrainer:
         maps = self.system.maps(output, batch)
         return {name: values.float().clamp(0, 1).cpu().numpy() for name, values in maps.items()}
 
+    @torch.no_grad()
+    def descriptors(self, images: Images) -> np.ndarray:
+        batch = self.as_batch(images)
+        self.system.eval()
+        with self.autocast():
+            output = self.system(self.system.backbone(batch.images))
+        return self.system.descriptors(output, batch).cpu().numpy()
+
     def pixel_weights(self, images: Images) -> np.ndarray:
         loss, output, labels, _ = self.loss_view(images)
         output.requires_grad_()

@@ -46,6 +46,9 @@ class Trainer(Protocol):
         """Saliency maps by name, the main map first, float32 `(N, S, S)` in [0, 1]. A network for
         general segmentation has a single entry "regions", int `(N, S, S)`. Ignores the labels."""
 
+    def descriptors(self, images: Images) -> np.ndarray:
+        """Softmax outputs of a network for general segmentation, float32 `(N, S, S, C)`."""
+
     def pixel_weights(self, images: Images) -> np.ndarray:
         """|∂ loss / ∂ output| summed over the output's channels, float32 `(N, h, w)`."""
 

@@ -15,6 +15,7 @@ from reference_models.measures import per_image
 from reference_models.measures.per_image import Each
 from reference_models.papers.recipes import RECIPES, claims
 from reference_models.papers.schema import (
+    CONTOURS,
     Bound,
     EqualWeights,
     at_least,
@@ -34,7 +35,7 @@ def made(recipe: str, scale: str = "small", seed: int = 0, device: str = "cpu: X
     """A results file of the shape that `train.run` writes; all measures are .5 if not given."""
     chosen = RECIPES[recipe]
     if chosen.regions > 2:
-        names = ("covering", "rand", "variation_of_information", "regions")
+        names: tuple[str, ...] = ("covering", "rand", "variation_of_information", "regions")
         maps = ("regions",)
     else:
         names = (
@@ -57,6 +58,8 @@ def made(recipe: str, scale: str = "small", seed: int = 0, device: str = "cpu: X
         }.get(chosen.system, (main,))
         if recipe == "anchors-ce":
             maps = ("map",)
+    names += ("sparse",) * ("sparse" in chosen.further)
+    names += CONTOURS * ("contours" in chosen.further)
     tests = [
         f"{test}{end}"
         for test in chosen.tests
@@ -182,7 +185,7 @@ def test_every_row_finds_its_value_once_all_has_run(tmp_path):
     found = results.read(write(tmp_path, *everything()))
     for claim in claims():
         for one in (line for part in claim.tables for line in part.rows):
-            measure = "covering" if one.test == "bsds500" else "f"
+            measure = "covering" if RECIPES[one.recipe].regions > 2 else "f"
             for scale in ("medium", "small"):
                 assert results.values(found, scale, one, measure), one
     text = report.results_text(found, {}, {}, (), ())
