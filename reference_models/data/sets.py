@@ -28,6 +28,7 @@ from reference_models.data.pictures import (
 )
 from reference_models.data.scenes import scenes
 from reference_models.data.splits import evenly, split
+from reference_models.data.textures import recombined
 from reference_models.errors import Faults, InputError, count, first_few
 
 
@@ -160,9 +161,21 @@ def from_archive(sources: Sources, size: int) -> Data:
     else:
         validation = evenly(stems, max(1, min(most, len(stems) // 4)))
         stems = [stem for stem in stems if stem not in set(validation)]
+    if name == "outex":
+        parts = decode_parts(files, (stems, validation), size, sources.regions)
+        made = recombined(parts[0].images, sources.train_images or MOSAICS, seed=0)
+        return Data(made, parts[1].images, (), (f"{name}: {MOSAIC_NOTE}",))
     stems = evenly(stems, sources.train_images)
     parts = decode_parts(files, (stems, validation), size, sources.regions)
     return Data(parts[0].images, parts[1].images, (), (*notes, *describe(files, parts)))
+
+
+MOSAICS = 1000
+"""Default number of training mosaics."""
+MOSAIC_NOTE = (
+    "trained on new mosaics with textures cut out of the first 60, and tested on the last 30; the "
+    "same textures may occur in both"
+)
 
 
 def from_path(sources: Sources, size: int, seed: int) -> Data:
@@ -331,10 +344,9 @@ def describe(files: Files, parts: Sequence[Decoded]) -> list[str]:
     empty = sorted(stem for part in parts for stem in part.empty)
     notes = []
     if files.segmented:
-        notes.append(
-            "the labels are those of the annotator with the median number of regions, "
-            "small regions joined to the nearest"
-        )
+        several = any(len(maps) > 1 for maps in files.truth.values())
+        chosen = "the labels are those of the annotator with the median number of regions, "
+        notes.append(f"{chosen * several}small regions joined to the nearest")
     notes += mask_notes(kinds)
     if empty:
         notes.append(

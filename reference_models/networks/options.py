@@ -155,9 +155,12 @@ class ZoomoutOptions(NetworkOptions):
         check_integers(1, width=self.width, hidden=self.hidden)
 
 
-FullyConvolutionalLoss = Literal["ce", "cace", "cace-pixel", "cas"]
+FullyConvolutionalLoss = Literal[
+    "ce", "cace", "cace-pixel", "cas", "discriminative", "triplet", "magnet"
+]
 """Cross-entropy; cross-entropy with the labels or with exchanged labels, whichever is smaller for
-each image ("cace") or each pixel ("cace-pixel"); or the class-agnostic loss.
+each image ("cace") or each pixel ("cace-pixel"); the class-agnostic loss; or a loss of metric
+learning on the same softmax outputs.
 
 In general segmentation "ce" uses the region's number, modulo the channels, as the class: regions
 have no other class, which is the point of the comparison."""

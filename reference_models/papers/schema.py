@@ -91,11 +91,15 @@ class Recipe:
     regions: int = 2
     """Maximum number of regions per image. More than 2: general segmentation, measured against
     every annotator."""
+    start: str | None = None
+    """The recipe from whose trained weights training starts. Default: new weights."""
     exact: bool = False
     """Also measure weighted F exactly as defined, and as the loss approximates it."""
     separation: bool = False
     """Also measure the distances between the features of the two regions, and how binary the maps
     are."""
+    further: tuple[Literal["sparse", "contours"], ...] = ()
+    """Further measures: the share of sparse descriptors; F of the contours of label maps."""
     paper: Paper | None = None
 
     def __post_init__(self) -> None:
@@ -160,6 +164,7 @@ def medium(
 
 SALIENCY = ("mae", "max_f", "f")
 WEIGHTED = ("weighted_f_exact", "weighted_f_loss", "weighted_f")
+CONTOURS = ("contour_ods", "contour_ois")
 SEGMENTATION = ("covering", "rand", "variation_of_information", "regions")
 SETS = {
     "duts-tr": "DUTS-TR",
@@ -167,6 +172,7 @@ SETS = {
     "pascal-s": "PASCAL-S",
     "duts-te": "DUTS-TE",
     "bsds500": "BSDS500",
+    "outex": "Outex mosaics",
 }
 """Names of the data sets as printed."""
 CONTROLS = ("centre", "truth")

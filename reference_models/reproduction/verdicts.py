@@ -40,6 +40,9 @@ NAMES = LABELS | {
     "rand": "Rand index",
     "variation_of_information": "variation of information",
     "regions": "regions",
+    "contour_ods": "contour F, ODS",
+    "contour_ois": "contour F, OIS",
+    "sparse": "sparse descriptors",
 }
 
 

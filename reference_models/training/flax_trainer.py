@@ -113,6 +113,7 @@ class FlaxTrainer:
         self._taps = jax.jit(partial(taps_of, network))
         self._maps = jax.jit(partial(maps_of, network, self.regions))
         self._unit_features = jax.jit(partial(unit_features_of, network))
+        self._descriptors = jax.jit(partial(descriptors_of, network))
         self._output = jax.jit(lambda *inputs: output_of(network, *inputs)[1:])
         self._loss = jax.jit(lambda parts, *inputs: network(parts).loss(*inputs))
 
@@ -172,6 +173,9 @@ class FlaxTrainer:
     def unit_features(self, images: Images) -> np.ndarray:
         features = self._unit_features(self.local, *self.padded_arrays(images))
         return np.asarray(features)[: len(images)]
+
+    def descriptors(self, images: Images) -> np.ndarray:
+        return np.asarray(self._descriptors(self.local, *self.padded_arrays(images)))[: len(images)]
 
     def pixel_weights(self, images: Images) -> np.ndarray:
         loss, output, labels, _ = self.loss_view(images)
@@ -359,6 +363,11 @@ def maps_of(network: Network, regions: int, *inputs: Any) -> dict[str, Array]:
 def unit_features_of(network: Network, *inputs: Any) -> Array:
     system, output, _ = output_of(network, *inputs)
     return system.unit_features(output)
+
+
+def descriptors_of(network: Network, *inputs: Any) -> Array:
+    system, output, batch = output_of(network, *inputs)
+    return system.descriptors(output, batch)
 
 
 # Setup -------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from reference_models import paths
 from reference_models.data.images import Data, TestSet
 from reference_models.data.sets import Sources, load
 from reference_models.errors import InputError
-from reference_models.files import fingerprint, write_arrays, write_json
+from reference_models.files import Arrays, fingerprint, write_arrays, write_json
 from reference_models.measures import per_image
 from reference_models.measures.saliency import one_line
 from reference_models.options import Options
@@ -78,6 +78,9 @@ def run_locked(
         announce(options, data)
     reading = time.monotonic() - begun
 
+    start = starting_weights(options)
+    if start is not None:
+        trainer.load(start)
     network, history = train(options, trainer, data.train, data.validation, folder, check)
     if not trainer.is_main_process:
         return
@@ -114,6 +117,7 @@ def run_locked(
         **made_with,
         "date": datetime.now(UTC).date().isoformat(),
         "weights_sha256": fingerprint(trainer.weights()),
+        **({} if start is None else {"start_sha256": fingerprint(start)}),
         "loss_curve": curve(history.losses),
     }
     write_json(folder / "run.json", report)
@@ -130,6 +134,12 @@ def run_locked(
     for note in network.notes:
         print(f"note: {note}")
     print(f"{history.seconds:.0f} s of training on {trainer.device}; written to {folder}/")
+
+
+def starting_weights(options: Options) -> Arrays | None:
+    """The weights that training starts from, if the recipe names a trained one."""
+    recipe = options.chosen_recipe.start
+    return None if recipe is None else load_finished_run(recipe, options).trainer.weights()
 
 
 def announce(options: Options, data: Data) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 from reference_models.data.corruption import corrupt
 from reference_models.data.images import Images, TestSet
 from reference_models.data.pictures import centre_prior
+from reference_models.measures.contours import NAMES as CONTOURS
+from reference_models.measures.contours import contours_each
 from reference_models.measures.features import NAMES as DISTANCES
 from reference_models.measures.features import distances_each
 from reference_models.measures.per_image import DETAILED_FROM_PRIORS, Each
@@ -24,6 +26,7 @@ from reference_models.measures.saliency import (
 )
 from reference_models.measures.segmentation import NAMES as SEGMENTATION
 from reference_models.measures.segmentation import segmentation_each
+from reference_models.measures.sparsity import sparse_share, sparse_share_of_map
 from reference_models.options import Options
 from reference_models.papers.schema import CONTROLS, Recipe
 from reference_models.training.stopping import Clock
@@ -55,15 +58,17 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
                 check()
                 part = slice(begin, begin + CHUNK)
                 rows[name] += measure_each(values[part], test.truth[part], names + CURVES)
+            if "sparse" in recipe.further:
+                for row, saliency in zip(rows[name], values, strict=True):
+                    row["sparse"] = sparse_share_of_map(saliency)
+        names += ("sparse",) * ("sparse" in recipe.further)
         shares = tuple(float(mask.mean()) for mask in test.truth)
         return Each(test.images.names, names, rows, shares)
 
     for test in tests:
         if recipe.regions > 2:
             check()
-            regions = network.maps(test.images)["regions"]
-            rows = {"regions": segmentation_each(regions, test.truth)}
-            scored[test.name] = Each(test.images.names, SEGMENTATION, rows)
+            scored[test.name] = score_regions(network, test)
         elif priors := priors_for(recipe, test):
             for prior in priors:
                 check()
@@ -89,6 +94,25 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
                 each = Each(test.images.names, DISTANCES, {"features": distances})
                 scored[f"{test.name}, features"] = each
     return scored
+
+
+def score_regions(network: Network, test: TestSet) -> Each:
+    """The measures of label maps, and those that the recipe asks for besides."""
+    further = network.options.chosen_recipe.further
+    names: tuple[str, ...] = SEGMENTATION
+    regions = network.maps(test.images)["regions"]
+    rows: list[Row] = [dict(row) for row in segmentation_each(regions, test.truth)]
+    if further:
+        descriptors = network.descriptors(test.images)
+    if "sparse" in further:
+        names += ("sparse",)
+        for row, each in zip(rows, descriptors, strict=True):
+            row["sparse"] = sparse_share(each)
+    if "contours" in further:
+        names += CONTOURS
+        for row, more in zip(rows, contours_each(regions, descriptors, test.truth), strict=True):
+            row |= more
+    return Each(test.images.names, names, {"regions": rows})
 
 
 def means_of(scored: Scored) -> Rows:

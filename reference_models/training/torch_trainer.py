@@ -182,6 +182,14 @@ class TorchTrainer:
             output = self.system(self.system.backbone(batch.images))
         return self.system.unit_features(output).permute(0, 2, 3, 1).cpu().numpy()
 
+    @torch.no_grad()
+    def descriptors(self, images: Images) -> np.ndarray:
+        batch = self.as_batch(images)
+        self.system.eval()
+        with self.autocast():
+            output = self.system(self.system.backbone(batch.images))
+        return self.system.descriptors(output, batch).cpu().numpy()
+
     def pixel_weights(self, images: Images) -> np.ndarray:
         loss, output, labels, _ = self.loss_view(images)
         output.requires_grad_()

@@ -50,6 +50,9 @@ class Trainer(Protocol):
         """Features of unit length, float32 `(N, h, w, C)`, of a network whose loss compares them.
         Ignores the labels."""
 
+    def descriptors(self, images: Images) -> np.ndarray:
+        """Softmax outputs of a network for general segmentation, float32 `(N, S, S, C)`."""
+
     def pixel_weights(self, images: Images) -> np.ndarray:
         """|∂ loss / ∂ output| summed over the output's channels, float32 `(N, h, w)`."""
 

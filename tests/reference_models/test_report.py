@@ -18,6 +18,7 @@ from reference_models.measures.per_image import Each
 from reference_models.measures.saliency import BINARY
 from reference_models.papers.recipes import RECIPES, claims
 from reference_models.papers.schema import (
+    CONTOURS,
     Bound,
     Claim,
     Effects,
@@ -39,7 +40,7 @@ def made(recipe: str, scale: str = "small", seed: int = 0, device: str = "cpu: X
     """A results file of the shape that `train.run` writes; all measures are .5 if not given."""
     chosen = RECIPES[recipe]
     if chosen.regions > 2:
-        names = ("covering", "rand", "variation_of_information", "regions")
+        names: tuple[str, ...] = ("covering", "rand", "variation_of_information", "regions")
         maps = ("regions",)
     else:
         names = (
@@ -63,6 +64,8 @@ def made(recipe: str, scale: str = "small", seed: int = 0, device: str = "cpu: X
         }.get(chosen.system, (main,))
         if recipe == "anchors-ce":
             maps = ("map",)
+    names += ("sparse",) * ("sparse" in chosen.further)
+    names += CONTOURS * ("contours" in chosen.further)
     tests = [
         f"{test}{end}"
         for test in chosen.tests

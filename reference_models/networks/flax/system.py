@@ -76,6 +76,10 @@ class System(nnx.Module):
         """Region numbers, int32 `(N, H, W)`, of a network for general segmentation."""
         raise NotImplementedError
 
+    def descriptors(self, output: Array, batch: Batch) -> Array:
+        """Softmax outputs, `(N, H, W, C)`, of a network for general segmentation."""
+        raise NotImplementedError
+
 
 class Conv(nnx.Conv):
     """A convolution that computes in the type of its weights, bfloat16 if they are cast to it."""

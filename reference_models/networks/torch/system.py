@@ -75,6 +75,10 @@ class System(nn.Module):
         """Region numbers, int64 `(N, H, W)`, of a network for general segmentation."""
         raise NotImplementedError
 
+    def descriptors(self, output: Tensor, batch: Batch) -> Tensor:
+        """Softmax outputs, `(N, H, W, C)`, of a network for general segmentation."""
+        raise NotImplementedError
+
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """Resize `(N, C, h, w)` bilinearly to a height and width."""
