@@ -150,9 +150,13 @@ class ZoomoutOptions(NetworkOptions):
     """Filters of each size in a squeeze module: W's n, which is 64 in the paper."""
     hidden: int = 32
     """Channels between the two layers of the classifier."""
+    squeeze: bool = True
+    """False omits the squeeze modules: the classifier reads the taps themselves, as in the zoomout
+    network from which W starts."""
 
     def __post_init__(self) -> None:
         check_integers(1, width=self.width, hidden=self.hidden)
+        check_choice("squeeze", self.squeeze, (True, False))
 
 
 FullyConvolutionalLoss = Literal[
@@ -290,6 +294,8 @@ class AnchorOptions(NetworkOptions):
     steps: int = 5
     """T, the number of promotions at test: each computes anchors from a map, and a map from the
     anchors."""
+    all_rounds: bool = False
+    """True returns the maps of all T promotions at test, not only of the last and the first."""
     selection: Literal["hard", "soft"] = "hard"
     """Salient region of a map at test: "hard" takes the pixels of at least twice the map's mean;
     "soft" weights every pixel by the map and its complement."""
@@ -297,6 +303,7 @@ class AnchorOptions(NetworkOptions):
     def __post_init__(self) -> None:
         check_integers(1, width=self.width, embedding=self.embedding, stride=self.stride)
         check_integers(1, steps=self.steps)
+        check_choice("all_rounds", self.all_rounds, (True, False))
         check_choice("region_embedding", self.region_embedding, ("conv", "fc"))
         check_choice("selection", self.selection, ("hard", "soft"))
         check_shares(flip=self.flip)

@@ -36,6 +36,7 @@ NAMES = LABELS | {
     "weighted_f_exact": "F^w exact",
     "weighted_f_loss": "F^w as in the loss",
     "weighted_f": "F^w published program",
+    "miou": "MIoU",
     "covering": "covering",
     "rand": "Rand index",
     "variation_of_information": "variation of information",
