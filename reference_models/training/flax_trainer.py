@@ -168,6 +168,10 @@ class FlaxTrainer:
         cut = {name: np.asarray(values)[: len(images)] for name, values in maps.items()}
         return cut if self.regions > 2 else {n: np.clip(v, 0, 1) for n, v in cut.items()}
 
+    def backbone_features(self, images: Images) -> object:
+        taps = self._taps(self.local, self.pad_to_power_of_two(images.images))
+        return jax.block_until_ready(taps)
+
     def pixel_weights(self, images: Images) -> np.ndarray:
         loss, output, labels, _ = self.loss_view(images)
         gradient = np.asarray(jax.grad(loss)(output, labels))

@@ -174,6 +174,15 @@ class TorchTrainer:
         maps = self.system.maps(output, batch)
         return {name: values.float().clamp(0, 1).cpu().numpy() for name, values in maps.items()}
 
+    @torch.no_grad()
+    def backbone_features(self, images: Images) -> object:
+        self.system.eval()
+        with self.autocast():
+            taps = self.system.backbone(self.as_batch(images).images)
+        if "cuda" in self.device:
+            torch.cuda.synchronize()
+        return taps
+
     def pixel_weights(self, images: Images) -> np.ndarray:
         loss, output, labels, _ = self.loss_view(images)
         output.requires_grad_()
