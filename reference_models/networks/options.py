@@ -310,6 +310,8 @@ class AnchorOptions(NetworkOptions):
 
 
 RelationLoss = Literal["js-mi"]
+LONGEST_GRADIENT = 1.0
+"""Limit of the gradient's norm in steps on one image, which diverge on some images otherwise."""
 
 
 @dataclass(frozen=True)
@@ -335,14 +337,27 @@ class RelationOptions(NetworkOptions):
     background: float = 0.3
     """Pixels with a prior of at most this value are taken to be background."""
     balance: bool = True
-    """Give both kinds of pair the same weight, whatever their numbers."""
+    """Give both kinds of pair the same weight, whatever their numbers. False pools all pairs, as in
+    the binary cross-entropy of R eq. 6."""
+    certain_at_test: float | None = None
+    """`certain` at test, which R Table 4 varies. Default: the value in training."""
+    steps_per_image: int = 0
+    """Steps of gradient descent on each test image and its prior alone, from the network's weights,
+    before the maps are computed: 10 in R Table 3, from new weights."""
+    rate_per_image: float = 0.2
+    """Learning rate of these steps."""
 
     def __post_init__(self) -> None:
         check_integers(1, width=self.width, embedding=self.embedding, stride=self.stride)
         check_sizes("rates", self.rates)
         check_sizes("critic", self.critic)
         check_shares(certain=self.certain, foreground=self.foreground, background=self.background)
+        if self.certain_at_test is not None:
+            check_shares(certain_at_test=self.certain_at_test)
         check_choice("balance", self.balance, (True, False))
+        check_integers(0, steps_per_image=self.steps_per_image)
+        if not self.rate_per_image > 0:
+            raise InputError(f"rate_per_image must be positive, got {self.rate_per_image!r}")
 
 
 NETWORK_OPTIONS: dict[SystemName, type[NetworkOptions]] = {

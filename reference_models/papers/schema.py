@@ -43,6 +43,7 @@ class Scale:
     size: int
     """Side in pixels of the square images in training and testing."""
     steps: int
+    """0: the network is not trained before its tests."""
     batch: int
     rate: float
     """Peak of the one-cycle learning rate."""
@@ -84,6 +85,8 @@ class Recipe:
     test_priors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Prior maps that the network starts from, by test set: a detector's name, "centre", "truth"
     (the mask itself, as a control), or "run:RECIPE" for the maps of that trained recipe."""
+    dense_crf: bool = False
+    """Also measure the prior maps refined by a dense CRF."""
     learns_on_tests: bool = False
     """Train on the test images themselves, from their priors."""
     label_free: bool = False

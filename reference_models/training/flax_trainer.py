@@ -177,6 +177,10 @@ class FlaxTrainer:
     def descriptors(self, images: Images) -> np.ndarray:
         return np.asarray(self._descriptors(self.local, *self.padded_arrays(images)))[: len(images)]
 
+    def backbone_features(self, images: Images) -> object:
+        taps = self._taps(self.local, self.pad_to_power_of_two(images.images))
+        return jax.block_until_ready(taps)
+
     def pixel_weights(self, images: Images) -> np.ndarray:
         loss, output, labels, _ = self.loss_view(images)
         gradient = np.asarray(jax.grad(loss)(output, labels))

@@ -1,7 +1,7 @@
 """Measures of a trained network on test sets: clean and corrupted images, and prior maps."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +29,7 @@ from reference_models.measures.segmentation import segmentation_each
 from reference_models.measures.sparsity import sparse_share, sparse_share_of_map
 from reference_models.options import Options
 from reference_models.papers.schema import CONTROLS, Recipe
+from reference_models.training.dense_crf import dense_crf
 from reference_models.training.stopping import Clock
 from reference_models.training.trained import Network, load_finished_run
 from reference_models.training.trainer import Trainer
@@ -75,6 +76,8 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
                 images = replace(test.images, priors=prior_maps(prior, test, network.options))
                 start = images.priors / 255
                 maps = {"prior": start, "prior, cut at 1/2": start >= 0.5, **network.maps(images)}
+                if recipe.dense_crf:
+                    maps["dense CRF"] = dense_crf(images.images, start)
                 scored[f"{test.name}, {prior}"] = measured(test, maps)
         else:
             corruptions = recipe.corruptions if test is tests[0] else ()
@@ -144,21 +147,29 @@ def flatten_rows(rows: Rows) -> list[tuple[str, dict[str, float]]]:
     return [(f"{test}: {name}", row) for test, maps in rows.items() for name, row in maps.items()]
 
 
-def inference_seconds(trainer: Trainer, images: Images, repeats: int = 5) -> dict[str, float]:
-    """Seconds per image from pixels in memory to maps, for the network alone, by batch size.
+def inference_seconds(
+    trainer: Trainer, images: Images, repeats: int = 5
+) -> dict[str, dict[str, float]]:
+    """Seconds per image from pixels in memory to maps, and to the features of the backbone alone.
 
-    The fastest of several calls counts, as other work on the machine can only add time.
+    By what is timed, then by batch size. The fastest of several calls counts, as other work on the
+    machine can only add time; the two take turns, so that it slows both alike.
     """
-    seconds = {}
+    timed: dict[str, Callable[[Images], object]] = {"inference_seconds": trainer.maps}
+    if trainer.plan.backbone is not None:
+        timed["backbone_seconds"] = trainer.backbone_features
+    seconds: dict[str, dict[str, float]] = {name: {} for name in timed}
     for batch in (1, 8):
         chosen = images.take(np.arange(batch) % len(images))
-        trainer.maps(chosen)  # The first call compiles and allocates.
-        durations = []
-        for _ in range(repeats):
-            begun = time.perf_counter()
-            trainer.maps(chosen)
-            durations.append(time.perf_counter() - begun)
-        seconds[str(batch)] = round(min(durations) / batch, 5)
+        durations: dict[str, list[float]] = {name: [] for name in timed}
+        for repeat in range(1 + repeats):
+            for name, compute in timed.items():
+                begun = time.perf_counter()
+                compute(chosen)
+                if repeat:  # The first call compiles and allocates.
+                    durations[name].append(time.perf_counter() - begun)
+        for name, taken in durations.items():
+            seconds[name][str(batch)] = round(min(taken) / batch, 5)
     return seconds
 
 

@@ -190,6 +190,15 @@ class TorchTrainer:
             output = self.system(self.system.backbone(batch.images))
         return self.system.descriptors(output, batch).cpu().numpy()
 
+    @torch.no_grad()
+    def backbone_features(self, images: Images) -> object:
+        self.system.eval()
+        with self.autocast():
+            taps = self.system.backbone(self.as_batch(images).images)
+        if "cuda" in self.device:
+            torch.cuda.synchronize()
+        return taps
+
     def pixel_weights(self, images: Images) -> np.ndarray:
         loss, output, labels, _ = self.loss_view(images)
         output.requires_grad_()

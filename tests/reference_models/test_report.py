@@ -17,6 +17,7 @@ from reference_models.measures.features import NAMES as DISTANCES
 from reference_models.measures.per_image import Each
 from reference_models.measures.saliency import BINARY
 from reference_models.papers.recipes import RECIPES, claims
+from reference_models.papers.relations import PAIRS
 from reference_models.papers.schema import (
     CONTOURS,
     Bound,
@@ -60,7 +61,7 @@ def made(recipe: str, scale: str = "small", seed: int = 0, device: str = "cpu: X
         maps = {
             "menet": (main, "semantic distance"),
             "metric-head": (main, "semantic distance"),
-            "relations": ("prior", "prior, cut at 1/2", "merged", "refined"),
+            "relations": ("prior", "prior, cut at 1/2", "merged", "refined", "dense CRF"),
             "anchors": ("prior", "prior, cut at 1/2", "T = 5", "T = 1"),
         }.get(chosen.system, (main,))
         if chosen.loss == "ce" and chosen.system == "anchors":
@@ -82,6 +83,10 @@ def made(recipe: str, scale: str = "small", seed: int = 0, device: str = "cpu: X
     if chosen.separation:
         distances = dict.fromkeys(DISTANCES, 0.5)
         measures |= {f"{test}, features": {"features": distances} for test in chosen.tests}
+    if chosen.system == "relations":
+        pairs = {name: values.get(name, 0.5) for name in ("true_foreground", "mutual_information")}
+        rows = ("certain foreground", "approximate foreground", "first tenth", "last tenth")
+        measures[PAIRS] = dict.fromkeys(rows, pairs)
     return {
         "recipe": recipe,
         "backend": "torch",
