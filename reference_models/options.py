@@ -1,6 +1,6 @@
 """Command-line options of a training run."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
@@ -11,7 +11,7 @@ import tyro
 from reference_models.errors import InputError
 from reference_models.networks.options import BLOCKS, BackboneName
 from reference_models.papers.recipes import RECIPES
-from reference_models.papers.schema import Recipe, Scale, ScaleName
+from reference_models.papers.schema import Recipe, Scale, ScaleName, as_json
 from reference_models.paths import DATA, WEIGHTS
 
 Backend = Literal["torch", "jax"]
@@ -205,7 +205,7 @@ class Options:
             "device": self.device,
             "data": data,
             "swap_labels": self.swap_share,
-            "schedule": asdict(self.plan),
+            "schedule": as_json(self.plan),
         }
 
 

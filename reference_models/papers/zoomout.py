@@ -10,6 +10,7 @@ from reference_models.papers.schema import (
     SALIENCY,
     SALIENCY_TESTS,
     WEIGHTED,
+    Augmentation,
     Claim,
     Effects,
     Paper,
@@ -70,7 +71,7 @@ def recipes() -> list[Recipe]:
         loss: Paper("W Table 4", name, {"msra-b": {"auroc": auroc, "weighted_f_exact": f}})
         for loss, (auroc, f, name) in W_TABLE_4.items()
     }
-    return [
+    plain = [
         Recipe(
             f"zoomout-{loss}",
             "zoomout",
@@ -84,6 +85,19 @@ def recipes() -> list[Recipe]:
         )
         for loss, about in losses.items()
     ]
+    augmented = [
+        replace(
+            recipe,
+            name=f"{recipe.name}-augmented",
+            about=f"{recipe.about}; contrast, colours and noise of the images changed at random",
+            small=replace(recipe.small, augmentation=Augmentation()),
+            medium=replace(recipe.medium, augmentation=Augmentation()),
+            paper=None,
+        )
+        for recipe in plain
+        if recipe.loss in ("ce", "af")
+    ]
+    return [*plain, *augmented]
 
 
 # Claims ------------------------------------------------------------------------------------------
@@ -192,5 +206,29 @@ def ablations() -> Claim:
     )
 
 
+def augmentation() -> Claim:
+    pairs = tuple(
+        (row(f"zoomout-{loss}-augmented"), row(f"zoomout-{loss}")) for loss in ("ce", "af")
+    )
+    names = tuple(one.recipe for pair in pairs for one in reversed(pair))
+    (ce_augmented, _), (af_augmented, _) = pairs
+    return Claim(
+        "W: noise, contrast and colour shifts",
+        "The paper flips its training images and changes their noise, contrast and colours at "
+        "random, and prints no figures without these changes (W §5.1). All our networks see "
+        "flipped images; those named `-augmented` see the other changes too, over the ranges of "
+        "FlowNet, from which the paper takes them. They are trained for as many steps as the "
+        "others, so the rows show the changes alone.",
+        (
+            *per_set(names),
+            *(
+                replace(table, title=f"{table.title}, weighted F and AUROC")
+                for table in per_set(names, (*WEIGHTED, "auroc"))
+            ),
+        ),
+        Effects((*pairs, (af_augmented, ce_augmented)), (*SALIENCY, *WEIGHTED)),
+    )
+
+
 def claims() -> tuple[Claim, ...]:
-    return (af_against_ce(), exact_as_loss(), ablations())
+    return (af_against_ce(), exact_as_loss(), ablations(), augmentation())
