@@ -10,9 +10,11 @@ from reference_models.papers.schema import (
     CONTROLS,
     PRIORS,
     Claim,
+    Constant,
     Effects,
     Paper,
     Recipe,
+    Scale,
     Table,
     at_least,
     at_most,
@@ -23,6 +25,20 @@ from reference_models.papers.schema import (
 
 WEAK = ("drfi", "hs", "rc", "chs")
 L_TABLE_3 = Paper("L Table 3", "DRFI promoted", {"ecssd, drfi": {"f": 0.814, "mae": 0.087}})
+
+
+# L §4.3, tested at 256 px as in L. L prints no size of its crops.
+L_TRAINING = Scale(
+    size=256,
+    crop=224,
+    steps=300_000,
+    batch=1,
+    rate=1e-3,
+    backbone=Backbone("vgg16", BLOCKS["vgg16"], output_stride=8),
+    backbone_rate=1.0,
+    options={"width": 64, "embedding": 512, "stride": 1},
+    schedule=Constant(),
+)
 
 
 def recipes() -> list[Recipe]:
@@ -62,6 +78,7 @@ def recipes() -> list[Recipe]:
             f"the masks, {about}; tested from a prior map",
             small=few,
             medium=whole,
+            paper_scale=L_TRAINING if name in ("anchors", "anchors-fc") else None,
             options={"flip": flip, "region_embedding": embedding, "selection": selection},
             tests=("ecssd", "pascal-s"),
             test_priors=priors,

@@ -1,5 +1,6 @@
 """Recipes and claims of C, the class-agnostic segmentation loss."""
 
+from reference_models.networks.options import BLOCKS, Backbone
 from reference_models.papers.schema import (
     FOUR,
     SALIENCY_TESTS,
@@ -12,6 +13,7 @@ from reference_models.papers.schema import (
     Paper,
     Recipe,
     Row,
+    Scale,
     Table,
     at_least,
     at_most,
@@ -51,6 +53,19 @@ C_TABLES = {
 }  # fmt: skip
 
 
+# C §4.2: whole images at 256 px, standardised, without augmentation. C prints no optimizer, rate,
+# batch or duration; these are ours: the medium scale's optimizer, for 30 epochs of DUTS-TR.
+C_TRAINING = Scale(
+    size=256,
+    steps=30 * 1306,
+    batch=8,
+    rate=1e-3,
+    backbone=Backbone("resnet101", BLOCKS["resnet101"][-1:], output_stride=8, standardize="image"),
+    backbone_rate=0.1,
+    flips=False,
+)
+
+
 def fully_convolutional() -> list[Recipe]:
     losses = {
         "ce": "cross-entropy",
@@ -66,6 +81,7 @@ def fully_convolutional() -> list[Recipe]:
             f"the masks{', swapped in half of the images' * (labels == 'swapped')}, by {about}",
             small=small(FOUR, rate=3e-3),
             medium=medium(FOUR),
+            paper_scale=None if loss == "cace-pixel" else C_TRAINING,
             options={"head": head},
             tests=SALIENCY_TESTS,
             swap_labels=0.5 * (labels == "swapped"),

@@ -2,8 +2,10 @@
 
 from reference_models.papers.schema import (
     FOUR,
+    SGD,
     Bound,
     Claim,
+    Constant,
     Effects,
     Paper,
     Recipe,
@@ -28,6 +30,19 @@ M_TABLE_4 = {
         "ecssd, jpeg of random quality": {"f": 0.792},
     }),
 }  # fmt: skip
+
+
+# M §3.2. M prints no size of its crops.
+M_TRAINING = Scale(
+    size=224,
+    crop=192,
+    steps=110_000,
+    batch=5,
+    rate=0.1,
+    options={"width": 64, "widest": 512, "blocks": 2},
+    optimizer=SGD(momentum=0.9, weight_decay=1e-8),
+    schedule=Constant(),
+)
 
 
 def recipes() -> list[Recipe]:
@@ -72,6 +87,7 @@ def recipes() -> list[Recipe]:
                 rate=3e-3,
                 options={"width": 16, "widest": 128},
             ),
+            paper_scale=None if name == "metric" else M_TRAINING,
             options={"multi_scale": multi_scale},
             corruptions=DISTORTED,
             paper=M_TABLE_4.get(name),

@@ -6,9 +6,12 @@ from reference_models.networks.options import Backbone
 from reference_models.papers.anchors import PROMOTED, WEAK, source_of, written
 from reference_models.papers.schema import (
     PRIORS,
+    SGD,
     Claim,
     Effects,
+    Polynomial,
     Recipe,
+    Scale,
     Table,
     at_least,
     at_most,
@@ -19,6 +22,22 @@ from reference_models.papers.schema import (
 )
 
 SELF_TAUGHT = ("drfi", "hs", "rc")
+
+
+# R §5.3. R prints neither the batch size nor the momentum of SGD, nor the power of its polynomial
+# schedule; .9 is usual for both.
+R_TRAINING = Scale(
+    size=256,
+    steps=20_000,
+    batch=8,
+    rate=5e-3,
+    backbone=Backbone("mobilenet_v2", (0, 3, 13, 17)),
+    backbone_rate=0.1,
+    options={"stride": 2},
+    optimizer=SGD(momentum=0.9),
+    schedule=Polynomial(power=0.9),
+    flips=False,
+)
 
 
 def recipes() -> list[Recipe]:
@@ -34,6 +53,7 @@ def recipes() -> list[Recipe]:
             "another network's maps of images new to it, without masks; tested from a prior map",
             small=replace(small(taps, steps=300), test_images=200),
             medium=medium(taps, steps=980),
+            paper_scale=R_TRAINING,
             train="duts-te",
             train_prior="run:fcn-ce-clean",
             tests=("ecssd", "pascal-s"),

@@ -5,6 +5,7 @@ Kolkin, Shechtman and Shakhnarovich, ICCV 2017.
 
 from dataclasses import replace
 
+from reference_models.networks.options import BLOCKS, Backbone
 from reference_models.papers.schema import (
     FIVE,
     SALIENCY,
@@ -15,6 +16,9 @@ from reference_models.papers.schema import (
     Effects,
     Paper,
     Recipe,
+    Scale,
+    Stage,
+    Stages,
     Table,
     at_least,
     at_most,
@@ -51,6 +55,24 @@ W_TABLE_4 = {
 }
 
 
+# W §5.1 and §5.2: 8, 4 and 14 epochs of 2,500 images at 224 px, here of DUTS-TR. W prints no batch
+# size: 10 images give 250 steps in an epoch.
+W_TRAINING = Scale(
+    size=224,
+    steps=26 * 250,
+    batch=10,
+    rate=3e-4,
+    backbone=Backbone("vgg16", BLOCKS["vgg16"]),
+    backbone_rate=1.0,
+    train_images=2500,
+    options={"width": 64},
+    schedule=Stages(
+        (Stage(8, 1, frozen=True), Stage(4, 1 / 3, frozen=True), Stage(14, 1 / 30)),
+    ),
+    augmentation=Augmentation(),
+)
+
+
 def recipes() -> list[Recipe]:
     losses = {
         "ce": "cross-entropy",
@@ -79,6 +101,7 @@ def recipes() -> list[Recipe]:
             f"the masks, by {about}",
             small=small(FIVE, rate=3e-3, width=16),
             medium=medium(FIVE, width=32, hidden=32),
+            paper_scale=W_TRAINING if loss in ("ce", "af") else None,
             tests=SALIENCY_TESTS,
             exact=True,
             paper=papers.get(loss),
@@ -92,6 +115,7 @@ def recipes() -> list[Recipe]:
             about=f"{recipe.about}; contrast, colours and noise of the images changed at random",
             small=replace(recipe.small, augmentation=Augmentation()),
             medium=replace(recipe.medium, augmentation=Augmentation()),
+            paper_scale=None,
             paper=None,
         )
         for recipe in plain

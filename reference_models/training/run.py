@@ -74,7 +74,7 @@ def run_locked(
     data = load_data(options, shared)
     if trainer.is_main_process:
         claim_run_folder(folder, options, data)
-        announce(options, data)
+        announce(options, data, trainer.device)
     reading = time.monotonic() - begun
 
     network, history = train(options, trainer, data.train, data.validation, folder, check)
@@ -130,7 +130,7 @@ def run_locked(
     print(f"{history.seconds:.0f} s of training on {trainer.device}; written to {folder}/")
 
 
-def announce(options: Options, data: Data) -> None:
+def announce(options: Options, data: Data, device: str) -> None:
     """Print the recipe, the figures it is compared with, notes on the data, and their counts."""
     recipe = options.chosen_recipe
     print(f"{recipe.name}: {recipe.about}")
@@ -138,6 +138,11 @@ def announce(options: Options, data: Data) -> None:
         print(f"compared with {recipe.paper}")
     for note in (*data.notes, *without_priors(options, data)):
         print(f"note: {note}")
+    if options.scale == "paper" and device == "cpu":
+        print(
+            "note: the paper scale is meant for a GPU; on this CPU it will take long, and after "
+            "the second step a line says how many hours or days"
+        )
     print("images: " + ", ".join(f"{count} {name}" for name, count in data.counts().items()))
 
 
