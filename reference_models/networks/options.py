@@ -5,7 +5,7 @@ W, C, M, L and R cite the papers listed in README.md.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from reference_models.errors import InputError
@@ -14,6 +14,8 @@ SystemName = Literal[
     "small", "menet", "metric-head", "fully-convolutional", "zoomout", "anchors", "relations"
 ]
 OptionValue = int | float | str | bool
+# Metadata of dataclass fields that results omit where they have their default.
+OMITTED_AT_DEFAULT = {"omitted": "at default"}
 
 # Backbones ---------------------------------------------------------------------------------------
 
@@ -38,6 +40,11 @@ class Backbone:
     padding: Literal["both", "end"] = "end"
     """Padding of MobileNetV2's strided convolutions, which must match the weights: the bundled
     ones need "end" (89.0 % of the classes correct; 85.5 % with "both"), torchvision's "both"."""
+    standardize: Literal["imagenet", "image"] = field(
+        default="imagenet", metadata=OMITTED_AT_DEFAULT
+    )
+    """Subtract ImageNet's mean colour and divide by its standard deviations, or ("image") give
+    each image mean 0 and variance 1 over all its values (C §4.2)."""
 
 
 # Options of each network -------------------------------------------------------------------------

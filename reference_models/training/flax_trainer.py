@@ -25,10 +25,10 @@ from reference_models.networks.flax.build import build
 from reference_models.networks.flax.system import Batch, System
 from reference_models.networks.flax.weights import from_torch, to_torch
 from reference_models.options import Options
-from reference_models.papers.schema import Scale
-from reference_models.training.augmentation import Draw
+from reference_models.papers.schema import SGD, Scale
+from reference_models.training.augmentation import Draw, Recoloring
 from reference_models.training.processes import JOIN_MINUTES, waiting, with_others
-from reference_models.training.trainer import LossView, one_cycle
+from reference_models.training.trainer import LossView, holds_backbone, learning_rate
 
 State = nnx.State[Any, Any]
 Features = dict[str, list[Array]]
@@ -55,6 +55,7 @@ class DeviceDraw(NamedTuple):
     mirrored: Array
     corners: Array
     seed: Array
+    recoloring: Recoloring | None = None
 
 
 class Parts(NamedTuple):
@@ -83,7 +84,8 @@ class FlaxTrainer:
         self.shared = NamedSharding(mesh, PartitionSpec("batch"))
         self.plan = plan = options.plan
         self.seed, self.regions = options.seed, options.chosen_recipe.regions
-        self.frozen = plan.backbone is not None and plan.backbone_rate == 0
+        self.frozen = plan.is_frozen
+        self.caches_features = self.frozen and plan.augmentation is None
         # A frozen bundled backbone is not stored with the weights.
         self.backbone_is_shared = self.frozen and options.backbone_weights is None
         self.inference_batch = 64 if self.device == "gpu" else 8
@@ -94,8 +96,7 @@ class FlaxTrainer:
                 assert isinstance(system.backbone, Backbone)
                 load_backbone(system.backbone, options.backbone_file)
             graph, *parts = nnx.split(system, partial(is_learnt, self.frozen), nnx.BatchStat, ...)
-            optimizer = adam(plan)
-            moments = optimizer.init(parts[0])
+            moments = optimizer_of(plan).init(parts[0])
         self.parts = self.put(Parts(*parts), self.everywhere)
         self.moments = self.put(moments, self.everywhere)
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(parts[0]))
@@ -106,7 +107,8 @@ class FlaxTrainer:
         self.precision = dtype.__name__
         network = partial(merged, graph, dtype)
         self._step = jax.jit(
-            partial(train_step, network, optimizer, plan.crop),
+            partial(train_step, network, plan),
+            static_argnames="hold",
             donate_argnums=(0, 1, 2),
             out_shardings=self.everywhere,
         )
@@ -128,7 +130,7 @@ class FlaxTrainer:
         is_shared = images.priors.strides[0] == 0
         priors = np.array(images.priors[:1] if is_shared else images.priors)
         taps = []
-        if self.frozen:
+        if self.caches_features:
             digest = hashlib.sha256(np.ascontiguousarray(images.images).data).hexdigest()
             key = f"{self.plan.backbone} {digest}"
             if key not in self.features:
@@ -149,8 +151,13 @@ class FlaxTrainer:
         return [np.concatenate(taps) for taps in zip(*parts, strict=True)]
 
     def step(self, draw: Draw) -> float:
-        indices, mirrored, corners = self.put(
-            (draw.indices.astype(np.int32), draw.mirrored, draw.corners.astype(np.int32)),
+        indices, mirrored, corners, recoloring = self.put(
+            (
+                draw.indices.astype(np.int32),
+                draw.mirrored,
+                draw.corners.astype(np.int32),
+                draw.recoloring,
+            ),
             self.shared,
         )
         seed = self.put(np.uint32(draw.seed), self.everywhere)
@@ -160,7 +167,8 @@ class FlaxTrainer:
             self.moments,
             self.parts.fixed,
             self.stored,
-            DeviceDraw(indices, mirrored, corners, seed),
+            DeviceDraw(indices, mirrored, corners, seed, recoloring),
+            hold=holds_backbone(self.plan, draw.step),
         )
         self.parts = Parts(learnt, running, self.parts.fixed)
         return float(loss)
@@ -284,19 +292,28 @@ def merged(graph: Any, dtype: Any, parts: Parts) -> System:
 
 def train_step(
     network: Network,
-    optimizer: optax.GradientTransformation,
-    crop: int | None,
+    plan: Scale,
     learnt: State,
     running: State,
     moments: Any,
     fixed: State,
     stored: StoredImages,
     draw: DeviceDraw,
+    *,
+    hold: bool = False,
 ) -> tuple[State, State, Any, Array]:
-    """One training step: new variables and optimizer state, and the loss before the update."""
+    """One training step: new variables and optimizer state, and the loss before the update.
+
+    hold: Leave the backbone as it is, with its moments.
+    """
+    crop = plan.crop
+    images = pixels(select(stored.images, draw.indices, draw, crop))
+    if draw.recoloring is not None:
+        gain, offset, noise = draw.recoloring
+        images = jnp.clip(images * gain + offset + noise, 0, 1)
     priors = jnp.minimum(draw.indices, len(stored.priors) - 1)
     batch = Batch(
-        images=pixels(select(stored.images, draw.indices, draw, crop)),
+        images=images,
         labels=select(stored.labels, draw.indices, draw, crop).astype(jnp.int32),
         prior=scale_8bit(select(stored.priors, priors, draw, crop)),
         key=jax.random.key(draw.seed),
@@ -307,11 +324,12 @@ def train_step(
     def objective(learnt: State) -> tuple[Array, State]:
         system = network(Parts(learnt, running, fixed))
         system.train()  # type: ignore[no-untyped-call]
-        output = system(taps or system.backbone(batch.images))
+        given = taps or system.backbone(batch.images)
+        output = system(jax.lax.stop_gradient(given) if hold else given)
         return system.loss(output, batch), nnx.state(system, nnx.BatchStat)
 
     (loss, running), gradient = jax.value_and_grad(objective, has_aux=True)(learnt)
-    updates, moments = optimizer.update(gradient, moments, learnt)
+    updates, moments = optimizer_of(plan, hold).update(gradient, moments, learnt)
     return optax.apply_updates(learnt, updates), running, moments, loss
 
 
@@ -377,13 +395,20 @@ def descriptors_of(network: Network, *inputs: Any) -> Array:
 # Setup -------------------------------------------------------------------------------------------
 
 
-def adam(plan: Scale) -> optax.GradientTransformation:
-    """Adam on the one-cycle schedule, with a lower rate for a fine-tuned backbone."""
-    steps = range(plan.steps)
-    rates = np.array([one_cycle(step, plan.steps, plan.rate) for step in steps], np.float32)
+def optimizer_of(plan: Scale, hold: bool = False) -> optax.GradientTransformation:
+    """The optimizer of a plan on its schedule, with a lower rate for a fine-tuned backbone.
 
-    def at(share: float) -> optax.GradientTransformation:
-        return optax.adam(lambda step: jnp.asarray(share * rates)[step])
+    hold: Do not update the backbone, nor its moments. The state is of the same form either way.
+    """
+    rates = np.array([learning_rate(plan, step) for step in range(plan.steps)], np.float32)
+
+    def at(share: float, hold: bool = False) -> optax.GradientTransformation:
+        rule = rule_of(plan)
+        if hold:
+            rule = optax.GradientTransformation(rule.init, no_update)
+        # Its count is that of all steps, also of those that leave the moments as they are.
+        rate = optax.scale_by_learning_rate(lambda step: jnp.asarray(share * rates)[step])
+        return optax.chain(rule, rate)
 
     def kinds(learnt: State) -> State:
         return jax.tree_util.tree_map_with_path(
@@ -392,7 +417,19 @@ def adam(plan: Scale) -> optax.GradientTransformation:
 
     if plan.backbone_rate == 0:
         return at(1.0)
-    return optax.partition({"own": at(1.0), "backbone": at(plan.backbone_rate)}, kinds)
+    return optax.partition({"own": at(1.0), "backbone": at(plan.backbone_rate, hold)}, kinds)
+
+
+def rule_of(plan: Scale) -> optax.GradientTransformation:
+    """The direction of a step, before the learning rate."""
+    if isinstance(plan.optimizer, SGD):
+        momentum, decay = plan.optimizer.momentum, plan.optimizer.weight_decay
+        return optax.chain(optax.add_decayed_weights(decay), optax.trace(momentum))
+    return optax.scale_by_adam()
+
+
+def no_update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    return jax.tree.map(jnp.zeros_like, updates), state
 
 
 def flatten(tree: Any) -> Arrays:

@@ -14,7 +14,9 @@ from reference_models.errors import InputError, OutOfTime
 from reference_models.files import read_arrays, write_arrays
 from reference_models.machine import keep_memory, progress
 from reference_models.options import Options
+from reference_models.provenance import hardware
 from reference_models.training.augmentation import draw_step
+from reference_models.training.cost import Cost
 from reference_models.training.stopping import Clock
 from reference_models.training.trained import Network
 from reference_models.training.trainer import Trainer
@@ -114,6 +116,7 @@ def fit(
         unit=" steps",
         disable=not trainer.is_main_process,
     )
+    cost = Cost(plan, hardware(trainer.device))
     for step in bar:
         stopped = stop_request()
         if trainer.any_process(stopped is not None):
@@ -124,6 +127,9 @@ def fit(
         if not math.isfinite(loss):
             raise InputError(f"the loss is {loss} at step {step}; try a lower --learning-rate")
         losses.append(loss)
+        said = cost.after(step)
+        if said and trainer.is_main_process:
+            tqdm.write(said)
         bar.set_postfix(loss=f"{np.mean(losses[-20:]):.3f}", refresh=False)
         if time.monotonic() - saved >= options.checkpoint_seconds:
             save()

@@ -79,7 +79,7 @@ def run_locked(
     data = load_data(options, shared)
     if trainer.is_main_process:
         claim_run_folder(folder, options, data)
-        announce(options, data)
+        announce(options, data, trainer.device)
     reading = time.monotonic() - begun
 
     start = starting_weights(options)
@@ -147,7 +147,7 @@ def starting_weights(options: Options) -> Arrays | None:
     return None if recipe is None else load_finished_run(recipe, options).trainer.weights()
 
 
-def announce(options: Options, data: Data) -> None:
+def announce(options: Options, data: Data, device: str) -> None:
     """Print the recipe, the figures it is compared with, notes on the data, and their counts."""
     recipe = options.chosen_recipe
     print(f"{recipe.name}: {recipe.about}")
@@ -155,6 +155,11 @@ def announce(options: Options, data: Data) -> None:
         print(f"compared with {recipe.paper}")
     for note in (*data.notes, *without_priors(options, data)):
         print(f"note: {note}")
+    if options.scale == "paper" and device == "cpu":
+        print(
+            "note: the paper scale is meant for a GPU; on this CPU it will take long, and after "
+            "the second step a line says how many hours or days"
+        )
     print("images: " + ", ".join(f"{count} {name}" for name, count in data.counts().items()))
 
 

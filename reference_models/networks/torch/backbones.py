@@ -35,6 +35,8 @@ class Backbone(FeatureExtractor):
 
     mean: Tensor
     std: Tensor
+    standardize: Literal["imagenet", "image"] = "imagenet"
+    """See `reference_models.networks.options.Backbone`."""
 
     def __init__(self, name: BackboneName, layers: Layers, taps: tuple[int, ...]) -> None:
         super().__init__()
@@ -56,7 +58,8 @@ class Backbone(FeatureExtractor):
                     nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        x = (images - self.mean) / self.std
+        per_image = self.standardize == "image"
+        x = standardized(images) if per_image else (images - self.mean) / self.std
         outputs = []
         layers = self if self.name == "resnet101" else self.features
         for place, layer in enumerate(layers.children()):
@@ -69,6 +72,12 @@ class Backbone(FeatureExtractor):
 def load_backbone(backbone: Backbone, path: Path) -> None:
     """Load a safetensors file with torchvision's names; half precision is converted to single."""
     backbone.load_state_dict(read_weights(path, load_file, backbone, backbone.state_dict()))
+
+
+def standardized(images: Tensor) -> Tensor:
+    """Each image with mean 0 and variance 1 over all its values; a constant image becomes 0."""
+    variance, mean = torch.var_mean(images, dim=(1, 2, 3), correction=0, keepdim=True)
+    return (images - mean) / (variance + 1e-10).sqrt()
 
 
 # The three networks ------------------------------------------------------------------------------

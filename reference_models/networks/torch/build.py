@@ -40,8 +40,10 @@ def pretrained(backbone: options.Backbone) -> Backbone:
     taps, stride = backbone.taps, backbone.output_stride
     match backbone.name:
         case "mobilenet_v2":
-            return mobilenet_v2(taps, stride, backbone.padding)
+            network = mobilenet_v2(taps, stride, backbone.padding)
         case "vgg16":
-            return vgg16(taps, stride)
+            network = vgg16(taps, stride)
         case "resnet101":
-            return resnet101(taps, stride)
+            network = resnet101(taps, stride)
+    network.standardize = backbone.standardize
+    return network
