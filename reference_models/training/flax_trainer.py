@@ -27,7 +27,7 @@ from reference_models.networks.flax.weights import from_torch, to_torch
 from reference_models.options import Options
 from reference_models.papers.schema import Scale
 from reference_models.training.augmentation import Draw
-from reference_models.training.processes import JOIN_MINUTES, waiting, with_others
+from reference_models.training.processes import JOIN_MINUTES, Watch, waiting, with_others
 from reference_models.training.trainer import LossView, one_cycle
 
 State = nnx.State[Any, Any]
@@ -73,7 +73,7 @@ class FlaxTrainer:
     def __init__(
         self, options: Options, features: Features | None = None, imagenet: bool = True
     ) -> None:
-        devices = begin(options.device)
+        devices = begin(options.device, options.answer_seconds)
         self.device = devices[0].platform
         self.is_main_process = jax.process_index() == 0
         # All devices share a training step; one computes the maps.
@@ -152,16 +152,17 @@ class FlaxTrainer:
             self.shared,
         )
         seed = self.put(np.uint32(draw.seed), self.everywhere)
-        learnt, running, self.moments, loss = self._step(
-            self.parts.learnt,
-            self.parts.running,
-            self.moments,
-            self.parts.fixed,
-            self.stored,
-            DeviceDraw(indices, mirrored, corners, seed),
-        )
-        self.parts = Parts(learnt, running, self.parts.fixed)
-        return float(loss)
+        with with_others(jax.process_count()):
+            learnt, running, self.moments, loss = self._step(
+                self.parts.learnt,
+                self.parts.running,
+                self.moments,
+                self.parts.fixed,
+                self.stored,
+                DeviceDraw(indices, mirrored, corners, seed),
+            )
+            self.parts = Parts(learnt, running, self.parts.fixed)
+            return float(loss)
 
     def maps(self, images: Images) -> dict[str, np.ndarray]:
         maps = self._maps(self.local, *self.padded_arrays(images))
@@ -238,7 +239,8 @@ class FlaxTrainer:
     def any_process(self, flag: bool) -> bool:
         if jax.process_count() == 1:
             return flag
-        return bool(multihost_utils.process_allgather(np.array(flag)).any())
+        with with_others(jax.process_count()):
+            return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
     @staticmethod
     def put(tree: Any, sharding: NamedSharding) -> Any:
@@ -381,11 +383,11 @@ def flatten(tree: Any) -> Arrays:
     }
 
 
-def begin(device: str) -> list[jax.Device]:
+def begin(device: str, patience: float) -> list[jax.Device]:
     """Join the other processes, if any, and return all devices of the requested kind.
 
     Several processes are described by the environment variables JAX_NUM_PROCESSES, JAX_PROCESS_ID
-    and JAX_COORDINATOR_ADDRESS (host:port of the first process).
+    and JAX_COORDINATOR_ADDRESS (host:port of the first process). patience: See `Watch.begin`.
     """
     processes = int(os.environ.get("JAX_NUM_PROCESSES", "1"))
     if processes > 1 and not jax.distributed.is_initialized():
@@ -403,11 +405,18 @@ def begin(device: str) -> list[jax.Device]:
                 processes,
                 int(rank),
                 initialization_timeout=60 * JOIN_MINUTES,
-                heartbeat_timeout_seconds=30,
+                # JAX aborts with many lines, so the watch comes first.
+                heartbeat_timeout_seconds=60 + int(patience),
                 # The first process measures alone, and the others wait for it at their exit. If
                 # that wait times out, JAX aborts all of them.
                 shutdown_timeout_seconds=7200,
             )
+
+        def share(numbers: list[int]) -> list[int]:
+            sent = multihost_utils.broadcast_one_to_all(np.array(numbers, np.int32))
+            return np.asarray(sent).tolist()
+
+        Watch.begin(int(rank), processes, address.rpartition(":")[0], share, patience)
     try:
         return jax.devices(None if device == "auto" else device)
     except RuntimeError as error:

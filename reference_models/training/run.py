@@ -24,6 +24,7 @@ from reference_models.training import figures
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.lock import LOCK, locked
 from reference_models.training.loop import train
+from reference_models.training.processes import together
 from reference_models.training.score import (
     flatten_rows,
     inference_seconds,
@@ -53,7 +54,7 @@ def run(options: Options, shared: Shared, check: Clock, results: Path | None = N
     # First, so that a missing package is reported before anything is computed.
     made_with: dict[str, object] = {"versions": versions(options.backend), "commit": commit()}
     trainer = new_trainer(options, shared.features)
-    with locked(options.folder) if trainer.is_main_process else nullcontext():
+    with together(), locked(options.folder) if trainer.is_main_process else nullcontext():
         place = results or options.results or paths.RUNS
         run_locked(options, trainer, shared, check, place, made_with)
 

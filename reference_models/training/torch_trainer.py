@@ -21,7 +21,7 @@ from reference_models.networks.torch.build import build
 from reference_models.networks.torch.system import Batch, System
 from reference_models.options import Options
 from reference_models.training.augmentation import Draw
-from reference_models.training.processes import JOIN_MINUTES, waiting, with_others
+from reference_models.training.processes import JOIN_MINUTES, Watch, waiting, with_others
 from reference_models.training.trainer import LossView, one_cycle
 
 Features = dict[str, list[Tensor]]
@@ -34,7 +34,7 @@ class TorchTrainer:
     def __init__(
         self, options: Options, features: Features | None = None, imagenet: bool = True
     ) -> None:
-        self.device, self.rank, self.processes = begin(options.device)
+        self.device, self.rank, self.processes = begin(options.device, options.answer_seconds)
         self.is_main_process = self.rank == 0
         self.plan = plan = options.plan
         torch.manual_seed(options.seed)
@@ -312,10 +312,11 @@ def computes_in_bfloat16() -> bool:
     return bool(has and has())
 
 
-def begin(device: str) -> tuple[str, int, int]:
+def begin(device: str, patience: float) -> tuple[str, int, int]:
     """Choose the device and join the processes that torchrun started.
 
-    Returns the device, the rank of this process and the number of processes.
+    patience: See `Watch.begin`. Returns the device, the rank of this process and the number of
+    processes.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: PyTorch finds no GPU; pass --device cpu or auto")
@@ -338,4 +339,12 @@ def begin(device: str) -> tuple[str, int, int]:
         address = ":".join(os.environ.get(f"MASTER_{part}", "") for part in ("ADDR", "PORT"))
         with waiting(processes, address), with_others(processes):
             distributed.init_process_group(backend, timeout=timedelta(minutes=JOIN_MINUTES))
+
+        def share(numbers: list[int]) -> list[int]:
+            sent = torch.tensor(numbers, device=device)
+            distributed.broadcast(sent, 0)
+            return sent.tolist()
+
+        host = os.environ.get("MASTER_ADDR", "")
+        Watch.begin(distributed.get_rank(), processes, host, share, patience)
     return device, distributed.get_rank(), processes
