@@ -46,6 +46,8 @@ class StoredImages(NamedTuple):
     """uint8 `(N, S, S)`, or `(1, S, S)` if all images share one prior map."""
     taps: list[Array]
     """Features of a frozen backbone: of all images, then of all mirrored images."""
+    counted: Array | None
+    """bool `(N, S, S)`, False on void pixels; None if there are none."""
 
 
 class DeviceDraw(NamedTuple):
@@ -133,8 +135,10 @@ class FlaxTrainer:
                 self.features.clear()  # One training set at a time: features take gigabytes.
                 self.features[key] = self.put(self.all_taps(images.images), self.everywhere)
             taps = self.features[key]
-        pixels, labels, priors = self.put((images.images, images.labels, priors), self.everywhere)
-        self.stored = StoredImages(pixels, labels, priors, taps)
+        labels, counted = truth(images)
+        arrays = (images.images, labels, priors, counted)
+        pixels, labels, priors, counted = self.put(arrays, self.everywhere)
+        self.stored = StoredImages(pixels, labels, priors, taps, counted)
 
     def all_taps(self, images: np.ndarray) -> list[np.ndarray]:
         """Backbone features of all images, then of all mirrored images, in half precision."""
@@ -183,11 +187,11 @@ class FlaxTrainer:
 
         return LossView(loss, output, batch.labels, batch.images)
 
-    def padded_arrays(self, images: Images) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.uint32]:
-        """Images, labels and priors, padded to a power of two, and a seed."""
-        pad = self.pad_to_power_of_two
-        seed = np.uint32(self.seed)
-        return pad(images.images), pad(images.labels), pad(images.priors), seed
+    def padded_arrays(self, images: Images) -> tuple[Any, ...]:
+        """Images, labels, priors and counted pixels, padded to a power of two, and a seed."""
+        labels, counted = truth(images)
+        arrays = (images.images, labels, images.priors, counted)
+        return (*jax.tree.map(self.pad_to_power_of_two, arrays), np.uint32(self.seed))
 
     @staticmethod
     def pad_to_power_of_two(x: np.ndarray) -> np.ndarray:
@@ -253,6 +257,12 @@ class FlaxTrainer:
         return jax.tree.map(make, tree)
 
 
+def truth(images: Images) -> tuple[np.ndarray, np.ndarray | None]:
+    """The labels, 0 on void pixels, and the pixels that count; None if all do."""
+    counted = images.counted
+    return (images.labels, None) if counted is None else (images.labels * counted, counted)
+
+
 # Compiled functions ------------------------------------------------------------------------------
 
 Network = Callable[[Parts], System]
@@ -289,6 +299,7 @@ def train_step(
         labels=select(stored.labels, draw.indices, draw, crop).astype(jnp.int32),
         prior=scale_8bit(select(stored.priors, priors, draw, crop)),
         key=jax.random.key(draw.seed),
+        counted=jax.tree.map(lambda x: select(x, draw.indices, draw, crop), stored.counted),
     )
     rows = draw.indices + len(stored.images) * draw.mirrored
     taps = [tap[rows].astype(jnp.float32) for tap in stored.taps]
@@ -337,11 +348,18 @@ def taps_of(network: Network, parts: Parts, images: Array) -> list[Array]:
 
 
 def output_of(
-    network: Network, parts: Parts, images: Array, labels: Array, prior: Array, seed: Array
+    network: Network,
+    parts: Parts,
+    images: Array,
+    labels: Array,
+    prior: Array,
+    counted: Array | None,
+    seed: Array,
 ) -> tuple[System, Array, Batch]:
     system = network(parts)
     system.eval()  # type: ignore[no-untyped-call]
-    batch = Batch(pixels(images), labels.astype(jnp.int32), scale_8bit(prior), jax.random.key(seed))
+    key = jax.random.key(seed)
+    batch = Batch(pixels(images), labels.astype(jnp.int32), scale_8bit(prior), key, counted)
     return system, system(system.backbone(batch.images)), batch
 
 

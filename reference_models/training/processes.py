@@ -158,8 +158,8 @@ class Watch:
         """Tell the others, and end this process, whatever its other threads wait for."""
         for other in self.others:
             say(other, text.encode())
-        tqdm.write(f"error: {text}", file=sys.stderr)  # Below a progress bar.
-        sys.stderr.flush()
+        below_a_bar = "\n" if getattr(tqdm, "_instances", None) else ""
+        print(f"{below_a_bar}error: {text}", file=sys.stderr, flush=True)
         os._exit(1)
 
     def name(self, other: Connection) -> str:

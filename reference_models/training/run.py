@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from reference_models import paths
-from reference_models.data.images import Data, TestSet
+from reference_models.data.images import VOID, Data, Images, TestSet
 from reference_models.data.sets import Sources, load
 from reference_models.errors import InputError
 from reference_models.files import fingerprint, write_arrays, write_json
@@ -208,7 +208,7 @@ def contact_sheet(network: Network, test: TestSet, title: str, path: Path) -> No
     if options.chosen_recipe.regions > 2:
         columns.append(("one annotator's regions", figures.per_image(shown.labels.astype(float))))
     else:
-        columns.append(("mask", shown.masks))
+        columns.append(("mask", shown.masks if shown.counted is None else grey_void(shown)))
     priors = priors_for(options.chosen_recipe, test)
     if priors:
         maps = prior_maps(priors[0], test, options)[: len(shown)]
@@ -225,6 +225,11 @@ def contact_sheet(network: Network, test: TestSet, title: str, path: Path) -> No
         "|∂ loss / ∂ network output| summed over channels, maximum 1 per image"
     )
     figures.sheet([(name, np.asarray(view)) for name, view in columns], heading, path)
+
+
+def grey_void(images: Images) -> np.ndarray:
+    """The masks, `(N, S, S)` in [0, 1], with void in grey."""
+    return np.where(images.labels == VOID, 0.5, images.masks)
 
 
 def claim_run_folder(folder: Path, options: Options, data: Data) -> None:

@@ -43,7 +43,9 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
             for begin in range(0, len(values), CHUNK):
                 check()
                 part = slice(begin, begin + CHUNK)
-                rows[name] += measure_each(values[part], test.truth[part], names)
+                rows[name] += measure_each(
+                    values[part], test.truth[part], names, voids=test.voids[part]
+                )
         return Each(test.images.names, names, rows)
 
     for test in tests:

@@ -86,7 +86,7 @@ class TorchTrainer:
                 self.objective = nn.SyncBatchNorm.convert_sync_batchnorm(self.objective)
             self.objective = DistributedDataParallel(self.objective)
         self.images = torch.from_numpy(images.images).to(self.device).permute(0, 3, 1, 2)
-        self.labels = torch.from_numpy(images.labels).to(self.device)
+        self.labels, self.counted = self.truth(images)
         # A prior map shared by all images is stored once.
         is_shared = images.priors.strides[0] == 0
         priors = torch.from_numpy(np.array(images.priors[:1] if is_shared else images.priors))
@@ -125,6 +125,9 @@ class TorchTrainer:
         batch = Batch(
             images=self.pixels(self.select(self.images, draw, share, indices, mirrored)),
             labels=self.select(self.labels, draw, share, indices, mirrored).long(),
+            counted=None
+            if self.counted is None
+            else self.select(self.counted, draw, share, indices, mirrored),
             prior=self.select(self.priors, draw, share, indices, mirrored).float() / 255,
             rng=torch.Generator(self.device).manual_seed(draw.seed),
             rank=self.rank,
@@ -191,11 +194,21 @@ class TorchTrainer:
 
         return LossView(loss, output, batch.labels, batch.images)
 
+    def truth(self, images: Images) -> tuple[Tensor, Tensor | None]:
+        """The labels, 0 on void pixels, and the pixels that count; None if all do."""
+        labels = torch.from_numpy(images.labels).to(self.device)
+        if images.counted is None:
+            return labels, None
+        counted = torch.from_numpy(images.counted).to(self.device)
+        return labels * counted, counted
+
     def as_batch(self, images: Images) -> Batch:
+        labels, counted = self.truth(images)
         pixels = torch.from_numpy(images.images).to(self.device).permute(0, 3, 1, 2)
         return Batch(
             images=self.pixels(pixels),
-            labels=torch.from_numpy(images.labels).to(self.device).long(),
+            labels=labels.long(),
+            counted=counted,
             prior=torch.from_numpy(np.array(images.priors)).to(self.device).float() / 255,
             rng=torch.Generator(self.device).manual_seed(self.seed),
         )

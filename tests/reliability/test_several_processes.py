@@ -1,6 +1,5 @@
 """Several processes of one run: one that never joins, is killed, fails or stands still."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -168,5 +167,6 @@ def test_the_others_end_with_the_reason(backend: str, rank: int, name: str, tmp_
     reason = "stopped" if name == "SIGKILL" else "has not answered for 5 seconds"
     last = errors.splitlines()[-1]
     assert f"error: process {rank} of 2 (counted from 0) {reason}" in last
-    assert errors.count("rror") == 1 and "    @ " not in errors
+    assert errors.count("rror") == 1
+    assert "    @ " not in errors
     assert time.monotonic() - begun < 20

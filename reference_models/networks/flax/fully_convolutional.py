@@ -67,11 +67,13 @@ class FullyConvolutional(System):
         logits = resize(output.astype(jnp.float32), batch.images.shape[1:3])
         match self.name:
             case "ce":
-                return cross_entropy(logits, batch.labels % logits.shape[-1])
+                return cross_entropy(logits, batch.labels % logits.shape[-1], batch.counted)
             case "cace":
-                return class_agnostic_cross_entropy(logits, batch.labels)
+                return class_agnostic_cross_entropy(logits, batch.labels, mask=batch.counted)
             case "cace-pixel":
-                return class_agnostic_cross_entropy(logits, batch.labels, per="pixel")
+                return class_agnostic_cross_entropy(
+                    logits, batch.labels, per="pixel", mask=batch.counted
+                )
             case "cas":
                 return cas_loss(
                     jax.nn.softmax(logits),
@@ -79,6 +81,7 @@ class FullyConvolutional(System):
                     num_regions=self.options.regions,
                     alpha=self.options.alpha,
                     average_regions=self.options.regions > 2,
+                    mask=batch.counted,
                 )
 
     def maps(self, output: Array, batch: Batch) -> dict[str, Array]:

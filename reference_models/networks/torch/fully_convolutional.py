@@ -2,10 +2,16 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, relu
+from torch.nn.functional import relu
 
 from reference_models.networks.options import FullyConvolutionalLoss, FullyConvolutionalOptions
-from reference_models.networks.torch.system import Batch, FeatureExtractor, System, resize
+from reference_models.networks.torch.system import (
+    Batch,
+    FeatureExtractor,
+    System,
+    cross_entropy,
+    resize,
+)
 from saliency_losses.torch import cas_loss, class_agnostic_cross_entropy
 
 
@@ -66,11 +72,13 @@ class FullyConvolutional(System):
         logits = resize(output.float(), batch.images.shape[-2:])
         match self.name:
             case "ce":
-                return cross_entropy(logits, batch.labels % logits.shape[1])
+                return cross_entropy(logits, batch.labels % logits.shape[1], batch.counted)
             case "cace":
-                return class_agnostic_cross_entropy(logits, batch.labels)
+                return class_agnostic_cross_entropy(logits, batch.labels, mask=batch.counted)
             case "cace-pixel":
-                return class_agnostic_cross_entropy(logits, batch.labels, per="pixel")
+                return class_agnostic_cross_entropy(
+                    logits, batch.labels, per="pixel", mask=batch.counted
+                )
             case "cas":
                 return cas_loss(
                     logits.softmax(dim=1),
@@ -78,6 +86,7 @@ class FullyConvolutional(System):
                     num_regions=self.options.regions,
                     alpha=self.options.alpha,
                     average_regions=self.options.regions > 2,
+                    mask=batch.counted,
                 )
 
     def maps(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
