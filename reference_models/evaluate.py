@@ -21,7 +21,7 @@ from reference_models.data.pictures import (
 )
 from reference_models.data.sets import check_masks, read_test_folder
 from reference_models.errors import Faults, InputError, count
-from reference_models.files import read_about, write_json
+from reference_models.files import make_folder, read_about, write_json
 from reference_models.measures.saliency import LABELS, measure, one_line
 from reference_models.options import Backend
 from reference_models.training.score import flatten_rows, means_of, score
@@ -71,6 +71,10 @@ def main() -> None:
 
 
 def run(options: Options) -> None:
+    if options.out is not None:
+        make_folder(options.out.parent, "--out")
+        if options.out.is_dir():
+            raise InputError(f"--out {options.out} is a folder; pass the name of a JSON file")
     if str(options.maps) in bundled_models() or (options.maps / RUN_WEIGHTS).is_file():
         run_network(options)
     else:
@@ -157,7 +161,6 @@ def run_network(options: Options) -> None:
 
 def write(out: Path | None, **content: object) -> None:
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, content)
         print(f"written to {out}")
 

@@ -27,7 +27,7 @@ from reference_models.data.pictures import (
     is_image,
 )
 from reference_models.errors import InputError, count
-from reference_models.files import atomic_path
+from reference_models.files import atomic_path, make_folder
 from reference_models.machine import progress
 from reference_models.measures.saliency import eight_bit
 from reference_models.options import Backend, Device
@@ -147,7 +147,7 @@ def predict(options: Predict) -> list[str]:
     named = output_names(files)
     check_outputs(named, options.out)
     kinds: dict[str, str] = {}
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out, "--out")
     messages = []
     for file, name in progress(named, desc=Path(name_of_model).name, unit=" images"):
         try:

@@ -14,7 +14,7 @@ from reference_models import paths
 from reference_models.data.images import VOID, Data, Images, TestSet
 from reference_models.data.sets import Sources, load
 from reference_models.errors import InputError
-from reference_models.files import fingerprint, write_arrays, write_json
+from reference_models.files import fingerprint, make_folder, write_arrays, write_json
 from reference_models.measures import per_image
 from reference_models.measures.saliency import one_line
 from reference_models.options import Options
@@ -72,6 +72,9 @@ def run_locked(
     made_with: Package versions and commit, for run.json.
     """
     begun, recipe, folder = time.monotonic(), options.chosen_recipe, options.folder
+    has_results = options.is_unmodified and recipe.system != "small"
+    if has_results:  # Before the training, as it may be impossible.
+        make_folder(results, "--results")
     data = load_data(options, shared)
     if trainer.is_main_process:
         claim_run_folder(folder, options, data)
@@ -116,8 +119,7 @@ def run_locked(
         "loss_curve": curve(history.losses),
     }
     write_json(folder / "run.json", report)
-    if options.is_unmodified and recipe.system != "small":
-        results.mkdir(parents=True, exist_ok=True)
+    if has_results:
         file = results / f"{options.name}.json"
         # Written first: the run counts as done once its JSON file exists.
         per_image.write(per_image.beside(file), scored, started=bool(recipe.test_priors))
