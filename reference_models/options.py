@@ -84,6 +84,9 @@ class Options:
     swapped. Default: the recipe's."""
     checkpoint_seconds: float = 30.0
     """Seconds between checkpoints."""
+    answer_seconds: float = 60.0
+    """For several processes that train together: a process ends if another one gives no sign of
+    life for this many seconds. A slow step is no reason, since a thread gives the signs."""
 
     def __post_init__(self) -> None:
         if self.recipe not in RECIPES:
@@ -130,6 +133,8 @@ class Options:
             raise InputError(f"--swap-labels must lie in 0..1, got {self.swap_share}")
         if not self.plan.rate > 0:
             raise InputError(f"--learning-rate must be positive, got {self.plan.rate}")
+        if not self.answer_seconds >= 3:
+            raise InputError(f"--answer-seconds must be at least 3, got {self.answer_seconds}")
         if self.seed < 0:
             raise InputError(f"--seed must not be negative, got {self.seed}")
 

@@ -79,11 +79,13 @@ class FullyConvolutional(System):
         softmax = jax.nn.softmax(logits)
         match self.name:
             case "ce":
-                return cross_entropy(logits, batch.labels % logits.shape[-1])
+                return cross_entropy(logits, batch.labels % logits.shape[-1], batch.counted)
             case "cace":
-                return class_agnostic_cross_entropy(logits, batch.labels)
+                return class_agnostic_cross_entropy(logits, batch.labels, mask=batch.counted)
             case "cace-pixel":
-                return class_agnostic_cross_entropy(logits, batch.labels, per="pixel")
+                return class_agnostic_cross_entropy(
+                    logits, batch.labels, per="pixel", mask=batch.counted
+                )
             case "cas":
                 return cas_loss(
                     softmax,
@@ -91,6 +93,7 @@ class FullyConvolutional(System):
                     num_regions=self.options.regions,
                     alpha=self.options.alpha,
                     average_regions=self.options.regions > 2,
+                    mask=batch.counted,
                 )
             case "discriminative":
                 return discriminative_loss(softmax, batch.labels, self.options.regions)

@@ -211,16 +211,18 @@ def two_losses(name: MEnetLoss, output: Array, batch: Batch) -> Array:
     """Cross-entropy at the image's size plus the metric loss at the output's (M eq. 4)."""
     output = output.astype(jnp.float32)
     logits, features = output[..., :2], output[..., 2:]
-    entropy = cross_entropy(resize(logits, batch.images.shape[1:3]), batch.labels)
+    entropy = cross_entropy(resize(logits, batch.images.shape[1:3]), batch.labels, batch.counted)
     if name == "ce":
         return entropy
+    size = output.shape[1:3]
     return entropy + metric_loss(
         features,
-        nearest_resize(batch.labels, output.shape[1:3]),
+        nearest_resize(batch.labels, size),
         form="pairwise" if name == "metric-pairwise" else "centroid",
         normalize=name != "metric-printed",
         stop_gradient=name == "metric-stop-gradient",
         hard_negatives=name == "metric-hard-negatives",
+        mask=None if batch.counted is None else nearest_resize(batch.counted, size),
     )
 
 

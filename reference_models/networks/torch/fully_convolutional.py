@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, relu
+from torch.nn.functional import relu
 
 from reference_models.networks.options import FullyConvolutionalLoss, FullyConvolutionalOptions
 from reference_models.networks.torch.metric_learning import (
@@ -10,7 +10,13 @@ from reference_models.networks.torch.metric_learning import (
     magnet_loss,
     triplet_loss,
 )
-from reference_models.networks.torch.system import Batch, FeatureExtractor, System, resize
+from reference_models.networks.torch.system import (
+    Batch,
+    FeatureExtractor,
+    System,
+    cross_entropy,
+    resize,
+)
 from saliency_losses.torch import cas_loss, class_agnostic_cross_entropy
 
 
@@ -84,11 +90,13 @@ class FullyConvolutional(System):
         softmax = logits.softmax(dim=1)
         match self.name:
             case "ce":
-                return cross_entropy(logits, batch.labels % logits.shape[1])
+                return cross_entropy(logits, batch.labels % logits.shape[1], batch.counted)
             case "cace":
-                return class_agnostic_cross_entropy(logits, batch.labels)
+                return class_agnostic_cross_entropy(logits, batch.labels, mask=batch.counted)
             case "cace-pixel":
-                return class_agnostic_cross_entropy(logits, batch.labels, per="pixel")
+                return class_agnostic_cross_entropy(
+                    logits, batch.labels, per="pixel", mask=batch.counted
+                )
             case "cas":
                 return cas_loss(
                     softmax,
@@ -96,6 +104,7 @@ class FullyConvolutional(System):
                     num_regions=self.options.regions,
                     alpha=self.options.alpha,
                     average_regions=self.options.regions > 2,
+                    mask=batch.counted,
                 )
             case "discriminative":
                 return discriminative_loss(softmax, batch.labels, self.options.regions)

@@ -5,15 +5,11 @@ from scratch; `MetricHead` has the same two heads on pretrained features. Both o
 sixteen features, and give two saliency maps.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import (
-    adaptive_avg_pool2d,
-    cross_entropy,
-    interpolate,
-    normalize,
-    relu,
-)
+from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize, relu
 
 from reference_models.networks.options import (
     DEEPEST_SIDE,
@@ -28,6 +24,7 @@ from reference_models.networks.torch.system import (
     FeatureExtractor,
     IdentityBackbone,
     System,
+    cross_entropy,
     resize,
 )
 from saliency_losses.torch import metric_loss, semantic_distance
@@ -249,19 +246,25 @@ def two_losses(name: MEnetLoss, output: Tensor, batch: Batch) -> Tensor:
     """Cross-entropy at the image's size plus the metric loss at the output's (M eq. 4)."""
     output = output.float()
     logits, features = output[:, :2], output[:, 2:]
-    entropy = cross_entropy(resize(logits, batch.images.shape[-2:]), batch.labels)
+    entropy = cross_entropy(resize(logits, batch.images.shape[-2:]), batch.labels, batch.counted)
     if name == "ce":
         return entropy
     size = features.shape[-2:]
-    labels = interpolate(batch.labels[:, None].float(), size=size, mode="nearest-exact")[:, 0]
     return entropy + metric_loss(
         features,
-        labels.long(),
+        nearest_resize(batch.labels, size),
         form="pairwise" if name == "metric-pairwise" else "centroid",
         normalize=name != "metric-printed",
         stop_gradient=name == "metric-stop-gradient",
         hard_negatives=name == "metric-hard-negatives",
+        mask=None if batch.counted is None else nearest_resize(batch.counted, size),
     )
+
+
+def nearest_resize(labels: Tensor, size: Sequence[int]) -> Tensor:
+    """Labels `(N, H, W)` at the centre of each output pixel."""
+    resized = interpolate(labels[:, None].float(), size=list(size), mode="nearest-exact")
+    return resized[:, 0].to(labels.dtype)
 
 
 def two_maps(name: MEnetLoss, output: Tensor, batch: Batch) -> dict[str, Tensor]:
