@@ -33,7 +33,7 @@ CAPTIONS = {
         "too: the paper's, and each seed of ours"
         for letter in "MCWLR"
     },
-    "results-noise": "Max F against the variance of the noise, with and without the metric loss",
+    "results-noise": "F against the variance of the noise, by each loss and map",
     "results-curves-m": f"{PRECISION} of the saliency head and of S",
     "results-swapped": "The measures against the share of training images whose labels are swapped",
     "results-object-size": "F against the size of the object, by cross-entropy and by CAS",
@@ -151,19 +151,22 @@ def noise_plot(results: Results) -> figures.Plot | None:
         float(d.split()[1]): f"ecssd, {d}" for d in DISTORTED if d.startswith("noise 0")
     }
     for title, network in (("pretrained features", "metric-head"), ("MEnet from scratch", "menet")):
-        losses = {
-            "cross-entropy": f"{network}-ce",
-            "with the metric loss": f"{network}-metric",
-            "on hard negatives": f"{network}-metric-hard-negatives",
+        metric = f"{network}-metric"
+        maps = {
+            "cross-entropy": (f"{network}-ce", None),
+            "metric loss, head": (metric, None),
+            "metric loss, S": (metric, "semantic distance"),
+            "hard negatives, head": (f"{metric}-hard-negatives", None),
+            "hard negatives, S": (f"{metric}-hard-negatives", "semantic distance"),
         }
-        scale = scale_of(results, losses.values())
+        scale = scale_of(results, (recipe for recipe, _ in maps.values()))
         lines = {
-            label: {x: row(recipe, test) for x, test in tests.items()}
-            for label, recipe in losses.items()
+            label: {x: row(recipe, test, map=name) for x, test in tests.items()}
+            for label, (recipe, name) in maps.items()
         }
         panels += [
             replace(panel, title=f"{title} ({scale})")
-            for panel in panels_of(lines, results, scale, ("max_f",), "variance of the noise")
+            for panel in panels_of(lines, results, scale, ("f",), "variance of the noise")
         ]
     return figures.Plot("lines", tuple(panels)) if panels else None
 
