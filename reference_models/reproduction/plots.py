@@ -42,6 +42,8 @@ CAPTIONS = {
     "results-few": "The measures against the number of training images, with T = 5",
     "results-curves-l": f"{PRECISION} of promoted maps (T = 1) and of the detectors' own (dashed)",
     "results-curves-r": f"{PRECISION} of merged maps and of the detectors' own (dashed)",
+    "menet-space": "Features of a small MEnet on generated scenes, before and after its training",
+    "menet-scales": "Maps of the 13 scales of this MEnet",
     "gallery": "Generated scenes, their masks, rough maps, and the maps of the bundled networks",
     "textures": "Mosaics of textures, their regions, and the regions that the networks find",
     "results-losses": "Training loss of one recipe per kind of loss",
@@ -55,7 +57,13 @@ PLOTS_OF = {
     "R": ("results-effects-r", "results-curves-r"),
 }
 """The plots of each paper's section, in the order of the page."""
-PICTURES_OF: dict[str, tuple[str, ...]] = {"M": (), "C": ("textures",), "W": (), "L": (), "R": ()}
+PICTURES_OF: dict[str, tuple[str, ...]] = {
+    "M": ("menet-space", "menet-scales"),
+    "C": ("textures",),
+    "W": (),
+    "L": (),
+    "R": (),
+}
 """Pictures in each paper's section that scripts in docs/figures draw; shown if they exist."""
 CURVES = (
     "zoomout-ce",

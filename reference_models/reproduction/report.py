@@ -218,7 +218,7 @@ def verdict_lines(
     """The lines of a claim in the table of verdicts: one, or one for each part of a split claim."""
     by_scale = {scale: tested(results, known_intervals, claim, scale) for scale in scales}
     every = tested({}, {}, claim, "small")
-    link = f"[{claim.title}](#{anchor(claim.title)})<br>"
+    link, effect = f"[{claim.title}](#{anchor(claim.title)})<br>", claim.effect
     if not every:
         yield without_bounds(results, known_intervals, claim, link, scales)
     for part in dict.fromkeys(test.part for test in every):
@@ -235,11 +235,11 @@ def verdict_lines(
         told = {scale: text for scale, text in tallies.items() if text}
         yield [
             f"{link}{every[shown].label}",
-            every[shown].paper or claim.effect,
+            every[shown].paper or effect,
             *(tests[shown].brief for tests in by_scale.values()),
-            *(verdict_of(told),) * bool(scales),
+            *(verdict_of(told) or "not run",) * bool(scales),
         ]
-        link = ""
+        link = effect = ""
 
 
 def without_bounds(
@@ -266,8 +266,8 @@ def without_bounds(
 
 def verdict_of(told: Mapping[str, str]) -> str:
     """The tallies of all scales, once if they are equal."""
-    if len(set(told.values())) == 1:
-        return next(iter(told.values()))
+    if len(set(told.values())) < 2:
+        return "".join(dict.fromkeys(told.values()))
     return "<br>".join(f"{scale}: {text}" for scale, text in told.items())
 
 
@@ -302,7 +302,8 @@ PAPERS = {
         "CAS (Sharma et al., 2021) compares the descriptors of an image's regions with each other, "
         "not with classes, so labels may be exchanged from image to image. We train a fully "
         "convolutional network by it and by other losses (`fcn-…`), the same with DeepLab's head "
-        "(`deeplab-…`), and networks with more channels for regions of any number (`regions-…`).",
+        "(`deeplab-…`), and networks with more channels for any number of regions in photographs "
+        "(`regions-…`) and in mosaics of textures (`textures-…`).",
     ),
     "W": (
         "W: the weighted F-beta loss",
