@@ -249,7 +249,6 @@ def swapped_labels() -> Claim:
         "threshold. Cross-entropy up to the exchange of labels per image is not affected by the "
         "swap either; its rows show how well it trains. The bounds on CAS − CACE were set after "
         "runs at small scale were seen; they are the direction that the paper prints.",
-        split="network",
     )
 
 
@@ -275,7 +274,6 @@ def share_of_swapped() -> Claim:
             at_most(row("fcn-cas-swapped-25"), row("fcn-ce-swapped-25"), "mae", -0.10),
         ),
         tuple(EqualWeights("fcn-cas-clean", f"fcn-cas-{labels}") for labels in list(SHARES)[1:3]),
-        effect="p = .5 only",
     )
 
 
@@ -324,7 +322,6 @@ def pretrained() -> Claim:
         per_set(("fcn-ce-clean", "fcn-cas-clean", "fcn-pre-cas-clean")),
         Effects(((pre, cas), (pre, row("fcn-ce-clean")))),
         (at_most(pre, cas, "mae", 0.0), at_least(pre, cas, "max_f", 0.0)),
-        effect="lower MAE",
     )
 
 
@@ -349,7 +346,6 @@ def sparsity() -> Claim:
             at_least(cas_8, None, "sparse", 0.9),
             at_least(cas_8, ce_8, "sparse", 0.1),
         ),
-        effect="none measured",
     )
 
 
@@ -401,7 +397,6 @@ def segmentation() -> Claim:
         "and Rand index, and a lower variation of information.",
         (Table("BSDS500", tuple(row for pair in pairs for row in pair), SEGMENTATION),),
         Effects(pairs, SEGMENTATION),
-        effect="AP +.10 (VOC)",
     )
 
 
