@@ -393,7 +393,6 @@ def rising() -> Claim:
         tuple(at_least(of, minus, "mutual_information", 0.1) for of, minus in pairs),
         why="A falling loss and a rising estimate are one thing, so this row says that training "
         "works on its own pairs; whether the maps gain, the tables above say.",
-        effect="none printed",
     )
 
 
