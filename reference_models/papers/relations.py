@@ -238,7 +238,6 @@ def refining() -> Claim:
         "mean and lower max F, so compare with the prior cut at ½. fcn-ce-clean was trained with "
         "masks, so the maps that it provides are not label-free; the relation model itself sees no "
         "masks.",
-        effect="+.178 (wCtrO)",
     )
 
 
@@ -280,7 +279,6 @@ def against_anchors() -> Claim:
         tuple(bounds),
         why="With fcn-ce-clean as their source, the relations profit from masks too, only "
         "indirectly; those trained on the prior itself do not.",
-        effect="all better",
     )
 
 
@@ -368,7 +366,6 @@ def per_image() -> Claim:
         tuple(tables),
         Effects(tuple(pairs)),
         tuple(bounds),
-        effect="+.010 to +.031",
     )
 
 
