@@ -121,17 +121,16 @@ def effects_text(results: Results, known_intervals: Intervals, of: Effects) -> s
     return folded("Differences", text)
 
 
-def bounds_text(by_scale: Mapping[str, list[Tested]]) -> str:
+def bounds_text(claim: Claim, by_scale: Mapping[str, list[Tested]]) -> str:
     """The table of a claim's bounds, with our values and verdicts at each scale that has a run."""
-    first = next(iter(by_scale.values()), ())
     lines = [
         [test.label, test.bounds, *(outcome(tests[index]) for tests in by_scale.values())]
-        for index, test in enumerate(first)
+        for index, test in enumerate(tested({}, {}, claim, "small"))
     ]
     if not lines:
         return ""
     told = "; ".join(f"{scale}: {plain(tally(tests))}" for scale, tests in by_scale.items())
-    return folded(f"Bounds ({told})", table(("value", "bound", *by_scale), lines))
+    return folded(f"Bounds ({told or 'not run'})", table(("value", "bound", *by_scale), lines))
 
 
 def plain(text: str) -> str:
@@ -301,7 +300,7 @@ def claim_text(results: Results, known_intervals: Intervals, claim: Claim) -> li
         f"### {claim.title}",
         claim.paper,
         claim.why,
-        bounds_text(by_scale),
+        bounds_text(claim, by_scale),
         effects_text(results, known_intervals, claim.effects),
         *(table_text(results, part) for part in claim.tables),
     ]
