@@ -46,6 +46,9 @@ class Backbone(FeatureExtractor):
     Weights are drawn by He's initialiser; load pretrained ones with `load_backbone`.
     """
 
+    standardize: Literal["imagenet", "image"] = "imagenet"
+    """See `reference_models.networks.options.Backbone`."""
+
     def __init__(self, name: BackboneName, layers: Layers, taps: tuple[int, ...]) -> None:
         kept, self.unused = layers.until_last(taps, name)
         self.name, self.taps = name, tuple(taps)
@@ -64,8 +67,11 @@ class Backbone(FeatureExtractor):
                 )
 
     def __call__(self, images: Array) -> list[Array]:
-        mean, std = (np.array(each, np.float32).reshape(1, 1, 1, 3) for each in (MEAN, STD))
-        x = (images - mean) / std
+        if self.standardize == "image":
+            x = standardized(images)
+        else:
+            mean, std = (np.array(each, np.float32).reshape(1, 1, 1, 3) for each in (MEAN, STD))
+            x = (images - mean) / std
         outputs = []
         for place, name in enumerate(self.order):
             x = self.layer(name)(x)
@@ -86,6 +92,12 @@ def load_backbone(backbone: Backbone, path: Path) -> None:
     state = nnx.state(backbone)
     arrays = read_weights(path, load_file, backbone, to_torch(state))
     nnx.update(backbone, from_torch(state, arrays))
+
+
+def standardized(images: Array) -> Array:
+    """Each image with mean 0 and variance 1 over all its values; a constant image becomes 0."""
+    mean = images.mean(axis=(1, 2, 3), keepdims=True)
+    return (images - mean) / jnp.sqrt(images.var(axis=(1, 2, 3), keepdims=True) + 1e-10)
 
 
 # The three networks ------------------------------------------------------------------------------

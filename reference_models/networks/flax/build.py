@@ -45,8 +45,10 @@ def pretrained(backbone: options.Backbone, normalise_batch: bool, rngs: nnx.Rngs
     taps, stride = backbone.taps, backbone.output_stride
     match backbone.name:
         case "mobilenet_v2":
-            return mobilenet_v2(taps, stride, backbone.padding, rngs=rngs)
+            network = mobilenet_v2(taps, stride, backbone.padding, rngs=rngs)
         case "vgg16":
-            return vgg16(taps, stride, rngs=rngs)
+            network = vgg16(taps, stride, rngs=rngs)
         case "resnet101":
-            return resnet101(taps, stride, normalise_batch, rngs=rngs)
+            network = resnet101(taps, stride, normalise_batch, rngs=rngs)
+    network.standardize = backbone.standardize
+    return network

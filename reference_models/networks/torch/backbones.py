@@ -41,6 +41,8 @@ class Backbone(FeatureExtractor):
 
     mean: Tensor
     std: Tensor
+    standardize: Literal["imagenet", "image"] = "imagenet"
+    """See `reference_models.networks.options.Backbone`."""
 
     def __init__(self, name: BackboneName, layers: Layers, taps: tuple[int, ...]) -> None:
         super().__init__()
@@ -67,7 +69,8 @@ class Backbone(FeatureExtractor):
                     nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        x = (images - self.mean) / self.std
+        per_image = self.standardize == "image"
+        x = standardized(images) if per_image else (images - self.mean) / self.std
         outputs = []
         for place, layer in enumerate(self.layers()):
             x = layer(x)
@@ -88,6 +91,12 @@ def load_backbone(backbone: Backbone, path: Path) -> None:
     wanted = {name: t for name, t in backbone.state_dict().items() if not name.endswith(COUNTER)}
     # Not strict: PyTorch counts batches, but nothing here reads the count.
     backbone.load_state_dict(read_weights(path, load_file, backbone, wanted), strict=False)
+
+
+def standardized(images: Tensor) -> Tensor:
+    """Each image with mean 0 and variance 1 over all its values; a constant image becomes 0."""
+    variance, mean = torch.var_mean(images, dim=(1, 2, 3), correction=0, keepdim=True)
+    return (images - mean) / (variance + 1e-10).sqrt()
 
 
 # The three networks ------------------------------------------------------------------------------

@@ -43,8 +43,10 @@ def pretrained(backbone: options.Backbone, normalise_batch: bool = False) -> Bac
     taps, stride = backbone.taps, backbone.output_stride
     match backbone.name:
         case "mobilenet_v2":
-            return mobilenet_v2(taps, stride, backbone.padding)
+            network = mobilenet_v2(taps, stride, backbone.padding)
         case "vgg16":
-            return vgg16(taps, stride)
+            network = vgg16(taps, stride)
         case "resnet101":
-            return resnet101(taps, stride, normalise_batch)
+            network = resnet101(taps, stride, normalise_batch)
+    network.standardize = backbone.standardize
+    return network
