@@ -15,6 +15,7 @@ from reference_models.papers.schema import (
     at_least,
     medium,
     number,
+    paper_scale,
     row,
     small,
     within,
@@ -33,13 +34,13 @@ M_TABLE_4 = {
 
 
 # M §3.2. M prints no size of its crops.
-M_TRAINING = Scale(
+M_TRAINING = paper_scale(
+    "menet",
     size=224,
     crop=192,
     steps=110_000,
     batch=5,
     rate=0.1,
-    options={"width": 64, "widest": 512, "blocks": 2},
     optimizer=SGD(momentum=0.9, weight_decay=1e-8),
     schedule=Constant(),
 )

@@ -272,7 +272,7 @@ def merged(graph: Any, dtype: Any, parts: Parts) -> System:
     """The network of these variables, with its convolutions and linear layers in `dtype`."""
     system = nnx.merge(graph, *parts, copy=True)
     for _, module in nnx.iter_modules(system):
-        if isinstance(module, (nnx.Conv, nnx.Linear, Depthwise)):
+        if isinstance(module, (nnx.Conv, nnx.ConvTranspose, nnx.Linear, Depthwise)):
             nnx.update(module, jax.tree.map(lambda x: x.astype(dtype), nnx.state(module)))
     return system
 

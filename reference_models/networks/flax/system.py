@@ -36,6 +36,7 @@ class FeatureExtractor(nnx.Module):
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
+    """Strides of the maps; 0 for a map of one pixel, whatever the image's size."""
 
     def __call__(self, images: Array) -> list[Array]:
         raise NotImplementedError
@@ -87,6 +88,22 @@ class Linear(nnx.Linear):
         return super().__call__(x.astype(self.kernel[...].dtype))
 
 
+class BatchNorm(nnx.BatchNorm):
+    """Batch normalisation that keeps the unbiased variance for evaluation, as PyTorch does."""
+
+    def __init__(self, channels: int, rngs: nnx.Rngs) -> None:
+        # The fast variance, the mean of squares minus the squared mean, suffers from cancellation.
+        super().__init__(channels, momentum=0.9, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:  # type: ignore[override]
+        kept = self.momentum * self.var[...]
+        y = super().__call__(x)
+        if not self.use_running_average:
+            count = x.size // x.shape[-1]
+            self.var[...] = kept + (self.var[...] - kept) * (count / (count - 1))
+        return y
+
+
 def conv(
     fan_in: int,
     fan_out: int,
@@ -114,6 +131,38 @@ def conv(
         use_bias=bias,
         kernel_init=kernel_init or initial,
         bias_init=nnx.initializers.zeros if kernel_init else initial,
+        rngs=rngs,
+    )
+
+
+class Deconv(nnx.ConvTranspose):
+    """A deconvolution that computes in the type of its weights."""
+
+    def __call__(self, x: Array) -> Array:
+        return super().__call__(x.astype(self.kernel[...].dtype))
+
+
+def deconv(
+    fan_in: int,
+    fan_out: int,
+    kernel: int,
+    *,
+    rngs: nnx.Rngs,
+    stride: int = 1,
+    padding: int = 0,
+) -> Deconv:
+    """PyTorch's square `ConvTranspose2d` without bias."""
+    around = kernel - 1 - padding
+    return Deconv(
+        fan_in,
+        fan_out,
+        (kernel, kernel),
+        strides=stride,
+        padding=((around, around), (around, around)),
+        use_bias=False,
+        kernel_init=like_torch(fan_out * kernel**2),
+        # PyTorch's orientation of the kernel.
+        transpose_kernel=True,
         rngs=rngs,
     )
 
@@ -160,6 +209,14 @@ def area_resize(maps: Array, size: tuple[int, ...]) -> Array:
     )
     # Rounding can leave [0, 1], and the losses reject such values.
     return jnp.einsum("ih,nhw,jw->nij", rows, maps, columns, precision="highest").clip(0, 1)
+
+
+def average_to(x: Array, side: int) -> Array:
+    """Average `(N, h, w, C)` to `side` x `side`: PyTorch's adaptive pooling."""
+    if x.shape[1:3] == (side, side):
+        return x
+    rows, columns = (averages(before, side).astype(x.dtype) for before in x.shape[1:3])
+    return jnp.einsum("ih,nhwc,jw->nijc", rows, x, columns, precision="highest")
 
 
 def averages(before: int, after: int) -> np.ndarray:

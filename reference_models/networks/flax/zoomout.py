@@ -17,21 +17,26 @@ from saliency_losses.jax import weighted_fbeta_loss
 
 
 class SqueezeModule(nnx.Module):
-    """`(N, h, w, C)` to `(N, h, w, 2 width)`: `width` filters of each size, 1 x 1 and 3 x 3."""
+    """`(N, h, w, C)` to `(N, h, w, 2 width)`: `width` filters of each size, 1 x 1 and 3 x 3.
 
-    def __init__(self, channels: int, width: int, *, rngs: nnx.Rngs) -> None:
+    wide: False omits those of 3 x 3.
+    """
+
+    def __init__(self, channels: int, width: int, wide: bool = True, *, rngs: nnx.Rngs) -> None:
         self.near = conv(channels, width, rngs=rngs)
-        self.wide = conv(channels, width, 3, rngs=rngs)
+        self.wide = conv(channels, width, 3, rngs=rngs) if wide else None
 
     def __call__(self, x: Array) -> Array:
-        return relu(jnp.concatenate([self.near(x), self.wide(x)], axis=-1))
+        near = self.near(x)
+        return relu(near if self.wide is None else jnp.concatenate([near, self.wide(x)], axis=-1))
 
 
 class Zoomout(System):
     """A squeeze module on every tap, upsampled to one resolution and classified by 1 x 1 layers.
 
     The classifier's first layer is applied to each tap at its own resolution; its outputs are
-    upsampled from each tap to the next finer one and summed.
+    upsampled and summed, from each tap to the next finer one or, with `options.direct`, to the
+    finest one at once.
     """
 
     def __init__(
@@ -46,9 +51,17 @@ class Zoomout(System):
         width, hidden = options.width, options.hidden
         self.name = loss
         self.backbone = backbone
-        channels = backbone.channels
-        self.squeeze = nnx.List([SqueezeModule(c, width, rngs=rngs) for c in channels])
-        self.mix = nnx.List([conv(2 * width, hidden, rngs=rngs) for _ in channels])
+        self.direct = options.direct
+        wide = [stride > 0 for stride in backbone.strides]
+        self.squeeze = nnx.List(
+            [
+                SqueezeModule(channels, width, has_wide, rngs=rngs)
+                for channels, has_wide in zip(backbone.channels, wide, strict=True)
+            ]
+        )
+        self.mix = nnx.List(
+            [conv(2 * width if has_wide else width, hidden, rngs=rngs) for has_wide in wide]
+        )
         self.classify = conv(hidden, 1, rngs=rngs)
 
     def __call__(self, taps: list[Array]) -> Array:
@@ -57,10 +70,15 @@ class Zoomout(System):
             mix(squeeze(tap))
             for tap, squeeze, mix in zip(taps, self.squeeze, self.mix, strict=True)
         ]
-        total = parts.pop()
-        while parts:
-            finer = parts.pop()
-            total = finer + resize(total, finer.shape[1:3])
+        if self.direct:
+            total, *coarser = parts
+            for part in coarser:
+                total = total + resize(part, total.shape[1:3])
+        else:
+            total = parts.pop()
+            while parts:
+                finer = parts.pop()
+                total = finer + resize(total, finer.shape[1:3])
         return self.classify(relu(total))
 
     def loss(self, output: Array, batch: Batch) -> Array:

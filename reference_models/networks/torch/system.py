@@ -38,6 +38,7 @@ class FeatureExtractor(nn.Module):
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
+    """Strides of the maps; 0 for a map of one pixel, whatever the image's size."""
 
 
 class IdentityBackbone(FeatureExtractor):

@@ -10,27 +10,36 @@ from saliency_losses.torch import weighted_fbeta_loss
 
 
 class SqueezeModule(nn.Module):
-    """`(N, C, h, w)` to `(N, 2 width, h, w)`: `width` filters of each size, 1 x 1 and 3 x 3."""
+    """`(N, C, h, w)` to `(N, 2 width, h, w)`: `width` filters of each size, 1 x 1 and 3 x 3.
 
-    def __init__(self, channels: int, width: int) -> None:
+    wide: False omits those of 3 x 3.
+    """
+
+    def __init__(self, channels: int, width: int, wide: bool = True) -> None:
         super().__init__()
         self.near = nn.Conv2d(channels, width, 1)
-        self.wide = nn.Conv2d(channels, width, 3, padding=1)
+        self.wide = nn.Conv2d(channels, width, 3, padding=1) if wide else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return relu(torch.cat([self.near(x), self.wide(x)], dim=1))
+        near = self.near(x)
+        return relu(near if self.wide is None else torch.cat([near, self.wide(x)], dim=1))
 
 
 class Zoomout(System):
     """A squeeze module on every tap, upsampled to one resolution and classified by 1 x 1 layers.
 
-    W squeezes every convolutional layer of VGG-16 and concatenates the upsampled maps before the
-    classifier. Here the taps are the last outputs of the blocks. Bilinear upsampling and a 1 x 1
+    In `PAPER_NETWORKS` the taps are those of W Fig. 4: every convolutional layer of VGG-16 and its
+    last fully connected layer, which the caption squeezes by 1 x 1 filters alone. In the small and
+    medium networks the taps are the last outputs of the backbone's blocks, and none is fully
+    connected.
+
+    W concatenates the upsampled maps before the classifier. Bilinear upsampling and a 1 x 1
     convolution commute, so the classifier's first layer is applied to each tap at its own
-    resolution; its outputs are upsampled and summed, at a fraction of the cost. Upsampling goes
-    from each tap to the next finer one, which is smoother than W's single step, and ends at the
-    finest tap; the logit is then upsampled to the image. The backbones have no fully connected
-    layers, so none is tapped.
+    resolution; its outputs are upsampled and summed, at a fraction of the cost. With
+    `options.direct` this is W's function. Otherwise, in the small and medium networks, upsampling
+    goes from each tap to the next finer one, which is smoother than W's single step. It ends at the
+    finest tap; the logit is then upsampled to the image. W does not print its classifier; here it
+    has one hidden layer.
 
     Args:
         loss: The training loss, see `saliency_loss`.
@@ -49,8 +58,16 @@ class Zoomout(System):
         width, hidden = options.width, options.hidden
         self.name = loss
         self.backbone = backbone
-        self.squeeze = nn.ModuleList(SqueezeModule(c, width) for c in backbone.channels)
-        self.mix = nn.ModuleList(nn.Conv2d(2 * width, hidden, 1) for _ in backbone.channels)
+        self.direct = options.direct
+        # A map of one pixel has no neighbours for 3 x 3 filters.
+        wide = [stride > 0 for stride in backbone.strides]
+        self.squeeze = nn.ModuleList(
+            SqueezeModule(channels, width, has_wide)
+            for channels, has_wide in zip(backbone.channels, wide, strict=True)
+        )
+        self.mix = nn.ModuleList(
+            nn.Conv2d(2 * width if has_wide else width, hidden, 1) for has_wide in wide
+        )
         self.classify = nn.Conv2d(hidden, 1, 1)
 
     def forward(self, taps: list[Tensor]) -> Tensor:
@@ -59,10 +76,15 @@ class Zoomout(System):
             mix(squeeze(tap))
             for tap, squeeze, mix in zip(taps, self.squeeze, self.mix, strict=True)
         ]
-        total = parts.pop()
-        while parts:
-            finer = parts.pop()
-            total = finer + resize(total, finer.shape[-2:])
+        if self.direct:
+            total, *coarser = parts
+            for part in coarser:
+                total = total + resize(part, total.shape[-2:])
+        else:
+            total = parts.pop()
+            while parts:
+                finer = parts.pop()
+                total = finer + resize(total, finer.shape[-2:])
         return self.classify(relu(total))
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
