@@ -38,6 +38,7 @@ M_TRAINING = paper_scale(
     "menet",
     size=224,
     crop=192,
+    enlarge_crops=True,
     steps=110_000,
     batch=5,
     rate=0.1,

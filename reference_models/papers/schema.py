@@ -149,6 +149,8 @@ class Scale:
     )
     flips: bool = field(default=True, metadata=OMITTED_AT_DEFAULT)
     """Flip half of the training images left to right."""
+    enlarge_crops: bool = field(default=False, metadata=OMITTED_AT_DEFAULT)
+    """Resize crops to `size`: images and priors bilinearly, labels to the nearest pixel."""
     augmentation: Augmentation | None = field(default=None, metadata=OMITTED_AT_DEFAULT)
 
     @property

@@ -5,17 +5,21 @@ What the networks of this scale are stands in test_twins.py.
 
 from dataclasses import replace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 
 from reference_models.errors import InputError
+from reference_models.networks.flax import system as flax_system
 from reference_models.networks.options import Backbone
+from reference_models.networks.torch import system as torch_system
 from reference_models.networks.torch.backbones import standardized
 from reference_models.options import Options, recipes_at
 from reference_models.papers.recipes import RECIPES
 from reference_models.papers.schema import SGD, Adam, Augmentation, OneCycle, Scale, Stages
-from reference_models.training import cost, torch_trainer
+from reference_models.training import cost, flax_trainer, torch_trainer
 from reference_models.training.augmentation import Draw, draw_step
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.run import load_data
@@ -122,6 +126,36 @@ def test_an_image_is_standardised_over_all_its_values():
     assert not standardized(torch.full((1, 3, 4, 4), 0.3)).any()
 
 
+def test_crops_are_enlarged_alike_in_both_frameworks():
+    rng = np.random.default_rng(0)
+    images, labels, prior = (
+        rng.random((2, 12, 12, 3), np.float32),
+        rng.integers(0, 2, (2, 12, 12)),
+        rng.random((2, 12, 12), np.float32),
+    )
+    theirs = torch_trainer.enlarged(
+        torch_system.Batch(
+            torch.from_numpy(images).permute(0, 3, 1, 2),
+            torch.from_numpy(labels),
+            torch.from_numpy(prior),
+            torch.Generator(),
+        ),
+        (16, 16),
+    )
+    ours = flax_trainer.enlarged(
+        flax_system.Batch(images, jnp.asarray(labels), jnp.asarray(prior), jax.random.key(0)),
+        (16, 16),
+    )
+    np.testing.assert_array_equal(ours.labels, theirs.labels)
+    np.testing.assert_allclose(ours.images, theirs.images.permute(0, 2, 3, 1), atol=1e-6)
+    np.testing.assert_allclose(ours.prior, theirs.prior, atol=1e-6)
+    plan = Scale(size=16, crop=12, steps=1, batch=2, rate=1.0, augmentation=Augmentation())
+    assert plan_of("menet-ce").enlarge_crops
+    for enlarge, side in ((False, 12), (True, 16)):
+        draw = draw_step(2, 16, replace(plan, enlarge_crops=enlarge), 0, 0)
+        assert draw.recoloring.noise.shape == (2, side, side, 3)
+
+
 # Training in both frameworks ---------------------------------------------------------------------
 
 
@@ -153,13 +187,16 @@ def draws(options: Options) -> list[Draw]:
     return [draw_step(8, 32, options.plan, 0, step) for step in range(options.plan.steps)]
 
 
-@pytest.mark.parametrize("recipe", ["zoomout-ce", "relations"])
-def test_both_frameworks_take_the_same_steps(recipe: str, tiny):
+@pytest.mark.parametrize(
+    ("recipe", "changes"),
+    [("zoomout-ce", {"crop": 24, "enlarge_crops": True}), ("relations", {})],
+)
+def test_both_frameworks_take_the_same_steps(recipe: str, changes: dict, tiny):
     """Three stages of Adam with augmentation; momentum on a polynomial schedule."""
-    ours, theirs = (ready(tiny(recipe, backend)) for backend in BACKENDS)
+    ours, theirs = (ready(tiny(recipe, backend, **changes)) for backend in BACKENDS)
     begun = ours.weights()
     theirs.load(begun)
-    for draw in draws(tiny(recipe, "torch")):
+    for draw in draws(tiny(recipe, "torch", **changes)):
         losses = []
         for trainer in (ours, theirs):
             before = backbone(trainer)
