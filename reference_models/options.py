@@ -84,6 +84,9 @@ class Options:
     swapped. Default: the recipe's."""
     checkpoint_seconds: float = 30.0
     """Seconds between checkpoints."""
+    answer_seconds: float = 60.0
+    """For several processes that train together: a process ends if another one gives no sign of
+    life for this many seconds. A slow step is no reason, since a thread gives the signs."""
 
     def __post_init__(self) -> None:
         if self.recipe not in RECIPES:
@@ -122,12 +125,16 @@ class Options:
             ("train-images", self.plan.train_images),
             ("test-images", self.plan.test_images),
         ):
-            if value is not None and value < 1:
-                raise InputError(f"--{flag} must be at least 1, got {value}")
+            # A recipe may have no steps of its own.
+            least = 0 if flag == "steps" and not self.chosen_recipe.at(self.scale).steps else 1
+            if value is not None and value < least:
+                raise InputError(f"--{flag} must be at least {least}, got {value}")
         if not 0 <= self.swap_share <= 1:
             raise InputError(f"--swap-labels must lie in 0..1, got {self.swap_share}")
         if not self.plan.rate > 0:
             raise InputError(f"--learning-rate must be positive, got {self.plan.rate}")
+        if not self.answer_seconds >= 3:
+            raise InputError(f"--answer-seconds must be at least 3, got {self.answer_seconds}")
         if self.seed < 0:
             raise InputError(f"--seed must not be negative, got {self.seed}")
 

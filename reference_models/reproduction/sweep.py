@@ -132,10 +132,12 @@ def planned(sweep: Sweep) -> list[Run]:
 
 
 def needs(recipe: str) -> list[str]:
-    """The recipes whose maps a recipe starts from."""
+    """The recipes whose maps or weights a recipe starts from."""
     train_prior, by_test = RECIPES[recipe].train_prior, RECIPES[recipe].test_priors
+    start = RECIPES[recipe].start
     priors = [train_prior, *(prior for names in by_test.values() for prior in names)]
-    return list(dict.fromkeys(p.removeprefix("run:") for p in priors if p and p[:4] == "run:"))
+    named = [p.removeprefix("run:") for p in priors if p and p[:4] == "run:"]
+    return list(dict.fromkeys([*named, *([start] if start else [])]))
 
 
 def with_needs(sweep: Sweep, wanted: Sequence[Run]) -> list[Run]:
@@ -224,7 +226,7 @@ def go(sweep: Sweep, left: list[Run], check: Clock) -> list[Run]:
                 elif any(other in elsewhere for other in needed):
                     elsewhere.append(run)
                 elif failures := [other.recipe for other in needed if other in failed]:
-                    raise InputError(f"it starts from the maps of {failures[0]}, which failed")
+                    raise InputError(f"it starts from {failures[0]}, which failed")
                 else:
                     run_recipe(sweep.options(run), shared, check, sweep.results)
                     done += 1

@@ -28,7 +28,7 @@ from reference_models.networks.flax.weights import from_torch, to_torch
 from reference_models.options import Options
 from reference_models.papers.schema import SGD, Scale
 from reference_models.training.augmentation import Draw, Recoloring
-from reference_models.training.processes import JOIN_MINUTES, waiting, with_others
+from reference_models.training.processes import JOIN_MINUTES, Watch, waiting, with_others
 from reference_models.training.trainer import LossView, holds_backbone, learning_rate
 
 State = nnx.State[Any, Any]
@@ -47,6 +47,8 @@ class StoredImages(NamedTuple):
     """uint8 `(N, S, S)`, or `(1, S, S)` if all images share one prior map."""
     taps: list[Array]
     """Features of a frozen backbone: of all images, then of all mirrored images."""
+    counted: Array | None
+    """bool `(N, S, S)`, False on void pixels; None if there are none."""
 
 
 class DeviceDraw(NamedTuple):
@@ -75,7 +77,7 @@ class FlaxTrainer:
     def __init__(
         self, options: Options, features: Features | None = None, imagenet: bool = True
     ) -> None:
-        devices = begin(options.device)
+        devices = begin(options.device, options.answer_seconds)
         self.device = devices[0].platform
         self.is_main_process = jax.process_index() == 0
         # All devices share a training step; one computes the maps.
@@ -115,6 +117,8 @@ class FlaxTrainer:
         )
         self._taps = jax.jit(partial(taps_of, network))
         self._maps = jax.jit(partial(maps_of, network, self.regions))
+        self._unit_features = jax.jit(partial(unit_features_of, network))
+        self._descriptors = jax.jit(partial(descriptors_of, network))
         self._output = jax.jit(lambda *inputs: output_of(network, *inputs)[1:])
         self._loss = jax.jit(lambda parts, *inputs: network(parts).loss(*inputs))
 
@@ -136,8 +140,10 @@ class FlaxTrainer:
                 self.features.clear()  # One training set at a time: features take gigabytes.
                 self.features[key] = self.put(self.all_taps(images.images), self.everywhere)
             taps = self.features[key]
-        pixels, labels, priors = self.put((images.images, images.labels, priors), self.everywhere)
-        self.stored = StoredImages(pixels, labels, priors, taps)
+        labels, counted = truth(images)
+        arrays = (images.images, labels, priors, counted)
+        pixels, labels, priors, counted = self.put(arrays, self.everywhere)
+        self.stored = StoredImages(pixels, labels, priors, taps, counted)
 
     def all_taps(self, images: np.ndarray) -> list[np.ndarray]:
         """Backbone features of all images, then of all mirrored images, in half precision."""
@@ -160,22 +166,34 @@ class FlaxTrainer:
             self.shared,
         )
         seed = self.put(np.uint32(draw.seed), self.everywhere)
-        learnt, running, self.moments, loss = self._step(
-            self.parts.learnt,
-            self.parts.running,
-            self.moments,
-            self.parts.fixed,
-            self.stored,
-            DeviceDraw(indices, mirrored, corners, seed, recoloring),
-            hold=holds_backbone(self.plan, draw.step),
-        )
-        self.parts = Parts(learnt, running, self.parts.fixed)
-        return float(loss)
+        with with_others(jax.process_count()):
+            learnt, running, self.moments, loss = self._step(
+                self.parts.learnt,
+                self.parts.running,
+                self.moments,
+                self.parts.fixed,
+                self.stored,
+                DeviceDraw(indices, mirrored, corners, seed, recoloring),
+                hold=holds_backbone(self.plan, draw.step),
+            )
+            self.parts = Parts(learnt, running, self.parts.fixed)
+            return float(loss)
 
     def maps(self, images: Images) -> dict[str, np.ndarray]:
         maps = self._maps(self.local, *self.padded_arrays(images))
         cut = {name: np.asarray(values)[: len(images)] for name, values in maps.items()}
         return cut if self.regions > 2 else {n: np.clip(v, 0, 1) for n, v in cut.items()}
+
+    def unit_features(self, images: Images) -> np.ndarray:
+        features = self._unit_features(self.local, *self.padded_arrays(images))
+        return np.asarray(features)[: len(images)]
+
+    def descriptors(self, images: Images) -> np.ndarray:
+        return np.asarray(self._descriptors(self.local, *self.padded_arrays(images)))[: len(images)]
+
+    def backbone_features(self, images: Images) -> object:
+        taps = self._taps(self.local, self.pad_to_power_of_two(images.images))
+        return jax.block_until_ready(taps)
 
     def pixel_weights(self, images: Images) -> np.ndarray:
         loss, output, labels, _ = self.loss_view(images)
@@ -191,11 +209,11 @@ class FlaxTrainer:
 
         return LossView(loss, output, batch.labels, batch.images)
 
-    def padded_arrays(self, images: Images) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.uint32]:
-        """Images, labels and priors, padded to a power of two, and a seed."""
-        pad = self.pad_to_power_of_two
-        seed = np.uint32(self.seed)
-        return pad(images.images), pad(images.labels), pad(images.priors), seed
+    def padded_arrays(self, images: Images) -> tuple[Any, ...]:
+        """Images, labels, priors and counted pixels, padded to a power of two, and a seed."""
+        labels, counted = truth(images)
+        arrays = (images.images, labels, images.priors, counted)
+        return (*jax.tree.map(self.pad_to_power_of_two, arrays), np.uint32(self.seed))
 
     @staticmethod
     def pad_to_power_of_two(x: np.ndarray) -> np.ndarray:
@@ -247,7 +265,8 @@ class FlaxTrainer:
     def any_process(self, flag: bool) -> bool:
         if jax.process_count() == 1:
             return flag
-        return bool(multihost_utils.process_allgather(np.array(flag)).any())
+        with with_others(jax.process_count()):
+            return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
     @staticmethod
     def put(tree: Any, sharding: NamedSharding) -> Any:
@@ -258,6 +277,12 @@ class FlaxTrainer:
             return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
         return jax.tree.map(make, tree)
+
+
+def truth(images: Images) -> tuple[np.ndarray, np.ndarray | None]:
+    """The labels, 0 on void pixels, and the pixels that count; None if all do."""
+    counted = images.counted
+    return (images.labels, None) if counted is None else (images.labels * counted, counted)
 
 
 # Compiled functions ------------------------------------------------------------------------------
@@ -301,6 +326,7 @@ def train_step(
         labels=select(stored.labels, draw.indices, draw, crop).astype(jnp.int32),
         prior=scale_8bit(select(stored.priors, priors, draw, crop)),
         key=jax.random.key(draw.seed),
+        counted=jax.tree.map(lambda x: select(x, draw.indices, draw, crop), stored.counted),
     )
     if plan.enlarge_crops:
         batch = enlarged(batch, stored.images.shape[1:3])
@@ -364,11 +390,18 @@ def taps_of(network: Network, parts: Parts, images: Array) -> list[Array]:
 
 
 def output_of(
-    network: Network, parts: Parts, images: Array, labels: Array, prior: Array, seed: Array
+    network: Network,
+    parts: Parts,
+    images: Array,
+    labels: Array,
+    prior: Array,
+    counted: Array | None,
+    seed: Array,
 ) -> tuple[System, Array, Batch]:
     system = network(parts)
     system.eval()  # type: ignore[no-untyped-call]
-    batch = Batch(pixels(images), labels.astype(jnp.int32), scale_8bit(prior), jax.random.key(seed))
+    key = jax.random.key(seed)
+    batch = Batch(pixels(images), labels.astype(jnp.int32), scale_8bit(prior), key, counted)
     return system, system(system.backbone(batch.images)), batch
 
 
@@ -378,6 +411,16 @@ def maps_of(network: Network, regions: int, *inputs: Any) -> dict[str, Array]:
         return {"regions": system.segmentation(output, batch)}
     # The main map comes first, and JAX would sort the keys of a plain dict.
     return OrderedDict(system.maps(output, batch))
+
+
+def unit_features_of(network: Network, *inputs: Any) -> Array:
+    system, output, _ = output_of(network, *inputs)
+    return system.unit_features(output)
+
+
+def descriptors_of(network: Network, *inputs: Any) -> Array:
+    system, output, batch = output_of(network, *inputs)
+    return system.descriptors(output, batch)
 
 
 # Setup -------------------------------------------------------------------------------------------
@@ -429,11 +472,11 @@ def flatten(tree: Any) -> Arrays:
     }
 
 
-def begin(device: str) -> list[jax.Device]:
+def begin(device: str, patience: float) -> list[jax.Device]:
     """Join the other processes, if any, and return all devices of the requested kind.
 
     Several processes are described by the environment variables JAX_NUM_PROCESSES, JAX_PROCESS_ID
-    and JAX_COORDINATOR_ADDRESS (host:port of the first process).
+    and JAX_COORDINATOR_ADDRESS (host:port of the first process). patience: See `Watch.begin`.
     """
     processes = int(os.environ.get("JAX_NUM_PROCESSES", "1"))
     if processes > 1 and not jax.distributed.is_initialized():
@@ -451,11 +494,18 @@ def begin(device: str) -> list[jax.Device]:
                 processes,
                 int(rank),
                 initialization_timeout=60 * JOIN_MINUTES,
-                heartbeat_timeout_seconds=30,
+                # JAX aborts with many lines, so the watch comes first.
+                heartbeat_timeout_seconds=60 + int(patience),
                 # The first process measures alone, and the others wait for it at their exit. If
                 # that wait times out, JAX aborts all of them.
                 shutdown_timeout_seconds=7200,
             )
+
+        def share(numbers: list[int]) -> list[int]:
+            sent = multihost_utils.broadcast_one_to_all(np.array(numbers, np.int32))
+            return np.asarray(sent).tolist()
+
+        Watch.begin(int(rank), processes, address.rpartition(":")[0], share, patience)
     try:
         return jax.devices(None if device == "auto" else device)
     except RuntimeError as error:

@@ -48,16 +48,19 @@ def train(
         images = swap_labels(images, options.swap_share, options.seed)
     history = fit(trainer, images, options, folder / "checkpoint.safetensors", check)
     network = Network(options, trainer)
-    recipe, masks = options.chosen_recipe, validation.masks
+    recipe, masks, counted = options.chosen_recipe, validation.masks, validation.counted
+    if counted is not None:
+        masks = masks[counted]
     is_ambiguous = recipe.label_free or options.swap_share > 0
     if is_ambiguous and recipe.regions == 2 and 0 < masks.mean() < 1:
-        pearson = correlation(network.main_map(validation), masks)
+        maps = network.main_map(validation)
+        pearson = correlation(maps if counted is None else maps[counted], masks)
         network = Network(options, trainer, inverted=pearson < 0, correlation=abs(pearson))
     return network, history
 
 
 def correlation(maps: np.ndarray, masks: np.ndarray) -> float:
-    """Pearson's correlation over the pixels of all images; 0 for constant maps.
+    """Pearson's correlation over the counted pixels of all images; 0 for constant maps.
 
     The masks must contain both values.
     """

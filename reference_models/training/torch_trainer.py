@@ -24,7 +24,7 @@ from reference_models.networks.torch.system import Batch, System, resize
 from reference_models.options import Options
 from reference_models.papers.schema import SGD, Scale
 from reference_models.training.augmentation import Draw, Recoloring
-from reference_models.training.processes import JOIN_MINUTES, waiting, with_others
+from reference_models.training.processes import JOIN_MINUTES, Watch, waiting, with_others
 from reference_models.training.trainer import LossView, holds_backbone, learning_rate
 
 Features = dict[str, list[Tensor]]
@@ -37,7 +37,7 @@ class TorchTrainer:
     def __init__(
         self, options: Options, features: Features | None = None, imagenet: bool = True
     ) -> None:
-        self.device, self.rank, self.processes = begin(options.device)
+        self.device, self.rank, self.processes = begin(options.device, options.answer_seconds)
         self.is_main_process = self.rank == 0
         self.plan = plan = options.plan
         torch.manual_seed(options.seed)
@@ -91,7 +91,7 @@ class TorchTrainer:
                 self.objective = nn.SyncBatchNorm.convert_sync_batchnorm(self.objective)
             self.objective = DistributedDataParallel(self.objective)
         self.images = torch.from_numpy(images.images).to(self.device).permute(0, 3, 1, 2)
-        self.labels = torch.from_numpy(images.labels).to(self.device)
+        self.labels, self.counted = self.truth(images)
         # A prior map shared by all images is stored once.
         is_shared = images.priors.strides[0] == 0
         priors = torch.from_numpy(np.array(images.priors[:1] if is_shared else images.priors))
@@ -137,6 +137,9 @@ class TorchTrainer:
         batch = Batch(
             images=self.pixels(self.select(self.images, draw, share, indices, mirrored)),
             labels=self.select(self.labels, draw, share, indices, mirrored).long(),
+            counted=None
+            if self.counted is None
+            else self.select(self.counted, draw, share, indices, mirrored),
             prior=self.select(self.priors, draw, share, indices, mirrored).float() / 255,
             rng=torch.Generator(self.device).manual_seed(draw.seed),
             rank=self.rank,
@@ -212,6 +215,31 @@ class TorchTrainer:
         maps = self.system.maps(output, batch)
         return {name: values.float().clamp(0, 1).cpu().numpy() for name, values in maps.items()}
 
+    @torch.no_grad()
+    def unit_features(self, images: Images) -> np.ndarray:
+        batch = self.as_batch(images)
+        self.system.eval()
+        with self.autocast():
+            output = self.system(self.system.backbone(batch.images))
+        return self.system.unit_features(output).permute(0, 2, 3, 1).cpu().numpy()
+
+    @torch.no_grad()
+    def descriptors(self, images: Images) -> np.ndarray:
+        batch = self.as_batch(images)
+        self.system.eval()
+        with self.autocast():
+            output = self.system(self.system.backbone(batch.images))
+        return self.system.descriptors(output, batch).cpu().numpy()
+
+    @torch.no_grad()
+    def backbone_features(self, images: Images) -> object:
+        self.system.eval()
+        with self.autocast():
+            taps = self.system.backbone(self.as_batch(images).images)
+        if "cuda" in self.device:
+            torch.cuda.synchronize()
+        return taps
+
     def pixel_weights(self, images: Images) -> np.ndarray:
         loss, output, labels, _ = self.loss_view(images)
         output.requires_grad_()
@@ -229,11 +257,21 @@ class TorchTrainer:
 
         return LossView(loss, output, batch.labels, batch.images)
 
+    def truth(self, images: Images) -> tuple[Tensor, Tensor | None]:
+        """The labels, 0 on void pixels, and the pixels that count; None if all do."""
+        labels = torch.from_numpy(images.labels).to(self.device)
+        if images.counted is None:
+            return labels, None
+        counted = torch.from_numpy(images.counted).to(self.device)
+        return labels * counted, counted
+
     def as_batch(self, images: Images) -> Batch:
+        labels, counted = self.truth(images)
         pixels = torch.from_numpy(images.images).to(self.device).permute(0, 3, 1, 2)
         return Batch(
             images=self.pixels(pixels),
-            labels=torch.from_numpy(images.labels).to(self.device).long(),
+            labels=labels.long(),
+            counted=counted,
             prior=torch.from_numpy(np.array(images.priors)).to(self.device).float() / 255,
             rng=torch.Generator(self.device).manual_seed(self.seed),
         )
@@ -375,10 +413,11 @@ def computes_in_bfloat16() -> bool:
     return bool(has and has())
 
 
-def begin(device: str) -> tuple[str, int, int]:
+def begin(device: str, patience: float) -> tuple[str, int, int]:
     """Choose the device and join the processes that torchrun started.
 
-    Returns the device, the rank of this process and the number of processes.
+    patience: See `Watch.begin`. Returns the device, the rank of this process and the number of
+    processes.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: PyTorch finds no GPU; pass --device cpu or auto")
@@ -401,4 +440,12 @@ def begin(device: str) -> tuple[str, int, int]:
         address = ":".join(os.environ.get(f"MASTER_{part}", "") for part in ("ADDR", "PORT"))
         with waiting(processes, address), with_others(processes):
             distributed.init_process_group(backend, timeout=timedelta(minutes=JOIN_MINUTES))
+
+        def share(numbers: list[int]) -> list[int]:
+            sent = torch.tensor(numbers, device=device)
+            distributed.broadcast(sent, 0)
+            return sent.tolist()
+
+        host = os.environ.get("MASTER_ADDR", "")
+        Watch.begin(distributed.get_rank(), processes, host, share, patience)
     return device, distributed.get_rank(), processes

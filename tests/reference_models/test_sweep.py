@@ -229,7 +229,7 @@ def test_two_processes_never_train_in_one_folder(tmp_path):
             pass
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(InputError, match=r"file is a file, but a run needs a folder"), locked(file):
+    with pytest.raises(InputError, match=r"file is a file, but a folder is needed"), locked(file):
         pass
 
 

@@ -20,6 +20,7 @@ from reference_models.networks.flax.system import (
     conv,
     cross_entropy,
     linear,
+    reduced,
     resize,
 )
 from reference_models.networks.options import AnchorLoss, AnchorOptions
@@ -79,9 +80,12 @@ class AnchorNetwork(System):
         averaged = self.regions(joined) if self.options.region_embedding == "conv" else joined
         return jnp.concatenate([pixels, averaged], axis=-1)
 
-    def anchors(self, output: Array, salient: Array) -> Array:
-        """`(N, 2, D)`, background first. salient: `(N, h, w)` in [0, 1]."""
+    def anchors(self, output: Array, salient: Array, counted: Array | None = None) -> Array:
+        """`(N, 2, D)`, background first. salient: `(N, h, w)` in [0, 1]. counted: bool `(N, h, w)`,
+        the pixels that belong to either region. Default: all."""
         regions = jnp.stack([1 - salient, salient], axis=-1)
+        if counted is not None:
+            regions = regions * counted[..., None]
         anchors = region_anchors(output[..., self.options.embedding :], regions)
         if self.options.region_embedding == "fc":
             return self.regions(anchors).astype(jnp.float32)
@@ -89,14 +93,13 @@ class AnchorNetwork(System):
 
     def loss(self, output: Array, batch: Batch) -> Array:
         output = output.astype(jnp.float32)
-        labels = (area_resize(batch.labels.astype(jnp.float32), output.shape[1:3]) >= 0.5).astype(
-            jnp.int32
-        )
+        labels, counted = reduced(batch.labels, batch.counted, output.shape[1:3])
         if self.name == "ce":
-            return cross_entropy(output, labels)
+            return cross_entropy(output, labels, counted)
         salient = flip_labels(labels, self.options.flip, batch.key).astype(jnp.float32)
-        anchors = self.anchors(output, salient)
-        return anchor_softmax_loss(output[..., : self.options.embedding], anchors, labels)
+        anchors = self.anchors(output, salient, counted)
+        pixels = output[..., : self.options.embedding]
+        return anchor_softmax_loss(pixels, anchors, labels, mask=counted)
 
     def maps(self, output: Array, batch: Batch) -> dict[str, Array]:
         output = output.astype(jnp.float32)
@@ -111,7 +114,8 @@ class AnchorNetwork(System):
             promoted[f"T = {step}"] = prior
         size = batch.images.shape[1:3]
         last = f"T = {self.options.steps}"
-        kept = {last: promoted[last], "T = 1": promoted["T = 1"]}
+        others = promoted if self.options.all_rounds else ("T = 1",)
+        kept = {name: promoted[name] for name in (last, *others)}
         return {name: resize(one[..., None], size)[..., 0] for name, one in kept.items()}
 
     def select(self, prior: Array) -> Array:

@@ -12,6 +12,11 @@ from flax import nnx
 from jax import Array
 from jax.nn import relu
 
+from reference_models.networks.flax.metric_learning import (
+    discriminative_loss,
+    magnet_loss,
+    triplet_loss,
+)
 from reference_models.networks.flax.system import (
     Batch,
     BatchNorm,
@@ -71,21 +76,31 @@ class FullyConvolutional(System):
 
     def loss(self, output: Array, batch: Batch) -> Array:
         logits = resize(output.astype(jnp.float32), batch.images.shape[1:3])
+        softmax = jax.nn.softmax(logits)
         match self.name:
             case "ce":
-                return cross_entropy(logits, batch.labels % logits.shape[-1])
+                return cross_entropy(logits, batch.labels % logits.shape[-1], batch.counted)
             case "cace":
-                return class_agnostic_cross_entropy(logits, batch.labels)
+                return class_agnostic_cross_entropy(logits, batch.labels, mask=batch.counted)
             case "cace-pixel":
-                return class_agnostic_cross_entropy(logits, batch.labels, per="pixel")
+                return class_agnostic_cross_entropy(
+                    logits, batch.labels, per="pixel", mask=batch.counted
+                )
             case "cas":
                 return cas_loss(
-                    jax.nn.softmax(logits),
+                    softmax,
                     batch.labels,
                     num_regions=self.options.regions,
                     alpha=self.options.alpha,
                     average_regions=self.options.regions > 2,
+                    mask=batch.counted,
                 )
+            case "discriminative":
+                return discriminative_loss(softmax, batch.labels, self.options.regions)
+            case "triplet":
+                return triplet_loss(softmax, batch.labels)
+            case "magnet":
+                return magnet_loss(softmax, batch.labels, self.options.regions)
 
     def maps(self, output: Array, batch: Batch) -> dict[str, Array]:
         logits = resize(output.astype(jnp.float32), batch.images.shape[1:3])
@@ -95,6 +110,9 @@ class FullyConvolutional(System):
         """The channel with the largest score at each pixel, int32 `(N, H, W)`."""
         logits = resize(output.astype(jnp.float32), batch.images.shape[1:3])
         return logits.argmax(axis=-1).astype(jnp.int32)
+
+    def descriptors(self, output: Array, batch: Batch) -> Array:
+        return jax.nn.softmax(resize(output.astype(jnp.float32), batch.images.shape[1:3]))
 
 
 class ASPP(nnx.Module):

@@ -29,6 +29,8 @@ class Batch(NamedTuple):
     """float32 `(N, H, W)` in [0, 1]: a saliency map of another method."""
     key: Array
     """Random key of this step."""
+    counted: Array | None = None
+    """bool `(N, H, W)`, False on void pixels, whose labels are 0; None if there are none."""
 
 
 class FeatureExtractor(nnx.Module):
@@ -69,8 +71,16 @@ class System(nnx.Module):
         """Saliency maps by name, the main one first: `(N, H, W)` in [0, 1]. Labels are not used."""
         raise NotImplementedError
 
+    def unit_features(self, output: Array) -> Array:
+        """Features of unit length `(N, h, w, C)`, of a network whose loss compares features."""
+        raise NotImplementedError
+
     def segmentation(self, output: Array, batch: Batch) -> Array:
         """Region numbers, int32 `(N, H, W)`, of a network for general segmentation."""
+        raise NotImplementedError
+
+    def descriptors(self, output: Array, batch: Batch) -> Array:
+        """Softmax outputs, `(N, H, W, C)`, of a network for general segmentation."""
         raise NotImplementedError
 
 
@@ -226,6 +236,26 @@ def averages(before: int, after: int) -> np.ndarray:
     return (touched / touched.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def cross_entropy(logits: Array, labels: Array) -> Array:
-    """Cross-entropy, the mean over all pixels; logits `(N, H, W, C)`, labels `(N, H, W)`."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+def cross_entropy(logits: Array, labels: Array, counted: Array | None) -> Array:
+    """Cross-entropy, the mean over all pixels, or if some do not count, over the counted pixels of
+    each image and then over images; logits `(N, H, W, C)`, labels and counted `(N, H, W)`."""
+    each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return each.mean() if counted is None else counted_mean(each, counted)
+
+
+def counted_mean(values: Array, counted: Array) -> Array:
+    """The mean over the counted pixels of each image, then over images; both `(N, H, W)`."""
+    pixels = jnp.maximum(counted.sum(axis=(1, 2)), 1)
+    return (jnp.where(counted, values, 0).sum(axis=(1, 2)) / pixels).mean()
+
+
+def reduced(
+    labels: Array, counted: Array | None, size: tuple[int, ...]
+) -> tuple[Array, Array | None]:
+    """Labels 0/1 and counted pixels at a smaller size. A pixel is salient if at least half of its
+    counted part is, and counts if more than half of it does."""
+    shares = area_resize(labels.astype(jnp.float32), size)
+    if counted is None:
+        return (shares >= 0.5).astype(jnp.int32), None
+    parts = area_resize(counted.astype(jnp.float32), size)
+    return (shares >= parts / 2).astype(jnp.int32), parts > 0.5

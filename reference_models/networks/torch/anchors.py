@@ -6,7 +6,7 @@ belongs to the nearer of the two anchors of its image.
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, relu
+from torch.nn.functional import relu
 
 from reference_models.errors import InputError
 from reference_models.networks.options import AnchorLoss, AnchorOptions
@@ -15,7 +15,9 @@ from reference_models.networks.torch.system import (
     FeatureExtractor,
     System,
     area_resize,
+    cross_entropy,
     flip_for_step,
+    reduced,
     resize,
 )
 from saliency_losses.torch import (
@@ -89,19 +91,24 @@ class AnchorNetwork(System):
         averaged = self.regions(joined) if self.options.region_embedding == "conv" else joined
         return torch.cat([pixels, averaged], dim=1)
 
-    def anchors(self, output: Tensor, salient: Tensor) -> Tensor:
-        """`(N, 2, D)`, background first. salient: `(N, h, w)` in [0, 1]."""
+    def anchors(self, output: Tensor, salient: Tensor, counted: Tensor | None = None) -> Tensor:
+        """`(N, 2, D)`, background first. salient: `(N, h, w)` in [0, 1]. counted: bool `(N, h, w)`,
+        the pixels that belong to either region. Default: all."""
         regions = torch.stack([1 - salient, salient], dim=1)
+        if counted is not None:
+            regions = regions * counted[:, None]
         anchors = region_anchors(output[:, self.options.embedding :], regions)
         return self.regions(anchors).float() if self.options.region_embedding == "fc" else anchors
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         output = output.float()
-        labels = (area_resize(batch.labels.float(), output.shape[-2:]) >= 0.5).long()
+        labels, counted = reduced(batch.labels, batch.counted, output.shape[-2:])
         if self.name == "ce":
-            return cross_entropy(output, labels)
-        anchors = self.anchors(output, flip_for_step(labels, self.options.flip, batch).float())
-        return anchor_softmax_loss(output[:, : self.options.embedding], anchors, labels)
+            return cross_entropy(output, labels, counted)
+        salient = flip_for_step(labels, self.options.flip, batch).float()
+        anchors = self.anchors(output, salient, counted)
+        pixels = output[:, : self.options.embedding]
+        return anchor_softmax_loss(pixels, anchors, labels, mask=counted)
 
     def maps(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
         output = output.float()
@@ -116,7 +123,8 @@ class AnchorNetwork(System):
             promoted[f"T = {step}"] = prior
         size = batch.images.shape[-2:]
         last = f"T = {self.options.steps}"
-        kept = {last: promoted[last], "T = 1": promoted["T = 1"]}
+        others = promoted if self.options.all_rounds else ("T = 1",)
+        kept = {name: promoted[name] for name in (last, *others)}
         return {name: resize(one[:, None], size)[:, 0] for name, one in kept.items()}
 
     def select(self, prior: Tensor) -> Tensor:

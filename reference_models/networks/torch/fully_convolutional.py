@@ -2,10 +2,21 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, relu
+from torch.nn.functional import relu
 
 from reference_models.networks.options import FullyConvolutionalLoss, FullyConvolutionalOptions
-from reference_models.networks.torch.system import Batch, FeatureExtractor, System, resize
+from reference_models.networks.torch.metric_learning import (
+    discriminative_loss,
+    magnet_loss,
+    triplet_loss,
+)
+from reference_models.networks.torch.system import (
+    Batch,
+    FeatureExtractor,
+    System,
+    cross_entropy,
+    resize,
+)
 from saliency_losses.torch import cas_loss, class_agnostic_cross_entropy
 
 
@@ -76,21 +87,31 @@ class FullyConvolutional(System):
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         logits = resize(output.float(), batch.images.shape[-2:])
+        softmax = logits.softmax(dim=1)
         match self.name:
             case "ce":
-                return cross_entropy(logits, batch.labels % logits.shape[1])
+                return cross_entropy(logits, batch.labels % logits.shape[1], batch.counted)
             case "cace":
-                return class_agnostic_cross_entropy(logits, batch.labels)
+                return class_agnostic_cross_entropy(logits, batch.labels, mask=batch.counted)
             case "cace-pixel":
-                return class_agnostic_cross_entropy(logits, batch.labels, per="pixel")
+                return class_agnostic_cross_entropy(
+                    logits, batch.labels, per="pixel", mask=batch.counted
+                )
             case "cas":
                 return cas_loss(
-                    logits.softmax(dim=1),
+                    softmax,
                     batch.labels,
                     num_regions=self.options.regions,
                     alpha=self.options.alpha,
                     average_regions=self.options.regions > 2,
+                    mask=batch.counted,
                 )
+            case "discriminative":
+                return discriminative_loss(softmax, batch.labels, self.options.regions)
+            case "triplet":
+                return triplet_loss(softmax, batch.labels)
+            case "magnet":
+                return magnet_loss(softmax, batch.labels, self.options.regions)
 
     def maps(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
         return {"map": resize(output.float(), batch.images.shape[-2:]).softmax(dim=1)[:, 1]}
@@ -98,6 +119,9 @@ class FullyConvolutional(System):
     def segmentation(self, output: Tensor, batch: Batch) -> Tensor:
         """The channel with the largest score at each pixel, int64 `(N, H, W)`."""
         return resize(output.float(), batch.images.shape[-2:]).argmax(dim=1)
+
+    def descriptors(self, output: Tensor, batch: Batch) -> Tensor:
+        return resize(output.float(), batch.images.shape[-2:]).softmax(dim=1).movedim(1, -1)
 
 
 class ASPP(nn.Module):

@@ -5,15 +5,11 @@ from scratch; `MetricHead` has the same two heads on pretrained features. Both o
 sixteen features, and give two saliency maps.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import (
-    adaptive_avg_pool2d,
-    cross_entropy,
-    interpolate,
-    normalize,
-    relu,
-)
+from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize, relu
 
 from reference_models.networks.options import (
     DEEPEST_SIDE,
@@ -28,6 +24,7 @@ from reference_models.networks.torch.system import (
     FeatureExtractor,
     IdentityBackbone,
     System,
+    cross_entropy,
     resize,
 )
 from saliency_losses.torch import metric_loss, semantic_distance
@@ -65,11 +62,11 @@ class MEnet(System):
         scales = self.build(options)
         if options.multi_scale:
             self.scales = nn.ModuleList(self.single(c) for c in scales)
-            self.logits = nn.Sequential(*normalised(len(scales), 2))
+            self.logits = nn.Sequential(*normalised(len(scales), 2, side=options.last))
             if loss != "ce":
-                self.features = nn.Sequential(*normalised(len(scales), FEATURES))
+                self.features = nn.Sequential(*normalised(len(scales), FEATURES, side=options.last))
         else:
-            self.logits = nn.Sequential(*normalised(scales[-1], 2))
+            self.logits = nn.Sequential(*normalised(scales[-1], 2, side=options.last))
 
     def build(self, options: MEnetOptions) -> list[int]:
         """Make the encoder and the decoder, and return the channels of each scale."""
@@ -117,14 +114,18 @@ class MEnet(System):
         maps = torch.cat([resize(single(scale), size) for single, scale in singles], dim=1)
         if self.name == "ce":
             return self.logits(maps)
+        logits = self.logits(maps.detach() if self.name == "metric-alone" else maps)
         # In half precision tanh would be constant from 3.5.
-        return torch.cat([self.logits(maps).float(), self.features(maps).float().tanh()], dim=1)
+        return torch.cat([logits.float(), self.features(maps).float().tanh()], dim=1)
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         return two_losses(self.name, output, batch)
 
     def maps(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
-        return two_maps(output, batch)
+        return two_maps(self.name, output, batch)
+
+    def unit_features(self, output: Tensor) -> Tensor:
+        return normalize(output[:, 2:].float())
 
 
 class PaperMEnet(MEnet):
@@ -228,44 +229,57 @@ class MetricHead(System):
             x = project(tap)
             below = relu(smooth(x + resize(below, x.shape[-2:])))
         features = self.features(below).float().tanh()
-        return torch.cat([self.logits(features).float(), features], dim=1)
+        logits = self.logits(features.detach() if self.name == "metric-alone" else features)
+        return torch.cat([logits.float(), features], dim=1)
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         return two_losses(self.name, output, batch)
 
     def maps(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
-        return two_maps(output, batch)
+        return two_maps(self.name, output, batch)
+
+    def unit_features(self, output: Tensor) -> Tensor:
+        return normalize(output[:, 2:].float())
 
 
 def two_losses(name: MEnetLoss, output: Tensor, batch: Batch) -> Tensor:
     """Cross-entropy at the image's size plus the metric loss at the output's (M eq. 4)."""
     output = output.float()
     logits, features = output[:, :2], output[:, 2:]
-    entropy = cross_entropy(resize(logits, batch.images.shape[-2:]), batch.labels)
+    entropy = cross_entropy(resize(logits, batch.images.shape[-2:]), batch.labels, batch.counted)
     if name == "ce":
         return entropy
     size = features.shape[-2:]
-    labels = interpolate(batch.labels[:, None].float(), size=size, mode="nearest-exact")[:, 0]
     return entropy + metric_loss(
         features,
-        labels.long(),
+        nearest_resize(batch.labels, size),
         form="pairwise" if name == "metric-pairwise" else "centroid",
-        normalize=True,
+        normalize=name != "metric-printed",
         stop_gradient=name == "metric-stop-gradient",
         hard_negatives=name == "metric-hard-negatives",
+        mask=None if batch.counted is None else nearest_resize(batch.counted, size),
     )
 
 
-def two_maps(output: Tensor, batch: Batch) -> dict[str, Tensor]:
+def nearest_resize(labels: Tensor, size: Sequence[int]) -> Tensor:
+    """Labels `(N, H, W)` at the centre of each output pixel."""
+    resized = interpolate(labels[:, None].float(), size=list(size), mode="nearest-exact")
+    return resized[:, 0].to(labels.dtype)
+
+
+def two_maps(name: MEnetLoss, output: Tensor, batch: Batch) -> dict[str, Tensor]:
     """The saliency head's probability, and the distance to the mean background feature (M eq. 5).
 
-    The mean is over all pixels, weighted by their probability of being background.
+    The mean is over all pixels, weighted by their probability of being background. The features
+    have unit length if the loss compared unit features.
     """
     output = output.float()
     logits, features = output[:, :2], output[:, 2:]
     maps = {"saliency head": resize(logits, batch.images.shape[-2:]).softmax(dim=1)[:, 1]}
     if features.shape[1] > 0:
-        distance = semantic_distance(normalize(features), logits.softmax(dim=1)[:, 0])
+        if name != "metric-printed":
+            features = normalize(features)
+        distance = semantic_distance(features, logits.softmax(dim=1)[:, 0])
         distance = resize(distance[:, None], batch.images.shape[-2:])[:, 0]
         greatest = distance.amax(dim=(1, 2), keepdim=True)
         maps["semantic distance"] = distance / torch.where(greatest > 0, greatest, 1)
@@ -292,9 +306,11 @@ def residual(before: int, after: int, blocks: int, stride: int) -> nn.Sequential
     return nn.Sequential(first, *(Residual(after, after, 1) for _ in range(blocks - 1)))
 
 
-def normalised(before: int, after: int, stride: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
-    """A 3 x 3 convolution and batch normalisation."""
-    convolution = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
+def normalised(
+    before: int, after: int, stride: int = 1, side: int = 3
+) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    """A square convolution and batch normalisation."""
+    convolution = nn.Conv2d(before, after, side, stride, padding=side // 2, bias=False)
     return convolution, nn.BatchNorm2d(after)
 
 

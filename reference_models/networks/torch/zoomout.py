@@ -5,7 +5,13 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, max_pool2d, relu
 
 from reference_models.networks.options import FBETA, ZoomoutLoss, ZoomoutOptions
-from reference_models.networks.torch.system import Batch, FeatureExtractor, System, resize
+from reference_models.networks.torch.system import (
+    Batch,
+    FeatureExtractor,
+    System,
+    counted_mean,
+    resize,
+)
 from saliency_losses.torch import weighted_fbeta_loss
 
 
@@ -61,21 +67,22 @@ class Zoomout(System):
         self.direct = options.direct
         # A map of one pixel has no neighbours for 3 x 3 filters.
         wide = [stride > 0 for stride in backbone.strides]
+        squeezed = zip(backbone.channels, wide, strict=True) if options.squeeze else ()
         self.squeeze = nn.ModuleList(
-            SqueezeModule(channels, width, has_wide)
-            for channels, has_wide in zip(backbone.channels, wide, strict=True)
+            SqueezeModule(channels, width, has_wide) for channels, has_wide in squeezed
         )
+        mixed = [2 * width if has_wide else width for has_wide in wide]
         self.mix = nn.ModuleList(
-            nn.Conv2d(2 * width if has_wide else width, hidden, 1) for has_wide in wide
+            nn.Conv2d(channels, hidden, 1)
+            for channels in (mixed if options.squeeze else backbone.channels)
         )
         self.classify = nn.Conv2d(hidden, 1, 1)
 
     def forward(self, taps: list[Tensor]) -> Tensor:
         """One logit, `(N, 1, h, w)`, at the resolution of the finest tap."""
-        parts = [
-            mix(squeeze(tap))
-            for tap, squeeze, mix in zip(taps, self.squeeze, self.mix, strict=True)
-        ]
+        if self.squeeze:
+            taps = [squeeze(tap) for squeeze, tap in zip(self.squeeze, taps, strict=True)]
+        parts = [mix(tap) for mix, tap in zip(self.mix, taps, strict=True)]
         if self.direct:
             total, *coarser = parts
             for part in coarser:
@@ -89,7 +96,7 @@ class Zoomout(System):
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         logits = resize(output.float(), batch.images.shape[-2:])
-        return saliency_loss(self.name, logits[:, 0], batch.labels)
+        return saliency_loss(self.name, logits[:, 0], batch.labels, batch.counted)
 
     def maps(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
         return {"map": resize(output.float(), batch.images.shape[-2:])[:, 0].sigmoid()}
@@ -98,26 +105,28 @@ class Zoomout(System):
 # The losses of W's Tables 1 and 4, and steps from them towards the measure -----------------------
 
 
-def saliency_loss(kind: ZoomoutLoss, logits: Tensor, labels: Tensor) -> Tensor:
-    """The training loss, the mean over the images; logits and 0/1 labels are `(N, H, W)`.
+def saliency_loss(
+    kind: ZoomoutLoss, logits: Tensor, labels: Tensor, counted: Tensor | None = None
+) -> Tensor:
+    """The training loss, the mean over the images; logits and 0/1 labels are `(N, H, W)`, and so is
+    `counted`, False on void pixels.
 
     Cross-entropies average over pixels: "2x" doubles the weight of one class, and "ce-band" omits
     the pixels of `border_band`. All others are weighted F-beta losses with the parts in `FBETA`.
     "dice", with neither A nor B, is soft Dice, but has a gradient without foreground too.
     """
     target = labels.to(logits.dtype)
-    match kind:
-        case "ce":
-            return binary_cross_entropy_with_logits(logits, target)
-        case "ce-2x-foreground":
-            return binary_cross_entropy_with_logits(logits, target, weight=1 + target)
-        case "ce-2x-background":
-            return binary_cross_entropy_with_logits(logits, target, weight=2 - target)
-        case "ce-band":
-            counted = ~border_band(labels)
-            each = binary_cross_entropy_with_logits(logits, target, reduction="none") * counted
-            # A mean for each image, so that the loss does not depend on how a batch is divided.
-            return (each.sum(dim=(1, 2)) / counted.sum(dim=(1, 2)).clamp(min=1)).mean()
+    weights = {"ce": None, "ce-2x-foreground": 1 + target, "ce-2x-background": 2 - target}
+    if kind in weights and counted is None:
+        return binary_cross_entropy_with_logits(logits, target, weight=weights[kind])
+    if kind in weights or kind == "ce-band":
+        weight = weights.get(kind)
+        each = binary_cross_entropy_with_logits(logits, target, weight, reduction="none")
+        if kind == "ce-band":
+            far = ~border_band(labels, counted=counted)
+            counted = far if counted is None else far & counted
+        assert counted is not None
+        return counted_mean(each, counted)
     parts = FBETA[kind]
     probs = logits.sigmoid()[:, None]
     return weighted_fbeta_loss(
@@ -125,15 +134,18 @@ def saliency_loss(kind: ZoomoutLoss, logits: Tensor, labels: Tensor) -> Tensor:
         labels[:, None],
         **parts.arguments(),
         distance_weights=torch.ones_like(probs) if parts.b == "off" else None,
+        mask=counted,
     )
 
 
-def border_band(labels: Tensor, width: int = 3) -> Tensor:
+def border_band(labels: Tensor, width: int = 3, counted: Tensor | None = None) -> Tensor:
     """Pixels at most `width` rows and columns from a pixel of the other class; bool `(N, H, W)`.
 
-    The edge of the image does not count as a border.
+    The edge of the image does not count as a border, and void pixels have no class.
     """
     salient = torch.stack([labels == 1, labels != 1], dim=1).float()
+    if counted is not None:
+        salient = salient * counted[:, None]
     size = 2 * width + 1
     rows = max_pool2d(salient, (size, 1), stride=1, padding=(width, 0))
     near = max_pool2d(rows, (1, size), stride=1, padding=(0, width))
