@@ -22,6 +22,7 @@ from reference_models.papers.schema import (
     at_least,
     at_most,
     medium,
+    paper_scale,
     row,
     small,
     within,
@@ -50,13 +51,14 @@ M_TABLE_4 = {
 
 
 # M §3.2. M prints no size of its crops.
-M_TRAINING = Scale(
+M_TRAINING = paper_scale(
+    "menet",
     size=224,
     crop=192,
+    enlarge_crops=True,
     steps=110_000,
     batch=5,
     rate=0.1,
-    options={"width": 64, "widest": 512, "blocks": 2},
     optimizer=SGD(momentum=0.9, weight_decay=1e-8),
     schedule=Constant(),
 )

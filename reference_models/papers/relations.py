@@ -17,12 +17,12 @@ from reference_models.papers.schema import (
     Polynomial,
     Recipe,
     Row,
-    Scale,
     Table,
     at_least,
     at_most,
     medium,
     number,
+    paper_scale,
     row,
     small,
     within,
@@ -43,14 +43,13 @@ PAIRS = "training pairs"
 
 # R §5.3. R prints neither the batch size nor the momentum of SGD, nor the power of its polynomial
 # schedule; .9 is usual for both.
-R_TRAINING = Scale(
+R_TRAINING = paper_scale(
+    "relations",
     size=256,
     steps=20_000,
     batch=8,
     rate=5e-3,
-    backbone=Backbone("mobilenet_v2", (0, 3, 13, 17)),
     backbone_rate=0.1,
-    options={"stride": 2},
     optimizer=SGD(momentum=0.9),
     schedule=Polynomial(power=0.9),
     flips=False,

@@ -9,6 +9,7 @@ from reference_models.errors import InputError
 from reference_models.networks.options import (
     BLOCKS,
     OMITTED_AT_DEFAULT,
+    PAPER_NETWORKS,
     Backbone,
     NetworkSpec,
     OptionValue,
@@ -149,6 +150,8 @@ class Scale:
     )
     flips: bool = field(default=True, metadata=OMITTED_AT_DEFAULT)
     """Flip half of the training images left to right."""
+    enlarge_crops: bool = field(default=False, metadata=OMITTED_AT_DEFAULT)
+    """Resize crops to `size`: images and priors bilinearly, labels to the nearest pixel."""
     augmentation: Augmentation | None = field(default=None, metadata=OMITTED_AT_DEFAULT)
 
     @property
@@ -286,6 +289,12 @@ def medium(
         backbone_rate=0.2 if backbone else 0.0,
         options=options,
     )
+
+
+def paper_scale(network: str, **training: Any) -> Scale:
+    """A paper's own network, by its name in `PAPER_NETWORKS`, on all images of all test sets."""
+    chosen = PAPER_NETWORKS[network]
+    return Scale(backbone=chosen.backbone, options=chosen.options, **training)
 
 
 # Claims ------------------------------------------------------------------------------------------
