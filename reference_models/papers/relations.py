@@ -220,44 +220,59 @@ def refining() -> Claim:
     )
 
 
-def against_anchors() -> Claim:
+def against_anchors() -> tuple[Claim, Claim]:
+    """The paper's comparison, and a harder one: more rounds of L, and R without any mask."""
     promoted = next(r for r in anchors.recipes() if r.name == "anchors").test_priors
-    tables, bounds, pairs = [], [], []
+    tables, as_printed, harder = [], [], []
+    further: list[Table] = []
     for test in tests_of("relations"):
         place, prior = test.split(", ")
         if prior not in promoted[place]:
             continue
-        ours, *theirs = rows = [
-            row("relations", test, "relations, merged", map="merged"),
-            row("anchors", test, "anchors, T = 1", map="T = 1"),
-            row("anchors", test, "anchors, T = 5", map="T = 5"),
-        ]
-        refiners = [ours]
+        ours = row("relations", test, "relations, merged", map="merged")
+        once = row("anchors", test, "anchors, T = 1", map="T = 1")
+        last = row("anchors", test, "anchors, T = 5", map="T = 5")
+        title = f"{SETS[place]}, from {name_of(test)}"
+        tables.append(
+            Table(f"{title}: R and L", (ours, once), folded=prior not in SELF_TAUGHT),
+        )
+        ours, once, last = map(with_prior, (ours, once, last))
+        as_printed.append((ours, once))
+        harder.append((ours, last))
+        rows = [last]
         if prior in SELF_TAUGHT:
             label = "relations trained on the prior, merged"
-            refiners.append(row(f"relations-self-{prior}", test, label, map="merged"))
-            rows.append(refiners[-1])
-        title = f"{SETS[place]}, from {name_of(test)}: R and L"
-        tables.append(Table(title, tuple(rows), folded=prior not in SELF_TAUGHT))
-        for refiner in refiners:
-            compared = [(with_prior(refiner), with_prior(other)) for other in theirs]
-            pairs += compared
-            bounds += [bound for pair in compared for bound in improves(*pair)]
+            alone = with_prior(row(f"relations-self-{prior}", test, label, map="merged"))
+            harder += [(alone, once), (alone, last)]
+            rows.append(alone)
+        further.append(Table(f"{title}: R and L, harder", tuple(rows), folded=True))
     lps, refined = R_TABLE_2
-    return Claim(
-        "R: against the anchors of L",
-        "R compares itself with LPS, the anchors of L, which learn from masks (R Table 2): better "
-        "F and MAE with each of six detectors on four sets, for example with BSCA on ECSSD F "
-        f"{number(lps['f'])} → {number(refined['f'])} and MAE {number(lps['mae'])} → "
-        f"{number(refined['mae'])}. L compares with T = 1 (L §4.3); T = 5 is its better form. The "
-        "bounds ask for the paper's direction and were set after a look at these runs. Networks "
-        "trained on the test images were measured on 300 images at small scale, the anchors on "
-        "200, so those differences have no interval.",
-        tuple(tables),
-        Effects(tuple(pairs)),
-        tuple(bounds),
-        why="With fcn-ce-clean as their source, the relations profit from masks too, only "
-        "indirectly; those trained on the prior itself do not.",
+    return (
+        Claim(
+            "R: against the anchors of L",
+            "R compares itself with LPS, the anchors of L, which learn from masks (R Table 2): "
+            "better F and MAE with each of six detectors on four sets, for example with BSCA on "
+            f"ECSSD F {number(lps['f'])} → {number(refined['f'])} and MAE {number(lps['mae'])} → "
+            f"{number(refined['mae'])}. L compares itself with others after one round, T = 1 (L "
+            "§4.3). The bounds ask for the paper's direction and were set after a look at the "
+            "runs.",
+            tuple(tables),
+            Effects(tuple(as_printed)),
+            tuple(bound for pair in as_printed for bound in improves(*pair)),
+            why="With fcn-ce-clean as their source, the relations profit from masks too, though "
+            "indirectly; the next section has relations that do not.",
+        ),
+        Claim(
+            "R: against five rounds of L, and without any mask",
+            "The paper does not claim this. L's anchors improve in five rounds, and the relations "
+            "can learn from the weak detector alone. The bounds ask for the direction of R "
+            "Table 2 and were set after a look at the runs. Networks trained on the test images "
+            "were measured on 300 images at small scale, the anchors on 200, so those differences "
+            "have no interval.",
+            tuple(further),
+            Effects(tuple(harder)),
+            tuple(bound for pair in harder for bound in improves(*pair)),
+        ),
     )
 
 
@@ -374,4 +389,4 @@ def rising() -> Claim:
 
 
 def claims() -> tuple[Claim, ...]:
-    return (refining(), against_anchors(), thresholds(), per_image(), rising())
+    return (refining(), *against_anchors(), thresholds(), per_image(), rising())
