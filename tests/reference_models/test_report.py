@@ -435,8 +435,12 @@ def test_seconds_stand_in_one_table():
         "inference_seconds": {"1": 0.0301, "8": 0.0212},
         "precision": "bfloat16",
     }
-    text = "\n".join(report.seconds_text([timed, made("fcn-ce-clean")]))
-    assert "| zoomout-ce | medium | torch | cpu: X | 224 | bfloat16 | 50 | 30.1 | 21.2 |" in text
+    beside = timed | {"seed": 1, "backbone_seconds": {"1": 0.0301, "8": 0.0106}}
+    text = "\n".join(report.seconds_text([timed, beside, made("fcn-ce-clean")]))
+    row = "| zoomout-ce | medium | torch | cpu: X | 224 | bfloat16 | 50 | 30.1 | 21.2 | 1.00 | 2.00"
+    assert f"{row} | 94, portraits 36" in text
+    text = "\n".join(report.seconds_text([timed]))
+    assert "| 30.1 | 21.2 |  |  | 94, portraits 36" in text
     assert "fcn-ce-clean" not in text
     assert report.seconds_text([made("fcn-ce-clean")]) == []
 
