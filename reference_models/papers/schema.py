@@ -234,7 +234,10 @@ class EqualWeights:
 class Claim:
     """A claim of a paper, our tables for it, and the bounds that our results must keep.
 
-    paper: The claim in words, and how it is tested here. why: An explanation of the results.
+    paper: The claim in words, and how it is tested here. why: An explanation of the results. split:
+    What has a row of its own, and so its own verdict, in the table of verdicts: each network and
+    map that the bounds are about, or each test set. Default: the whole claim has one row. effect:
+    What the paper reports, in a few words, if our difference has no printed counterpart.
     """
 
     title: str
@@ -244,6 +247,8 @@ class Claim:
     bounds: tuple[Bound, ...] = ()
     equal_weights: tuple[EqualWeights, ...] = ()
     why: str = ""
+    split: Literal["network", "test"] | None = None
+    effect: str = ""
 
 
 def row(recipe: str, test: str = "ecssd", label: str = "", **more: Any) -> Row:

@@ -25,6 +25,7 @@ from reference_models.training.frameworks import new_trainer
 from reference_models.training.lock import LOCK, locked
 from reference_models.training.loop import train
 from reference_models.training.score import (
+    curves_of,
     flatten_rows,
     inference_seconds,
     means_of,
@@ -101,6 +102,7 @@ def run_locked(
         "inverted": network.inverted,
         "validation_correlation": network.correlation,
         "measures": rows,
+        "curves": curves_of(scored, started=bool(recipe.test_priors)),
         "seconds": {
             "data": round(reading, 1),
             "training": round(history.seconds, 1),

@@ -11,8 +11,17 @@ from reference_models.data.images import Images, TestSet
 from reference_models.data.pictures import centre_prior
 from reference_models.measures.features import NAMES as DISTANCES
 from reference_models.measures.features import distances_each
-from reference_models.measures.per_image import Each
-from reference_models.measures.saliency import BINARY, EXACT, NAMES, Row, means, measure_each
+from reference_models.measures.per_image import DETAILED_FROM_PRIORS, Each
+from reference_models.measures.saliency import (
+    BINARY,
+    CURVES,
+    EXACT,
+    NAMES,
+    Row,
+    mean_curves,
+    means,
+    measure_each,
+)
 from reference_models.measures.segmentation import NAMES as SEGMENTATION
 from reference_models.measures.segmentation import segmentation_each
 from reference_models.options import Options
@@ -45,8 +54,9 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
             for begin in range(0, len(values), CHUNK):
                 check()
                 part = slice(begin, begin + CHUNK)
-                rows[name] += measure_each(values[part], test.truth[part], names)
-        return Each(test.images.names, names, rows)
+                rows[name] += measure_each(values[part], test.truth[part], names + CURVES)
+        shares = tuple(float(mask.mean()) for mask in test.truth)
+        return Each(test.images.names, names, rows, shares)
 
     for test in tests:
         if recipe.regions > 2:
@@ -87,6 +97,23 @@ def means_of(scored: Scored) -> Rows:
     return {
         test: {name: means(rows, each.measures) for name, rows in each.maps.items()}
         for test, each in scored.items()
+    }
+
+
+def curves_of(
+    scored: Scored, started: bool = False
+) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Mean precision and recall by test set and map; see `mean_curves`.
+
+    started: The tests start from priors, so only their first maps have curves.
+    """
+    return {
+        test: {
+            name: mean_curves(rows)
+            for name, rows in list(each.maps.items())[: DETAILED_FROM_PRIORS if started else None]
+        }
+        for test, each in scored.items()
+        if each.object_share is not None
     }
 
 
