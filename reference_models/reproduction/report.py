@@ -15,7 +15,7 @@ import tyro
 from reference_models import paths
 from reference_models.command_line import command, parse
 from reference_models.files import atomic_path
-from reference_models.papers.recipes import RECIPES, claims
+from reference_models.papers.recipes import RECIPES, SPEEDS, claims
 from reference_models.papers.schema import (
     PRIORS,
     SEGMENTATION,
@@ -459,6 +459,8 @@ def seconds_text(results: Sequence[Result]) -> list[str]:
                 f"{1000 * min(run['inference_seconds'][batch] for run in runs):.1f}"
                 for batch in ("1", "8")
             ),
+            *(ratio(runs, batch) for batch in ("1", "8")),
+            SPEEDS.get(RECIPES[recipe].system, ""),
         ]
         for (scale, recipe, backend, device), runs in groups.items()
     ]
@@ -466,7 +468,10 @@ def seconds_text(results: Sequence[Result]) -> list[str]:
         "## Seconds",
         "",
         "Training: mean over the seeds. Inference: time per image from pixels in memory to maps, "
-        "for the network alone, in batches of one and of eight, the fastest of several calls.",
+        "for the network alone, in batches of one and of eight, the fastest of several calls. "
+        "The ratio to the time of the backbone alone, measured in turns with it in the same "
+        "process, can be compared across machines; MEnet has no backbone. The papers' times are "
+        "those of their own backbones and image sizes on a GPU.",
         "",
         table(
             (
@@ -479,11 +484,24 @@ def seconds_text(results: Sequence[Result]) -> list[str]:
                 "training, s",
                 "batch of 1, ms per image",
                 "batch of 8, ms per image",
+                "times the backbone, batch of 1",
+                "batch of 8",
+                "paper, ms per image",
             ),
             rows,
         ),
         "",
     ]
+
+
+def ratio(runs: Sequence[Result], batch: str) -> str:
+    """The lowest ratio of the time of the system to that of its backbone; empty without one."""
+    ratios = [
+        run["inference_seconds"][batch] / run["backbone_seconds"][batch]
+        for run in runs
+        if "backbone_seconds" in run
+    ]
+    return f"{min(ratios):.2f}" if ratios else ""
 
 
 # Both frameworks ---------------------------------------------------------------------------------

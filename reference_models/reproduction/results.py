@@ -112,7 +112,7 @@ def rows_of(rows: EachImage, scale: str, of: Row, seeds: Iterable[int]) -> list[
     measured = []
     for seed in seeds:
         read = rows.get((of.recipe, scale), {}).get(seed)
-        maps = read()[of.test] if read else {}
+        maps = read().get(of.test, {}) if read else {}
         name = of.map or next((name for name in maps if name not in PRIORS), "")
         if name not in maps:
             return []

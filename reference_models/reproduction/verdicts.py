@@ -36,10 +36,16 @@ NAMES = LABELS | {
     "weighted_f_exact": "F^w exact",
     "weighted_f_loss": "F^w as in the loss",
     "weighted_f": "F^w published program",
+    "miou": "MIoU",
     "covering": "covering",
     "rand": "Rand index",
     "variation_of_information": "variation of information",
     "regions": "regions",
+    "contour_ods": "contour F, ODS",
+    "contour_ois": "contour F, OIS",
+    "sparse": "sparse descriptors",
+    "true_foreground": "true foreground",
+    "mutual_information": "mutual information",
 }
 
 
@@ -84,6 +90,8 @@ def all_intervals(results: Results, rows: EachImage) -> Intervals:
         second = None if minus is None else rows_of(rows, scale, minus, seeds)
         if not first or (minus is not None and not second):
             continue
+        if second and any(run.stems != first[0].stems for run in second):
+            continue  # Measured on other images: the means decide.
         runs = [*first, *(second or ())]
         shared = [m for m in measures if all(m in run.values for run in runs)]
         known_intervals[scale, of, minus] = intervals(first, second, shared)

@@ -58,6 +58,10 @@ class Network:
         joined = {name: np.concatenate([maps[name] for maps in parts]) for name in parts[0]}
         return {name: 1 - maps for name, maps in joined.items()} if self.inverted else joined
 
+    def descriptors(self, images: Images) -> np.ndarray:
+        """The trainer's descriptors, computed in batches."""
+        return np.concatenate([self.trainer.descriptors(part) for part in self.batches(images)])
+
     def batches(self, images: Images) -> list[Images]:
         """The images in parts of at most the trainer's inference batch."""
         count = -(-len(images) // self.trainer.inference_batch)
@@ -102,7 +106,7 @@ def load_finished_run(recipe: str, options: Options) -> Network:
     if not weights_match(file, other):
         fault = "comes from a different run of it" if file.is_file() else "does not exist"
         raise InputError(
-            f"{options.recipe} starts from the maps of {recipe}, but {file} {fault}; first run "
+            f"{options.recipe} starts from the trained {recipe}, but {file} {fault}; first run "
             f"python -m reference_models.train {recipe} --backend {options.backend} "
             f"--scale {options.scale} --seed {options.seed}"
         )

@@ -17,7 +17,9 @@ from reference_models.measures.features import NAMES as DISTANCES
 from reference_models.measures.per_image import Each
 from reference_models.measures.saliency import BINARY
 from reference_models.papers.recipes import RECIPES, claims
+from reference_models.papers.relations import PAIRS
 from reference_models.papers.schema import (
+    CONTOURS,
     Bound,
     Claim,
     Effects,
@@ -39,7 +41,7 @@ def made(recipe: str, scale: str = "small", seed: int = 0, device: str = "cpu: X
     """A results file of the shape that `train.run` writes; all measures are .5 if not given."""
     chosen = RECIPES[recipe]
     if chosen.regions > 2:
-        names = ("covering", "rand", "variation_of_information", "regions")
+        names: tuple[str, ...] = ("covering", "rand", "variation_of_information", "regions")
         maps = ("regions",)
     else:
         names = (
@@ -51,6 +53,7 @@ def made(recipe: str, scale: str = "small", seed: int = 0, device: str = "cpu: X
             "s",
             "e",
             "auroc",
+            "miou",
             "weighted_f_exact",
             "weighted_f_loss",
         )
@@ -58,11 +61,15 @@ def made(recipe: str, scale: str = "small", seed: int = 0, device: str = "cpu: X
         maps = {
             "menet": (main, "semantic distance"),
             "metric-head": (main, "semantic distance"),
-            "relations": ("prior", "prior, cut at 1/2", "merged", "refined"),
+            "relations": ("prior", "prior, cut at 1/2", "merged", "refined", "dense CRF"),
             "anchors": ("prior", "prior, cut at 1/2", "T = 5", "T = 1"),
         }.get(chosen.system, (main,))
-        if recipe == "anchors-ce":
+        if chosen.loss == "ce" and chosen.system == "anchors":
             maps = ("map",)
+        elif recipe == "anchors-rounds":
+            maps = (*maps[:2], "T = 10", *(f"T = {t}" for t in range(1, 10)))
+    names += ("sparse",) * ("sparse" in chosen.further)
+    names += CONTOURS * ("contours" in chosen.further)
     tests = [
         f"{test}{end}"
         for test in chosen.tests
@@ -76,6 +83,10 @@ def made(recipe: str, scale: str = "small", seed: int = 0, device: str = "cpu: X
     if chosen.separation:
         distances = dict.fromkeys(DISTANCES, 0.5)
         measures |= {f"{test}, features": {"features": distances} for test in chosen.tests}
+    if chosen.system == "relations":
+        pairs = {name: values.get(name, 0.5) for name in ("true_foreground", "mutual_information")}
+        rows = ("certain foreground", "approximate foreground", "first tenth", "last tenth")
+        measures[PAIRS] = dict.fromkeys(rows, pairs)
     return {
         "recipe": recipe,
         "backend": "torch",
@@ -346,8 +357,8 @@ def test_equal_weights_are_a_part_of_their_own():
 def test_medium_stands_beside_small_where_it_was_run(tmp_path):
     """Three runs at medium scale, which three claims show: nothing else gets a column."""
     medium = [
-        made("zoomout-ce", "medium", f=0.7, weighted_f_exact=0.7),
-        made("zoomout-af", "medium", f=0.72, weighted_f_exact=0.72),
+        made("zoomout-ce", "medium", f=0.7, weighted_f_exact=0.7, weighted_f=0.7, miou=0.7),
+        made("zoomout-af", "medium", f=0.72, weighted_f_exact=0.72, weighted_f=0.72, miou=0.72),
         made("zoomout-exact", "medium", f=0.7, mae=0.4, weighted_f_exact=0.752),
     ]
     names = [name for name in RECIPES if not name.startswith("scenes-")]
@@ -380,7 +391,7 @@ def test_medium_stands_beside_small_where_it_was_run(tmp_path):
 
 def test_several_seeds_have_both_their_spread_and_an_interval(tmp_path):
     every = [
-        made(name, "medium", seed, f=f + 0.01 * seed)
+        made(name, "medium", seed, weighted_f_exact=f + 0.01 * seed)
         for name, f in (("zoomout-ce", 0.7), ("zoomout-af", 0.6))
         for seed in range(3)
     ]
