@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
@@ -31,6 +32,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def make_folder(path: Path, option: str) -> None:
+    """Create a folder for output. option: What named it, for the error."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        places = (path, *path.parents)
+        file = next(each for each in places if os.path.lexists(each) and not each.is_dir())
+        raise InputError(
+            f"{option} {path}: {file} is a file, but a folder is needed; pass another path"
+        ) from None
+
+
 def to_disk(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     if path.is_dir() and os.name == "nt":  # Windows cannot open folders.
@@ -43,8 +56,11 @@ def to_disk(path: Path) -> None:
 
 
 def write_json(path: Path, content: dict[str, object]) -> None:
+    """Write indented JSON, with each list of numbers on one line."""
     with atomic_path(path) as partial:
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        # Only lists match: within a string, JSON has no line breaks.
+        text = re.sub(r"\[\n([-+.\deE,\s]+)\]", lambda at: f"[{' '.join(at[1].split())}]", text)
         partial.write_text(text + "\n", encoding="utf-8")
 
 

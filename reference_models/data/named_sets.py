@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,9 @@ class Archive(NamedTuple):
     excluded: tuple[str, ...] = ()
     reason: str = ""
     truth: str = "masks"
-    """The folder of the labels."""
+    """The folder of the labels, or the one label map of all images."""
+    lists: tuple[tuple[str, int], ...] = ()
+    """Number of images in each list, from the first image on, for a set without splits/."""
 
 
 ARCHIVES = {
@@ -32,6 +35,11 @@ ARCHIVES = {
         ("pascal_s.zip",), ("359", "408", "424", "460", "622"), "nothing is salient in their masks"
     ),
     "bsds500": Archive(("bsds500.zip",), truth="segmentations"),
+    "outex": Archive(
+        ("outex_us_00000.zip",),
+        truth="ground_truth.png",
+        lists=(("train", 60), ("val", 10), ("test", 30)),
+    ),
 }
 DETECTORS = "ecssd_baselines.zip"
 DETECTORS_NAME = "ecssd-baselines"
@@ -98,6 +106,8 @@ def find_archive(name: str, archives: Path) -> tuple[Files, list[str]]:
     """The files of a data set named in ARCHIVES, and a note on the images that are not used."""
     archive = ARCHIVES[name]
     paths = [archive_file(archives, file, name) for file in archive.files]
+    if archive.lists:
+        return mosaics(name, archive, paths[0]), []
     files = replace(find(paths, archive.excluded, archive.truth), name=name)
     excluded = [stem for stem in archive.excluded if stem in files.truth]
     if not excluded:
@@ -106,12 +116,30 @@ def find_archive(name: str, archives: Path) -> tuple[Files, list[str]]:
     return files, [f"{name}: {images} left out ({', '.join(excluded)}): {archive.reason}"]
 
 
+def mosaics(name: str, archive: Archive, path: Path) -> Files:
+    """The images of a set that share one label map, in the lists of the archive."""
+
+    def fits(folder: Folder) -> bool:
+        return (folder / "images").is_dir() and (folder / archive.truth).is_file()
+
+    root = one_folder(path, fits, f"images/ and {archive.truth}")
+    images = by_stem([root / "images"])
+    stems, lists = iter(images), {}
+    for part, number in archive.lists:
+        lists[part] = list(islice(stems, number))
+    truth = {stem: [root / archive.truth] for stem in images}
+    return Files(name, images, truth, priors={}, lists=lists, segmented=True, unused=())
+
+
 def archive_file(archives: Path, file: str, name: str) -> Path:
     """The path of an archive. name: What `python -m reference_models.prepare` calls its data."""
     if (archives / file).is_file():
         return archives / file
     folder = archives.resolve()
-    where = f"is not in {folder}" if archives.is_dir() else f"is missing: {folder} does not exist"
+    if archives.is_dir():
+        where = f"is not in {folder}"
+    else:
+        where = f"is missing: {folder} {'is a file' if folder.exists() else 'does not exist'}"
     raise InputError(
         f"{file} (data set {name}) {where}; pass the folder that holds it with --archives FOLDER, "
         f"or prepare it: `python -m reference_models.prepare {name} FOLDER`"

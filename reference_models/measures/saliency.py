@@ -21,6 +21,8 @@ from py_sod_metrics import (
     Emeasure,
     FmeasureHandler,
     FmeasureV2,
+    PrecisionHandler,
+    RecallHandler,
     Smeasure,
     WeightedFmeasure,
 )
@@ -28,15 +30,18 @@ from py_sod_metrics import (
 from reference_models.errors import InputError, count
 from reference_models.machine import cores
 
-NAMES = ("mae", "f", "max_f", "weighted_f", "s", "e", "auroc")
+NAMES = ("mae", "f", "max_f", "weighted_f", "s", "e", "auroc", "miou")
 EXACT = ("weighted_f_exact", "weighted_f_loss")
+CURVES = ("precision", "recall")
+BINARY = ("binary",)
 MOST_WITHOUT_POOL = 200  # Measuring this many images takes less time than starting processes.
 IMAGES_PER_TASK = 8
 
 
 Maps = np.ndarray | Sequence[np.ndarray]
 Row = dict[str, float | np.ndarray]
-"""The measures of one image; max F and E are curves over 256 thresholds."""
+"""The measures of one image; max F, E, precision and recall are curves over the 256 thresholds,
+from 255 down to 0."""
 
 
 Measures = dict[str, float]
@@ -51,8 +56,11 @@ e: Highest point of the mean E-measure curve over 256 thresholds. Like max F, it
     one threshold: at the threshold 2 × the mean, a constant map of 0.5 is entirely background. The
     paper divides by the number of pixels minus 1, so the value may slightly exceed 1.
 auroc: Area under the ROC curve.
+miou: Mean of the intersection over union of the object and that of the background, the map cut at
+    ½. (W Table 3 prints a MIoU without its formula; W Figure 6 cuts at ½.)
 weighted_f_exact: Weighted F by the equations of its paper, `weighted_fbeta_score`.
 weighted_f_loss: 1 − `weighted_fbeta_loss` with its defaults (squared errors, windowed distance).
+binary: Share of the map's values that are at most .1 or at least .9; higher is not better.
 """
 
 
@@ -63,6 +71,7 @@ def measure(
     exact: bool = False,
     only: Sequence[str] | None = None,
     workers: int | None = None,
+    voids: Sequence[np.ndarray | None] = (),
 ) -> Measures:
     """Compare maps with masks, and return the means of the measures over images.
 
@@ -72,14 +81,20 @@ def measure(
     exact: Also compute the measures in `EXACT`. only: Names of the measures. Default: `NAMES`.
     workers: Number of processes. Default: one per core for more than 200 images, otherwise one.
     Processes are spawned, so a script that uses several needs `if __name__ == "__main__"`.
+    voids: For each image the pixels that do not count, bool `(H, W)`, or None. Default: none.
 
     Maps are rounded to 8 bits, as if they had been saved. Unlike pysodmetrics' default, they are
     not stretched to 0..1 per image, because an uncertain map would then score like a certain one.
     An image whose mask is all background counts in the MAE only, because its F is 0/0. An image
     whose mask is all object does not count in the AUROC.
+
+    Void pixels have no influence: all means, thresholds, areas and centres of a measure are those
+    of the counted pixels, and the quadrants of the S-measure hold these alone. For the weighted F,
+    void is background without error, as with `mask` in `weighted_fbeta_score`. An image that is
+    entirely void counts nowhere.
     """
     names = tuple(only) if only is not None else NAMES + EXACT * exact
-    return means(measure_each(maps, masks, names, workers), names)
+    return means(measure_each(maps, masks, names, workers, voids), names)
 
 
 def measure_each(
@@ -87,12 +102,14 @@ def measure_each(
     masks: Maps,
     names: Sequence[str] = NAMES,
     workers: int | None = None,
+    voids: Sequence[np.ndarray | None] = (),
 ) -> list[Row]:
     """The measures of each image; see `measure`. Measures not defined for an image are missing."""
-    if unknown := [name for name in names if name not in NAMES + EXACT]:
+    every = (*NAMES, *EXACT, *BINARY, *CURVES)
+    if unknown := [name for name in names if name not in every]:
         raise InputError(
             f"{count(len(unknown), 'unknown measure')}: {', '.join(unknown)}; choose from "
-            f"{', '.join(NAMES + EXACT)}"
+            f"{', '.join(every)}"
         )
     if len(maps) != len(masks) or len(masks) == 0:
         raise InputError(
@@ -103,11 +120,12 @@ def measure_each(
         workers = cores() if len(masks) > MOST_WITHOUT_POOL else 1
     rows = partial(rows_of, names=tuple(names))
     if workers == 1:
-        return rows(0, maps, masks)
+        return rows(0, maps, masks, voids)
     starts = range(0, len(maps), IMAGES_PER_TASK)
     parts = [slice(start, start + IMAGES_PER_TASK) for start in starts]
+    arguments = [(part.start, maps[part], masks[part], voids[part]) for part in parts]
     try:
-        tasks = [pool(workers).submit(rows, part.start, maps[part], masks[part]) for part in parts]
+        tasks = [pool(workers).submit(rows, *each) for each in arguments]
         return [row for task in tasks for row in task.result()]
     except BrokenProcessPool:
         end_pool(workers)
@@ -120,17 +138,32 @@ def measure_each(
         raise
 
 
-def rows_of(first: int, maps: Maps, masks: Maps, names: tuple[str, ...]) -> list[Row]:
+def rows_of(
+    first: int,
+    maps: Maps,
+    masks: Maps,
+    voids: Sequence[np.ndarray | None],
+    names: tuple[str, ...],
+) -> list[Row]:
     """The measures of consecutive images. first: index of the first one, for error messages."""
+    voids = voids or [None] * len(masks)
     return [
-        measure_image(first + index, saliency, mask, names)
-        for index, (saliency, mask) in enumerate(zip(maps, masks, strict=True))
+        measure_image(first + index, saliency, mask, void, names)
+        for index, (saliency, mask, void) in enumerate(zip(maps, masks, voids, strict=True))
     ]
 
 
 # The E-measure divides by one pixel fewer than there are, which matters in very small masks.
 ROUNDING = 1e-6
-MOST = {"e": 2.0, "variation_of_information": math.inf, "regions": math.inf}
+MOST = {
+    "e": 2.0,
+    "within_object": 2.0,
+    "within_background": 2.0,
+    "between": 4.0,
+    "within_to_between": 2.0,
+    "variation_of_information": math.inf,
+    "regions": math.inf,
+}
 
 
 def means(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Measures:
@@ -150,7 +183,11 @@ def means(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Measures:
 
 
 def measure_image(
-    index: int, saliency: np.ndarray, mask: np.ndarray, names: tuple[str, ...]
+    index: int,
+    saliency: np.ndarray,
+    mask: np.ndarray,
+    void: np.ndarray | None,
+    names: tuple[str, ...],
 ) -> Row:
     """The measures that are defined for this image. index: for error messages."""
     if np.ndim(mask) != 2 or mask.dtype != bool:
@@ -160,34 +197,55 @@ def measure_image(
         )
     values = eight_bit(saliency, mask.shape, f"maps[{index}]")
     unit = values / 255
+    structure = Structure(alpha=0.5)
+    whole, whole_mask = unit, mask
+    if void is not None:
+        counted = ~void
+        # Measures that do not depend on places see the counted pixels as one row.
+        values, unit, mask = (x[counted][None] for x in (values, unit, mask & counted))
+        whole, whole_mask = np.where(void, 0, whole), whole_mask & counted
+        structure.places = np.nonzero(counted)
     row: Row = {}
+    if not mask.size:
+        return row
     if "mae" in names:
         row["mae"] = float(MAE().cal_mae(unit, mask))
+    if "binary" in names:
+        row["binary"] = float(((unit <= 0.1) | (unit >= 0.9)).mean())
     if not mask.any():
         return row
+    handlers: dict[str, Any] = {}
     if "f" in names or "max_f" in names:
-        handler = FmeasureHandler(
+        handlers["f"] = FmeasureHandler(
             with_dynamic="max_f" in names, with_adaptive="f" in names, beta=0.3
         )
-        FmeasureV2({"f": handler}).step(unit, mask, normalize=False)
-        if "f" in names:
-            row["f"] = float(handler.adaptive_results[0])
-        if "max_f" in names:
-            row["max_f"] = handler.dynamic_results[0]
+    if "precision" in names:
+        handlers["precision"] = PrecisionHandler(with_dynamic=True, with_adaptive=False)
+    if "recall" in names:
+        handlers["recall"] = RecallHandler(with_dynamic=True, with_adaptive=False)
+    if handlers:
+        FmeasureV2(handlers).step(unit, mask, normalize=False)
+    if "f" in names:
+        row["f"] = float(handlers["f"].adaptive_results[0])
+    if "max_f" in names:
+        row["max_f"] = handlers["f"].dynamic_results[0]
+    row |= {name: handlers[name].dynamic_results[0] for name in CURVES if name in names}
     if "weighted_f" in names:
         weighted = WeightedFmeasure(beta=1)
-        weighted.step(unit, mask, normalize=False)
+        weighted.step(whole, whole_mask, normalize=False)
         row["weighted_f"] = float(weighted.get_results()["wfm"])
     if "s" in names:
-        row["s"] = float(Structure(alpha=0.5).cal_sm(unit, mask))
+        row["s"] = float(structure.cal_sm(unit, mask))
     if "e" in names and mask.size > 1:  # It divides by the number of pixels less one.
         alignment = Emeasure()
         alignment.step(unit, mask, normalize=False)
         row["e"] = alignment.get_results()["em"]["curve"]
     if "auroc" in names and not mask.all():
         row["auroc"] = auroc(values, mask)
+    if "miou" in names:
+        row["miou"] = mean_iou(unit >= 0.5, mask)
     if not set(EXACT).isdisjoint(names):
-        row |= exact_weighted_f(unit, mask, names)
+        row |= exact_weighted_f(whole, whole_mask, void, names)
     return row
 
 
@@ -223,10 +281,23 @@ def eight_bit(saliency: np.ndarray, shape: tuple[int, int], name: str = "map") -
 
 
 class Structure(Smeasure):
-    """The S-measure, also for an object in the last row or column only.
+    """The S-measure, also for an object in the last row or column only, and for images with void.
 
-    Some quadrants of the map are then empty; pysodmetrics returns NaN for them.
+    In the first case some quadrants of the map are empty; pysodmetrics returns NaN for them.
     """
+
+    places: tuple[np.ndarray, ...] | None = None
+    """Rows and columns of the counted pixels, if map and mask hold these alone, in one row."""
+
+    def region(self, pred: np.ndarray, gt: np.ndarray) -> float:
+        if self.places is None:
+            return float(super().region(pred, gt))
+        halves = []
+        for place in self.places:
+            centre = place[gt[0]].mean().round() + 1
+            halves.append((place < centre, place >= centre))
+        quadrants = [rows & columns for rows in halves[0] for columns in halves[1]]
+        return sum(self.ssim(pred[:, q], gt[:, q]) * q.mean() for q in quadrants)
 
     def ssim(self, pred: np.ndarray, gt: np.ndarray) -> float:
         return super().ssim(pred, gt) if pred.size else 0.0
@@ -245,18 +316,40 @@ def auroc(values: np.ndarray, mask: np.ndarray) -> float:
     return float(ordered / (foreground.sum() * background.sum()))
 
 
-def exact_weighted_f(unit: np.ndarray, mask: np.ndarray, names: tuple[str, ...]) -> Row:
+def mean_iou(cut: np.ndarray, mask: np.ndarray) -> float:
+    """Mean IoU of the two classes of a bool map; the IoU of a class that neither has is 1."""
+    unions = [(cut | mask).sum(), (~cut | ~mask).sum()]
+    intersections = [(cut & mask).sum(), (~cut & ~mask).sum()]
+    pairs = zip(intersections, unions, strict=True)
+    return float(np.mean([shared / union if union else 1.0 for shared, union in pairs]))
+
+
+def mean_curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Mean precision and recall over the images with an object, at the thresholds 255, 250, …, 0.
+
+    The precision of an image without a pixel at or above the threshold is 0, as in pysodmetrics.
+    """
+    return {
+        name: np.mean([row[name] for row in rows if name in row], axis=0)[::5].round(4).tolist()
+        for name in CURVES
+    }
+
+
+def exact_weighted_f(
+    unit: np.ndarray, mask: np.ndarray, void: np.ndarray | None, names: tuple[str, ...]
+) -> Row:
     """The measures in `EXACT`, by this library. unit: the map in [0, 1]."""
     import torch
 
     from saliency_losses.torch import weighted_fbeta_loss, weighted_fbeta_score
 
     probs, target = torch.from_numpy(unit)[None, None], torch.from_numpy(mask.copy())[None, None]
+    counted = None if void is None else torch.from_numpy(~void)[None]
     row: Row = {}
     if "weighted_f_exact" in names:
-        row["weighted_f_exact"] = float(weighted_fbeta_score(probs, target))
+        row["weighted_f_exact"] = float(weighted_fbeta_score(probs, target, mask=counted))
     if "weighted_f_loss" in names:
-        row["weighted_f_loss"] = 1 - float(weighted_fbeta_loss(probs, target))
+        row["weighted_f_loss"] = 1 - float(weighted_fbeta_loss(probs, target, mask=counted))
     return row
 
 
@@ -327,6 +420,12 @@ LABELS = {
     "auroc": "AUROC",
     "weighted_f_exact": "weighted F, exact",
     "weighted_f_loss": "weighted F, as in the loss",
+    "miou": "mean IoU",
+    "binary": "share near 0 or 1",
+    "within_object": "within the object",
+    "within_background": "within the background",
+    "between": "between the regions",
+    "within_to_between": "larger within / between",
 }
 
 

@@ -71,12 +71,17 @@ def segmentation_each(
 
 def fit(regions: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The label map resized to `shape`, with labels numbered from 0."""
-    regions = from_zero(regions)
+    return from_zero(nearest(from_zero(regions), shape))
+
+
+def nearest(regions: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The label map resized to `shape` by nearest neighbour."""
     if regions.shape == shape:
         return regions
     size = (shape[1], shape[0])
-    resized = Image.fromarray(regions.astype(np.int32)).resize(size, Image.Resampling.NEAREST)
-    return from_zero(np.asarray(resized))
+    return np.asarray(
+        Image.fromarray(regions.astype(np.int32)).resize(size, Image.Resampling.NEAREST)
+    )
 
 
 def from_zero(regions: np.ndarray) -> np.ndarray:

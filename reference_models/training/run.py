@@ -1,6 +1,7 @@
 """One training run: from its options through data and training to results and figures."""
 
 import json
+import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -11,20 +12,25 @@ from typing import Any
 import numpy as np
 
 from reference_models import paths
-from reference_models.data.images import Data, TestSet
+from reference_models.data.images import VOID, Data, Images, TestSet
 from reference_models.data.sets import Sources, load
 from reference_models.errors import InputError
-from reference_models.files import fingerprint, write_arrays, write_json
+from reference_models.files import Arrays, fingerprint, make_folder, write_arrays, write_json
 from reference_models.measures import per_image
 from reference_models.measures.saliency import one_line
+from reference_models.networks.options import RelationOptions
 from reference_models.options import Options
+from reference_models.papers.relations import PAIRS
 from reference_models.papers.schema import CONTROLS
 from reference_models.provenance import commit, hardware, versions
 from reference_models.training import figures
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.lock import LOCK, locked
 from reference_models.training.loop import train
+from reference_models.training.processes import together
 from reference_models.training.score import (
+    Rows,
+    curves_of,
     flatten_rows,
     inference_seconds,
     means_of,
@@ -53,7 +59,7 @@ def run(options: Options, shared: Shared, check: Clock, results: Path | None = N
     # First, so that a missing package is reported before anything is computed.
     made_with: dict[str, object] = {"versions": versions(options.backend), "commit": commit()}
     trainer = new_trainer(options, shared.features)
-    with locked(options.folder) if trainer.is_main_process else nullcontext():
+    with together(), locked(options.folder) if trainer.is_main_process else nullcontext():
         place = results or options.results or paths.RUNS
         run_locked(options, trainer, shared, check, place, made_with)
 
@@ -71,12 +77,18 @@ def run_locked(
     made_with: Package versions and commit, for run.json.
     """
     begun, recipe, folder = time.monotonic(), options.chosen_recipe, options.folder
+    has_results = options.is_unmodified and recipe.system != "small"
+    if has_results:  # Before the training, as it may be impossible.
+        make_folder(results, "--results")
     data = load_data(options, shared)
     if trainer.is_main_process:
         claim_run_folder(folder, options, data)
-        announce(options, data)
+        announce(options, data, trainer.device)
     reading = time.monotonic() - begun
 
+    start = starting_weights(options)
+    if start is not None:
+        trainer.load(start)
     network, history = train(options, trainer, data.train, data.validation, folder, check)
     if not trainer.is_main_process:
         return
@@ -84,7 +96,7 @@ def run_locked(
     write_arrays(folder / RUN_WEIGHTS, trainer.weights(), about)
     begun = time.monotonic()
     scored = score(network, data.tests, check, recipe.exact)
-    rows = means_of(scored)
+    rows = {**means_of(scored), **pair_rows(options, data.train, history.losses)}
     named = flatten_rows(rows)
     width = max(len(name) for name, _ in named) + 2
     for name, row in named:
@@ -101,36 +113,44 @@ def run_locked(
         "inverted": network.inverted,
         "validation_correlation": network.correlation,
         "measures": rows,
+        "curves": curves_of(scored, started=bool(recipe.test_priors)),
         "seconds": {
             "data": round(reading, 1),
             "training": round(history.seconds, 1),
             "evaluation": round(time.monotonic() - begun, 1),
         },
-        "inference_seconds": inference_seconds(trainer, data.tests[0].images),
+        **inference_seconds(trainer, data.tests[0].images),
         "device": f"{trainer.device}: {hardware(trainer.device)}",
         "precision": trainer.precision,
         **made_with,
         "date": datetime.now(UTC).date().isoformat(),
         "weights_sha256": fingerprint(trainer.weights()),
+        **({} if start is None else {"start_sha256": fingerprint(start)}),
         "loss_curve": curve(history.losses),
     }
     write_json(folder / "run.json", report)
-    if options.is_unmodified and recipe.system != "small":
-        results.mkdir(parents=True, exist_ok=True)
+    if has_results:
         file = results / f"{options.name}.json"
         # Written first: the run counts as done once its JSON file exists.
         per_image.write(per_image.beside(file), scored, started=bool(recipe.test_priors))
         write_json(file, report)
         print(f"results for the report written to {file}")
     title = f"{recipe.name} ({options.backend})"
-    figures.loss_curve(history.losses, title, folder / "loss.png")
+    if history.losses:
+        figures.loss_curve(history.losses, title, folder / "loss.png")
     contact_sheet(network, data.tests[0], title, folder / "sheet.png")
     for note in network.notes:
         print(f"note: {note}")
     print(f"{history.seconds:.0f} s of training on {trainer.device}; written to {folder}/")
 
 
-def announce(options: Options, data: Data) -> None:
+def starting_weights(options: Options) -> Arrays | None:
+    """The weights that training starts from, if the recipe names a trained one."""
+    recipe = options.chosen_recipe.start
+    return None if recipe is None else load_finished_run(recipe, options).trainer.weights()
+
+
+def announce(options: Options, data: Data, device: str) -> None:
     """Print the recipe, the figures it is compared with, notes on the data, and their counts."""
     recipe = options.chosen_recipe
     print(f"{recipe.name}: {recipe.about}")
@@ -138,6 +158,11 @@ def announce(options: Options, data: Data) -> None:
         print(f"compared with {recipe.paper}")
     for note in (*data.notes, *without_priors(options, data)):
         print(f"note: {note}")
+    if options.scale == "paper" and device == "cpu":
+        print(
+            "note: the paper scale is meant for a GPU; on this CPU it will take long, and after "
+            "the second step a line says how many hours or days"
+        )
     print("images: " + ", ".join(f"{count} {name}" for name, count in data.counts().items()))
 
 
@@ -194,8 +219,33 @@ def without_priors(options: Options, data: Data) -> list[str]:
 
 def curve(losses: list[float], points: int = 200) -> list[float]:
     """Means of the losses over `points` equal intervals of steps."""
+    if not losses:
+        return []
     intervals = np.array_split(np.array(losses), min(points, len(losses)))
     return [round(float(interval.mean()), 6) for interval in intervals]
+
+
+def pair_rows(options: Options, images: Images, losses: list[float]) -> Rows:
+    """What the relation model's pairs are worth: the share of the pixels taken as foreground that
+    are foreground in the mask (R §5.5), and the mutual information in training."""
+    network = options.chosen_recipe.network(options.plan).options
+    if not isinstance(network, RelationOptions):
+        return {}
+    rows: dict[str, dict[str, float]] = {}
+    for name, threshold in (
+        ("certain foreground", network.certain),
+        ("approximate foreground", network.foreground),
+    ):
+        taken = images.priors / np.float32(255) >= threshold
+        if taken.any():
+            rows[name] = {"true_foreground": float(images.masks[taken].mean())}
+    if network.balance and losses:
+        # js_mutual_information is log 2 − loss / 2 if both kinds of pair have the same weight.
+        estimates = math.log(2) - np.array(losses) / 2
+        tenth = -(-len(losses) // 10)
+        rows["first tenth"] = {"mutual_information": float(estimates[:tenth].mean())}
+        rows["last tenth"] = {"mutual_information": float(estimates[-tenth:].mean())}
+    return {PAIRS: rows}
 
 
 def contact_sheet(network: Network, test: TestSet, title: str, path: Path) -> None:
@@ -207,7 +257,7 @@ def contact_sheet(network: Network, test: TestSet, title: str, path: Path) -> No
     if options.chosen_recipe.regions > 2:
         columns.append(("one annotator's regions", figures.per_image(shown.labels.astype(float))))
     else:
-        columns.append(("mask", shown.masks))
+        columns.append(("mask", shown.masks if shown.counted is None else grey_void(shown)))
     priors = priors_for(options.chosen_recipe, test)
     if priors:
         maps = prior_maps(priors[0], test, options)[: len(shown)]
@@ -224,6 +274,11 @@ def contact_sheet(network: Network, test: TestSet, title: str, path: Path) -> No
         "|∂ loss / ∂ network output| summed over channels, maximum 1 per image"
     )
     figures.sheet([(name, np.asarray(view)) for name, view in columns], heading, path)
+
+
+def grey_void(images: Images) -> np.ndarray:
+    """The masks, `(N, S, S)` in [0, 1], with void in grey."""
+    return np.where(images.labels == VOID, 0.5, images.masks)
 
 
 def claim_run_folder(folder: Path, options: Options, data: Data) -> None:

@@ -54,13 +54,18 @@ class Network:
 
     def maps(self, images: Images) -> dict[str, np.ndarray]:
         """The trainer's maps, computed in batches, and inverted if `inverted`."""
-        batches = -(-len(images) // self.trainer.inference_batch)
-        parts = [
-            self.trainer.maps(images.take(part))
-            for part in np.array_split(np.arange(len(images)), batches)
-        ]
+        parts = [self.trainer.maps(part) for part in self.batches(images)]
         joined = {name: np.concatenate([maps[name] for maps in parts]) for name in parts[0]}
         return {name: 1 - maps for name, maps in joined.items()} if self.inverted else joined
+
+    def descriptors(self, images: Images) -> np.ndarray:
+        """The trainer's descriptors, computed in batches."""
+        return np.concatenate([self.trainer.descriptors(part) for part in self.batches(images)])
+
+    def batches(self, images: Images) -> list[Images]:
+        """The images in parts of at most the trainer's inference batch."""
+        count = -(-len(images) // self.trainer.inference_batch)
+        return [images.take(part) for part in np.array_split(np.arange(len(images)), count)]
 
     def main_map(self, images: Images) -> np.ndarray:
         return next(iter(self.maps(images).values()))
@@ -101,7 +106,7 @@ def load_finished_run(recipe: str, options: Options) -> Network:
     if not weights_match(file, other):
         fault = "comes from a different run of it" if file.is_file() else "does not exist"
         raise InputError(
-            f"{options.recipe} starts from the maps of {recipe}, but {file} {fault}; first run "
+            f"{options.recipe} starts from the trained {recipe}, but {file} {fault}; first run "
             f"python -m reference_models.train {recipe} --backend {options.backend} "
             f"--scale {options.scale} --seed {options.seed}"
         )

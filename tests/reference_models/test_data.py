@@ -511,6 +511,7 @@ def archives_of(*files: str) -> None:
         ("ecssd", 1000, ""),
         ("pascal-s", 845, "5 images are left out (359, 408, 424, 460, 622): nothing"),
         ("bsds500", 500, ""),
+        ("outex", 100, ""),
     ],
 )
 def test_real_archives_hold_what_is_known_of_them(name: str, count: int, note: str):
@@ -519,6 +520,12 @@ def test_real_archives_hold_what_is_known_of_them(name: str, count: int, note: s
     assert len(files.images) == count
     assert len(notes) == bool(note)
     assert note in "".join(notes)
+    if name == "outex":
+        assert {kind: len(stems) for kind, stems in files.lists.items()} == {
+            "train": 60,
+            "val": 10,
+            "test": 30,
+        }
     if name == "bsds500":
         assert {kind: len(stems) for kind, stems in files.lists.items()} == {
             "train": 200,

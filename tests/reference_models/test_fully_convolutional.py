@@ -11,7 +11,7 @@ from tests.support.systems import SmallBackbone, a_batch, output_of
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
 
-LOSSES = ("ce", "cace", "cace-pixel", "cas")
+LOSSES = ("ce", "cace", "cace-pixel", "cas", "discriminative", "triplet", "magnet")
 HEADS = ("fcn", "deeplab")
 
 

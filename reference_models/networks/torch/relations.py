@@ -5,11 +5,17 @@ learns to distinguish pairs of the foreground and a probably salient pixel from 
 foreground and a probable background pixel, and then scores every pixel.
 """
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from reference_models.networks.options import RelationLoss, RelationOptions
+from reference_models.networks.options import (
+    LONGEST_GRADIENT,
+    RelationLoss,
+    RelationOptions,
+)
 from reference_models.networks.torch.system import (
     Batch,
     FeatureExtractor,
@@ -28,8 +34,13 @@ from saliency_losses.torch import (
 class RelationModel(System):
     """Features of several taps fused by parallel dilated convolutions, and a critic (R §4).
 
-    R fuses the taps directly and has a critic of five layers; here each tap is first projected to
-    fewer channels, and `options.critic` lists the critic's hidden layers.
+    In `PAPER_NETWORKS` the taps are fused directly at half the image's size, and the critic has
+    five convolutions. R prints neither the dilations, which are DeepLab's here, nor the channels of
+    the critic. The batch normalisation of MobileNetV2 keeps the statistics of the pretrained
+    network, and the other layers have none; R does not mention any.
+
+    In the small and medium networks each tap is first projected to fewer channels, the features
+    have a quarter of the image's size, and the critic has three convolutions.
 
     Args:
         loss: "js-mi".
@@ -49,8 +60,9 @@ class RelationModel(System):
         self.backbone = backbone
         self.options = options
         self.finest_stride = backbone.strides[0]
-        self.projections = nn.ModuleList(nn.Conv2d(c, width, 1) for c in backbone.channels)
-        joined = width * len(self.projections)
+        if width > 0:
+            self.projections = nn.ModuleList(nn.Conv2d(c, width, 1) for c in backbone.channels)
+        joined = width * len(backbone.channels) or sum(backbone.channels)
         self.near = nn.Conv2d(joined, embedding, 1)
         self.far = nn.ModuleList(
             nn.Conv2d(joined, embedding, 3, padding=rate, dilation=rate) for rate in options.rates
@@ -68,21 +80,22 @@ class RelationModel(System):
         height, width = (
             side * self.finest_stride // self.options.stride for side in taps[0].shape[-2:]
         )
-        # Projection and resizing are linear and commute; projecting first is less work.
-        joined = torch.cat(
-            [
-                resize(project(tap), (height, width))
-                for project, tap in zip(self.projections, taps, strict=True)
-            ],
-            dim=1,
-        )
-        joined = relu(joined)
+        if self.options.width > 0:
+            # Projection and resizing are linear and commute; projecting first is less work.
+            taps = [project(tap) for project, tap in zip(self.projections, taps, strict=True)]
+        joined = torch.cat([resize(tap, (height, width)) for tap in taps], dim=1)
+        if self.options.width > 0:
+            joined = relu(joined)
         branches = [relu(branch(joined)) for branch in (self.near, *self.far)]
         return self.fusion(torch.cat(branches, dim=1))
 
-    def scores(self, features: Tensor, prior: Tensor) -> Tensor:
-        """Similarity of each pixel to the prior's certain foreground: real, `(N, h, w)`."""
-        foreground = foreground_vector(features, prior, threshold=self.options.certain)
+    def scores(self, features: Tensor, prior: Tensor, certain: float | None = None) -> Tensor:
+        """Similarity of each pixel to the prior's certain foreground: real, `(N, h, w)`.
+
+        certain: Threshold of the certain foreground. Default: that of the options.
+        """
+        threshold = self.options.certain if certain is None else certain
+        foreground = foreground_vector(features, prior, threshold=threshold)
         pairs = torch.cat([foreground[:, :, None, None].expand_as(features), features], dim=1)
         return self.critic(pairs)[:, 0].float()
 
@@ -96,6 +109,34 @@ class RelationModel(System):
         return js_mutual_information_loss(scores, joint, mask=mask, balance=options.balance)
 
     def maps(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
-        scores = self.scores(output.float(), area_resize(batch.prior, output.shape[-2:]))
+        if self.options.steps_per_image:
+            scores = self.scores_per_image(batch)
+        else:
+            scores = self.scores_at_test(output, batch)
         refined = resize(scores[:, None], batch.images.shape[-2:])[:, 0].sigmoid()
         return {"merged": merge_by_confidence(batch.prior, refined), "refined": refined}
+
+    def scores_at_test(self, output: Tensor, batch: Batch) -> Tensor:
+        prior = area_resize(batch.prior, output.shape[-2:])
+        return self.scores(output.float(), prior, self.options.certain_at_test)
+
+    def scores_per_image(self, batch: Batch) -> Tensor:
+        """`scores` by copies of the network, each trained on one image and its prior (R §5.4).
+
+        The copies share the backbone's features, which these steps do not change.
+        """
+        scores = []
+        for i in range(len(batch.images)):
+            one = batch._replace(images=batch.images[i : i + 1], prior=batch.prior[i : i + 1])
+            taps = [tap.detach() for tap in self.backbone(one.images)]
+            learner = deepcopy(self)
+            own = [p for name, p in learner.named_parameters() if not name.startswith("backbone.")]
+            optimizer = torch.optim.SGD(own, lr=self.options.rate_per_image)
+            with torch.enable_grad():
+                for _ in range(self.options.steps_per_image):
+                    optimizer.zero_grad()
+                    learner.loss(learner(taps), one).backward()
+                    nn.utils.clip_grad_norm_(own, LONGEST_GRADIENT)
+                    optimizer.step()
+            scores.append(learner.scores_at_test(learner(taps), one).detach())
+        return torch.cat(scores)
