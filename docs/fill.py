@@ -112,8 +112,8 @@ def steps_table(path: Path) -> str:
     first = rows[0]
     return "\n".join(
         [
-            f"Steps of {first['batch']} images: the fastest of each loss, in turns with "
-            f"{CROSS_ENTROPY}. What takes more than {NOTICED} times as long is noticeable (set "
+            f"Processor time of steps of {first['batch']} images, the least of each loss, in turns "
+            f"with {CROSS_ENTROPY}. What takes more than {NOTICED} times as long is noticeable (set "
             f"before the measurement): {len(longer)} of {len(rows)}, in bold.",
             "",
             *lines,

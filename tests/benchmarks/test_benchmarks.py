@@ -81,13 +81,18 @@ def test_pairs_of_equal_iou_are_found_and_the_furthest_apart_is_named() -> None:
 @pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
 def test_training_steps_are_timed_with_both_losses_on_the_same_images(backend: str) -> None:
     tiny = training_steps.Options(batch=2, size=32)
-    losses = []
+    losses: dict[str, list[float]] = {}
+    steps = {}
     for name in (training_steps.CROSS_ENTROPY, training_steps.LOSSES[0]):
         step, side = training_steps.stepper(name, "medium", backend, tiny)
         assert side == 32
-        losses.append([step() for _ in range(2)])
-    assert losses[0] != losses[1]
-    assert all(first != second for first, second in losses)
+        losses[name] = []
+        steps[name] = lambda step=step, name=name: losses[name].append(step())
+    times = training_steps.in_turns(steps, repeats=1)
+    assert {name: len(found) for name, found in times.items()} == dict.fromkeys(steps, 1)
+    assert all(0 < seconds < 60 for found in times.values() for seconds in found)
+    first, second = losses.values()
+    assert len({*first, *second}) == 6
 
 
 def test_a_stopped_run_keeps_its_rows_and_the_old_file(tmp_path: Path) -> None:
