@@ -113,8 +113,8 @@ def steps_table(path: Path) -> str:
     return "\n".join(
         [
             f"Processor time of steps of {first['batch']} images, the least of each loss, in turns "
-            f"with {CROSS_ENTROPY}. What takes more than {NOTICED} times as long is noticeable (set "
-            f"before the measurement): {len(longer)} of {len(rows)}, in bold.",
+            f"with {CROSS_ENTROPY}. What takes more than {NOTICED} times as long is noticeable "
+            f"(set before the measurement): {len(longer)} of {len(rows)}, in bold.",
             "",
             *lines,
             "",
