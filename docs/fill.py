@@ -9,9 +9,10 @@ import sys
 from math import ceil, log
 from pathlib import Path
 
-from benchmarks import tables
+from benchmarks import equal_iou, tables
 from benchmarks.fbeta_versions import DIFFERENCE
 from benchmarks.options import RESULTS
+from benchmarks.training_steps import CROSS_ENTROPY, NOTICED
 from reference_models.training.trained import MEANINGFUL
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +25,10 @@ def texts_by_marker() -> dict[str, str]:
         **{name: benchmark_text(name) for name in tables.TABLES},
         "cas_stuck": stuck_table(json.loads(STUCK.read_text(encoding="utf-8"))),
         "fbeta": fbeta_table(tables.read_rows(RESULTS / "fbeta_versions.csv")),
+        "equal_iou": equal_iou_text(
+            json.loads((RESULTS / "equal_iou.json").read_text(encoding="utf-8"))
+        ),
+        "training_steps": steps_table(RESULTS / "training_steps.csv"),
     }
 
 
@@ -59,6 +64,64 @@ def fbeta_table(rows: tables.Rows) -> str:
     row = rows[0]
     return "\n".join(
         [*lines, "", f"{row['device']}; {row['versions']}; commit {row['commit']}.", ""]
+    )
+
+
+def equal_iou_text(results: dict) -> str:
+    """The pairs of real maps of equal IoU in which each version of weighted F differs most."""
+    pairs, found = results["pairs_of_equal_iou"], results["found"]
+    apart = " and ".join(f"{found[name]['apart']:,} by `{name}`" for name in found)
+    lines = [
+        f"Maps of {len(equal_iou.DETECTORS)} detectors on {results['images']:,} images of ECSSD, "
+        f"cut at ½: in {pairs:,} pairs of maps of one image both have an IoU of at least "
+        f"{equal_iou.LEAST_IOU} and differ in it by less than {equal_iou.EQUAL}. Their weighted F "
+        f"is at least {100 * equal_iou.APART:.0f} % apart in {apart}. The IoU of the "
+        f"following pairs differs by at most {equal_iou.CLEAREST}; they are the furthest apart by "
+        "each of the two:",
+        "",
+        "| | map | IoU | " + " | ".join(f"`{name}`" for name in found) + " |",
+        "|---|---|---|" + "---|" * len(found),
+    ]
+    for measure, clearest in found.items():
+        for detector, values in clearest["maps"].items():
+            cells = (f"{values[name]:.3f}" for name in ("iou", *found))
+            first = f"furthest by `{measure}`: image {clearest['image']}"
+            lines.append(f"| {first} | {detector} | " + " | ".join(cells) + " |")
+    stamp = f"{results['device']}; {results['versions']}; commit {results['commit']}"
+    return "\n".join([*lines, "", f"`python -m benchmarks.equal_iou`; {stamp}.", ""])
+
+
+def steps_table(path: Path) -> str:
+    """Multiples of the fastest step with cross-entropy; those that are noticeable are bold."""
+    if not path.exists():
+        return "Not measured yet: `python -m benchmarks.training_steps`.\n"
+    rows = tables.read_rows(path)
+    lines = [
+        "| loss | backbone | framework | side | cross-entropy | loss | multiple |",
+        "|---" * 7 + "|",
+    ]
+    for row in rows:
+        ours, unit = float(row["min_s"]), float(row["unit_min_s"])
+        multiple = f"{ours / unit:.2f}"
+        lines.append(
+            f"| {row['case']} | {row['item']} | {row['backend']} | {row['size']} | "
+            f"{1000 * unit:.0f} ms | {1000 * ours:.0f} ms | "
+            f"{multiple if ours / unit <= NOTICED else f'**{multiple}**'} |"
+        )
+    longer = [row for row in rows if float(row["min_s"]) > NOTICED * float(row["unit_min_s"])]
+    first = rows[0]
+    return "\n".join(
+        [
+            f"Processor time of steps of {first['batch']} images, the least of each loss, in turns "
+            f"with {CROSS_ENTROPY}. What takes more than {NOTICED} times as long is noticeable "
+            f"(set before the measurement): {len(longer)} of {len(rows)}, in bold.",
+            "",
+            *lines,
+            "",
+            f"{first['device']}; {first['threads']} thread; {first['versions']}; commit "
+            f"{first['commit']}.",
+            "",
+        ]
     )
 
 
