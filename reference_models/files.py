@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
@@ -43,8 +44,11 @@ def to_disk(path: Path) -> None:
 
 
 def write_json(path: Path, content: dict[str, object]) -> None:
+    """Write indented JSON, with each list of numbers on one line."""
     with atomic_path(path) as partial:
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        # Only lists match: within a string, JSON has no line breaks.
+        text = re.sub(r"\[\n([-+.\deE,\s]+)\]", lambda at: f"[{' '.join(at[1].split())}]", text)
         partial.write_text(text + "\n", encoding="utf-8")
 
 

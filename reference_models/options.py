@@ -116,8 +116,10 @@ class Options:
             ("train-images", self.plan.train_images),
             ("test-images", self.plan.test_images),
         ):
-            if value is not None and value < 1:
-                raise InputError(f"--{flag} must be at least 1, got {value}")
+            # A recipe may have no steps of its own.
+            least = 0 if flag == "steps" and not self.chosen_recipe.at(self.scale).steps else 1
+            if value is not None and value < least:
+                raise InputError(f"--{flag} must be at least {least}, got {value}")
         if not 0 <= self.swap_share <= 1:
             raise InputError(f"--swap-labels must lie in 0..1, got {self.swap_share}")
         if not self.plan.rate > 0:

@@ -39,7 +39,7 @@ SIDE = 256
 """Images are reduced until their longer side has this many pixels; they are never enlarged."""
 QUALITY = 80
 """WebP quality of stored images and maps."""
-RECIPES_USE = ("DRFI", "HS", "RC")
+RECIPES_USE = ("DRFI", "HS", "RC", "CHS", "IG", "SR", "MF_heuristic", "MF_supervised")
 """The detectors whose maps of ECSSD the recipes start from."""
 FAULTS_SHOWN = 20
 

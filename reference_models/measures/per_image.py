@@ -20,9 +20,13 @@ ENDING = ".images.json.bz2"
 UNIT = 0.001
 OFFSETS = np.array([0, *(sign * 2**k for k in range(8) for sign in (-1, 1))])
 """The thresholds that are kept, relative to the one at which the mean curve is highest."""
+SHARE_UNIT = 0.0001
 MEASURES_FROM_PRIORS = ("mae", "f", "max_f")
-"""The measures that are kept for tests that start from priors. These tests have four maps for each
-of up to seven priors, and no claim is about their weighted F, S, E or AUROC."""
+"""The measures that are kept for tests that start from priors. These tests have many maps for each
+of many priors, and no claim is about their weighted F, S, E or AUROC."""
+DETAILED_FROM_PRIORS = 4
+"""The number of maps of such a test whose curves are kept: the prior, the prior cut at ½, and the
+network's first two maps."""
 
 
 class Each(NamedTuple):
@@ -32,6 +36,8 @@ class Each(NamedTuple):
     measures: tuple[str, ...]
     maps: Mapping[str, Sequence[Mapping[str, Any]]]
     """By map, a row per stem. A measure that is not defined for an image is missing in its row."""
+    object_share: tuple[float, ...] | None = None
+    """Share of the pixels of each mask that are object; None for label maps."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,10 @@ class Measured:
     values: Mapping[str, np.ndarray]
     """By measure, `(N, K)`. K is 1, except for "max_f", which holds F at K thresholds. NaN marks
     values that are not defined."""
+    object_share: np.ndarray | None = None
+    """Share of the pixels of each mask that are object, `(N,)`; None if the file lacks it."""
 
-    def mean(self, measure: str, images: Sequence[int] | slice = slice(None)) -> float:
+    def mean(self, measure: str, images: Sequence[int] | slice | np.ndarray = slice(None)) -> float:
         """The mean over the images, or the highest point of the mean curve."""
         return float(np.nanmean(self.values[measure][images], axis=0).max())
 
@@ -67,9 +75,10 @@ def write(path: Path, tests: Mapping[str, Each], started: bool = False) -> None:
         "tests": {
             test: {
                 "stems": each.stems,
+                **pack_shares(each.object_share),
                 "maps": {
-                    name: pack(rows, MEASURES_FROM_PRIORS if started else each.measures)
-                    for name, rows in each.maps.items()
+                    name: pack(rows, measures_from_priors(place) if started else each.measures)
+                    for place, (name, rows) in enumerate(each.maps.items())
                 },
             }
             for test, each in tests.items()
@@ -78,6 +87,17 @@ def write(path: Path, tests: Mapping[str, Each], started: bool = False) -> None:
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     with atomic_path(path) as partial:
         partial.write_bytes(bz2.compress(text.encode()))
+
+
+def measures_from_priors(place: int) -> tuple[str, ...]:
+    """The measures kept for one map of a test that starts from priors. place: 0 for the first."""
+    keep = place < DETAILED_FROM_PRIORS
+    return tuple(name for name in MEASURES_FROM_PRIORS if keep or name != "max_f")
+
+
+def pack_shares(shares: Sequence[float] | None) -> dict[str, list[int]]:
+    """The shares of object pixels as whole multiples of `SHARE_UNIT`, if there are any."""
+    return {} if shares is None else {"object_share": [round(x / SHARE_UNIT) for x in shares]}
 
 
 def pack(rows: Sequence[Mapping[str, Any]], measures: Sequence[str]) -> dict[str, Any]:
@@ -130,6 +150,7 @@ def read(path: Path) -> PerImage:
                         measure: unpack(packed, unit, len(images["stems"]))
                         for measure, packed in columns.items()
                     },
+                    unpack_shares(images),
                 )
                 for name, columns in images["maps"].items()
             }
@@ -140,6 +161,15 @@ def read(path: Path) -> PerImage:
             f"{path} does not hold the measures of a run's test images ({error!r}); restore it "
             "from the repository, or delete the run's results and train it again"
         ) from None
+
+
+def unpack_shares(images: Mapping[str, Any]) -> np.ndarray | None:
+    """The shares `(N,)` of object pixels of a test; None in files written before they were kept."""
+    if "object_share" not in images:
+        return None
+    if len(images["object_share"]) != len(images["stems"]):
+        raise ValueError("a share of object pixels is missing")
+    return SHARE_UNIT * np.array(images["object_share"])
 
 
 def unpack(packed: Any, unit: float, images: int) -> np.ndarray:

@@ -21,6 +21,8 @@ from py_sod_metrics import (
     Emeasure,
     FmeasureHandler,
     FmeasureV2,
+    PrecisionHandler,
+    RecallHandler,
     Smeasure,
     WeightedFmeasure,
 )
@@ -28,15 +30,18 @@ from py_sod_metrics import (
 from reference_models.errors import InputError, count
 from reference_models.machine import cores
 
-NAMES = ("mae", "f", "max_f", "weighted_f", "s", "e", "auroc")
+NAMES = ("mae", "f", "max_f", "weighted_f", "s", "e", "auroc", "miou")
 EXACT = ("weighted_f_exact", "weighted_f_loss")
+CURVES = ("precision", "recall")
+BINARY = ("binary",)
 MOST_WITHOUT_POOL = 200  # Measuring this many images takes less time than starting processes.
 IMAGES_PER_TASK = 8
 
 
 Maps = np.ndarray | Sequence[np.ndarray]
 Row = dict[str, float | np.ndarray]
-"""The measures of one image; max F and E are curves over 256 thresholds."""
+"""The measures of one image; max F, E, precision and recall are curves over the 256 thresholds,
+from 255 down to 0."""
 
 
 Measures = dict[str, float]
@@ -51,8 +56,11 @@ e: Highest point of the mean E-measure curve over 256 thresholds. Like max F, it
     one threshold: at the threshold 2 × the mean, a constant map of 0.5 is entirely background. The
     paper divides by the number of pixels minus 1, so the value may slightly exceed 1.
 auroc: Area under the ROC curve.
+miou: Mean of the intersection over union of the object and that of the background, the map cut at
+    ½. (W Table 3 prints a MIoU without its formula; W Figure 6 cuts at ½.)
 weighted_f_exact: Weighted F by the equations of its paper, `weighted_fbeta_score`.
 weighted_f_loss: 1 − `weighted_fbeta_loss` with its defaults (squared errors, windowed distance).
+binary: Share of the map's values that are at most .1 or at least .9; higher is not better.
 """
 
 
@@ -89,10 +97,11 @@ def measure_each(
     workers: int | None = None,
 ) -> list[Row]:
     """The measures of each image; see `measure`. Measures not defined for an image are missing."""
-    if unknown := [name for name in names if name not in NAMES + EXACT]:
+    every = (*NAMES, *EXACT, *BINARY, *CURVES)
+    if unknown := [name for name in names if name not in every]:
         raise InputError(
             f"{count(len(unknown), 'unknown measure')}: {', '.join(unknown)}; choose from "
-            f"{', '.join(NAMES + EXACT)}"
+            f"{', '.join(every)}"
         )
     if len(maps) != len(masks) or len(masks) == 0:
         raise InputError(
@@ -130,7 +139,15 @@ def rows_of(first: int, maps: Maps, masks: Maps, names: tuple[str, ...]) -> list
 
 # The E-measure divides by one pixel fewer than there are, which matters in very small masks.
 ROUNDING = 1e-6
-MOST = {"e": 2.0, "variation_of_information": math.inf, "regions": math.inf}
+MOST = {
+    "e": 2.0,
+    "within_object": 2.0,
+    "within_background": 2.0,
+    "between": 4.0,
+    "within_to_between": 2.0,
+    "variation_of_information": math.inf,
+    "regions": math.inf,
+}
 
 
 def means(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Measures:
@@ -163,17 +180,26 @@ def measure_image(
     row: Row = {}
     if "mae" in names:
         row["mae"] = float(MAE().cal_mae(unit, mask))
+    if "binary" in names:
+        row["binary"] = float(((unit <= 0.1) | (unit >= 0.9)).mean())
     if not mask.any():
         return row
+    handlers: dict[str, Any] = {}
     if "f" in names or "max_f" in names:
-        handler = FmeasureHandler(
+        handlers["f"] = FmeasureHandler(
             with_dynamic="max_f" in names, with_adaptive="f" in names, beta=0.3
         )
-        FmeasureV2({"f": handler}).step(unit, mask, normalize=False)
-        if "f" in names:
-            row["f"] = float(handler.adaptive_results[0])
-        if "max_f" in names:
-            row["max_f"] = handler.dynamic_results[0]
+    if "precision" in names:
+        handlers["precision"] = PrecisionHandler(with_dynamic=True, with_adaptive=False)
+    if "recall" in names:
+        handlers["recall"] = RecallHandler(with_dynamic=True, with_adaptive=False)
+    if handlers:
+        FmeasureV2(handlers).step(unit, mask, normalize=False)
+    if "f" in names:
+        row["f"] = float(handlers["f"].adaptive_results[0])
+    if "max_f" in names:
+        row["max_f"] = handlers["f"].dynamic_results[0]
+    row |= {name: handlers[name].dynamic_results[0] for name in CURVES if name in names}
     if "weighted_f" in names:
         weighted = WeightedFmeasure(beta=1)
         weighted.step(unit, mask, normalize=False)
@@ -186,6 +212,8 @@ def measure_image(
         row["e"] = alignment.get_results()["em"]["curve"]
     if "auroc" in names and not mask.all():
         row["auroc"] = auroc(values, mask)
+    if "miou" in names:
+        row["miou"] = mean_iou(unit >= 0.5, mask)
     if not set(EXACT).isdisjoint(names):
         row |= exact_weighted_f(unit, mask, names)
     return row
@@ -243,6 +271,25 @@ def auroc(values: np.ndarray, mask: np.ndarray) -> float:
     below = background.cumsum() - background
     ordered = (foreground * (below + background / 2)).sum()
     return float(ordered / (foreground.sum() * background.sum()))
+
+
+def mean_iou(cut: np.ndarray, mask: np.ndarray) -> float:
+    """Mean IoU of the two classes of a bool map; the IoU of a class that neither has is 1."""
+    unions = [(cut | mask).sum(), (~cut | ~mask).sum()]
+    intersections = [(cut & mask).sum(), (~cut & ~mask).sum()]
+    pairs = zip(intersections, unions, strict=True)
+    return float(np.mean([shared / union if union else 1.0 for shared, union in pairs]))
+
+
+def mean_curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Mean precision and recall over the images with an object, at the thresholds 255, 250, …, 0.
+
+    The precision of an image without a pixel at or above the threshold is 0, as in pysodmetrics.
+    """
+    return {
+        name: np.mean([row[name] for row in rows if name in row], axis=0)[::5].round(4).tolist()
+        for name in CURVES
+    }
 
 
 def exact_weighted_f(unit: np.ndarray, mask: np.ndarray, names: tuple[str, ...]) -> Row:
@@ -327,6 +374,12 @@ LABELS = {
     "auroc": "AUROC",
     "weighted_f_exact": "weighted F, exact",
     "weighted_f_loss": "weighted F, as in the loss",
+    "miou": "mean IoU",
+    "binary": "share near 0 or 1",
+    "within_object": "within the object",
+    "within_background": "within the background",
+    "between": "between the regions",
+    "within_to_between": "larger within / between",
 }
 
 

@@ -150,9 +150,13 @@ class ZoomoutOptions(NetworkOptions):
     """Filters of each size in a squeeze module: W's n, which is 64 in the paper."""
     hidden: int = 32
     """Channels between the two layers of the classifier."""
+    squeeze: bool = True
+    """False omits the squeeze modules: the classifier reads the taps themselves, as in the zoomout
+    network from which W starts."""
 
     def __post_init__(self) -> None:
         check_integers(1, width=self.width, hidden=self.hidden)
+        check_choice("squeeze", self.squeeze, (True, False))
 
 
 FullyConvolutionalLoss = Literal[
@@ -204,10 +208,18 @@ class FullyConvolutionalOptions(NetworkOptions):
 
 
 MEnetLoss = Literal[
-    "ce", "metric", "metric-pairwise", "metric-hard-negatives", "metric-stop-gradient"
+    "ce",
+    "metric",
+    "metric-pairwise",
+    "metric-hard-negatives",
+    "metric-stop-gradient",
+    "metric-printed",
+    "metric-alone",
 ]
 """Cross-entropy alone, or plus the metric loss of unit features: by the means (M eq. 3), over all
-pairs (M eq. 2), on equally many pixels of both regions (M §3.2), or with constant means."""
+pairs (M eq. 2), on equally many pixels of both regions (M §3.2), or with constant means. "printed"
+omits the unit length, as M eq. 3 does. "alone" trains the network by the metric loss alone; the
+saliency head, which M eq. 5 needs, is fitted to it by cross-entropy without a gradient to it."""
 FEATURES = 16
 """Channels of the features that the metric loss compares."""
 
@@ -228,9 +240,13 @@ class MEnetOptions(NetworkOptions):
     multi_scale: bool = True
     """False omits the maps of 13 scales: the logits come from the decoder ("CE-plain" of M
     Table 4), and there are no features."""
+    last: int = 3
+    """Side of the kernels of the last convolutions, odd."""
 
     def __post_init__(self) -> None:
-        check_integers(1, width=self.width, widest=self.widest, blocks=self.blocks)
+        check_integers(1, width=self.width, widest=self.widest, blocks=self.blocks, last=self.last)
+        if self.last % 2 == 0:
+            raise InputError(f"last must be odd, got {self.last}; pass 1, 3 or 5")
         check_choice("multi_scale", self.multi_scale, (True, False))
 
     def check_loss(self, loss: str) -> None:
@@ -278,6 +294,8 @@ class AnchorOptions(NetworkOptions):
     steps: int = 5
     """T, the number of promotions at test: each computes anchors from a map, and a map from the
     anchors."""
+    all_rounds: bool = False
+    """True returns the maps of all T promotions at test, not only of the last and the first."""
     selection: Literal["hard", "soft"] = "hard"
     """Salient region of a map at test: "hard" takes the pixels of at least twice the map's mean;
     "soft" weights every pixel by the map and its complement."""
@@ -285,12 +303,15 @@ class AnchorOptions(NetworkOptions):
     def __post_init__(self) -> None:
         check_integers(1, width=self.width, embedding=self.embedding, stride=self.stride)
         check_integers(1, steps=self.steps)
+        check_choice("all_rounds", self.all_rounds, (True, False))
         check_choice("region_embedding", self.region_embedding, ("conv", "fc"))
         check_choice("selection", self.selection, ("hard", "soft"))
         check_shares(flip=self.flip)
 
 
 RelationLoss = Literal["js-mi"]
+LONGEST_GRADIENT = 1.0
+"""Limit of the gradient's norm in steps on one image, which diverge on some images otherwise."""
 
 
 @dataclass(frozen=True)
@@ -316,14 +337,27 @@ class RelationOptions(NetworkOptions):
     background: float = 0.3
     """Pixels with a prior of at most this value are taken to be background."""
     balance: bool = True
-    """Give both kinds of pair the same weight, whatever their numbers."""
+    """Give both kinds of pair the same weight, whatever their numbers. False pools all pairs, as in
+    the binary cross-entropy of R eq. 6."""
+    certain_at_test: float | None = None
+    """`certain` at test, which R Table 4 varies. Default: the value in training."""
+    steps_per_image: int = 0
+    """Steps of gradient descent on each test image and its prior alone, from the network's weights,
+    before the maps are computed: 10 in R Table 3, from new weights."""
+    rate_per_image: float = 0.2
+    """Learning rate of these steps."""
 
     def __post_init__(self) -> None:
         check_integers(1, width=self.width, embedding=self.embedding, stride=self.stride)
         check_sizes("rates", self.rates)
         check_sizes("critic", self.critic)
         check_shares(certain=self.certain, foreground=self.foreground, background=self.background)
+        if self.certain_at_test is not None:
+            check_shares(certain_at_test=self.certain_at_test)
         check_choice("balance", self.balance, (True, False))
+        check_integers(0, steps_per_image=self.steps_per_image)
+        if not self.rate_per_image > 0:
+            raise InputError(f"rate_per_image must be positive, got {self.rate_per_image!r}")
 
 
 NETWORK_OPTIONS: dict[SystemName, type[NetworkOptions]] = {

@@ -43,6 +43,7 @@ class Scale:
     size: int
     """Side in pixels of the square images in training and testing."""
     steps: int
+    """0: the network is not trained before its tests."""
     batch: int
     rate: float
     """Peak of the one-cycle learning rate."""
@@ -75,7 +76,8 @@ class Recipe:
     train: str = "duts-tr"
     tests: tuple[str, ...] = ("ecssd",)
     corruptions: tuple[str, ...] = ()
-    """Distortions of the test images; the network is tested on each of them and on clean images."""
+    """Distortions of the first test set; the network is tested on each of them and on all clean
+    test sets."""
     swap_labels: float = 0.0
     """Share of the training images whose two labels are exchanged."""
     train_prior: str | None = None
@@ -83,6 +85,8 @@ class Recipe:
     test_priors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Prior maps that the network starts from, by test set: a detector's name, "centre", "truth"
     (the mask itself, as a control), or "run:RECIPE" for the maps of that trained recipe."""
+    dense_crf: bool = False
+    """Also measure the prior maps refined by a dense CRF."""
     learns_on_tests: bool = False
     """Train on the test images themselves, from their priors."""
     label_free: bool = False
@@ -94,6 +98,9 @@ class Recipe:
     """The recipe from whose trained weights training starts. Default: new weights."""
     exact: bool = False
     """Also measure weighted F exactly as defined, and as the loss approximates it."""
+    separation: bool = False
+    """Also measure the distances between the features of the two regions, and how binary the maps
+    are."""
     further: tuple[Literal["sparse", "contours"], ...] = ()
     """Further measures: the share of sparse descriptors; F of the contours of label maps."""
     paper: Paper | None = None
@@ -236,7 +243,10 @@ class EqualWeights:
 class Claim:
     """A claim of a paper, our tables for it, and the bounds that our results must keep.
 
-    paper: The claim in words, and how it is tested here. why: An explanation of the results.
+    paper: The claim in words, and how it is tested here. why: An explanation of the results. split:
+    What has a row of its own, and so its own verdict, in the table of verdicts: each network and
+    map that the bounds are about, or each test set. Default: the whole claim has one row. effect:
+    What the paper reports, in a few words, if our difference has no printed counterpart.
     """
 
     title: str
@@ -246,6 +256,8 @@ class Claim:
     bounds: tuple[Bound, ...] = ()
     equal_weights: tuple[EqualWeights, ...] = ()
     why: str = ""
+    split: Literal["network", "test"] | None = None
+    effect: str = ""
 
 
 def row(recipe: str, test: str = "ecssd", label: str = "", **more: Any) -> Row:

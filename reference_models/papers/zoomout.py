@@ -9,11 +9,13 @@ from reference_models.papers.schema import (
     FIVE,
     SALIENCY,
     SALIENCY_TESTS,
+    SETS,
     WEIGHTED,
     Claim,
     Effects,
     Paper,
     Recipe,
+    Row,
     Table,
     at_least,
     at_most,
@@ -70,7 +72,7 @@ def recipes() -> list[Recipe]:
         loss: Paper("W Table 4", name, {"msra-b": {"auroc": auroc, "weighted_f_exact": f}})
         for loss, (auroc, f, name) in W_TABLE_4.items()
     }
-    return [
+    networks = [
         Recipe(
             f"zoomout-{loss}",
             "zoomout",
@@ -84,31 +86,119 @@ def recipes() -> list[Recipe]:
         )
         for loss, about in losses.items()
     ]
+    af = next(recipe for recipe in networks if recipe.loss == "af")
+    plain = replace(
+        af,
+        name="zoomout-plain-af",
+        about=f"{af.about}, without squeeze modules",
+        options={"squeeze": False},
+        paper=None,
+    )
+    return [*networks, plain]
 
 
 # Claims ------------------------------------------------------------------------------------------
 
 
+def on(test: str, recipe: str) -> Row:
+    """The row of a recipe on a test set, named in its label."""
+    return row(recipe, test, f"{recipe}, {SETS[test]}")
+
+
+def weighted_tables(names: tuple[str, ...]) -> tuple[Table, ...]:
+    """Tables of all test sets: the measures of saliency, then weighted F, AUROC and MIoU."""
+    return (
+        *per_set(names),
+        *(
+            replace(table, title=f"{table.title}, weighted F, AUROC and MIoU")
+            for table in per_set(names, (*WEIGHTED, "auroc", "miou"))
+        ),
+    )
+
+
 def af_against_ce() -> Claim:
-    af, ce = row("zoomout-af"), row("zoomout-ce")
-    names = ("zoomout-ce", "zoomout-af")
+    pairs = tuple((on(test, "zoomout-af"), on(test, "zoomout-ce")) for test in SALIENCY_TESTS)
     return Claim(
         "W: the weighted F-beta loss against cross-entropy",
         "A network trained with a tractable form of the weighted F-measure scores higher in that "
-        "measure than a network trained with cross-entropy (W Table 1). The measure is computed in "
-        "three versions: exactly as defined, as the loss approximates it (squared errors, windowed "
-        "distance), and as the standard evaluation program computes it.",
-        (
-            *per_set(names),
-            *(
-                replace(table, title=f"{table.title}, weighted F and AUROC")
-                for table in per_set(names, (*WEIGHTED, "auroc"))
-            ),
+        "measure than a network trained with cross-entropy, on every test set (W Table 1: +.023 to "
+        "+.038). The measure is computed in three versions: exactly as defined, as the loss "
+        "approximates it (squared errors, windowed distance), and as the standard evaluation "
+        "program computes it. The first is W's (but for distant pixels, which it drops), so it is "
+        "judged, as is the last. W also reports MIoU, on portraits (Table 3: +.006). The bounds on "
+        "weighted F were set after the runs at small scale and those of seed 0 at medium scale, "
+        "the ones on MIoU before any. We have no images of MSRA-B and HKU-IS and none of the "
+        "portraits and distractors of W §5.3 and §5.4.",
+        weighted_tables(("zoomout-ce", "zoomout-af")),
+        Effects(pairs, (*SALIENCY, *WEIGHTED, "miou")),
+        tuple(
+            at_least(*pair, measure, low)
+            for pair in pairs
+            for measure, low in (
+                ("weighted_f_exact", 0.005),
+                ("weighted_f", 0.005),
+                ("miou", 0.003),
+            )
         ),
-        Effects(((af, ce),), (*SALIENCY, *WEIGHTED)),
-        (at_least(af, ce, "f", 0.005),),
         why="With squared errors, a pixel that is off by a fifth costs only a twenty-fifth. Maps "
         "therefore stay soft, which raises the MAE and lowers the exact measure.",
+    )
+
+
+def absolute_errors() -> Claim:
+    pairs = tuple(
+        (on(test, "zoomout-af-absolute"), on(test, "zoomout-af")) for test in SALIENCY_TESTS
+    )
+    return Claim(
+        "W: absolute errors are hard to optimise",
+        "W §3 replaces the absolute error of the measure by its square, which is much easier to "
+        "optimise, because the gradient of the absolute error does not decrease with the error. "
+        "There are no figures. If that is so, training with absolute errors must end at a lower "
+        "weighted F and a higher MAE; the bounds ask for a change of .005. They were set after the "
+        "runs at small scale.",
+        tuple(
+            Table(SETS[test], pair, ("mae", *WEIGHTED), folded=test != "ecssd")
+            for test, pair in zip(SALIENCY_TESTS, pairs, strict=True)
+        ),
+        Effects(pairs, ("mae", *WEIGHTED)),
+        tuple(
+            bound
+            for pair in pairs
+            for bound in (
+                at_most(*pair, "weighted_f_exact", -0.005),
+                at_least(*pair, "mae", 0.005),
+            )
+        ),
+        why="The loss is a function of logits here: the sigmoid's derivative makes the gradient "
+        "decrease with the error, for absolute errors too.",
+    )
+
+
+def squeezing() -> Claim:
+    pairs = tuple((on(test, "zoomout-af"), on(test, "zoomout-plain-af")) for test in SALIENCY_TESTS)
+    return Claim(
+        "W: squeeze modules",
+        "Squeeze modules reduce the zoomout features, which otherwise take too much memory for "
+        "predictions at a high resolution (W §4.1; W prints no figures without them). What they "
+        "may cost is judged: weighted F and MAE must not be worse by more than .005 than those of "
+        "a classifier that reads all channels of the backbone's blocks. The bounds were set before "
+        "the runs.",
+        tuple(
+            Table(SETS[test], pair, ("mae", "max_f", *WEIGHTED), folded=test != "ecssd")
+            for test, pair in zip(SALIENCY_TESTS, pairs, strict=True)
+        ),
+        Effects(pairs, ("mae", "max_f", *WEIGHTED)),
+        tuple(
+            bound
+            for pair in pairs
+            for bound in (
+                at_least(*pair, "weighted_f_exact", -0.005),
+                at_most(*pair, "mae", 0.005),
+            )
+        ),
+        why="The squeeze modules also see 3 × 3 neighbourhoods, which the 1 × 1 classifier alone "
+        "does not. Memory is not compared: this network applies the classifier's first layer to "
+        "each block at its own resolution, so the plain one needs no large features either.",
     )
 
 
@@ -131,13 +221,7 @@ def exact_as_loss() -> Claim:
         'it. Here it is the training loss (`error="absolute", distance="euclidean"`). Further '
         "networks are trained with only one of these two options, and with a kernel of unit sum "
         "in place of the printed one. Soft Dice is the control.",
-        (
-            *per_set(names),
-            *(
-                replace(table, title=f"{table.title}, weighted F and AUROC")
-                for table in per_set(names, (*WEIGHTED, "auroc"))
-            ),
-        ),
+        weighted_tables(names),
         Effects(
             (
                 (exact, ce),
@@ -181,16 +265,29 @@ def ablations() -> Claim:
         "W: what A and B are good for",
         "Without the weight A or without the weight B the loss is worse, and neither cross-entropy "
         "with class weights nor cross-entropy that ignores a band at the border replaces it (W "
-        "Table 4). The paper's test set is MSRA-B and ours ECSSD, so compare only differences.",
+        "Table 4). The paper's test set is MSRA-B and ours ECSSD, so compare only differences. The "
+        "bounds ask for a quarter of the smallest one in the paper; they were set after the runs "
+        "at small scale.",
         (
             Table("ECSSD", rows),
             Table("ECSSD, weighted F and AUROC", rows, (*WEIGHTED, "auroc")),
         ),
         Effects(tuple((part, af) for part in parts), (*SALIENCY, "weighted_f_exact", "auroc")),
+        tuple(
+            at_most(part, af, measure, high)
+            for part in parts
+            for measure, high in (("weighted_f_exact", -0.005), ("auroc", -0.003))
+        ),
         why="With the printed constant of its kernel, A hardly ever lowers an error, so a loss "
         "without A cannot differ much.",
     )
 
 
 def claims() -> tuple[Claim, ...]:
-    return (af_against_ce(), exact_as_loss(), ablations())
+    return (
+        af_against_ce(),
+        absolute_errors(),
+        exact_as_loss(),
+        ablations(),
+        squeezing(),
+    )

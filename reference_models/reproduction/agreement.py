@@ -50,12 +50,13 @@ def networks() -> list[str]:
     """One recipe for each network and loss.
 
     Recipes that differ only in swapped labels or priors train the same network and are skipped, as
-    are recipes that need another run first.
+    are recipes that need another run first or have no steps.
     """
     first: dict[tuple[Any, ...], str] = {}
     for recipe in RECIPES.values():
         network = (recipe.system, recipe.loss, *recipe.options.items())
-        if recipe.system != "small" and not (recipe.train_prior or "").startswith("run:"):
+        needs_a_run = (recipe.train_prior or "").startswith("run:")
+        if recipe.system != "small" and not needs_a_run and recipe.small.steps:
             first.setdefault(network, recipe.name)
     return list(first.values())
 

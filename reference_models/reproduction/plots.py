@@ -1,28 +1,63 @@
 """Plots of the report: their data, from the results."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
 
+import numpy as np
+
+from reference_models.papers.anchors import source_of, written
 from reference_models.papers.menet import DISTORTED
-from reference_models.papers.recipes import claims
-from reference_models.papers.schema import ScaleName, row
+from reference_models.papers.recipes import RECIPES, claims
+from reference_models.papers.schema import CONTROLS, PRIORS, SALIENCY, SETS, Row, ScaleName, row
 from reference_models.reproduction.first_steps import Steps
 from reference_models.reproduction.results import (
     SCALES,
+    EachImage,
     Result,
     Results,
     differences,
+    mean_curves,
     printed_differences,
+    rows_of,
     values,
 )
 from reference_models.reproduction.verdicts import NAMES, difference
 from reference_models.training import figures
 
 CAPTIONS = {
-    "results-effects": "Change of the measures by each loss, here and in its paper",
-    "results-noise": "Max F against the variance of the noise, with and without the metric loss",
+    **{
+        f"results-effects-{letter.lower()}": "Differences of the measures that the paper prints "
+        "too: the paper's, and each seed of ours"
+        for letter in "MCWLR"
+    },
+    "results-noise": "F against the variance of the noise, by each loss and map",
+    "results-curves-m": "Precision against recall, and F against the threshold, of both maps",
+    "results-swapped": "The measures against the share of training images whose labels are swapped",
+    "results-object-size": "F against the size of the object, by cross-entropy and by CAS",
+    "results-curves-w": "Precision against recall, and F against the threshold, by each loss",
+    "results-rounds": "F and MAE after each round of promoting; 0 is the detector's own map",
+    "results-few": "The measures against the number of training images",
+    "results-curves-l": "Precision against recall, and F against the threshold, of detectors' maps "
+    "(dashed) and of the promoted ones",
+    "results-curves-r": "Precision against recall, and F against the threshold, of detectors' maps "
+    "(dashed) and of the refined and merged ones",
+    "gallery": "Generated scenes, their masks, rough maps, and the maps of the bundled networks",
+    "textures": "Mosaics of textures, their regions, and the regions that the networks find",
     "results-losses": "Training loss of one recipe per kind of loss",
     "results-frameworks": "Training loss of the first steps in PyTorch and JAX from equal weights",
 }
+PLOTS_OF = {
+    "M": ("results-effects-m", "results-noise", "results-curves-m"),
+    "C": ("results-effects-c", "results-swapped", "results-object-size"),
+    "W": ("results-effects-w", "results-curves-w"),
+    "L": ("results-effects-l", "results-rounds", "results-few", "results-curves-l"),
+    "R": ("results-effects-r", "results-curves-r"),
+}
+"""The plots of each paper's section, in the order of the page."""
+PICTURES_OF: dict[str, tuple[str, ...]] = {"M": (), "C": ("textures",), "W": (), "L": (), "R": ()}
+"""Pictures in each paper's section that scripts in docs/figures draw; shown if they exist."""
 CURVES = (
     "zoomout-ce",
     "zoomout-af",
@@ -58,38 +93,239 @@ def scale_of(results: Results, recipes: Iterable[str]) -> ScaleName:
     return "medium" if all((name, "medium") in results for name in recipes) else "small"
 
 
-def plots(results: Results, first_steps: Sequence[Steps]) -> dict[str, figures.Plot]:
+def plots(
+    results: Results, rows: EachImage, first_steps: Sequence[Steps]
+) -> dict[str, figures.Plot]:
     """The plots that have results, by file name."""
     all_plots = {
-        "results-effects": effects_plot(results),
+        **{
+            f"results-effects-{letter.lower()}": effects_plot(results, letter)
+            for letter in PLOTS_OF
+        },
         "results-noise": noise_plot(results),
+        "results-curves-m": curves_plot(results, MAPS_M),
+        "results-swapped": swapped_plot(results),
+        "results-object-size": object_size_plot(results, rows),
+        "results-curves-w": curves_plot(results, MAPS_W),
+        "results-rounds": rounds_plot(results),
+        "results-few": few_plot(results),
+        "results-curves-l": curves_plot(results, promoted_maps("anchors", "T = 1")),
+        "results-curves-r": curves_plot(results, promoted_maps("relations", "merged")),
         "results-losses": losses_plot(results),
         "results-frameworks": first_steps_plot(first_steps),
     }
     return {name: plot for name, plot in all_plots.items() if plot is not None}
 
 
-def noise_plot(results: Results) -> figures.Plot | None:
+def points_of(values_at: Mapping[float, Mapping[int, float]]) -> figures.Points:
+    """The positions that have values, with those of all seeds."""
+    return tuple((x, tuple(seeds.values())) for x, seeds in sorted(values_at.items()) if seeds)
+
+
+def panels_of(
+    lines: Mapping[str, Mapping[float, Row]],
+    results: Results,
+    scale: str,
+    measures: Iterable[str],
+    x: str,
+    log: bool = False,
+) -> tuple[figures.Panel, ...]:
+    """A panel per measure, with labelled lines through rows of ECSSD at positions."""
     panels = []
+    for measure in measures:
+        drawn = [
+            (
+                label,
+                points_of({at: values(results, scale, of, measure) for at, of in rows.items()}),
+            )
+            for label, rows in lines.items()
+        ]
+        found = tuple((label, points) for label, points in drawn if points)
+        if found:
+            panels.append(figures.Panel(f"ECSSD ({scale})", found, x, NAMES[measure], log))
+    return tuple(panels)
+
+
+def noise_plot(results: Results) -> figures.Plot | None:
+    panels: list[figures.Panel] = []
     tests = {0.0: "ecssd"} | {
-        float(d.split()[1]): f"ecssd, {d}" for d in DISTORTED if d.startswith("noise")
+        float(d.split()[1]): f"ecssd, {d}" for d in DISTORTED if d.startswith("noise 0")
     }
     for title, network in (("pretrained features", "metric-head"), ("MEnet from scratch", "menet")):
-        losses = {
-            "cross-entropy": f"{network}-ce",
-            "with the metric loss": f"{network}-metric",
-            "on hard negatives": f"{network}-metric-hard-negatives",
+        metric = f"{network}-metric"
+        maps = {
+            "cross-entropy": (f"{network}-ce", None),
+            "metric loss, head": (metric, None),
+            "metric loss, S": (metric, "semantic distance"),
+            "hard negatives, head": (f"{metric}-hard-negatives", None),
+            "hard negatives, S": (f"{metric}-hard-negatives", "semantic distance"),
         }
-        scale = scale_of(results, losses.values())
+        scale = scale_of(results, (recipe for recipe, _ in maps.values()))
+        lines = {
+            label: {x: row(recipe, test, map=name) for x, test in tests.items()}
+            for label, (recipe, name) in maps.items()
+        }
+        panels += [
+            replace(panel, title=f"{title} ({scale})")
+            for panel in panels_of(lines, results, scale, ("f",), "variance of the noise")
+        ]
+    return figures.Plot("lines", tuple(panels)) if panels else None
+
+
+def swapped_plot(results: Results) -> figures.Plot | None:
+    losses = {
+        "cross-entropy": "ce",
+        "cross-entropy up to the exchange of labels": "cace",
+        "CAS": "cas",
+    }
+    recipes = {
+        label: {
+            recipe.swap_labels: recipe.name
+            for recipe in RECIPES.values()
+            if recipe.loss == loss and recipe.name.startswith(f"fcn-{loss}-")
+        }
+        for label, loss in losses.items()
+    }
+    scale = scale_of(results, (name for names in recipes.values() for name in names.values()))
+    lines = {
+        label: {share: row(name) for share, name in names.items()}
+        for label, names in recipes.items()
+    }
+    panels = panels_of(lines, results, scale, SALIENCY, "share of the images swapped")
+    return figures.Plot("lines", panels) if panels else None
+
+
+SIZES = (0, 0.03, 0.06, 0.12, 0.24, 1)
+"""Bounds of the groups of images, by the share of their pixels that is object."""
+FEWEST = 10  # Smaller groups of images say nothing.
+
+
+def object_size_plot(results: Results, rows: EachImage) -> figures.Plot | None:
+    """F of groups of images, at the mean share of their object; from the rows of test images."""
+    panels = []
+    recipes = {"cross-entropy": "fcn-ce-clean", "CAS": "fcn-cas-clean"}
+    scale = scale_of(results, recipes.values())
+    for test in ("ecssd", "duts-te"):
         lines = []
-        for label, recipe in losses.items():
-            max_f = {x: values(results, scale, row(recipe, t), "max_f") for x, t in tests.items()}
-            points = tuple((x, tuple(seeds.values())) for x, seeds in max_f.items() if seeds)
-            if points:
-                lines.append((label, points))
+        for label, recipe in recipes.items():
+            seeds = results.get((recipe, scale), {})
+            groups: dict[float, dict[int, float]] = {}
+            for seed, one in zip(
+                seeds, rows_of(rows, scale, row(recipe, test), seeds), strict=False
+            ):
+                if one.object_share is None:
+                    continue
+                for low, high in pairwise(SIZES):
+                    inside = (low < one.object_share) & (one.object_share <= high)
+                    if inside.sum() >= FEWEST:
+                        position = round(float(one.object_share[inside].mean()), 4)
+                        f = one.mean("f", np.flatnonzero(inside))
+                        groups.setdefault(position, {})[seed] = round(f, 4)
+            if groups:
+                lines.append((label, points_of(groups)))
         if lines:
-            panels.append((f"{title} ({scale})", tuple(lines)))
-    return figures.Plot("noise", tuple(panels)) if panels else None
+            title = f"{SETS[test]} ({scale})"
+            panels.append(figures.Panel(title, tuple(lines), "share of object pixels", "F", True))
+    return figures.Plot("lines", tuple(panels)) if panels else None
+
+
+def rounds_plot(results: Results) -> figures.Plot | None:
+    """Of the recipe whose maps were measured after the most rounds."""
+    names = [name for name, recipe in RECIPES.items() if recipe.system == "anchors"]
+    found: dict[str, dict[str, dict[float, Row]]] = {}
+    for name in names:
+        for result in results.get((name, scale_of(results, (name,))), {}).values():
+            for test, maps in result["measures"].items():
+                rounds = {float(m[4:]): row(name, test, map=m) for m in maps if m[:4] == "T = "}
+                if len(rounds) > 2 and test.startswith("ecssd, "):
+                    label = f"from {written(source_of(test))}"
+                    found.setdefault(name, {})[label] = rounds | {
+                        0.0: row(name, test, map=PRIORS[0])
+                    }
+    if not found:
+        return None
+    name, lines = max(found.items(), key=lambda item: len(next(iter(item[1].values()))))
+    panels = panels_of(lines, results, scale_of(results, (name,)), ("f", "mae"), "rounds T")
+    return figures.Plot("lines", panels)
+
+
+def few_plot(results: Results) -> figures.Plot | None:
+    """The recipe NETWORK and those named NETWORK-COUNT, which have fewer training images."""
+    maps = {
+        "anchors, T = 5, from DRFI": ("anchors", "ecssd, drfi", "T = 5"),
+        "anchors, T = 5, from the centre": ("anchors", "ecssd, centre", "T = 5"),
+        "cross-entropy": ("anchors-ce", "ecssd", None),
+    }
+    counted = {
+        network: [network, *filter(re.compile(rf"{network}-\d+").fullmatch, RECIPES)]
+        for network in ("anchors", "anchors-ce")
+    }
+    scale = scale_of(results, (name for names in counted.values() for name in names))
+    lines = {
+        label: {
+            float(result["images"]["train"]): row(recipe, test, map=name)
+            for recipe in counted[network]
+            for result in results.get((recipe, scale), {}).values()
+        }
+        for label, (network, test, name) in maps.items()
+    }
+    if max(map(len, lines.values())) < 2:
+        return None
+    panels = panels_of(lines, results, scale, SALIENCY, "training images", log=True)
+    return figures.Plot("lines", panels)
+
+
+MAPS_M = {
+    f"{recipe}{ending}": row(recipe, map=name)
+    for recipe in ("menet-ce", "menet-metric", "menet-metric-hard-negatives")
+    for ending, name in (("", None), (", S", "semantic distance"))
+    if recipe != "menet-ce" or not ending
+}
+MAPS_W = {name: row(name) for name in ("zoomout-ce", "zoomout-af", "zoomout-exact", "zoomout-dice")}
+
+
+def promoted_maps(recipe: str, name: str) -> dict[str, Row]:
+    """The maps of detectors on ECSSD, and what a recipe makes of them."""
+    return {
+        label: row(recipe, f"ecssd, {detector}", map=map_)
+        for detector in RECIPES[recipe].test_priors["ecssd"]
+        if detector not in CONTROLS and not detector.startswith("run:")
+        for label, map_ in (
+            (f"{written(detector)}, prior", PRIORS[0]),
+            (f"{written(detector)}, {name}", name),
+        )
+    }
+
+
+def curves_plot(results: Results, maps: Mapping[str, Row]) -> figures.Plot | None:
+    """Precision against recall, and F against the threshold, means over the seeds."""
+    scale = scale_of(results, {of.recipe for of in maps.values()})
+    precise, f_measure = [], []
+    for label, of in maps.items():
+        curves = mean_curves(results, scale, of)
+        if curves is None:
+            continue
+        precision, recall = curves
+        # Above a map's highest value there is no pixel, hence no precision.
+        reached = recall > 0.01
+        weighed = 0.3 * precision + recall
+        f = 1.3 * precision * recall / np.where(weighed > 0, weighed, 1)
+        thresholds = np.linspace(1, 0, len(f))
+        precise.append((label, curve(recall[reached], precision[reached])))
+        f_measure.append((label, curve(thresholds[::-1], f[::-1])))
+    if not precise:
+        return None
+    return figures.Plot(
+        "lines",
+        (
+            figures.Panel(f"ECSSD ({scale})", tuple(precise), "recall", "precision"),
+            figures.Panel(f"ECSSD ({scale})", tuple(f_measure), "threshold", "F"),
+        ),
+    )
+
+
+def curve(x: np.ndarray, y: np.ndarray) -> figures.Points:
+    return tuple((round(float(a), 4), (round(float(b), 4),)) for a, b in zip(x, y, strict=True))
 
 
 def losses_plot(results: Results) -> figures.Plot | None:
@@ -101,7 +337,7 @@ def losses_plot(results: Results) -> figures.Plot | None:
             for seed, result in results.get((name, scale), {}).items()
         )
         if curves:
-            panels.append((f"{name} ({scale})", curves))
+            panels.append(figures.Panel(f"{name} ({scale})", curves))
     return figures.Plot("losses", tuple(panels)) if panels else None
 
 
@@ -114,7 +350,7 @@ def curve_points(result: Result) -> Iterable[tuple[float, tuple[float, ...]]]:
 def first_steps_plot(first_steps: Sequence[Steps]) -> figures.Plot | None:
     by_recipe = {steps["recipe"]: steps for steps in first_steps}
     panels = tuple(
-        (
+        figures.Panel(
             name,
             tuple(
                 (backend, tuple((float(step), (loss,)) for step, loss in enumerate(losses)))
@@ -127,15 +363,15 @@ def first_steps_plot(first_steps: Sequence[Steps]) -> figures.Plot | None:
     return figures.Plot("frameworks", panels) if panels else None
 
 
-def effects_plot(results: Results) -> figures.Plot | None:
-    """The differences between rows that a paper prints too."""
+def effects_plot(results: Results, letter: str) -> figures.Plot | None:
+    """The differences between rows that the paper of this letter prints too."""
     lines: dict[str, list[tuple[float, tuple[float, ...]]]] = {
         "paper": [],
         "medium": [],
         "small": [],
     }
     labels: list[str] = []
-    for claim in claims():
+    for claim in (claim for claim in claims() if claim.title.startswith(letter)):
         for of, minus in claim.effects.pairs:
             for measure, paper in printed_differences(of, minus).items():
                 ours = {scale: differences(results, scale, of, minus, measure) for scale in SCALES}
@@ -149,5 +385,6 @@ def effects_plot(results: Results) -> figures.Plot | None:
                         lines[scale].append((position, tuple(by_seed.values())))
     if not labels:
         return None
-    panel = ("\n".join(labels), tuple((name, tuple(points)) for name, points in lines.items()))
+    drawn = tuple((name, tuple(points)) for name, points in lines.items())
+    panel = figures.Panel("\n".join(labels), drawn)
     return figures.Plot("effects", (panel,))

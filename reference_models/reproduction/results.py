@@ -6,6 +6,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from reference_models.errors import InputError
 from reference_models.measures import per_image
 from reference_models.measures.per_image import Measured, PerImage
@@ -65,6 +67,20 @@ def differences(
     return {seed: first[seed] - second[seed] for seed in first if seed in second}
 
 
+def mean_curves(results: Results, scale: str, of: Row) -> tuple[np.ndarray, np.ndarray] | None:
+    """A row's precision and recall at the stored thresholds, means over seeds; None if unknown."""
+    found = []
+    for result in results.get((of.recipe, scale), {}).values():
+        maps = result.get("curves", {}).get(of.test, {})
+        name = of.map or next((name for name in maps if name not in PRIORS), None)
+        if name in maps:
+            found.append((maps[name]["precision"], maps[name]["recall"]))
+    if not found:
+        return None
+    precision, recall = np.mean(found, axis=0)
+    return precision, recall
+
+
 def printed(of: Row) -> Figures:
     """The figures that the paper prints for a row: the row's own, or those of its recipe."""
     paper = RECIPES[of.recipe].paper
@@ -96,7 +112,7 @@ def rows_of(rows: EachImage, scale: str, of: Row, seeds: Iterable[int]) -> list[
     measured = []
     for seed in seeds:
         read = rows.get((of.recipe, scale), {}).get(seed)
-        maps = read()[of.test] if read else {}
+        maps = read().get(of.test, {}) if read else {}
         name = of.map or next((name for name in maps if name not in PRIORS), "")
         if name not in maps:
             return []

@@ -2,14 +2,31 @@
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from reference_models.measures.intervals import Interval, intervals
 from reference_models.measures.saliency import LABELS
 from reference_models.papers.recipes import claims
-from reference_models.papers.schema import Bound, Claim, EqualWeights, Row, ScaleName, number
-from reference_models.reproduction.results import SCALES, EachImage, Results, differences, rows_of
+from reference_models.papers.schema import (
+    SETS,
+    Bound,
+    Claim,
+    EqualWeights,
+    Row,
+    ScaleName,
+    number,
+)
+from reference_models.reproduction.results import (
+    SCALES,
+    EachImage,
+    Results,
+    differences,
+    printed,
+    printed_differences,
+    rows_of,
+)
 
 Verdict = Literal["holds", "refuted", "not decided", "does not hold"]
 """A claim "does not hold" by the mean over seeds if a run lacks measures per test image."""
@@ -19,6 +36,7 @@ NAMES = LABELS | {
     "weighted_f_exact": "F^w exact",
     "weighted_f_loss": "F^w as in the loss",
     "weighted_f": "F^w published program",
+    "miou": "MIoU",
     "covering": "covering",
     "rand": "Rand index",
     "variation_of_information": "variation of information",
@@ -26,6 +44,8 @@ NAMES = LABELS | {
     "contour_ods": "contour F, ODS",
     "contour_ois": "contour F, OIS",
     "sparse": "sparse descriptors",
+    "true_foreground": "true foreground",
+    "mutual_information": "mutual information",
 }
 
 
@@ -70,6 +90,8 @@ def all_intervals(results: Results, rows: EachImage) -> Intervals:
         second = None if minus is None else rows_of(rows, scale, minus, seeds)
         if not first or (minus is not None and not second):
             continue
+        if second and any(run.stems != first[0].stems for run in second):
+            continue  # Measured on other images: the means decide.
         runs = [*first, *(second or ())]
         shared = [m for m in measures if all(m in run.values for run in runs)]
         known_intervals[scale, of, minus] = intervals(first, second, shared)
@@ -82,14 +104,20 @@ def signed(value: float) -> str:
 
 
 def spread(
-    by_seed: Mapping[int, float], interval: Interval | None = None, sign: bool = False
+    by_seed: Mapping[int, float],
+    interval: Interval | None = None,
+    sign: bool = False,
+    brief: bool = False,
 ) -> str:
-    """Mean ± standard deviation over seeds, and the interval; empty without a run."""
+    """Mean ± standard deviation over seeds, and the interval; empty without a run.
+
+    brief: Omit the standard deviation where there is an interval.
+    """
     if not by_seed:
         return ""
     show = signed if sign else number
     text = show(statistics.fmean(by_seed.values()))
-    if len(by_seed) > 1:
+    if len(by_seed) > 1 and not (brief and interval):
         text += f" ± {number(statistics.stdev(by_seed.values()))}"
     return text if interval is None else f"{text} [{show(interval[0])}, {show(interval[1])}]"
 
@@ -127,20 +155,32 @@ class Tested(NamedTuple):
     measured: str
     verdict: Verdict | None
     """The verdict; None without a run, or for equal weights on a GPU."""
+    brief: str = ""
+    """The value with its interval, or without one with the standard deviation."""
+    paper: str = ""
+    """What the paper prints for the value; empty if it prints nothing."""
+    part: str = ""
+    """The part of the claim that the bound belongs to, if the claim is split."""
 
 
 def tested(results: Results, known_intervals: Intervals, claim: Claim, scale: str) -> list[Tested]:
     """Test all bounds of a claim at one scale."""
     tests = []
     for bound in claim.bounds:
-        by_seed = differences(results, scale, bound.of, bound.minus, bound.measure)
-        interval = known_intervals.get((scale, bound.of, bound.minus), {}).get(bound.measure)
+        of, minus, measure = bound.of, bound.minus, bound.measure
+        by_seed = differences(results, scale, of, minus, measure)
+        interval = known_intervals.get((scale, of, minus), {}).get(measure)
+        theirs = printed(of) if minus is None else printed_differences(of, minus)
+        show = number if minus is None else signed
         tests.append(
             Tested(
-                f"{difference(bound.of, bound.minus)}: {NAMES[bound.measure]}",
+                f"{difference(of, minus)}: {NAMES[measure]}",
                 bound_text(bound),
-                spread(by_seed, interval, sign=bound.minus is not None),
+                spread(by_seed, interval, sign=minus is not None),
                 verdict(bound, by_seed, interval) if by_seed else None,
+                spread(by_seed, interval, sign=minus is not None, brief=True),
+                show(theirs[measure]) if measure in theirs else "",
+                part_of(claim, of),
             )
         )
     for pair in claim.equal_weights:
@@ -148,12 +188,46 @@ def tested(results: Results, known_intervals: Intervals, claim: Claim, scale: st
         on_cpu = [is_equal for is_equal in equal.values() if is_equal is not None]
         same = "equal" if all(on_cpu) else "not equal"
         judged: Verdict = "holds" if all(on_cpu) else "refuted"
+        measured = same if on_cpu else "not required on a GPU" * bool(equal)
         tests.append(
             Tested(
                 f"weights of {pair.first} and {pair.second}",
                 "equal bit for bit on a CPU",
-                same if on_cpu else "not required on a GPU" * bool(equal),
+                measured,
                 judged if on_cpu else None,
+                measured,
+                part="equal weights" if claim.split else "",
             )
         )
     return tests
+
+
+def part_of(claim: Claim, of: Row) -> str:
+    """The part of a split claim that a row belongs to."""
+    if claim.split == "test":
+        name, comma, ending = of.test.partition(", ")
+        return f"{SETS.get(name, name)}{comma}{ending}"
+    if claim.split == "network":
+        return of.recipe if of.map is None else f"{of.recipe}, {of.map}"
+    return ""
+
+
+def tally(tests: Iterable[Tested]) -> str:
+    """The verdicts in a few words; empty without a run."""
+    counts = Counter(test.verdict for test in tests if test.verdict is not None)
+    total, holding = counts.total(), counts["holds"]
+    if total < 2:
+        return "".join(map(emphasised, counts))
+    if holding == total:
+        return f"all {total} hold"
+    parts = [f"{holding} of {total} hold"]
+    parts += [emphasised(f"{counts[name]} {name}") for name in UNSETTLED if counts[name]]
+    return ", ".join(parts)
+
+
+UNSETTLED: tuple[Verdict, ...] = ("refuted", "not decided")
+
+
+def emphasised(text: str) -> str:
+    """In bold if it says that a bound is refuted or does not hold."""
+    return f"**{text}**" if text.endswith(("refuted", "does not hold")) else text

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -65,21 +65,33 @@ Points = tuple[tuple[float, tuple[float, ...]], ...]
 
 
 @dataclass(frozen=True)
+class Panel:
+    """Labelled lines over one pair of axes. x, y: the axes' labels."""
+
+    title: str
+    lines: tuple[tuple[str, Points], ...]
+    x: str = ""
+    y: str = ""
+    log: bool = False
+    """A logarithmic x axis."""
+
+
+@dataclass(frozen=True)
 class Plot:
     """The data of one plot of the report."""
 
-    kind: Literal["noise", "losses", "frameworks", "effects"]
-    panels: tuple[tuple[str, tuple[tuple[str, Points], ...]], ...]
-    """Title and labelled lines of each panel. The title of the single panel of "effects" holds the
-    labels of its positions, one per line."""
+    kind: Literal["lines", "losses", "frameworks", "effects"]
+    panels: tuple[Panel, ...]
+    """The title of the single panel of "effects" holds the labels of its positions, one a line."""
 
     def digest(self) -> str:
-        return sha256(json.dumps([self.kind, self.panels]).encode()).hexdigest()
+        data = [self.kind, [astuple(panel) for panel in self.panels]]
+        return sha256(json.dumps(data).encode()).hexdigest()
 
 
 def draw(plot: Plot, path: Path) -> None:
     """Draw the plot and store the digest of its data in the file."""
-    kinds = {"noise": noise, "losses": losses, "frameworks": losses, "effects": effects}
+    kinds = {"lines": lines, "losses": losses, "frameworks": losses, "effects": effects}
     figure = kinds[plot.kind](plot)
     with atomic_path(path) as partial:
         figure.savefig(
@@ -95,22 +107,46 @@ def stored_digest(path: Path) -> str | None:
         return image.info.get("Description")
 
 
-def noise(plot: Plot) -> Figure:
-    """Plot means over seeds as lines, with the range over seeds shaded."""
-    count = len(plot.panels)
-    figure = Figure(figsize=(3.8 * count + 0.4, 3.4), layout="constrained", dpi=120)
-    for axes, (title, lines) in zip(
-        figure.subplots(1, count, sharey=True, squeeze=False)[0], plot.panels, strict=True
-    ):
-        for label, points in lines:
+MOST_MARKERS = 12  # Lines through more points than these are curves.
+
+
+def lines(plot: Plot) -> Figure:
+    """Plot means over seeds as lines, with the range over seeds shaded, up to three panels a row.
+
+    Each label has one colour in all panels.
+    """
+    columns = min(3, len(plot.panels))
+    rows = -(-len(plot.panels) // columns)
+    size = (3.7 * columns + 0.4, 3.3 * rows)
+    figure = Figure(figsize=size, layout="constrained", dpi=120)
+    grid = figure.subplots(rows, columns, squeeze=False).flat
+    labels = list(dict.fromkeys(label for panel in plot.panels for label, _ in panel.lines))
+    for panel, axes in zip(plot.panels, grid, strict=False):
+        for label, points in panel.lines:
+            color = f"C{labels.index(label) % 10}"
+            dashes = "--" if labels.index(label) >= 10 else "-"
             positions = [position for position, _ in points]
-            axes.plot(positions, [np.mean(seeds) for _, seeds in points], marker="o", label=label)
+            means = [np.mean(seeds) for _, seeds in points]
+            marker = "o" if len(points) <= MOST_MARKERS else ""
+            axes.plot(
+                positions, means, dashes, color=color, marker=marker, markersize=4, label=label
+            )
             low, high = ([limit(seeds) for _, seeds in points] for limit in (min, max))
-            axes.fill_between(positions, low, high, alpha=0.2)
-        axes.set(title=title, xlabel="variance of the noise", ylim=(0, 1))
+            axes.fill_between(positions, low, high, color=color, alpha=0.2, linewidth=0)
+        axes.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
+        if panel.log:
+            ticks = sorted({position for _, points in panel.lines for position, _ in points})
+            axes.set_xscale("log")
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.minorticks_off()
         axes.grid(color="0.9")
-        axes.legend(frameon=False)
-    figure.axes[0].set_ylabel("max F, ECSSD")
+    for axes in grid:
+        axes.set_axis_off()
+    shown: dict[str, Any] = {}
+    for axes in figure.axes:
+        handles, names = axes.get_legend_handles_labels()
+        shown |= dict(zip(names, handles, strict=True))
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 
@@ -124,11 +160,11 @@ def losses(plot: Plot) -> Figure:
     rows = -(-len(plot.panels) // columns)
     figure = Figure(figsize=(2.7 * columns, 2 * rows), layout="constrained", dpi=110)
     grid = figure.subplots(rows, columns, squeeze=False).flat
-    for (title, lines), axes in zip(plot.panels, grid, strict=False):
-        for label, points in lines:
+    for panel, axes in zip(plot.panels, grid, strict=False):
+        for label, points in panel.lines:
             x, y = [position for position, _ in points], [seeds[0] for _, seeds in points]
             axes.plot(x, y, label=label, **{"linewidth": 1, **styles.get(label, {})})
-        axes.set_title(title, fontsize=8)
+        axes.set_title(panel.title, fontsize=8)
         axes.tick_params(labelsize=7)
         axes.grid(color="0.92")
     for axes in grid:
@@ -142,8 +178,8 @@ def losses(plot: Plot) -> Figure:
 
 def effects(plot: Plot) -> Figure:
     """Plot one row per difference: the paper's value, and a dot for each seed of ours."""
-    ((titles, lines),) = plot.panels
-    labels = titles.split("\n")
+    (panel,) = plot.panels
+    labels = panel.title.split("\n")
     figure = Figure(figsize=(8.5, 0.26 * len(labels) + 1.1), layout="constrained", dpi=110)
     axes = figure.subplots()
     styles = {
@@ -151,7 +187,7 @@ def effects(plot: Plot) -> Figure:
         "medium": ("o", "C0", "C0"),
         "small": ("o", "none", "C1"),
     }
-    for name, points in filter(lambda line: line[1], lines):
+    for name, points in filter(lambda line: line[1], panel.lines):
         marker, face, edge = styles[name]
         x = [value for _, seeds in points for value in seeds]
         y = [position for position, seeds in points for _ in seeds]
@@ -162,7 +198,8 @@ def effects(plot: Plot) -> Figure:
     # Most differences are hundredths; those of a collapsed network are tenths.
     axes.set_xscale("symlog", linthresh=0.05, linscale=2)
     ticks = [-0.5, -0.1, -0.02, 0, 0.02, 0.1, 0.5]
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
+    axes.margins(x=0.03)
     axes.grid(axis="y", color="0.92")
     axes.set_axisbelow(True)
     axes.legend(frameon=False, fontsize=8)

@@ -1,6 +1,7 @@
 """One training run: from its options through data and training to results and figures."""
 
 import json
+import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -11,13 +12,15 @@ from typing import Any
 import numpy as np
 
 from reference_models import paths
-from reference_models.data.images import Data, TestSet
+from reference_models.data.images import Data, Images, TestSet
 from reference_models.data.sets import Sources, load
 from reference_models.errors import InputError
 from reference_models.files import Arrays, fingerprint, write_arrays, write_json
 from reference_models.measures import per_image
 from reference_models.measures.saliency import one_line
+from reference_models.networks.options import RelationOptions
 from reference_models.options import Options
+from reference_models.papers.relations import PAIRS
 from reference_models.papers.schema import CONTROLS
 from reference_models.provenance import commit, hardware, versions
 from reference_models.training import figures
@@ -25,6 +28,8 @@ from reference_models.training.frameworks import new_trainer
 from reference_models.training.lock import LOCK, locked
 from reference_models.training.loop import train
 from reference_models.training.score import (
+    Rows,
+    curves_of,
     flatten_rows,
     inference_seconds,
     means_of,
@@ -87,7 +92,7 @@ def run_locked(
     write_arrays(folder / RUN_WEIGHTS, trainer.weights(), about)
     begun = time.monotonic()
     scored = score(network, data.tests, check, recipe.exact)
-    rows = means_of(scored)
+    rows = {**means_of(scored), **pair_rows(options, data.train, history.losses)}
     named = flatten_rows(rows)
     width = max(len(name) for name, _ in named) + 2
     for name, row in named:
@@ -104,12 +109,13 @@ def run_locked(
         "inverted": network.inverted,
         "validation_correlation": network.correlation,
         "measures": rows,
+        "curves": curves_of(scored, started=bool(recipe.test_priors)),
         "seconds": {
             "data": round(reading, 1),
             "training": round(history.seconds, 1),
             "evaluation": round(time.monotonic() - begun, 1),
         },
-        "inference_seconds": inference_seconds(trainer, data.tests[0].images),
+        **inference_seconds(trainer, data.tests[0].images),
         "device": f"{trainer.device}: {hardware(trainer.device)}",
         "precision": trainer.precision,
         **made_with,
@@ -127,7 +133,8 @@ def run_locked(
         write_json(file, report)
         print(f"results for the report written to {file}")
     title = f"{recipe.name} ({options.backend})"
-    figures.loss_curve(history.losses, title, folder / "loss.png")
+    if history.losses:
+        figures.loss_curve(history.losses, title, folder / "loss.png")
     contact_sheet(network, data.tests[0], title, folder / "sheet.png")
     for note in network.notes:
         print(f"note: {note}")
@@ -204,8 +211,33 @@ def without_priors(options: Options, data: Data) -> list[str]:
 
 def curve(losses: list[float], points: int = 200) -> list[float]:
     """Means of the losses over `points` equal intervals of steps."""
+    if not losses:
+        return []
     intervals = np.array_split(np.array(losses), min(points, len(losses)))
     return [round(float(interval.mean()), 6) for interval in intervals]
+
+
+def pair_rows(options: Options, images: Images, losses: list[float]) -> Rows:
+    """What the relation model's pairs are worth: the share of the pixels taken as foreground that
+    are foreground in the mask (R §5.5), and the mutual information in training."""
+    network = options.chosen_recipe.network(options.plan).options
+    if not isinstance(network, RelationOptions):
+        return {}
+    rows: dict[str, dict[str, float]] = {}
+    for name, threshold in (
+        ("certain foreground", network.certain),
+        ("approximate foreground", network.foreground),
+    ):
+        taken = images.priors / np.float32(255) >= threshold
+        if taken.any():
+            rows[name] = {"true_foreground": float(images.masks[taken].mean())}
+    if network.balance and losses:
+        # js_mutual_information is log 2 − loss / 2 if both kinds of pair have the same weight.
+        estimates = math.log(2) - np.array(losses) / 2
+        tenth = -(-len(losses) // 10)
+        rows["first tenth"] = {"mutual_information": float(estimates[:tenth].mean())}
+        rows["last tenth"] = {"mutual_information": float(estimates[-tenth:].mean())}
+    return {PAIRS: rows}
 
 
 def contact_sheet(network: Network, test: TestSet, title: str, path: Path) -> None:

@@ -1,7 +1,7 @@
 """Measures of a trained network on test sets: clean and corrupted images, and prior maps."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,13 +11,25 @@ from reference_models.data.images import Images, TestSet
 from reference_models.data.pictures import centre_prior
 from reference_models.measures.contours import NAMES as CONTOURS
 from reference_models.measures.contours import contours_each
-from reference_models.measures.per_image import Each
-from reference_models.measures.saliency import EXACT, NAMES, Row, means, measure_each
+from reference_models.measures.features import NAMES as DISTANCES
+from reference_models.measures.features import distances_each
+from reference_models.measures.per_image import DETAILED_FROM_PRIORS, Each
+from reference_models.measures.saliency import (
+    BINARY,
+    CURVES,
+    EXACT,
+    NAMES,
+    Row,
+    mean_curves,
+    means,
+    measure_each,
+)
 from reference_models.measures.segmentation import NAMES as SEGMENTATION
 from reference_models.measures.segmentation import segmentation_each
 from reference_models.measures.sparsity import sparse_share, sparse_share_of_map
 from reference_models.options import Options
 from reference_models.papers.schema import CONTROLS, Recipe
+from reference_models.training.dense_crf import dense_crf
 from reference_models.training.stopping import Clock
 from reference_models.training.trained import Network, load_finished_run
 from reference_models.training.trainer import Trainer
@@ -39,18 +51,20 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
     scored: Scored = {}
 
     def measured(test: TestSet, maps: dict[str, np.ndarray]) -> Each:
-        names = NAMES + EXACT * exact + ("sparse",) * ("sparse" in recipe.further)
+        names = NAMES + EXACT * exact + BINARY * recipe.separation
         rows: dict[str, list[Row]] = {}
         for name, values in maps.items():
             rows[name] = []
             for begin in range(0, len(values), CHUNK):
                 check()
                 part = slice(begin, begin + CHUNK)
-                rows[name] += measure_each(values[part], test.truth[part], NAMES + EXACT * exact)
-            if "sparse" in names:
+                rows[name] += measure_each(values[part], test.truth[part], names + CURVES)
+            if "sparse" in recipe.further:
                 for row, saliency in zip(rows[name], values, strict=True):
                     row["sparse"] = sparse_share_of_map(saliency)
-        return Each(test.images.names, names, rows)
+        names += ("sparse",) * ("sparse" in recipe.further)
+        shares = tuple(float(mask.mean()) for mask in test.truth)
+        return Each(test.images.names, names, rows, shares)
 
     for test in tests:
         if recipe.regions > 2:
@@ -62,14 +76,26 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
                 images = replace(test.images, priors=prior_maps(prior, test, network.options))
                 start = images.priors / 255
                 maps = {"prior": start, "prior, cut at 1/2": start >= 0.5, **network.maps(images)}
+                if recipe.dense_crf:
+                    maps["dense CRF"] = dense_crf(images.images, start)
                 scored[f"{test.name}, {prior}"] = measured(test, maps)
         else:
-            for corruption in ("", *recipe.corruptions):
+            corruptions = recipe.corruptions if test is tests[0] else ()
+            for corruption in ("", *corruptions):
                 check()
                 pixels = corrupt(test.images.images, corruption, seed=0)
                 name = f"{test.name}, {corruption}" if corruption else test.name
                 maps = network.maps(replace(test.images, images=pixels))
                 scored[name] = measured(test, maps)
+            if recipe.separation:
+                check()
+                distances = [
+                    row
+                    for part in network.batches(test.images)
+                    for row in distances_each(network.trainer.unit_features(part), part.masks)
+                ]
+                each = Each(test.images.names, DISTANCES, {"features": distances})
+                scored[f"{test.name}, features"] = each
     return scored
 
 
@@ -99,26 +125,51 @@ def means_of(scored: Scored) -> Rows:
     }
 
 
+def curves_of(
+    scored: Scored, started: bool = False
+) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Mean precision and recall by test set and map; see `mean_curves`.
+
+    started: The tests start from priors, so only their first maps have curves.
+    """
+    return {
+        test: {
+            name: mean_curves(rows)
+            for name, rows in list(each.maps.items())[: DETAILED_FROM_PRIORS if started else None]
+        }
+        for test, each in scored.items()
+        if each.object_share is not None
+    }
+
+
 def flatten_rows(rows: Rows) -> list[tuple[str, dict[str, float]]]:
     """Each row with its name, "TEST SET: MAP"."""
     return [(f"{test}: {name}", row) for test, maps in rows.items() for name, row in maps.items()]
 
 
-def inference_seconds(trainer: Trainer, images: Images, repeats: int = 5) -> dict[str, float]:
-    """Seconds per image from pixels in memory to maps, for the network alone, by batch size.
+def inference_seconds(
+    trainer: Trainer, images: Images, repeats: int = 5
+) -> dict[str, dict[str, float]]:
+    """Seconds per image from pixels in memory to maps, and to the features of the backbone alone.
 
-    The fastest of several calls counts, as other work on the machine can only add time.
+    By what is timed, then by batch size. The fastest of several calls counts, as other work on the
+    machine can only add time; the two take turns, so that it slows both alike.
     """
-    seconds = {}
+    timed: dict[str, Callable[[Images], object]] = {"inference_seconds": trainer.maps}
+    if trainer.plan.backbone is not None:
+        timed["backbone_seconds"] = trainer.backbone_features
+    seconds: dict[str, dict[str, float]] = {name: {} for name in timed}
     for batch in (1, 8):
         chosen = images.take(np.arange(batch) % len(images))
-        trainer.maps(chosen)  # The first call compiles and allocates.
-        durations = []
-        for _ in range(repeats):
-            begun = time.perf_counter()
-            trainer.maps(chosen)
-            durations.append(time.perf_counter() - begun)
-        seconds[str(batch)] = round(min(durations) / batch, 5)
+        durations: dict[str, list[float]] = {name: [] for name in timed}
+        for repeat in range(1 + repeats):
+            for name, compute in timed.items():
+                begun = time.perf_counter()
+                compute(chosen)
+                if repeat:  # The first call compiles and allocates.
+                    durations[name].append(time.perf_counter() - begun)
+        for name, taken in durations.items():
+            seconds[name][str(batch)] = round(min(taken) / batch, 5)
     return seconds
 
 

@@ -175,12 +175,29 @@ class TorchTrainer:
         return {name: values.float().clamp(0, 1).cpu().numpy() for name, values in maps.items()}
 
     @torch.no_grad()
+    def unit_features(self, images: Images) -> np.ndarray:
+        batch = self.as_batch(images)
+        self.system.eval()
+        with self.autocast():
+            output = self.system(self.system.backbone(batch.images))
+        return self.system.unit_features(output).permute(0, 2, 3, 1).cpu().numpy()
+
+    @torch.no_grad()
     def descriptors(self, images: Images) -> np.ndarray:
         batch = self.as_batch(images)
         self.system.eval()
         with self.autocast():
             output = self.system(self.system.backbone(batch.images))
         return self.system.descriptors(output, batch).cpu().numpy()
+
+    @torch.no_grad()
+    def backbone_features(self, images: Images) -> object:
+        self.system.eval()
+        with self.autocast():
+            taps = self.system.backbone(self.as_batch(images).images)
+        if "cuda" in self.device:
+            torch.cuda.synchronize()
+        return taps
 
     def pixel_weights(self, images: Images) -> np.ndarray:
         loss, output, labels, _ = self.loss_view(images)

@@ -63,8 +63,9 @@ class Network:
         return np.concatenate([self.trainer.descriptors(part) for part in self.batches(images)])
 
     def batches(self, images: Images) -> list[Images]:
-        number = -(-len(images) // self.trainer.inference_batch)
-        return [images.take(part) for part in np.array_split(np.arange(len(images)), number)]
+        """The images in parts of at most the trainer's inference batch."""
+        count = -(-len(images) // self.trainer.inference_batch)
+        return [images.take(part) for part in np.array_split(np.arange(len(images)), count)]
 
     def main_map(self, images: Images) -> np.ndarray:
         return next(iter(self.maps(images).values()))

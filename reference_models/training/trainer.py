@@ -8,6 +8,7 @@ import numpy as np
 
 from reference_models.data.images import Images
 from reference_models.files import Arrays
+from reference_models.papers.schema import Scale
 from reference_models.training.augmentation import Draw
 
 
@@ -26,6 +27,7 @@ class LossView(NamedTuple):
 class Trainer(Protocol):
     """A network in training: the methods that each framework implements."""
 
+    plan: Scale
     device: str
     precision: str
     """Precision of the backbone in training: "float32", or "bfloat16" where that is faster."""
@@ -46,8 +48,15 @@ class Trainer(Protocol):
         """Saliency maps by name, the main map first, float32 `(N, S, S)` in [0, 1]. A network for
         general segmentation has a single entry "regions", int `(N, S, S)`. Ignores the labels."""
 
+    def unit_features(self, images: Images) -> np.ndarray:
+        """Features of unit length, float32 `(N, h, w, C)`, of a network whose loss compares them.
+        Ignores the labels."""
+
     def descriptors(self, images: Images) -> np.ndarray:
         """Softmax outputs of a network for general segmentation, float32 `(N, S, S, C)`."""
+
+    def backbone_features(self, images: Images) -> object:
+        """The backbone's features on the device, computed when this returns; for timing."""
 
     def pixel_weights(self, images: Images) -> np.ndarray:
         """|∂ loss / ∂ output| summed over the output's channels, float32 `(N, h, w)`."""

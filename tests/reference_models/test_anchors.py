@@ -166,6 +166,19 @@ def test_later_maps_are_means_of_the_results():
     torch.testing.assert_close(two["T = 2"], (two["T = 1"] + again["T = 1"]) / 2)
 
 
+def test_all_rounds_are_those_of_shorter_promotions():
+    batch = a_batch()
+    system = network(steps=3, all_rounds=True)
+    output = output_of(system, batch)
+    maps = system.maps(output, batch)
+    assert list(maps) == ["T = 3", "T = 1", "T = 2"]
+    for steps in (1, 2, 3):
+        shorter = network(steps=steps)
+        shorter.load_state_dict(system.state_dict())
+        last = f"T = {steps}"
+        torch.testing.assert_close(shorter.maps(output, batch)[last], maps[last], rtol=0, atol=0)
+
+
 def test_half_precision_outputs_are_computed_in_float32():
     system = network(region_embedding="fc")
     batch = a_batch()

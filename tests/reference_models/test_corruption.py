@@ -64,9 +64,47 @@ def test_recipes_are_read(images):
         assert (there.dtype, there.shape) == (images.dtype, images.shape)
 
 
+def test_random_strengths_lie_in_the_papers_ranges_and_depend_on_seed_and_place():
+    grey = np.full((8, 64, 64, 3), 128, np.uint8)
+    # Noise of equal seeds differs by its scale alone.
+    noisy = corrupt(grey, "noise of random variance", 0)
+    drawn = [
+        min(
+            np.arange(0.05, 0.31, 0.01),
+            key=lambda v, i=i: np.abs(add_noise(grey, v, 0)[i].astype(int) - noisy[i]).sum(),
+        )
+        for i in range(len(grey))
+    ]
+    assert 0.06 < min(drawn) < max(drawn) < 0.3
+    assert max(drawn) - min(drawn) > 0.05
+    np.testing.assert_array_equal(corrupt(grey[:3], "noise of random variance", 0), noisy[:3])
+    assert (corrupt(grey, "noise of random variance", 1) != noisy).any()
+
+
+def test_random_qualities_are_the_papers():
+    images, _, _ = scenes(16, 32, seed=0)
+    coarse = corrupt(images, "jpeg of random quality", 0)
+    fixed = {quality: jpeg(images, quality) for quality in range(1, 9)}
+    drawn = [
+        [q for q, images in fixed.items() if np.array_equal(images[i], coarse[i])]
+        for i in range(len(coarse))
+    ]
+    assert {quality for one in drawn for quality in one} == {3, 4, 5, 6}
+
+
 @pytest.mark.parametrize(
     "recipe",
-    ["noise", "noise -0.1", "noise nan", "noise inf", "jpeg 0", "jpeg 2.5", "jpeg 101", "blur 3"],
+    [
+        "noise",
+        "noise -0.1",
+        "noise nan",
+        "noise inf",
+        "jpeg 0",
+        "jpeg 2.5",
+        "jpeg 101",
+        "blur 3",
+        "noise of",
+    ],
 )
 def test_bad_recipes_are_named(images, recipe):
     with pytest.raises(InputError, match=f'got "{recipe}"; give .* for example "noise 0.07"'):

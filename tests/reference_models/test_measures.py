@@ -11,11 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import jaccard_score, roc_auc_score
 
 from reference_models.errors import InputError
 from reference_models.measures import saliency as measures
-from reference_models.measures.saliency import EXACT, NAMES, eight_bit, measure, one_line
+from reference_models.measures.saliency import (
+    CURVES,
+    EXACT,
+    NAMES,
+    eight_bit,
+    mean_curves,
+    measure,
+    measure_each,
+    one_line,
+)
 from reference_models.measures.segmentation import measure_segmentation
 
 
@@ -53,6 +62,46 @@ def test_a_perfect_map_and_half_of_the_object():
     found = measure(half, mask)
     assert found["mae"] == pytest.approx(1 / 4)
     assert found["f"] == pytest.approx(1.3 * 0.5 / 0.8)
+
+
+def test_mean_iou_by_hand():
+    mask = top_half()
+    soft = np.array([0.9, 0.5, 0.2, 0.1])[None, :, None] * np.ones((1, 4, 4))
+    assert measure(soft, mask)["miou"] == 1  # ½ itself is object, since maps round to 128 / 255.
+    half = mask & (np.arange(4) < 2)[:, None] & (np.arange(4) < 2)
+    # The object: 4 of 8 pixels found; the background: 8 pixels of 12.
+    assert measure(half, mask)["miou"] == pytest.approx((4 / 8 + 8 / 12) / 2)
+    every = np.ones((1, 4, 4), dtype=bool)
+    assert measure(every, mask)["miou"] == pytest.approx((8 / 16 + 0) / 2)
+    both_full = measure_each(every, every, ["miou"])
+    assert both_full == [{"miou": 1.0}]
+
+
+def test_precision_and_recall_by_hand():
+    """Two images, and a third without an object, which does not count."""
+    maps = np.array([[[255, 100], [100, 0]], [[255, 100], [50, 0]], [[1, 2], [3, 4]]], np.uint8)
+    masks = np.zeros((3, 2, 2), dtype=bool)
+    masks[:2, 0] = True
+    rows = measure_each(maps, masks, CURVES)
+    curves = mean_curves(rows)
+    thresholds = list(range(255, -1, -5))
+    assert [len(curve) for curve in curves.values()] == [len(thresholds)] * 2
+    at = {threshold: place for place, threshold in enumerate(thresholds)}
+    for threshold, precision, recall in (
+        (255, 1, 1 / 2),
+        (105, 1, 1 / 2),
+        (100, (2 / 3 + 1) / 2, 1),
+        (50, 2 / 3, 1),
+        (0, 1 / 2, 1),
+    ):
+        assert curves["precision"][at[threshold]] == pytest.approx(precision, abs=1e-4)
+        assert curves["recall"][at[threshold]] == pytest.approx(recall, abs=1e-4)
+    # The F curve of an image follows from its precision and recall.
+    blurred, shapes = blobs(1)
+    (row,) = measure_each(blurred, shapes, ("max_f", *CURVES))
+    precision, recall = row["precision"], row["recall"]
+    f = 1.3 * precision * recall / np.maximum(0.3 * precision + recall, 1e-9)
+    np.testing.assert_allclose(row["max_f"], f, atol=1e-12)
 
 
 def test_maps_are_not_stretched_and_round_to_8_bits():
@@ -137,6 +186,15 @@ def test_the_row_is_what_pysodmetrics_computes():
             np.mean(
                 [
                     roc_auc_score(mask.ravel(), np.rint(255 * values).ravel())
+                    for values, mask in zip(maps, masks, strict=True)
+                ]
+            ),
+            abs=1e-12,
+        ),
+        "miou": pytest.approx(
+            np.mean(
+                [
+                    jaccard_score(mask.ravel(), (values >= 0.5).ravel(), average="macro")
                     for values, mask in zip(maps, masks, strict=True)
                 ]
             ),

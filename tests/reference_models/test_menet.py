@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy, interpolate, normalize
 
 from reference_models.errors import InputError
 from reference_models.networks.options import MEnetLoss, MEnetOptions, MetricHeadOptions
@@ -92,6 +92,48 @@ def test_the_loss_is_cross_entropy_plus_the_metric_loss_of_unit_features():
     metric = metric_loss(normalize(output[:, 2:]), batch.labels)
     torch.testing.assert_close(a_system("menet").loss(output, batch), entropy + metric)
     torch.testing.assert_close(a_system("menet", "ce").loss(output, batch), entropy)
+
+
+@KINDS
+def test_the_metric_loss_alone_reaches_all_but_the_saliency_head(kind):
+    """The head learns what it would learn anyway, and the rest what the metric loss teaches."""
+    system, batch = a_system(kind, "metric-alone"), a_batch()
+    output = output_of(system, batch)
+    logits = cross_entropy(interpolate(output[:, :2], size=(32, 32), mode="bilinear"), batch.labels)
+    names, parameters = zip(*system.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(logits, parameters, allow_unused=True)
+    reached = {
+        name for name, gradient in zip(names, gradients, strict=True) if gradient is not None
+    }
+    assert reached == {name for name in names if name.startswith("logits.")}
+
+
+def test_the_loss_as_printed_compares_features_of_any_length():
+    batch, output = a_batch(), torch.randn(4, 18, 32, 32)
+    system = a_system("menet", "metric-printed")
+    entropy = cross_entropy(output[:, :2], batch.labels)
+    metric = metric_loss(output[:, 2:], batch.labels)
+    torch.testing.assert_close(system.loss(output, batch), entropy + metric)
+    # Its map too: doubling the features of one pixel moves that pixel.
+    longer = output.clone()
+    longer[:, 2:, :16] *= 2
+    maps, others = (system.maps(one, batch)["semantic distance"] for one in (output, longer))
+    assert (maps - others).abs().max() > 0.1
+    unit = a_system("menet")
+    torch.testing.assert_close(unit.maps(output, batch), unit.maps(longer, batch))
+
+
+def test_the_last_convolution_may_be_of_one_pixel():
+    output = torch.randn(1, 13, 9, 9)
+    for last in (1, 3):
+        system = MEnet("metric", MEnetOptions(width=4, widest=8, last=last)).eval()
+        moved = output.clone()
+        moved[..., 4, 4] += 1
+        for head in (system.logits, system.features):
+            changed = (head(moved) - head(output)).abs().sum(1) > 0
+            assert changed.sum() == last**2
+    with pytest.raises(InputError, match="last must be odd, got 2"):
+        MEnetOptions(last=2)
 
 
 @KINDS

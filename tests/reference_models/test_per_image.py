@@ -32,7 +32,8 @@ STEMS = tuple(f"scene-{i}" for i in range(len(MASKS)))
 
 
 def measured(names: tuple[str, ...] = ALL) -> Each:
-    return Each(STEMS, names, {name: measure_each(m, MASKS, names) for name, m in MAPS.items()})
+    rows = {name: measure_each(m, MASKS, names) for name, m in MAPS.items()}
+    return Each(STEMS, names, rows, tuple(MASKS.mean(axis=(1, 2))))
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,7 @@ def test_what_is_read_is_what_was_measured_to_half_a_thousandth(every: Each, fil
     for name, rows in every.maps.items():
         one = read["scenes, noise 0.1"][name]
         assert one.stems == STEMS
+        np.testing.assert_allclose(one.object_share, MASKS.mean(axis=(1, 2)), atol=0.000051)
         assert set(one.values) == set(ALL)
         for measure in set(ALL) - {"max_f", "e"}:
             values = [row[measure] for row in rows]
@@ -93,8 +95,15 @@ def test_a_measure_that_is_not_defined_is_no_number(tmp_path: Path):
 
 def test_tests_that_start_from_priors_keep_what_the_claims_need(every: Each, tmp_path: Path):
     per_image.write(tmp_path / "a", {"scenes": every}, started=True)
-    one = per_image.read(tmp_path / "a")["scenes"]["soft"]
-    assert list(one.values) == ["mae", "f", "max_f"]
+    maps = per_image.read(tmp_path / "a")["scenes"]
+    for name in list(MAPS)[:4]:
+        assert list(maps[name].values) == ["mae", "f", "max_f"]
+    assert list(maps["dark"].values) == ["mae", "f"]
+
+
+def test_files_without_shares_of_object_pixels_are_read(every: Each, tmp_path: Path):
+    per_image.write(tmp_path / "a", {"scenes": every._replace(object_share=None)})
+    assert per_image.read(tmp_path / "a")["scenes"]["soft"].object_share is None
 
 
 def thousand_times(rows: list, rng: np.random.Generator, count: int) -> list:
@@ -109,16 +118,18 @@ def thousand_times(rows: list, rng: np.random.Generator, count: int) -> list:
 
 
 @pytest.mark.parametrize("kind", ["saliency", "distorted", "from priors"])
-def test_the_largest_runs_stay_below_400_kilobytes(every: Each, tmp_path: Path, kind: str):
+def test_the_largest_runs_stay_below_450_kilobytes(every: Each, tmp_path: Path, kind: str):
     """All of ECSSD, PASCAL-S and DUTS-TE; eight versions of ECSSD with two maps; promoted maps of
     ECSSD from six priors and of PASCAL-S from one."""
     rng = np.random.default_rng(0)
-    digits = iter(rng.choice(10**8, 20000, replace=False))
 
     def test(count: int, *maps: str) -> Each:
-        stems = tuple(f"ILSVRC2012_test_{next(digits):08}" for _ in range(count))
+        same = np.random.default_rng(count)  # All versions of a test set have the same images.
+        digits = same.choice(10**8, count, replace=False)
+        stems = tuple(f"ILSVRC2012_test_{digit:08}" for digit in digits)
         rows = {name: thousand_times(every.maps[name], rng, count) for name in maps}
-        return Each(stems, ALL if kind == "saliency" else NAMES, rows)
+        shares = tuple(same.uniform(0.02, 0.6, count))
+        return Each(stems, ALL if kind == "saliency" else NAMES, rows, shares)
 
     promoted = ("soft", "binary", "sharp", "dark")
     tests = {
@@ -127,7 +138,7 @@ def test_the_largest_runs_stay_below_400_kilobytes(every: Each, tmp_path: Path, 
         "from priors": lambda: {str(i): test(1000, *promoted) for i in range(7)},
     }[kind]()
     per_image.write(tmp_path / "a", tests, started=kind == "from priors")
-    assert (tmp_path / "a").stat().st_size < 400_000
+    assert (tmp_path / "a").stat().st_size < 450_000
     read = per_image.read(tmp_path / "a")
     assert [len(one["soft"].stems) for one in read.values()] == [
         len(t.stems) for t in tests.values()
@@ -147,6 +158,7 @@ def test_a_file_that_is_none(file: Path, tmp_path: Path):
         file.read_bytes()[:-100],
         bz2.compress(b"{}"),
         spoilt(lambda c: c["tests"]["scenes"]["stems"].pop()),
+        spoilt(lambda c: c["tests"]["scenes"]["object_share"].pop()),
         spoilt(lambda c: c["tests"]["scenes"]["maps"]["soft"]["max_f"].pop("thresholds")),
     ):
         if content is not None:
@@ -190,3 +202,8 @@ def test_a_run_leaves_its_rows_before_its_results(tmp_path: Path, monkeypatch):
             assert set(read[test][name].values) == set(row)
             for measure, mean in row.items():
                 assert read[test][name].mean(measure) == pytest.approx(mean, abs=0.001)
+            curves = report["curves"][test][name]
+            assert [len(curves[kind]) for kind in ("precision", "recall")] == [52, 52]
+            assert curves["recall"] == sorted(curves["recall"])
+            assert curves["recall"][-1] == 1
+            assert len(read[test][name].object_share) == 4

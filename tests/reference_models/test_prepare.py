@@ -211,7 +211,7 @@ def test_maps_of_detectors_become_as_large_as_the_images(tmp_path: Path):
     notes = prepare(DETECTORS_NAME, home, out)
     assert notes[:2] == [f"wrote {out / DETECTORS}", "maps of DRFI, HS"]
     assert "resized to the size of the image: HS/0001_HS.jpg" in notes[2]
-    assert notes[3].startswith("no maps of RC:")
+    assert notes[3].startswith("no maps of RC, CHS, IG, SR, MF_heuristic, MF_supervised: recipes")
     assert manifest(out / DETECTORS)[6]["source_path"] == "HS/0001_HS.jpg"
     maps, _ = read_maps(out / DETECTORS / "DRFI", STEMS["ecssd"])
     assert maps["0001"].shape == (192, 256)

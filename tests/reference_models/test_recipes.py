@@ -22,7 +22,8 @@ from reference_models.data.scenes import scenes
 from reference_models.errors import InputError
 from reference_models.files import read_arrays
 from reference_models.measures import per_image
-from reference_models.measures.saliency import NAMES
+from reference_models.measures.features import NAMES as DISTANCES
+from reference_models.measures.saliency import BINARY, NAMES
 from reference_models.networks.options import BLOCKS, Backbone
 from reference_models.networks.torch.backbones import mobilenet_v2
 from reference_models.networks.torch.build import build
@@ -203,6 +204,7 @@ def test_options_that_would_be_ignored_are_errors():
     "zoomout-ce", "zoomout-exact", "zoomout-ce-band", "fcn-cas-swapped", "deeplab-ce-clean",
     "fcn-cace-clean", "fcn-cace-pixel-clean", "menet-ce-plain", "menet-metric",
     "metric-head-metric", "metric-head-metric-pairwise", "metric-head-metric-hard-negatives",
+    "metric-head-metric-printed", "menet-metric-alone",
     "anchors", "anchors-fc", "anchors-ce", "relations", "scenes-metric", "scenes-js-mi",
 ])  # fmt: skip
 def test_every_system_trains_in_half_precision(name: str):
@@ -280,9 +282,11 @@ def test_a_paper_system_runs_from_command_to_report(tmp_path: Path):
     assert list(rows) == [
         "scenes",
         *(f"scenes, {word}" for word in options.chosen_recipe.corruptions),
+        "scenes, features",
     ]
     assert set(rows["scenes"]) == {"saliency head", "semantic distance"}
-    assert set(rows["scenes"]["saliency head"]) == set(NAMES)
+    assert set(rows["scenes"]["saliency head"]) == {*NAMES, *BINARY}
+    assert set(rows["scenes, features"]["features"]) == set(DISTANCES)
     assert rows["scenes"] != rows["scenes, noise 0.29"]
     assert report["schedule"]["size"] == 32
     assert set(report["inference_seconds"]) == {"1", "8"}

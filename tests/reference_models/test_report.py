@@ -4,6 +4,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,16 @@ import pytest
 from reference_models import paths
 from reference_models.errors import InputError
 from reference_models.measures import per_image
+from reference_models.measures.features import NAMES as DISTANCES
 from reference_models.measures.per_image import Each
+from reference_models.measures.saliency import BINARY
 from reference_models.papers.recipes import RECIPES, claims
+from reference_models.papers.relations import PAIRS
 from reference_models.papers.schema import (
     CONTOURS,
     Bound,
+    Claim,
+    Effects,
     EqualWeights,
     at_least,
     at_most,
@@ -39,6 +45,7 @@ def made(recipe: str, scale: str = "small", seed: int = 0, device: str = "cpu: X
         maps = ("regions",)
     else:
         names = (
+            *BINARY * chosen.separation,
             "mae",
             "f",
             "max_f",
@@ -46,6 +53,7 @@ def made(recipe: str, scale: str = "small", seed: int = 0, device: str = "cpu: X
             "s",
             "e",
             "auroc",
+            "miou",
             "weighted_f_exact",
             "weighted_f_loss",
         )
@@ -53,11 +61,13 @@ def made(recipe: str, scale: str = "small", seed: int = 0, device: str = "cpu: X
         maps = {
             "menet": (main, "semantic distance"),
             "metric-head": (main, "semantic distance"),
-            "relations": ("prior", "prior, cut at 1/2", "merged", "refined"),
+            "relations": ("prior", "prior, cut at 1/2", "merged", "refined", "dense CRF"),
             "anchors": ("prior", "prior, cut at 1/2", "T = 5", "T = 1"),
         }.get(chosen.system, (main,))
-        if recipe == "anchors-ce":
+        if chosen.loss == "ce" and chosen.system == "anchors":
             maps = ("map",)
+        elif recipe == "anchors-rounds":
+            maps = (*maps[:2], "T = 10", *(f"T = {t}" for t in range(1, 10)))
     names += ("sparse",) * ("sparse" in chosen.further)
     names += CONTOURS * ("contours" in chosen.further)
     tests = [
@@ -69,6 +79,14 @@ def made(recipe: str, scale: str = "small", seed: int = 0, device: str = "cpu: X
         )
     ]
     given = {name: values.get(name, 0.5) for name in names}
+    measures = {test: {name: dict(given) for name in maps} for test in tests}
+    if chosen.separation:
+        distances = dict.fromkeys(DISTANCES, 0.5)
+        measures |= {f"{test}, features": {"features": distances} for test in chosen.tests}
+    if chosen.system == "relations":
+        pairs = {name: values.get(name, 0.5) for name in ("true_foreground", "mutual_information")}
+        rows = ("certain foreground", "approximate foreground", "first tenth", "last tenth")
+        measures[PAIRS] = dict.fromkeys(rows, pairs)
     return {
         "recipe": recipe,
         "backend": "torch",
@@ -84,7 +102,7 @@ def made(recipe: str, scale: str = "small", seed: int = 0, device: str = "cpu: X
         "date": "2026-11-20",
         "seconds": {"data": 1.0, "training": 50.0, "evaluation": 9.0},
         "loss_curve": [2.0, 1.0],
-        "measures": {test: {name: dict(given) for name in maps} for test in tests},
+        "measures": measures,
     }
 
 
@@ -142,7 +160,7 @@ def test_without_results_only_the_papers_figures_stand_there(tmp_path):
     text = (tmp_path / "docs/results.md").read_text(encoding="utf-8")
     assert "| fcn-ce-clean | MAE .068, F .905 |" in text
     assert "pending" not in text
-    assert not re.findall(r"(?:medium|small): [MFR]|\*\*At |bounds met, ", text)
+    assert not re.findall(r"(?:medium|small): [MFR]|verdict \||Bounds \(", text)
     assert not list(tmp_path.rglob("*.png"))
 
 
@@ -162,15 +180,16 @@ def test_a_second_time_gives_the_same_files_and_check_sees_any_change(tmp_path):
     assert {p.name for p in files} == {
         "results.md",
         "RUNS.md",
-        "results-effects.png",
+        *(f"results-effects-{letter}.png" for letter in "mcwl"),
         "results-noise.png",
+        "results-swapped.png",
         "results-losses.png",
     }
     assert report.report(folder, tmp_path) == []
     assert {p: p.read_bytes() for p in files} == files
     # What is drawn tells a picture of old results, though its bytes are not compared.
-    write(folder, made("metric-head-ce", max_f=0.25))
-    write(folder, made("metric-head-ce", "medium", device="cuda: H100", max_f=0.25))
+    write(folder, made("metric-head-ce", f=0.25))
+    write(folder, made("metric-head-ce", "medium", device="cuda: H100", f=0.25))
     stale = report.report(folder, tmp_path, check=True)
     assert "docs/results.md" in stale
     assert "docs/figures/results-noise.png" in stale
@@ -184,11 +203,10 @@ def test_every_row_finds_its_value_once_all_has_run(tmp_path):
     """No recipe, test set or map is misnamed in the claims."""
     found = results.read(write(tmp_path, *everything()))
     for claim in claims():
-        for one in (line for part in claim.tables for line in part.rows):
-            measure = "covering" if RECIPES[one.recipe].regions > 2 else "f"
-            for scale in ("medium", "small"):
+        for part in claim.tables:
+            for one, measure, scale in product(part.rows, part.measures, ("medium", "small")):
                 assert results.values(found, scale, one, measure), one
-    text = report.results_text(found, {}, {}, (), ())
+    text = report.results_text(found, {}, {}, (), ()).partition("\n## ")[2]
     assert "pending" not in text
     assert " |  |" not in re.sub(r"(?m)^(\| [^|]* \|) [^|]* \|", r"\1", text), "an empty cell"
 
@@ -266,23 +284,81 @@ def test_a_seed_below_what_each_must_keep_refutes():
     assert verdicts.verdict(EACH_TOO, {0: 0.1, 1: 0.03}, (0.03, 0.05)) == "holds"
 
 
-def test_the_verdict_names_what_does_not_hold():
+def verdict_lines(found: results.Results, claim: Claim, known: verdicts.Intervals | None = None):
+    """The lines of a claim in the table of verdicts, at both scales."""
+    return list(report.verdict_lines(found, known or {}, claim, ("medium", "small")))
+
+
+EFFECT = "F +.01 in a plot"
+CLAIM = Claim(
+    "W: a claim",
+    "Words.",
+    (),
+    Effects(()),
+    (
+        at_least(row("zoomout-af"), row("zoomout-ce"), "f", 0.005),
+        at_least(row("zoomout-af"), row("zoomout-ce"), "weighted_f_exact", 0.005),
+        at_most(row("zoomout-exact"), row("zoomout-ce"), "mae", -0.005),
+        at_least(row("zoomout-af", "duts-te"), row("zoomout-ce", "duts-te"), "f", 0.005),
+    ),
+    effect=EFFECT,
+)
+
+
+def test_a_claim_has_one_line_with_the_difference_that_the_paper_prints_too():
     found = grouped(made("zoomout-af", f=0.71), made("zoomout-ce", f=0.7))
-    claim = af_against_ce()
-    assert report.verdict_text(found, {}, claim, "small") == "**At small scale: holds.**"
-    assert report.verdict_text(found, {}, claim, "medium") == ""
-    found = grouped(made("zoomout-af", f=0.7), made("zoomout-ce", f=0.7))
-    assert report.verdict_text(found, {}, claim, "small") == (
-        "**At small scale: 0 of 1 hold.** zoomout-af − zoomout-ce: F: bound ≥ +.005, "
-        "measured .000: does not hold."
+    ((title, paper, medium, small, verdict),) = verdict_lines(found, CLAIM)
+    assert title == "[W: a claim](#w-a-claim)<br>zoomout-af − zoomout-ce: F^w exact"
+    assert (paper, medium, small) == ("+.031", "", ".000")
+    assert verdict == "2 of 3 hold", "of those that were measured"
+    unmeasured = replace(CLAIM, bounds=CLAIM.bounds[:1])
+    ((_, paper, medium, small, verdict),) = verdict_lines({}, unmeasured)
+    assert (paper, medium, small, verdict) == (EFFECT, "", "", "")
+    pair = (row("zoomout-af"), row("zoomout-ce"))
+    without = replace(CLAIM, bounds=(), effects=Effects((pair,), ("f", "weighted_f_exact")))
+    title = "[W: a claim](#w-a-claim)<br>zoomout-af − zoomout-ce: F^w exact"
+    assert verdict_lines(found, without) == [[title, "+.031", "", ".000", "no bound set"]]
+
+
+@pytest.mark.parametrize(
+    ("split", "labels", "told"),
+    [
+        (
+            "network",
+            ["zoomout-af − zoomout-ce: F^w exact", "zoomout-exact − zoomout-ce: MAE"],
+            ["2 of 3 hold", "**does not hold**"],
+        ),
+        (
+            "test",
+            ["zoomout-af − zoomout-ce: F^w exact", "zoomout-af − zoomout-ce: F"],
+            ["1 of 3 hold", "holds"],
+        ),
+    ],
+)
+def test_a_split_claim_has_a_line_and_a_verdict_for_each_part(split, labels, told):
+    found = grouped(
+        made("zoomout-af", f=0.71), made("zoomout-ce", f=0.7), made("zoomout-exact", f=0.7)
     )
+    lines = verdict_lines(found, replace(CLAIM, split=split))
+    assert [line[0] for line in lines] == [f"[W: a claim](#w-a-claim)<br>{labels[0]}", labels[1]]
+    assert [line[-1] for line in lines] == told
+
+
+def test_equal_weights_are_a_part_of_their_own():
+    pair = EqualWeights("fcn-cas-clean", "fcn-cas-swapped")
+    claim = replace(CLAIM, bounds=CLAIM.bounds[:1], equal_weights=(pair,), split="network")
+    found = grouped(made(pair.first), made(pair.second))
+    first, second = verdict_lines(found, claim)
+    assert first[-1] == ""
+    label = "weights of fcn-cas-clean and fcn-cas-swapped"
+    assert second == [label, EFFECT, "", "equal", "holds"]
 
 
 def test_medium_stands_beside_small_where_it_was_run(tmp_path):
     """Three runs at medium scale, which three claims show: nothing else gets a column."""
     medium = [
-        made("zoomout-ce", "medium", f=0.7, weighted_f_exact=0.7),
-        made("zoomout-af", "medium", f=0.72, weighted_f_exact=0.72),
+        made("zoomout-ce", "medium", f=0.7, weighted_f_exact=0.7, weighted_f=0.7, miou=0.7),
+        made("zoomout-af", "medium", f=0.72, weighted_f_exact=0.72, weighted_f=0.72, miou=0.72),
         made("zoomout-exact", "medium", f=0.7, mae=0.4, weighted_f_exact=0.752),
     ]
     names = [name for name in RECIPES if not name.startswith("scenes-")]
@@ -294,23 +370,28 @@ def test_medium_stands_beside_small_where_it_was_run(tmp_path):
     assert "pending" not in text
     parts = {part.partition("\n")[0]: part for part in text.split("\n## ")}
     for title, part in parts.items():
-        tried = title.startswith(("# Results", "W: "))
-        assert ("medium: MAE" in part or "bounds met, medium" in part) == tried, title
-    won = parts["W: the weighted F-beta loss against cross-entropy"]
-    (difference,) = re.findall(r"(?m)^\| zoomout-af − zoomout-ce \|.*", won)
+        assert ("medium: MAE" in part) == (title[0] == "W"), title
+    (of_w,) = (part for title, part in parts.items() if title[0] == "W")
+    difference, *_ = re.findall(r"(?m)^\| zoomout-af − zoomout-ce \|.*", of_w)
     medium_f = difference.split(" | ")[4]
     mean, low, high = re.fullmatch(r"(\+\.\d+) \[(\+\.\d+), (\+\.\d+)\]", medium_f).groups()
     assert float(low) < float(mean) == 0.02 < float(high)
-    assert re.search(r"\| zoomout-af − zoomout-ce: F \| ≥ \+\.005 \| .*: holds \| .*hold", won)
-    assert "**At medium scale: holds.**" in won
-    exact = parts["W: the exact measure as the loss"]
-    assert "bound ≥ +.050, measured +.052 [+" in exact
-    assert "**At medium scale: not decided: 1 of 2 hold, 1 not decided (2 of 3 tested).**" in exact
+    line = (
+        r"\| zoomout-exact − zoomout-ce: F\^w exact \| ≥ \+\.050 \| (.*): \*\*(.*)\*\* \| (.*) \|"
+    )
+    medium_value, verdict, small_value = re.search(line, of_w).groups()
+    assert re.fullmatch(r"\+\.052 \[\+.*\]", medium_value)
+    assert (verdict, small_value) == ("not decided", ".000: **does not hold**")
+    verdicts_table = text.partition("\n## ")[0]
+    (line,) = re.findall(r"\| \[W: the exact measure.*", verdicts_table)
+    cells = line.strip("| ").split(" | ")
+    assert cells[2] == medium_value, "one seed has no standard deviation"
+    assert "<br>small: " in cells[-1]
 
 
 def test_several_seeds_have_both_their_spread_and_an_interval(tmp_path):
     every = [
-        made(name, "medium", seed, f=f + 0.01 * seed)
+        made(name, "medium", seed, weighted_f_exact=f + 0.01 * seed)
         for name, f in (("zoomout-ce", 0.7), ("zoomout-af", 0.6))
         for seed in range(3)
     ]
@@ -319,15 +400,19 @@ def test_several_seeds_have_both_their_spread_and_an_interval(tmp_path):
         leave_rows(folder, one)
     found = results.read(folder)
     known = verdicts.all_intervals(found, results.per_image_files(folder, found))
-    text = report.effects_text(found, known, af_against_ce().effects)
+    (pair,) = {pair for pair in af_against_ce().effects.pairs if pair[0].test == "ecssd"}
+    text = report.effects_text(found, known, Effects((pair,)))
     assert re.search(r"−\.100 ± \.000 \[−\.1\d\d, −\.0\d\d\]", text)
-    told = report.summary(found, known, af_against_ce(), "medium")
-    assert told == "refuted: 0 of 1 hold, 1 refuted"
+    claim = replace(CLAIM, bounds=(at_least(*pair, "f", 0.005),))
+    ((_, _, value, _, verdict),) = verdict_lines(found, claim, known)
+    assert re.fullmatch(r"−\.100 \[−\.1\d\d, −\.0\d\d\]", value)
+    assert verdict == "**refuted**"
     # Without the rows of one seed the seeds decide.
     per_image.beside(folder / "zoomout-ce-torch-medium-1.json").unlink()
     known = verdicts.all_intervals(found, results.per_image_files(folder, found))
     assert known == {}
-    assert report.summary(found, known, af_against_ce(), "medium") == "0 of 1 hold"
+    ((_, _, value, _, verdict),) = verdict_lines(found, claim, known)
+    assert (value, verdict) == ("−.100 ± .000", "**does not hold**")
 
 
 def test_a_value_without_a_second_row_has_an_interval_too(tmp_path):
@@ -341,12 +426,8 @@ def test_a_value_without_a_second_row_has_an_interval_too(tmp_path):
     assert by_label["fcn-ce-swapped: MAE"].verdict == "holds"
     assert re.fullmatch(r"\.500 \[\.4\d\d, \.5\d\d\]", by_label["fcn-ce-swapped: MAE"].measured)
     assert by_label["fcn-ce-swapped: max F"].verdict == "not decided"
-    assert by_label["fcn-cas-swapped − fcn-cas-clean (in the paper trained on other data): F"] == (
-        "fcn-cas-swapped − fcn-cas-clean (in the paper trained on other data): F",
-        "within ±.010",
-        "",
-        None,
-    )
+    unmeasured = by_label["weights of fcn-cas-clean and fcn-cas-swapped"]
+    assert (unmeasured.measured, unmeasured.verdict) == ("", None)
 
 
 def test_seconds_stand_in_one_table():
@@ -414,7 +495,8 @@ def test_results_that_are_none(tmp_path):
 
 
 def test_a_picture_remembers_what_it_shows(tmp_path):
-    plot = figures.Plot("noise", (("t", (("ce", ((0.0, (0.8, 0.9)), (0.1, (0.5, 0.6)))),)),))
+    lines = (("ce", ((0.0, (0.8, 0.9)), (0.1, (0.5, 0.6)))),)
+    plot = figures.Plot("lines", (figures.Panel("t", lines, "x", "y"),))
     figures.draw(plot, tmp_path / "a.png")
     assert figures.stored_digest(tmp_path / "a.png") == plot.digest()
     assert figures.stored_digest(tmp_path / "b.png") is None

@@ -82,6 +82,22 @@ def test_parameters(width: int, hidden: int):
     assert sum(p.numel() for p in system.parameters()) == squeeze + classifier
 
 
+def test_without_squeeze_modules_the_classifier_reads_all_channels():
+    taps = some_taps()
+    system = Zoomout("af", FiveTaps(), ZoomoutOptions(hidden=8, squeeze=False))
+    shapes = {name: tuple(p.shape) for name, p in system.named_parameters() if "weight" in name}
+    assert shapes == {"classify.weight": (1, 8, 1, 1)} | {
+        f"mix.{i}.weight": (8, c, 1, 1) for i, c in enumerate(FiveTaps.channels)
+    }
+    features = taps[-1]
+    for finer in taps[-2::-1]:
+        features = interpolate(features, finer.shape[-2:], mode="bilinear")
+        features = torch.cat([finer, features], dim=1)
+    weight = torch.cat([mix.weight for mix in system.mix], dim=1)
+    hidden = conv2d(features, weight, sum(mix.bias for mix in system.mix)).relu()
+    torch.testing.assert_close(system(taps), system.classify(hidden), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_is_finite_and_moves_every_parameter(loss: ZoomoutLoss):
     system = network(loss)

@@ -115,7 +115,8 @@ class AnchorNetwork(System):
             promoted[f"T = {step}"] = prior
         size = batch.images.shape[1:3]
         last = f"T = {self.options.steps}"
-        kept = {last: promoted[last], "T = 1": promoted["T = 1"]}
+        others = promoted if self.options.all_rounds else ("T = 1",)
+        kept = {name: promoted[name] for name in (last, *others)}
         return {name: resize(one[..., None], size)[..., 0] for name, one in kept.items()}
 
     def select(self, prior: Array) -> Array:

@@ -62,11 +62,12 @@ class MEnet(System):
         if options.multi_scale:
             scales = [3, *encoded, encoded[-1], *decoded]
             self.scales = nnx.List(conv(c, 1, 3, rngs=rngs) for c in scales)
-            self.logits = nnx.Sequential(*normalised(len(scales), 2, rngs=rngs))
+            self.logits = nnx.Sequential(*normalised(len(scales), 2, side=options.last, rngs=rngs))
             if loss != "ce":
-                self.features = nnx.Sequential(*normalised(len(scales), FEATURES, rngs=rngs))
+                last = normalised(len(scales), FEATURES, side=options.last, rngs=rngs)
+                self.features = nnx.Sequential(*last)
         else:
-            self.logits = nnx.Sequential(*normalised(width, 2, rngs=rngs))
+            self.logits = nnx.Sequential(*normalised(width, 2, side=options.last, rngs=rngs))
 
     def __call__(self, taps: list[Array]) -> Array:
         """Two logits of every pixel, and sixteen features in [−1, 1] unless loss="ce"."""
@@ -86,14 +87,18 @@ class MEnet(System):
         maps = jnp.concatenate([resize(single(scale), size) for single, scale in singles], axis=-1)
         if self.name == "ce":
             return self.logits(maps)
+        logits = self.logits(jax.lax.stop_gradient(maps) if self.name == "metric-alone" else maps)
         features = jnp.tanh(self.features(maps).astype(jnp.float32))
-        return jnp.concatenate([self.logits(maps).astype(jnp.float32), features], axis=-1)
+        return jnp.concatenate([logits.astype(jnp.float32), features], axis=-1)
 
     def loss(self, output: Array, batch: Batch) -> Array:
         return two_losses(self.name, output, batch)
 
     def maps(self, output: Array, batch: Batch) -> dict[str, Array]:
-        return two_maps(output, batch)
+        return two_maps(self.name, output, batch)
+
+    def unit_features(self, output: Array) -> Array:
+        return unit(output[..., 2:].astype(jnp.float32))
 
 
 class MetricHead(System):
@@ -125,13 +130,17 @@ class MetricHead(System):
             x = project(tap)
             below = jax.nn.relu(smooth(x + resize(below, x.shape[1:3])))
         features = jnp.tanh(self.features(below).astype(jnp.float32))
-        return jnp.concatenate([self.logits(features).astype(jnp.float32), features], axis=-1)
+        held = jax.lax.stop_gradient(features) if self.name == "metric-alone" else features
+        return jnp.concatenate([self.logits(held).astype(jnp.float32), features], axis=-1)
 
     def loss(self, output: Array, batch: Batch) -> Array:
         return two_losses(self.name, output, batch)
 
     def maps(self, output: Array, batch: Batch) -> dict[str, Array]:
-        return two_maps(output, batch)
+        return two_maps(self.name, output, batch)
+
+    def unit_features(self, output: Array) -> Array:
+        return unit(output[..., 2:].astype(jnp.float32))
 
 
 def two_losses(name: MEnetLoss, output: Array, batch: Batch) -> Array:
@@ -145,28 +154,35 @@ def two_losses(name: MEnetLoss, output: Array, batch: Batch) -> Array:
         features,
         nearest_resize(batch.labels, output.shape[1:3]),
         form="pairwise" if name == "metric-pairwise" else "centroid",
-        normalize=True,
+        normalize=name != "metric-printed",
         stop_gradient=name == "metric-stop-gradient",
         hard_negatives=name == "metric-hard-negatives",
     )
 
 
-def two_maps(output: Array, batch: Batch) -> dict[str, Array]:
+def two_maps(name: MEnetLoss, output: Array, batch: Batch) -> dict[str, Array]:
     """The saliency head's probability, and the distance to the mean background feature (M eq. 5).
 
-    The mean is over all pixels, weighted by their probability of being background.
+    The mean is over all pixels, weighted by their probability of being background. The features
+    have unit length if the loss compared unit features.
     """
     output = output.astype(jnp.float32)
     logits, features = output[..., :2], output[..., 2:]
     maps = {"saliency head": jax.nn.softmax(resize(logits, batch.images.shape[1:3]))[..., 1]}
     if features.shape[-1] > 0:
-        length = jnp.linalg.norm(features, axis=-1, keepdims=True)
-        unit = features / jnp.maximum(length, 1e-12)
-        distance = semantic_distance(unit, jax.nn.softmax(logits)[..., 0])
+        if name != "metric-printed":
+            features = unit(features)
+        distance = semantic_distance(features, jax.nn.softmax(logits)[..., 0])
         distance = resize(distance[..., None], batch.images.shape[1:3])[..., 0]
         greatest = distance.max(axis=(1, 2), keepdims=True)
         maps["semantic distance"] = distance / jnp.where(greatest > 0, greatest, 1)
     return maps
+
+
+def unit(features: Array) -> Array:
+    """Features `(N, h, w, C)` scaled to unit length; zero vectors stay zero."""
+    length = jnp.linalg.norm(features, axis=-1, keepdims=True)
+    return features / jnp.maximum(length, 1e-12)
 
 
 def nearest_resize(labels: Array, size: tuple[int, ...]) -> Array:
@@ -200,10 +216,10 @@ def residual(before: int, after: int, blocks: int, stride: int, rngs: nnx.Rngs) 
 
 
 def normalised(
-    before: int, after: int, stride: int = 1, *, rngs: nnx.Rngs
+    before: int, after: int, stride: int = 1, side: int = 3, *, rngs: nnx.Rngs
 ) -> tuple[Conv, nnx.BatchNorm]:
-    """A 3 x 3 convolution and batch normalisation."""
-    convolution = conv(before, after, 3, stride=stride, bias=False, rngs=rngs)
+    """A square convolution and batch normalisation."""
+    convolution = conv(before, after, side, stride=stride, bias=False, rngs=rngs)
     # The fast variance, the mean of squares minus the squared mean, suffers from cancellation.
     norm = nnx.BatchNorm(after, momentum=0.9, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
     return convolution, norm

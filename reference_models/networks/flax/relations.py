@@ -5,9 +5,11 @@ the paper's.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 from jax import Array
 
@@ -19,13 +21,19 @@ from reference_models.networks.flax.system import (
     conv,
     resize,
 )
-from reference_models.networks.options import RelationLoss, RelationOptions
+from reference_models.networks.options import (
+    LONGEST_GRADIENT,
+    RelationLoss,
+    RelationOptions,
+)
 from saliency_losses.jax import (
     foreground_vector,
     js_mutual_information_loss,
     merge_by_confidence,
     relation_pairs,
 )
+
+State = nnx.State[Any, Any]
 
 
 class RelationModel(System):
@@ -72,9 +80,13 @@ class RelationModel(System):
         branches = [jax.nn.relu(branch(joined)) for branch in (self.near, *self.far)]
         return self.fusion(jnp.concatenate(branches, axis=-1))
 
-    def scores(self, features: Array, prior: Array) -> Array:
-        """Similarity of each pixel to the prior's certain foreground: real, `(N, h, w)`."""
-        foreground = foreground_vector(features, prior, threshold=self.options.certain)
+    def scores(self, features: Array, prior: Array, certain: float | None = None) -> Array:
+        """Similarity of each pixel to the prior's certain foreground: real, `(N, h, w)`.
+
+        certain: Threshold of the certain foreground. Default: that of the options.
+        """
+        threshold = self.options.certain if certain is None else certain
+        foreground = foreground_vector(features, prior, threshold=threshold)
         spread = jnp.broadcast_to(foreground[:, None, None, :], features.shape)
         pairs = jnp.concatenate([spread, features], axis=-1)
         return self.critic(pairs)[..., 0].astype(jnp.float32)
@@ -89,7 +101,47 @@ class RelationModel(System):
         return js_mutual_information_loss(scores, joint, mask=mask, balance=options.balance)
 
     def maps(self, output: Array, batch: Batch) -> dict[str, Array]:
-        prior = area_resize(batch.prior, output.shape[1:3])
-        scores = self.scores(output.astype(jnp.float32), prior)
+        if self.options.steps_per_image:
+            scores = self.scores_per_image(batch)
+        else:
+            scores = self.scores_at_test(output, batch)
         refined = jax.nn.sigmoid(resize(scores[..., None], batch.images.shape[1:3])[..., 0])
         return {"merged": merge_by_confidence(batch.prior, refined), "refined": refined}
+
+    def scores_at_test(self, output: Array, batch: Batch) -> Array:
+        prior = area_resize(batch.prior, output.shape[1:3])
+        return self.scores(output.astype(jnp.float32), prior, self.options.certain_at_test)
+
+    def scores_per_image(self, batch: Batch) -> Array:
+        """`scores` by copies of the network, each trained on one image and its prior (R §5.4).
+
+        The copies share the backbone's features, which these steps do not change.
+        """
+        graph, *parts = nnx.split(
+            self, lambda path, x: isinstance(x, nnx.Param) and path[0] != "backbone", ...
+        )
+        own, rest = parts
+        # With small steps in bfloat16 the weights would not change.
+        own = jax.tree.map(lambda x: x.astype(jnp.float32), own)
+
+        def learner(own: State) -> "RelationModel":
+            return nnx.merge(graph, own, rest, copy=True)
+
+        def scores_of_one(inputs: tuple[list[Array], Array]) -> Array:
+            taps, one = [tap[None] for tap in inputs[0]], batch._replace(prior=inputs[1][None])
+
+            def objective(own: State) -> Array:
+                system = learner(own)
+                return system.loss(system(taps), one)
+
+            def step(own: State, _: None) -> tuple[State, None]:
+                gradient = jax.grad(objective)(own)
+                cut = LONGEST_GRADIENT / (optax.global_norm(gradient) + 1e-6)  # As PyTorch has it.
+                rate = self.options.rate_per_image * jnp.minimum(cut, 1)
+                return jax.tree.map(lambda x, slope: x - rate * slope, own, gradient), None
+
+            last, _ = jax.lax.scan(step, own, length=self.options.steps_per_image)
+            system = learner(last)
+            return system.scores_at_test(system(taps), one)[0]
+
+        return jax.lax.map(scores_of_one, (self.backbone(batch.images), batch.prior))

@@ -68,6 +68,10 @@ class System(nnx.Module):
         """Saliency maps by name, the main one first: `(N, H, W)` in [0, 1]. Labels are not used."""
         raise NotImplementedError
 
+    def unit_features(self, output: Array) -> Array:
+        """Features of unit length `(N, h, w, C)`, of a network whose loss compares features."""
+        raise NotImplementedError
+
     def segmentation(self, output: Array, batch: Batch) -> Array:
         """Region numbers, int32 `(N, H, W)`, of a network for general segmentation."""
         raise NotImplementedError

@@ -47,16 +47,18 @@ class Zoomout(System):
         self.name = loss
         self.backbone = backbone
         channels = backbone.channels
-        self.squeeze = nnx.List([SqueezeModule(c, width, rngs=rngs) for c in channels])
-        self.mix = nnx.List([conv(2 * width, hidden, rngs=rngs) for _ in channels])
+        squeezed = channels if options.squeeze else ()
+        self.squeeze = nnx.List([SqueezeModule(c, width, rngs=rngs) for c in squeezed])
+        self.mix = nnx.List(
+            [conv(2 * width if options.squeeze else c, hidden, rngs=rngs) for c in channels]
+        )
         self.classify = conv(hidden, 1, rngs=rngs)
 
     def __call__(self, taps: list[Array]) -> Array:
         """One logit, `(N, h, w, 1)`, at the resolution of the finest tap."""
-        parts = [
-            mix(squeeze(tap))
-            for tap, squeeze, mix in zip(taps, self.squeeze, self.mix, strict=True)
-        ]
+        if self.squeeze:
+            taps = [squeeze(tap) for squeeze, tap in zip(self.squeeze, taps, strict=True)]
+        parts = [mix(tap) for mix, tap in zip(self.mix, taps, strict=True)]
         total = parts.pop()
         while parts:
             finer = parts.pop()

@@ -67,11 +67,12 @@ class MEnet(System):
         if options.multi_scale:
             scales = [3, *encoded, encoded[-1], *decoded]
             self.scales = nn.ModuleList(nn.Conv2d(c, 1, 3, padding=1) for c in scales)
-            self.logits = nn.Sequential(*normalised(len(scales), 2))
+            self.logits = nn.Sequential(*normalised(len(scales), 2, side=options.last))
             if loss != "ce":
-                self.features = nn.Sequential(*normalised(len(scales), FEATURES))
+                last = normalised(len(scales), FEATURES, side=options.last)
+                self.features = nn.Sequential(*last)
         else:
-            self.logits = nn.Sequential(*normalised(width, 2))
+            self.logits = nn.Sequential(*normalised(width, 2, side=options.last))
 
     def forward(self, taps: list[Tensor]) -> Tensor:
         """Two logits of every pixel, and sixteen features in [−1, 1] unless loss="ce"."""
@@ -93,14 +94,18 @@ class MEnet(System):
         maps = torch.cat([resize(single(scale), size) for single, scale in singles], dim=1)
         if self.name == "ce":
             return self.logits(maps)
+        logits = self.logits(maps.detach() if self.name == "metric-alone" else maps)
         # In half precision tanh would be constant from 3.5.
-        return torch.cat([self.logits(maps).float(), self.features(maps).float().tanh()], dim=1)
+        return torch.cat([logits.float(), self.features(maps).float().tanh()], dim=1)
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         return two_losses(self.name, output, batch)
 
     def maps(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
-        return two_maps(output, batch)
+        return two_maps(self.name, output, batch)
+
+    def unit_features(self, output: Tensor) -> Tensor:
+        return normalize(output[:, 2:].float())
 
 
 class MetricHead(System):
@@ -143,13 +148,17 @@ class MetricHead(System):
             x = project(tap)
             below = relu(smooth(x + resize(below, x.shape[-2:])))
         features = self.features(below).float().tanh()
-        return torch.cat([self.logits(features).float(), features], dim=1)
+        logits = self.logits(features.detach() if self.name == "metric-alone" else features)
+        return torch.cat([logits.float(), features], dim=1)
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         return two_losses(self.name, output, batch)
 
     def maps(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
-        return two_maps(output, batch)
+        return two_maps(self.name, output, batch)
+
+    def unit_features(self, output: Tensor) -> Tensor:
+        return normalize(output[:, 2:].float())
 
 
 def two_losses(name: MEnetLoss, output: Tensor, batch: Batch) -> Tensor:
@@ -165,22 +174,25 @@ def two_losses(name: MEnetLoss, output: Tensor, batch: Batch) -> Tensor:
         features,
         labels.long(),
         form="pairwise" if name == "metric-pairwise" else "centroid",
-        normalize=True,
+        normalize=name != "metric-printed",
         stop_gradient=name == "metric-stop-gradient",
         hard_negatives=name == "metric-hard-negatives",
     )
 
 
-def two_maps(output: Tensor, batch: Batch) -> dict[str, Tensor]:
+def two_maps(name: MEnetLoss, output: Tensor, batch: Batch) -> dict[str, Tensor]:
     """The saliency head's probability, and the distance to the mean background feature (M eq. 5).
 
-    The mean is over all pixels, weighted by their probability of being background.
+    The mean is over all pixels, weighted by their probability of being background. The features
+    have unit length if the loss compared unit features.
     """
     output = output.float()
     logits, features = output[:, :2], output[:, 2:]
     maps = {"saliency head": resize(logits, batch.images.shape[-2:]).softmax(dim=1)[:, 1]}
     if features.shape[1] > 0:
-        distance = semantic_distance(normalize(features), logits.softmax(dim=1)[:, 0])
+        if name != "metric-printed":
+            features = normalize(features)
+        distance = semantic_distance(features, logits.softmax(dim=1)[:, 0])
         distance = resize(distance[:, None], batch.images.shape[-2:])[:, 0]
         greatest = distance.amax(dim=(1, 2), keepdim=True)
         maps["semantic distance"] = distance / torch.where(greatest > 0, greatest, 1)
@@ -207,7 +219,9 @@ def residual(before: int, after: int, blocks: int, stride: int) -> nn.Sequential
     return nn.Sequential(first, *(Residual(after, after, 1) for _ in range(blocks - 1)))
 
 
-def normalised(before: int, after: int, stride: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
-    """A 3 x 3 convolution and batch normalisation."""
-    convolution = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
+def normalised(
+    before: int, after: int, stride: int = 1, side: int = 3
+) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    """A square convolution and batch normalisation."""
+    convolution = nn.Conv2d(before, after, side, stride, padding=side // 2, bias=False)
     return convolution, nn.BatchNorm2d(after)

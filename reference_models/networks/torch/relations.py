@@ -5,11 +5,17 @@ learns to distinguish pairs of the foreground and a probably salient pixel from 
 foreground and a probable background pixel, and then scores every pixel.
 """
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from reference_models.networks.options import RelationLoss, RelationOptions
+from reference_models.networks.options import (
+    LONGEST_GRADIENT,
+    RelationLoss,
+    RelationOptions,
+)
 from reference_models.networks.torch.system import (
     Batch,
     FeatureExtractor,
@@ -80,9 +86,13 @@ class RelationModel(System):
         branches = [relu(branch(joined)) for branch in (self.near, *self.far)]
         return self.fusion(torch.cat(branches, dim=1))
 
-    def scores(self, features: Tensor, prior: Tensor) -> Tensor:
-        """Similarity of each pixel to the prior's certain foreground: real, `(N, h, w)`."""
-        foreground = foreground_vector(features, prior, threshold=self.options.certain)
+    def scores(self, features: Tensor, prior: Tensor, certain: float | None = None) -> Tensor:
+        """Similarity of each pixel to the prior's certain foreground: real, `(N, h, w)`.
+
+        certain: Threshold of the certain foreground. Default: that of the options.
+        """
+        threshold = self.options.certain if certain is None else certain
+        foreground = foreground_vector(features, prior, threshold=threshold)
         pairs = torch.cat([foreground[:, :, None, None].expand_as(features), features], dim=1)
         return self.critic(pairs)[:, 0].float()
 
@@ -96,6 +106,34 @@ class RelationModel(System):
         return js_mutual_information_loss(scores, joint, mask=mask, balance=options.balance)
 
     def maps(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
-        scores = self.scores(output.float(), area_resize(batch.prior, output.shape[-2:]))
+        if self.options.steps_per_image:
+            scores = self.scores_per_image(batch)
+        else:
+            scores = self.scores_at_test(output, batch)
         refined = resize(scores[:, None], batch.images.shape[-2:])[:, 0].sigmoid()
         return {"merged": merge_by_confidence(batch.prior, refined), "refined": refined}
+
+    def scores_at_test(self, output: Tensor, batch: Batch) -> Tensor:
+        prior = area_resize(batch.prior, output.shape[-2:])
+        return self.scores(output.float(), prior, self.options.certain_at_test)
+
+    def scores_per_image(self, batch: Batch) -> Tensor:
+        """`scores` by copies of the network, each trained on one image and its prior (R §5.4).
+
+        The copies share the backbone's features, which these steps do not change.
+        """
+        scores = []
+        for i in range(len(batch.images)):
+            one = batch._replace(images=batch.images[i : i + 1], prior=batch.prior[i : i + 1])
+            taps = [tap.detach() for tap in self.backbone(one.images)]
+            learner = deepcopy(self)
+            own = [p for name, p in learner.named_parameters() if not name.startswith("backbone.")]
+            optimizer = torch.optim.SGD(own, lr=self.options.rate_per_image)
+            with torch.enable_grad():
+                for _ in range(self.options.steps_per_image):
+                    optimizer.zero_grad()
+                    learner.loss(learner(taps), one).backward()
+                    nn.utils.clip_grad_norm_(own, LONGEST_GRADIENT)
+                    optimizer.step()
+            scores.append(learner.scores_at_test(learner(taps), one).detach())
+        return torch.cat(scores)

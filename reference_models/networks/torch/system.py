@@ -67,6 +67,10 @@ class System(nn.Module):
         """Saliency maps by name, the main one first: `(N, H, W)` in [0, 1]. Labels are not used."""
         raise NotImplementedError
 
+    def unit_features(self, output: Tensor) -> Tensor:
+        """Features of unit length `(N, C, h, w)`, of a network whose loss compares features."""
+        raise NotImplementedError
+
     def segmentation(self, output: Tensor, batch: Batch) -> Tensor:
         """Region numbers, int64 `(N, H, W)`, of a network for general segmentation."""
         raise NotImplementedError

@@ -49,16 +49,18 @@ class Zoomout(System):
         width, hidden = options.width, options.hidden
         self.name = loss
         self.backbone = backbone
-        self.squeeze = nn.ModuleList(SqueezeModule(c, width) for c in backbone.channels)
-        self.mix = nn.ModuleList(nn.Conv2d(2 * width, hidden, 1) for _ in backbone.channels)
+        squeezed = backbone.channels if options.squeeze else ()
+        self.squeeze = nn.ModuleList(SqueezeModule(c, width) for c in squeezed)
+        self.mix = nn.ModuleList(
+            nn.Conv2d(2 * width if options.squeeze else c, hidden, 1) for c in backbone.channels
+        )
         self.classify = nn.Conv2d(hidden, 1, 1)
 
     def forward(self, taps: list[Tensor]) -> Tensor:
         """One logit, `(N, 1, h, w)`, at the resolution of the finest tap."""
-        parts = [
-            mix(squeeze(tap))
-            for tap, squeeze, mix in zip(taps, self.squeeze, self.mix, strict=True)
-        ]
+        if self.squeeze:
+            taps = [squeeze(tap) for squeeze, tap in zip(self.squeeze, taps, strict=True)]
+        parts = [mix(tap) for mix, tap in zip(self.mix, taps, strict=True)]
         total = parts.pop()
         while parts:
             finer = parts.pop()
