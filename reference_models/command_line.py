@@ -1,5 +1,6 @@
 """Command-line parsing and exit statuses, shared by all commands."""
 
+import errno
 import io
 import sys
 import warnings
@@ -32,10 +33,29 @@ def command() -> Iterator[None]:
             stream.reconfigure(errors="backslashreplace")
     try:
         yield
-    except (InputError, OSError) as error:
+    except InputError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {with_repair(error)}")
     except OutOfTime as stopped:
         sys.exit(stopped.status)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+
+
+REPAIRS = {
+    errno.ENOSPC: "free some space, and run the same command again",
+    errno.EDQUOT: "free some space, and run the same command again",
+    errno.EACCES: "change its permissions, or pass another path",
+    errno.EPERM: "change its permissions, or pass another path",
+    errno.EROFS: "pass a path on another disk",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOENT: "check the path",
+    errno.EMFILE: "raise the limit with ulimit -n, and run the same command again",
+}
+
+
+def with_repair(error: OSError) -> str:
+    """What the system refused, and what to do."""
+    return f"{error}; {REPAIRS.get(error.errno or 0, 'pass another path')}"

@@ -2,10 +2,27 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from unicodedata import category
+
+
+def escaped(text: str) -> str:
+    """The text on one line: line breaks and other control characters, which the names of files may
+    hold, as `\\n` and the like."""
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if category(character) in ("Cc", "Cs", "Zl", "Zp")
+        else character
+        for character in text
+    )
 
 
 class InputError(Exception):
-    """Input that cannot be used. The message names the fault and says how to repair it."""
+    """Input that cannot be used. The message names each fault on a line of its own, and says how to
+    repair it."""
+
+    def __init__(self, *lines: str) -> None:
+        self.lines = [escaped(line) for line in lines]
+        super().__init__("\n  ".join(self.lines))
 
 
 MINUTES_OVER = 75
@@ -36,17 +53,17 @@ class Faults:
 
     def report(self, most: int = 10) -> None:
         """Raise what was collected, as one error that quotes at most `most` of them."""
-        lines = [line for error in self.errors for line in str(error).split("\n  ")]
+        lines = [line for error in self.errors for line in error.lines]
         if len(lines) == 1:
             raise self.errors[0]
         if lines:
             rest = [f"and {len(lines) - most} more"] if len(lines) > most else []
-            raise InputError("\n  ".join([*lines[:most], *rest]))
+            raise InputError(*lines[:most], *rest)
 
 
 def first_few(names: Sequence[str], most: int = 5) -> str:
     """The first `most` names, joined by commas; an ellipsis stands for the others."""
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+    return ", ".join(map(escaped, names[:most])) + (", …" if len(names) > most else "")
 
 
 def count(number: int, singular: str, plural: str | None = None) -> str:

@@ -1,6 +1,6 @@
 """The command `python -m reference_models.evaluate MAPS --masks DATA`: measures of maps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,7 @@ import tyro
 
 from reference_models.command_line import command, parse
 from reference_models.data.maps import read_maps
-from reference_models.data.masks import mask_notes, only_void, read_mask
+from reference_models.data.masks import Mask, as_void, mask_notes, only_void, read_mask
 from reference_models.data.pictures import (
     Folder,
     by_stem,
@@ -20,8 +20,8 @@ from reference_models.data.pictures import (
     side_by_side,
 )
 from reference_models.data.sets import check_masks, read_test_folder
-from reference_models.errors import InputError, count
-from reference_models.files import read_about, write_json
+from reference_models.errors import Faults, InputError, count
+from reference_models.files import make_folder, read_about, write_json
 from reference_models.measures.saliency import LABELS, measure, one_line
 from reference_models.options import Backend
 from reference_models.training.score import flatten_rows, means_of, score
@@ -71,6 +71,10 @@ def main() -> None:
 
 
 def run(options: Options) -> None:
+    if options.out is not None:
+        make_folder(options.out.parent, "--out")
+        if options.out.is_dir():
+            raise InputError(f"--out {options.out} is a folder; pass the name of a JSON file")
     if str(options.maps) in bundled_models() or (options.maps / RUN_WEIGHTS).is_file():
         run_network(options)
     else:
@@ -83,22 +87,33 @@ def run_maps(options: Options) -> None:
             f"--backend applies to networks only, and {options.maps} is a folder or zip of maps; "
             "omit it"
         )
-    masks, notes = read_masks(options.masks)
     path = options.maps
     if len(path.parts) == 1 and not path.exists():
         raise InputError(
             f"{path} is not a folder or zip of maps, a run folder or a bundled model; the bundled "
             f"models are: {', '.join(bundled_models())}"
         )
-    maps, map_notes = read_maps(path, masks, options.shared)
-    check_masks(list(masks.values()), str(options.masks))
+    files = by_stem([mask_folder(options.masks)])
+    faults = Faults()
+    with faults.collect():
+        masks, notes = read_masks(files, options.masks.name)
+    with faults.collect():
+        maps, map_notes = read_maps(path, files, options.shared)
+    faults.report()
+    check_masks(
+        [mask.object for mask in masks.values()],
+        [mask.void for mask in masks.values()],
+        str(options.masks),
+    )
     notes += map_notes
     if len(maps) < len(masks):
         missing = count(len(masks) - len(maps), "mask has", "masks have")
         notes.append(f"{missing} no map, not measured")
         masks = {stem: masks[stem] for stem in maps}
-    notes += notes_on(list(maps.values()), list(masks.values()))
-    row = measure(list(maps.values()), list(masks.values()), exact=options.exact)
+    objects = [mask.object for mask in masks.values()]
+    notes += notes_on(list(maps.values()), objects)
+    voids = [mask.void for mask in masks.values()]
+    row = measure(list(maps.values()), objects, exact=options.exact, voids=voids)
     for note in notes:
         print(f"note: {note}")
     print(f"{count(len(maps), 'image')} of {options.masks}, maps of {path}")
@@ -127,7 +142,7 @@ def run_network(options: Options) -> None:
             "that were held out of training"
         )
     if trained.chosen_recipe.regions == 2:
-        check_masks(test.truth, str(options.masks))
+        check_masks(test.truth, test.voids, str(options.masks))
     rows = means_of(score(network, [test], clock(), options.exact))
     for note in notes:
         print(f"note: {note}")
@@ -146,7 +161,6 @@ def run_network(options: Options) -> None:
 
 def write(out: Path | None, **content: object) -> None:
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, content)
         print(f"written to {out}")
 
@@ -178,19 +192,16 @@ def notes_on(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[st
 # Masks -------------------------------------------------------------------------------------------
 
 
-def read_masks(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The masks by stem, bool `(H, W)`, and notes on how they are read."""
-    files = by_stem([mask_folder(path)])
+def read_masks(files: Mapping[str, Folder], name: str) -> tuple[dict[str, Mask], list[str]]:
+    """The masks by stem, and notes on how they are read. name: for the progress bar."""
     stems = list(files)
-
     masks = side_by_side(
-        lambda index: read_mask(files[stems[index]]), len(stems), f"masks of {path.name}"
+        lambda index: read_mask(files[stems[index]]), len(stems), f"masks of {name}"
     )
-    kinds = [mask.kind for mask in masks]
-    objects = [mask.object for mask in masks]
-    for index in only_void(kinds):
-        objects[index], kinds[index] = np.zeros_like(objects[index]), "with void"
-    return dict(zip(stems, objects, strict=True)), mask_notes(dict(zip(stems, kinds, strict=True)))
+    for index in only_void([mask.kind for mask in masks]):
+        masks[index] = as_void(masks[index])
+    read = dict(zip(stems, masks, strict=True))
+    return read, mask_notes({stem: mask.kind for stem, mask in read.items()})
 
 
 def mask_folder(path: Path) -> Folder:

@@ -32,6 +32,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def make_folder(path: Path, option: str) -> None:
+    """Create a folder for output. option: What named it, for the error."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        places = (path, *path.parents)
+        file = next(each for each in places if os.path.lexists(each) and not each.is_dir())
+        raise InputError(
+            f"{option} {path}: {file} is a file, but a folder is needed; pass another path"
+        ) from None
+
+
 def to_disk(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     if path.is_dir() and os.name == "nt":  # Windows cannot open folders.

@@ -1,6 +1,6 @@
 """Command-line options of a training run."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
@@ -11,7 +11,7 @@ import tyro
 from reference_models.errors import InputError
 from reference_models.networks.options import BLOCKS, BackboneName
 from reference_models.papers.recipes import RECIPES
-from reference_models.papers.schema import Recipe, Scale, ScaleName
+from reference_models.papers.schema import Recipe, Scale, ScaleName, as_json
 from reference_models.paths import DATA, WEIGHTS
 
 Backend = Literal["torch", "jax"]
@@ -36,7 +36,8 @@ class Options:
     """Framework to train in: PyTorch or JAX (Flax)."""
     scale: ScaleName = "medium"
     """Size of the run. On two CPU cores, small takes about three minutes and medium up to an hour
-    (MEnet: 90 minutes); on a GPU, medium takes minutes."""
+    (MEnet: 90 minutes); on a GPU, medium takes minutes. paper trains a paper's own network as the
+    paper does, and needs a GPU; the first steps tell how many hours the run will take."""
     data: Literal["scenes"] | Path | None = None
     """Your own data in place of the recipe's: a folder or zip with images/ and masks/ paired by
     file name (recipes regions-* need segmentations/NAME_ANNOTATOR.png instead of masks/), and
@@ -83,12 +84,20 @@ class Options:
     swapped. Default: the recipe's."""
     checkpoint_seconds: float = 30.0
     """Seconds between checkpoints."""
+    answer_seconds: float = 60.0
+    """For several processes that train together: a process ends if another one gives no sign of
+    life for this many seconds. A slow step is no reason, since a thread gives the signs."""
 
     def __post_init__(self) -> None:
         if self.recipe not in RECIPES:
             raise InputError(
                 f"unknown recipe {self.recipe!r}; `python -m reference_models.train --recipes` "
                 "lists all recipes" + _near(self.recipe)
+            )
+        if self.scale not in self.chosen_recipe.scales:
+            raise InputError(
+                f"{self.recipe} has no paper scale; choose --scale small or medium, or a recipe "
+                f"that has one: {', '.join(recipes_at('paper'))}"
             )
         if self.data == "scenes" and self.chosen_recipe.regions > 2:
             raise InputError(
@@ -124,6 +133,8 @@ class Options:
             raise InputError(f"--swap-labels must lie in 0..1, got {self.swap_share}")
         if not self.plan.rate > 0:
             raise InputError(f"--learning-rate must be positive, got {self.plan.rate}")
+        if not self.answer_seconds >= 3:
+            raise InputError(f"--answer-seconds must be at least 3, got {self.answer_seconds}")
         if self.seed < 0:
             raise InputError(f"--seed must not be negative, got {self.seed}")
 
@@ -152,9 +163,16 @@ class Options:
             taps = BLOCKS[self.backbone][-len(backbone.taps) :]
             backbone = replace(backbone, name=self.backbone, taps=taps)
         if backbone is not None:
-            padding = self.padding or ("both" if self.backbone_weights else backbone.padding)
+            own = self.backbone_weights is not None and backbone.name == "mobilenet_v2"
+            padding = self.padding or ("both" if own else backbone.padding)
             changed["backbone"] = replace(backbone, padding=padding)
         return replace(self.chosen_recipe.at(self.scale), **changed)
+
+    @property
+    def has_bundled_backbone(self) -> bool:
+        """True if weights of the backbone come with the code, as those of MobileNetV2 do."""
+        backbone = self.plan.backbone
+        return backbone is not None and bundled_backbone(backbone.name).is_file()
 
     @property
     def swap_share(self) -> float:
@@ -165,7 +183,7 @@ class Options:
         """True if no option changes the recipe; only such runs are compared with the papers."""
         return (
             self.data is None
-            and self.backbone_weights is None
+            and (self.backbone_weights is None or not self.has_bundled_backbone)
             and self.plan == self.chosen_recipe.at(self.scale)
             and self.swap_share == self.chosen_recipe.swap_labels
         )
@@ -207,8 +225,13 @@ class Options:
             "device": self.device,
             "data": data,
             "swap_labels": self.swap_share,
-            "schedule": asdict(self.plan),
+            "schedule": as_json(self.plan),
         }
+
+
+def recipes_at(scale: ScaleName) -> list[str]:
+    """Names of the recipes that have this scale."""
+    return [name for name, recipe in RECIPES.items() if scale in recipe.scales]
 
 
 def recipe_list() -> str:
@@ -219,7 +242,7 @@ def recipe_list() -> str:
 def find_backbone(name: str, archives: Path, file: Path | None = None) -> Path:
     """The file with a backbone's ImageNet weights: `file` if it is passed, or else the one in the
     archives folder, or else the bundled one."""
-    bundled = WEIGHTS / f"{name}.fp16.safetensors"
+    bundled = bundled_backbone(name)
     candidates = [file] if file else [archives / bundled.name, bundled]
     for candidate in candidates:
         if candidate.is_file():
@@ -228,6 +251,11 @@ def find_backbone(name: str, archives: Path, file: Path | None = None) -> Path:
         f"the ImageNet weights of {name} are missing: {candidates[0]} does not exist; pass "
         "--backbone-weights FILE.safetensors (torchvision's names) or --archives FOLDER"
     )
+
+
+def bundled_backbone(name: str) -> Path:
+    """The place of a backbone's weights that come with the code, if any."""
+    return WEIGHTS / f"{name}.fp16.safetensors"
 
 
 def _near(name: str) -> str:

@@ -16,19 +16,18 @@ from PIL import Image
 from reference_models.command_line import command, parse
 from reference_models.data.images import Images
 from reference_models.data.maps import read_map
-from reference_models.data.masks import mask_notes, read_mask
+from reference_models.data.masks import Mask, fit_labels, mask_notes, read_mask
 from reference_models.data.photographs import read_photograph
 from reference_models.data.pictures import (
     SUFFIXES,
     by_stem,
     centre_prior,
     check_size,
-    fit_mask,
     fit_prior,
     is_image,
 )
 from reference_models.errors import InputError, count
-from reference_models.files import atomic_path
+from reference_models.files import atomic_path, make_folder
 from reference_models.machine import progress
 from reference_models.measures.saliency import eight_bit
 from reference_models.options import Backend, Device
@@ -95,14 +94,12 @@ class Model:
         square = self.resized(photo, prior)
         return eight_bit(self.network.main_map(square)[0], (photo.height, photo.width))
 
-    def explained(
-        self, photo: Image.Image, mask: np.ndarray, prior: np.ndarray | None = None
-    ) -> Figure:
+    def explained(self, photo: Image.Image, mask: Mask, prior: np.ndarray | None = None) -> Figure:
         """Figure of the training loss on this photograph.
 
-        mask: True mask, bool `(H, W)`. prior: Prior map, uint8 `(S, S)`.
+        mask: True mask. prior: Prior map, uint8 `(S, S)`.
         """
-        square = self.resized(photo, prior, fit_mask(mask, self.size))
+        square = self.resized(photo, prior, fit_labels(mask, self.size))
         view = self.network.trainer.loss_view(square)
         return explain(
             view.loss,
@@ -114,10 +111,10 @@ class Model:
         )
 
     def resized(
-        self, photo: Image.Image, prior: np.ndarray | None, mask: np.ndarray | None = None
+        self, photo: Image.Image, prior: np.ndarray | None, labels: np.ndarray | None = None
     ) -> Images:
         pixels = photo.resize((self.size, self.size), Image.Resampling.LANCZOS)
-        return Images.single(np.array(pixels), mask, prior)
+        return Images.single(np.array(pixels), labels, prior)
 
 
 def main() -> None:
@@ -150,7 +147,7 @@ def predict(options: Predict) -> list[str]:
     named = output_names(files)
     check_outputs(named, options.out)
     kinds: dict[str, str] = {}
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out, "--out")
     messages = []
     for file, name in progress(named, desc=Path(name_of_model).name, unit=" images"):
         try:
@@ -158,7 +155,8 @@ def predict(options: Predict) -> list[str]:
             prior = None if priors is None else priors.of(file, photo)
             saliency = model.map(photo, prior)
             if masks is not None:
-                mask, kinds[name] = read_fitting_mask(masks.of(file), photo, file)
+                mask = read_fitting_mask(masks.of(file), photo, file)
+                kinds[name] = mask.kind
                 save(model.explained(photo, mask, prior), options.out / f"{name}-explained.png")
             write_images(photo, alpha, saliency, options.out / name)
         except InputError as error:
@@ -249,12 +247,12 @@ def check_mask(options: Predict, model: Model, photographs: int) -> None:
         )
 
 
-def read_fitting_mask(file: Path, photo: Image.Image, photo_file: Path) -> tuple[np.ndarray, str]:
-    """The bool mask of a photograph and its kind, see `read_mask`."""
+def read_fitting_mask(file: Path, photo: Image.Image, photo_file: Path) -> Mask:
+    """The mask of a photograph, see `read_mask`."""
     mask = read_mask(file)
     height, width = mask.object.shape
     check_size(photo_file, photo.size, file, (width, height))
-    return mask.object, mask.kind
+    return mask
 
 
 # Images ------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from scipy.io import loadmat
 
 from reference_models.command_line import command, parse
 from reference_models.data.maps import read_map, settled_map
-from reference_models.data.masks import mask_notes
+from reference_models.data.masks import as_mask, mask_notes
 from reference_models.data.named_sets import ARCHIVES, DETECTORS, DETECTORS_NAME
 from reference_models.data.photographs import as_photograph
 from reference_models.data.pictures import (
@@ -29,7 +29,7 @@ from reference_models.data.pictures import (
     outcomes,
 )
 from reference_models.errors import InputError, first_few
-from reference_models.files import atomic_path
+from reference_models.files import atomic_path, make_folder
 from reference_models.paths import DATA
 
 Name = Literal["duts-tr", "duts-te", "ecssd", "pascal-s", "bsds500", "outex", "ecssd-baselines"]
@@ -118,6 +118,7 @@ def prepare(name: str, folder: Path, out: Path) -> list[str]:
             f"{out / existing[0]} already exists; delete it to prepare it again, or choose another "
             "--out FOLDER"
         )
+    make_folder(out, "--out")
     root = open_folder(folder)
     if name == DETECTORS_NAME:
         return prepare_maps(root, out)
@@ -162,7 +163,6 @@ def prepare_set(name: str, root: Folder, out: Path) -> list[str]:
     report([*faults, *unusable], name, root)
     header = SEGMENT_HEADER if layout.truth_suffix == ".mat" else MASK_HEADER
     parts = len(archive.files)
-    out.mkdir(parents=True, exist_ok=True)
     for number, file in enumerate(archive.files):
         # Dealt alternately, so that each part by itself is an even sample.
         part = packed[number::parts]
@@ -196,11 +196,9 @@ def pack_mask(
     stem: str, split: str, image_file: Folder, mask_file: Folder, may_be_empty: bool, grades: bool
 ) -> Packed:
     image, mask = open_image(image_file), open_image(mask_file)
-    if image.size != mask.size:
-        raise InputError(
-            f"sizes differ: {image_file} is {image.width} x {image.height}, {mask_file} is "
-            f"{mask.width} x {mask.height} (width x height)"
-        )
+    check_size(image_file, image.size, mask_file, mask.size)
+    if not grades and as_mask(mask, mask_file).void is not None:
+        raise InputError(f"{mask_file} has void pixels (255 beside a class), unlike the original")
     values = settled_map(mask, mask_file, "mask").values
     binary = values >= 128
     kind = "0/255" if ((values == 0) | (values == 255)).all() else "soft"
@@ -232,12 +230,9 @@ def pack_segmentations(stem: str, split: str, image_file: Folder, truth_file: Fo
     maps = read_segmentations(truth_file)
     files = {f"images/{stem}.webp": packed_photograph(image, image_file, size)}
     for annotator, labels in enumerate(maps):
-        if labels.shape != (image.height, image.width):
-            raise InputError(
-                f"sizes differ: {image_file} is {image.width} x {image.height}, segmentation "
-                f"{annotator + 1} in {truth_file} is {labels.shape[1]} x {labels.shape[0]} "
-                "(width x height)"
-            )
+        height, width = labels.shape
+        segmentation = f"segmentation {annotator + 1} in {truth_file}"
+        check_size(image_file, image.size, segmentation, (width, height))
         lowest, highest = int(labels.min()), int(labels.max())
         if highest - lowest > 255:
             raise InputError(f"{truth_file} has labels from {lowest} to {highest}, more than 256")
@@ -484,12 +479,13 @@ def report(faults: Sequence[str], name: str, root: Folder) -> None:
     """Raise one error that lists all faults."""
     if not faults:
         return
-    shown = [f"\n- {fault}" for fault in faults[:FAULTS_SHOWN]]
+    shown = [f"- {fault}" for fault in faults[:FAULTS_SHOWN]]
     if len(faults) > FAULTS_SHOWN:
-        shown.append(f"\n- and {len(faults) - FAULTS_SHOWN} more")
+        shown.append(f"- and {len(faults) - FAULTS_SHOWN} more")
     raise InputError(
-        f"{root} is not {name} as its authors distribute it; nothing was written:{''.join(shown)}\n"
-        "Unpack or download the data set again; docs/data.md says where it comes from."
+        f"{root} is not {name} as its authors distribute it; nothing was written:",
+        *shown,
+        "unpack or download the data set again; docs/data.md says where it comes from",
     )
 
 

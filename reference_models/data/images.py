@@ -7,14 +7,17 @@ from functools import cached_property
 
 import numpy as np
 
+VOID = 255
+"""Label of pixels that belong to neither object nor background; they count nowhere."""
+
 
 @dataclass(frozen=True)
 class Images:
     """N square images with their labels and priors, at the size that the network reads.
 
-    images: uint8 `(N, S, S, 3)`. labels: uint8 `(N, S, S)`, 1 on the salient object and 0 off it,
-    or region numbers from 0. priors: uint8 `(N, S, S)`, rough saliency maps from 0 to 255. If all
-    images share one prior, this is a read-only view of it.
+    images: uint8 `(N, S, S, 3)`. labels: uint8 `(N, S, S)`, 1 on the salient object, 0 off it and
+    VOID on void pixels, or region numbers from 0. priors: uint8 `(N, S, S)`, rough saliency maps
+    from 0 to 255. If all images share one prior, this is a read-only view of it.
     """
 
     names: tuple[str, ...]
@@ -28,7 +31,13 @@ class Images:
     @property
     def masks(self) -> np.ndarray:
         """bool `(N, S, S)`, True on the salient object."""
-        return self.labels > 0
+        return (self.labels > 0) & (self.labels != VOID)
+
+    @property
+    def counted(self) -> np.ndarray | None:
+        """bool `(N, S, S)`, False on void pixels; None if there are none."""
+        counted = self.labels != VOID
+        return None if counted.all() else counted
 
     @staticmethod
     def single(
@@ -54,6 +63,7 @@ class TestSet:
 
     truth: For each image a bool mask `(H, W)`, or the label maps of all annotators, int32
     `(annotators, H, W)`. priors: By detector, uint8 `(N, S, S)`, each map stretched to 0..255.
+    voids: For each image its void pixels, bool `(H, W)`, or None; empty if no image has any.
     """
 
     __test__ = False  # Keeps pytest from collecting this class for its name.
@@ -62,6 +72,7 @@ class TestSet:
     images: Images
     truth: tuple[np.ndarray, ...]
     priors: dict[str, np.ndarray] = field(default_factory=dict)
+    voids: tuple[np.ndarray | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,6 +105,7 @@ class Data:
                 for row in array:  # Row by row, so that a shared prior is not copied N times.
                     digest.update(np.ascontiguousarray(row).data)
         for test in self.tests:
-            for array in (*test.truth, *test.priors.values()):
+            voids = (void for void in test.voids if void is not None)
+            for array in (*test.truth, *test.priors.values(), *voids):
                 digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()

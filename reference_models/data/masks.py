@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from reference_models.data.images import VOID
 from reference_models.data.maps import as_map
-from reference_models.data.pictures import Folder, open_image
+from reference_models.data.pictures import Folder, fit_mask, open_image
 from reference_models.data.storage import (
     GREY,
     is_transparent,
@@ -17,7 +18,6 @@ from reference_models.data.storage import (
 )
 from reference_models.errors import InputError, first_few
 
-VOID = 255
 VOID_COLOUR = (224, 224, 192)
 """PASCAL VOC's colour of pixels that belong to neither object nor background."""
 
@@ -118,12 +118,32 @@ def only_void(kinds: Sequence[str]) -> list[int]:
     return [index for index, kind in enumerate(kinds) if kind == "0/255"]
 
 
+def as_void(mask: Mask) -> Mask:
+    """The mask with void in place of the object, see `only_void`."""
+    return Mask(np.zeros_like(mask.object), mask.object, "with void")
+
+
+def fit_labels(mask: Mask, size: int) -> np.ndarray:
+    """The labels of a mask at `(size, size)`, uint8: 1 on the object, 0 off it, VOID where at least
+    half of a pixel is void. The rest of such a pixel does not count."""
+    if mask.void is None:
+        return fit_mask(mask.object, size).astype(np.uint8)
+    shares = [
+        np.asarray(
+            Image.fromarray(part.astype(np.float32)).resize((size, size), Image.Resampling.BOX)
+        )
+        for part in (mask.object, mask.void)
+    ]
+    salient, void = shares
+    return np.where(void >= 0.5, VOID, salient >= (1 - void) / 2).astype(np.uint8)
+
+
 def mask_notes(kinds: Mapping[str, str]) -> list[str]:
     """Notes on masks that are not stored as 0 and 255. kinds: The kind of each mask, by stem."""
     texts = {
         "0/1": "the values 0 and 1: 1 is read as the object",
-        "with void": "a class number, which is read as the object, and 255 (void), which counts as "
-        "background",
+        "with void": "a class number, which is read as the object, and 255 (void), which counts "
+        "neither in training nor in measures",
         "two values": "0 and one other value, which is read as the object",
         "soft": "values between 0 and 255: binarised at 128",
         "16 bits": "16 bits: binarised at half of the range",

@@ -136,7 +136,10 @@ def archive_file(archives: Path, file: str, name: str) -> Path:
     if (archives / file).is_file():
         return archives / file
     folder = archives.resolve()
-    where = f"is not in {folder}" if archives.is_dir() else f"is missing: {folder} does not exist"
+    if archives.is_dir():
+        where = f"is not in {folder}"
+    else:
+        where = f"is missing: {folder} {'is a file' if folder.exists() else 'does not exist'}"
     raise InputError(
         f"{file} (data set {name}) {where}; pass the folder that holds it with --archives FOLDER, "
         f"or prepare it: `python -m reference_models.prepare {name} FOLDER`"

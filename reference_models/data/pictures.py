@@ -70,26 +70,30 @@ def one_folder(path: Path, fits: Callable[[Folder], bool], wanted: str) -> Folde
 def by_stem(folders: Sequence[Folder]) -> dict[str, Folder]:
     """The image files of the folders, sorted by stem; hidden files and other types are ignored."""
     files: dict[str, Folder] = {}
+    faults = Faults()
     for folder in folders:
-        inside: list[Folder] = list(folder.iterdir())
-        entries = [entry for entry in inside if is_image(entry)]
-        if unread := [e.name for e in inside if Path(e.name).suffix.lower() in UNREAD]:
-            raise InputError(
-                f"{folder} holds {count(len(unread), 'file')} of types that are not read "
-                f"({first_few(sorted(unread))}); convert them to PNG, or remove them"
-            )
-        if not entries:
-            raise InputError(
-                f"{folder} holds no image file; add some ({', '.join(sorted(SUFFIXES))})"
-            )
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            stem = normalize("NFC", Path(entry.name).stem)
-            if stem in files:
+        with faults.collect():
+            inside: list[Folder] = list(folder.iterdir())
+            entries = [entry for entry in inside if is_image(entry)]
+            if unread := [e.name for e in inside if Path(e.name).suffix.lower() in UNREAD]:
                 raise InputError(
-                    f"{files[stem]} and {entry} have the same name without extension; rename or "
-                    "remove one of them"
+                    f"{folder} holds {count(len(unread), 'file')} of types that are not read "
+                    f"({first_few(sorted(unread))}); convert them to PNG, or remove them"
                 )
-            files[stem] = entry
+            if not entries:
+                raise InputError(
+                    f"{folder} holds no image file; add some ({', '.join(sorted(SUFFIXES))})"
+                )
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                stem = normalize("NFC", Path(entry.name).stem)
+                with faults.collect():
+                    if stem in files:
+                        raise InputError(
+                            f"{files[stem]} and {entry} have the same name without extension; "
+                            "rename or remove one of them"
+                        )
+                    files[stem] = entry
+    faults.report()
     return dict(sorted(files.items()))
 
 
@@ -216,9 +220,10 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def check_size(
-    image: Folder, size: tuple[int, int], mask: Folder, mask_size: tuple[int, int]
+    image: Folder, size: tuple[int, int], mask: Folder | str, mask_size: tuple[int, int]
 ) -> None:
-    """Raise an error if a mask has another size (width, height) than its image."""
+    """Raise an error if a mask has another size (width, height) than its image. mask: Its file, or
+    its place in a file."""
     if mask_size != size:
         raise InputError(
             f"{image} is {size[0]} x {size[1]}, but {mask} is {mask_size[0]} x {mask_size[1]} "

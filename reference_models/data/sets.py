@@ -10,9 +10,17 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
 from reference_models.data import seeds
-from reference_models.data.images import Data, Images, TestSet
+from reference_models.data.images import VOID, Data, Images, TestSet
 from reference_models.data.maps import read_map_files
-from reference_models.data.masks import Mask, as_mask, label_map, mask_notes, only_void
+from reference_models.data.masks import (
+    Mask,
+    as_mask,
+    as_void,
+    fit_labels,
+    label_map,
+    mask_notes,
+    only_void,
+)
 from reference_models.data.named_sets import ARCHIVES, Files, detector_folder, find, find_archive
 from reference_models.data.photographs import read_photograph
 from reference_models.data.pictures import (
@@ -20,7 +28,6 @@ from reference_models.data.pictures import (
     by_stem,
     centre_prior,
     check_size,
-    fit_mask,
     fit_prior,
     open_image,
     require,
@@ -103,22 +110,29 @@ def load(sources: Sources, size: int, seed: int) -> Data:
     parts = [data.train, data.validation, *(test.images for test in data.tests)]
     for name, part in zip(names, parts, strict=True):
         kind = "training" if part is data.train else "held-out"
-        if part is not data.validation and not part.labels.any():
+        if part is not data.validation and not part.masks.any():
             raise InputError(
                 f"{name}: every {kind} mask is all background at {size} px; choose a larger "
                 "--size, or masks with objects" + "".join(f"; {note}" for note in data.notes)
             )
     for test in data.tests:
         if sources.regions == 2:
-            check_masks(test.truth, test.name)
+            check_masks(test.truth, test.voids, test.name)
     return data
 
 
-def check_masks(masks: Sequence[np.ndarray], name: str) -> None:
-    """Raise an error unless a mask has both object and background, as most measures need."""
-    if any(mask.any() and not mask.all() for mask in masks):
+def check_masks(masks: Sequence[np.ndarray], voids: Sequence[np.ndarray | None], name: str) -> None:
+    """Raise an error unless a mask has both object and background, as most measures need.
+
+    voids: See `TestSet`.
+    """
+    filled = [
+        mask if void is None else mask | void
+        for mask, void in zip(masks, voids or [None] * len(masks), strict=True)
+    ]
+    if any(mask.any() and not full.all() for mask, full in zip(masks, filled, strict=True)):
         return
-    full = sum(bool(mask.all()) for mask in masks)
+    full = sum(bool(mask.any()) for mask in masks)
     raise InputError(
         f"{name}: no mask has both object and background ({count(full, 'mask is', 'masks are')} "
         f"all object, {len(masks) - full} all background), so that F and other measures are not "
@@ -203,7 +217,15 @@ def from_path(sources: Sources, size: int, seed: int) -> Data:
     return Data(
         train=parts[0].images,
         validation=parts[1].images,
-        tests=(TestSet("test" if ambiguous else path.stem, test_images, parts[2].truth, priors),),
+        tests=(
+            TestSet(
+                "test" if ambiguous else path.stem,
+                test_images,
+                parts[2].truth,
+                priors,
+                parts[2].voids,
+            ),
+        ),
         notes=(*describe(files, parts), note),
     )
 
@@ -241,7 +263,7 @@ def as_test_set(
     stems = evenly(files.lists.get("test") or list(files.images), most)
     part = decode(files, stems, size, regions, keep_truth=True)
     priors = {"priors": part.images.priors} if files.priors else {}
-    return TestSet(name, part.images, part.truth, priors), describe(files, [part])
+    return TestSet(name, part.images, part.truth, priors, part.voids), describe(files, [part])
 
 
 # Decoding ----------------------------------------------------------------------------------------
@@ -254,6 +276,8 @@ class Decoded(NamedTuple):
     truth: tuple[np.ndarray, ...]
     kinds: list[str]
     empty: list[str]
+    voids: tuple[np.ndarray | None, ...]
+    """The void pixels of the truth, as in `TestSet`."""
 
 
 def decode_parts(
@@ -283,7 +307,7 @@ def decode(
     images = np.empty((len(stems), size, size, 3), np.uint8)
     labels = np.empty((len(stems), size, size), np.uint8)
 
-    def decode_image(index: int) -> tuple[np.ndarray | None, str, bool]:
+    def decode_image(index: int) -> tuple[Mask | np.ndarray | None, str, bool]:
         """Fill in image and labels; return the truth if it is kept, the kind of mask, and whether
         the mask is empty."""
         stem, faults = stems[index], Faults()
@@ -301,9 +325,9 @@ def decode(
                 truth.append(label_map(opened, file) if files.segmented else as_mask(opened, file))
         faults.report()
         if isinstance(truth[0], Mask):
-            mask = truth[0].object
-            labels[index] = fit_mask(mask, size)
-            return mask if keep_truth else None, truth[0].kind, not mask.any()
+            mask = truth[0]
+            labels[index] = fit_labels(mask, size)
+            return mask if keep_truth else None, mask.kind, not mask.object.any()
         maps = cast("list[np.ndarray]", truth)
         regions_of = [len(np.unique(values)) for values in maps]
         typical = maps[np.argsort(regions_of, kind="stable")[(len(maps) - 1) // 2]]
@@ -311,7 +335,7 @@ def decode(
         return np.stack(maps) if keep_truth else None, "regions", False
 
     faults = Faults()
-    results: list[tuple[np.ndarray | None, str, bool]] = []
+    results: list[tuple[Mask | np.ndarray | None, str, bool]] = []
     with faults.collect():
         results = side_by_side(decode_image, len(stems), files.name)
     priors = np.broadcast_to(centre_prior(size), labels.shape)
@@ -320,17 +344,20 @@ def decode(
             folder_priors = [files.priors[stem] for stem in stems]
             priors = fit_priors(folder_priors, size, f"priors of {files.name}")
     faults.report()
-    truth = [kept for kept, _, _ in results if kept is not None]
+    kept = [truth for truth, _, _ in results if truth is not None]
     kinds, empty = [kind for _, kind, _ in results], [is_empty for _, _, is_empty in results]
     for index in only_void(kinds):
-        labels[index], kinds[index], empty[index] = 0, "with void", True
+        labels[index] *= VOID
+        kinds[index], empty[index] = "with void", True
         if keep_truth:
-            truth[index] = np.zeros_like(truth[index])
+            kept[index] = as_void(cast("Mask", kept[index]))
+    voids = [each.void if isinstance(each, Mask) else None for each in kept]
     return Decoded(
         images=Images(tuple(stems), images, labels, priors),
-        truth=tuple(truth),
+        truth=tuple(each.object if isinstance(each, Mask) else each for each in kept),
         kinds=kinds,
         empty=[stem for stem, is_empty in zip(stems, empty, strict=True) if is_empty],
+        voids=tuple(voids) if any(void is not None for void in voids) else (),
     )
 
 

@@ -71,6 +71,7 @@ def measure(
     exact: bool = False,
     only: Sequence[str] | None = None,
     workers: int | None = None,
+    voids: Sequence[np.ndarray | None] = (),
 ) -> Measures:
     """Compare maps with masks, and return the means of the measures over images.
 
@@ -80,14 +81,20 @@ def measure(
     exact: Also compute the measures in `EXACT`. only: Names of the measures. Default: `NAMES`.
     workers: Number of processes. Default: one per core for more than 200 images, otherwise one.
     Processes are spawned, so a script that uses several needs `if __name__ == "__main__"`.
+    voids: For each image the pixels that do not count, bool `(H, W)`, or None. Default: none.
 
     Maps are rounded to 8 bits, as if they had been saved. Unlike pysodmetrics' default, they are
     not stretched to 0..1 per image, because an uncertain map would then score like a certain one.
     An image whose mask is all background counts in the MAE only, because its F is 0/0. An image
     whose mask is all object does not count in the AUROC.
+
+    Void pixels have no influence: all means, thresholds, areas and centres of a measure are those
+    of the counted pixels, and the quadrants of the S-measure hold these alone. For the weighted F,
+    void is background without error, as with `mask` in `weighted_fbeta_score`. An image that is
+    entirely void counts nowhere.
     """
     names = tuple(only) if only is not None else NAMES + EXACT * exact
-    return means(measure_each(maps, masks, names, workers), names)
+    return means(measure_each(maps, masks, names, workers, voids), names)
 
 
 def measure_each(
@@ -95,6 +102,7 @@ def measure_each(
     masks: Maps,
     names: Sequence[str] = NAMES,
     workers: int | None = None,
+    voids: Sequence[np.ndarray | None] = (),
 ) -> list[Row]:
     """The measures of each image; see `measure`. Measures not defined for an image are missing."""
     every = (*NAMES, *EXACT, *BINARY, *CURVES)
@@ -112,11 +120,12 @@ def measure_each(
         workers = cores() if len(masks) > MOST_WITHOUT_POOL else 1
     rows = partial(rows_of, names=tuple(names))
     if workers == 1:
-        return rows(0, maps, masks)
+        return rows(0, maps, masks, voids)
     starts = range(0, len(maps), IMAGES_PER_TASK)
     parts = [slice(start, start + IMAGES_PER_TASK) for start in starts]
+    arguments = [(part.start, maps[part], masks[part], voids[part]) for part in parts]
     try:
-        tasks = [pool(workers).submit(rows, part.start, maps[part], masks[part]) for part in parts]
+        tasks = [pool(workers).submit(rows, *each) for each in arguments]
         return [row for task in tasks for row in task.result()]
     except BrokenProcessPool:
         end_pool(workers)
@@ -129,11 +138,18 @@ def measure_each(
         raise
 
 
-def rows_of(first: int, maps: Maps, masks: Maps, names: tuple[str, ...]) -> list[Row]:
+def rows_of(
+    first: int,
+    maps: Maps,
+    masks: Maps,
+    voids: Sequence[np.ndarray | None],
+    names: tuple[str, ...],
+) -> list[Row]:
     """The measures of consecutive images. first: index of the first one, for error messages."""
+    voids = voids or [None] * len(masks)
     return [
-        measure_image(first + index, saliency, mask, names)
-        for index, (saliency, mask) in enumerate(zip(maps, masks, strict=True))
+        measure_image(first + index, saliency, mask, void, names)
+        for index, (saliency, mask, void) in enumerate(zip(maps, masks, voids, strict=True))
     ]
 
 
@@ -167,7 +183,11 @@ def means(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Measures:
 
 
 def measure_image(
-    index: int, saliency: np.ndarray, mask: np.ndarray, names: tuple[str, ...]
+    index: int,
+    saliency: np.ndarray,
+    mask: np.ndarray,
+    void: np.ndarray | None,
+    names: tuple[str, ...],
 ) -> Row:
     """The measures that are defined for this image. index: for error messages."""
     if np.ndim(mask) != 2 or mask.dtype != bool:
@@ -177,7 +197,17 @@ def measure_image(
         )
     values = eight_bit(saliency, mask.shape, f"maps[{index}]")
     unit = values / 255
+    structure = Structure(alpha=0.5)
+    whole, whole_mask = unit, mask
+    if void is not None:
+        counted = ~void
+        # Measures that do not depend on places see the counted pixels as one row.
+        values, unit, mask = (x[counted][None] for x in (values, unit, mask & counted))
+        whole, whole_mask = np.where(void, 0, whole), whole_mask & counted
+        structure.places = np.nonzero(counted)
     row: Row = {}
+    if not mask.size:
+        return row
     if "mae" in names:
         row["mae"] = float(MAE().cal_mae(unit, mask))
     if "binary" in names:
@@ -202,10 +232,10 @@ def measure_image(
     row |= {name: handlers[name].dynamic_results[0] for name in CURVES if name in names}
     if "weighted_f" in names:
         weighted = WeightedFmeasure(beta=1)
-        weighted.step(unit, mask, normalize=False)
+        weighted.step(whole, whole_mask, normalize=False)
         row["weighted_f"] = float(weighted.get_results()["wfm"])
     if "s" in names:
-        row["s"] = float(Structure(alpha=0.5).cal_sm(unit, mask))
+        row["s"] = float(structure.cal_sm(unit, mask))
     if "e" in names and mask.size > 1:  # It divides by the number of pixels less one.
         alignment = Emeasure()
         alignment.step(unit, mask, normalize=False)
@@ -215,7 +245,7 @@ def measure_image(
     if "miou" in names:
         row["miou"] = mean_iou(unit >= 0.5, mask)
     if not set(EXACT).isdisjoint(names):
-        row |= exact_weighted_f(unit, mask, names)
+        row |= exact_weighted_f(whole, whole_mask, void, names)
     return row
 
 
@@ -251,10 +281,23 @@ def eight_bit(saliency: np.ndarray, shape: tuple[int, int], name: str = "map") -
 
 
 class Structure(Smeasure):
-    """The S-measure, also for an object in the last row or column only.
+    """The S-measure, also for an object in the last row or column only, and for images with void.
 
-    Some quadrants of the map are then empty; pysodmetrics returns NaN for them.
+    In the first case some quadrants of the map are empty; pysodmetrics returns NaN for them.
     """
+
+    places: tuple[np.ndarray, ...] | None = None
+    """Rows and columns of the counted pixels, if map and mask hold these alone, in one row."""
+
+    def region(self, pred: np.ndarray, gt: np.ndarray) -> float:
+        if self.places is None:
+            return float(super().region(pred, gt))
+        halves = []
+        for place in self.places:
+            centre = place[gt[0]].mean().round() + 1
+            halves.append((place < centre, place >= centre))
+        quadrants = [rows & columns for rows in halves[0] for columns in halves[1]]
+        return sum(self.ssim(pred[:, q], gt[:, q]) * q.mean() for q in quadrants)
 
     def ssim(self, pred: np.ndarray, gt: np.ndarray) -> float:
         return super().ssim(pred, gt) if pred.size else 0.0
@@ -292,18 +335,21 @@ def mean_curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
     }
 
 
-def exact_weighted_f(unit: np.ndarray, mask: np.ndarray, names: tuple[str, ...]) -> Row:
+def exact_weighted_f(
+    unit: np.ndarray, mask: np.ndarray, void: np.ndarray | None, names: tuple[str, ...]
+) -> Row:
     """The measures in `EXACT`, by this library. unit: the map in [0, 1]."""
     import torch
 
     from saliency_losses.torch import weighted_fbeta_loss, weighted_fbeta_score
 
     probs, target = torch.from_numpy(unit)[None, None], torch.from_numpy(mask.copy())[None, None]
+    counted = None if void is None else torch.from_numpy(~void)[None]
     row: Row = {}
     if "weighted_f_exact" in names:
-        row["weighted_f_exact"] = float(weighted_fbeta_score(probs, target))
+        row["weighted_f_exact"] = float(weighted_fbeta_score(probs, target, mask=counted))
     if "weighted_f_loss" in names:
-        row["weighted_f_loss"] = 1 - float(weighted_fbeta_loss(probs, target))
+        row["weighted_f_loss"] = 1 - float(weighted_fbeta_loss(probs, target, mask=counted))
     return row
 
 

@@ -23,10 +23,16 @@ MOBILENET_V2 = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-# Stages of VGG-16: channels, number of convolutions.
+# Stages of VGG-16: channels, number of convolutions. Its first fully connected layer sees the last
+# stage at 7 x 7; that layer and the second have 4096 channels.
 VGG16 = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+VGG16_SIDE, VGG16_CONNECTED = 7, 4096
 # Stages of ResNet-101: width, number of blocks. A block has four times the width in channels.
 RESNET101 = ((64, 3), (128, 4), (256, 23), (512, 3))
+
+
+# Prefix of the names of VGG-16's fully connected layers, and suffix of PyTorch's number of batches.
+CONNECTED, COUNTER = "classifier.", ".num_batches_tracked"
 
 
 class Layers:
@@ -44,10 +50,12 @@ class Layers:
         self.channels: list[int] = []
         self.strides: list[int] = []
 
-    def add(self, module: Any, channels: int, name: str | None = None) -> None:
+    def add(
+        self, module: Any, channels: int, name: str | None = None, stride: int | None = None
+    ) -> None:
         self.modules[name or str(len(self.modules))] = module
         self.channels.append(channels)
-        self.strides.append(self.stride)
+        self.strides.append(self.stride if stride is None else stride)
 
     def step(self, stride: int) -> tuple[int, int]:
         """Return the stride and dilation of the next layer, and update those after it."""
@@ -71,7 +79,13 @@ class Layers:
         names = list(self.modules)
         kept, beyond = names[: taps[-1] + 1], names[taps[-1] + 1 :]
         prefix = "" if name == "resnet101" else "features."
-        unused = (*(f"{prefix}{layer}." for layer in beyond), "classifier.", "fc.")
+        uses_connected = kept[-1].startswith(CONNECTED)
+        unused = (
+            *(f"{prefix}{layer}." for layer in beyond if not layer.startswith(CONNECTED)),
+            *(f"{layer}." for layer in beyond if layer.startswith(CONNECTED)),
+            "classifier.6." if uses_connected else CONNECTED,
+            "fc.",
+        )
         return {layer: self.modules[layer] for layer in kept}, unused
 
 
@@ -136,11 +150,15 @@ def read_weights(
     arrays = {
         name: array
         for name, array in file.items()
-        if not name.startswith(backbone.unused) and not name.endswith(".num_batches_tracked")
+        if not name.startswith(backbone.unused) and not name.endswith(COUNTER)
     }
     if differences := describe_mismatch(arrays, wanted):
+        repair = "choose a file of this network"
+        if not any(name.startswith(CONNECTED) for name in arrays) and all(
+            name in arrays or name.startswith(CONNECTED) for name in wanted
+        ):
+            repair = "choose a file with the fully connected layers, which this network uses"
         raise InputError(
-            f"{path} does not hold torchvision's {backbone.name}: {differences}; choose a file of "
-            "this network"
+            f"{path} does not hold torchvision's {backbone.name}: {differences}; {repair}"
         )
     return arrays

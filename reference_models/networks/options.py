@@ -5,7 +5,7 @@ W, C, M, L and R cite the papers listed in README.md.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from reference_models.errors import InputError
@@ -13,7 +13,9 @@ from reference_models.errors import InputError
 SystemName = Literal[
     "small", "menet", "metric-head", "fully-convolutional", "zoomout", "anchors", "relations"
 ]
-OptionValue = int | float | str | bool
+OptionValue = int | float | str | bool | tuple[int, ...]
+# Metadata of dataclass fields that results omit where they have their default.
+OMITTED_AT_DEFAULT = {"omitted": "at default"}
 
 # Backbones ---------------------------------------------------------------------------------------
 
@@ -38,6 +40,11 @@ class Backbone:
     padding: Literal["both", "end"] = "end"
     """Padding of MobileNetV2's strided convolutions, which must match the weights: the bundled
     ones need "end" (89.0 % of the classes correct; 85.5 % with "both"), torchvision's "both"."""
+    standardize: Literal["imagenet", "image"] = field(
+        default="imagenet", metadata=OMITTED_AT_DEFAULT
+    )
+    """Subtract ImageNet's mean colour and divide by its standard deviations, or ("image") give
+    each image mean 0 and variance 1 over all its values (C §4.2)."""
 
 
 # Options of each network -------------------------------------------------------------------------
@@ -51,6 +58,11 @@ class NetworkOptions:
     """The training losses that the network has."""
     HAS_BACKBONE: ClassVar[bool] = True
     """Whether the network stands on a pretrained backbone."""
+
+    @property
+    def normalises_backbone(self) -> bool:
+        """Whether batch normalisation in ResNet-101 uses the statistics of the training batch."""
+        return False
 
     def check_loss(self, loss: str) -> None:
         """Raise `InputError` if the network cannot be trained with this loss and these options."""
@@ -153,10 +165,13 @@ class ZoomoutOptions(NetworkOptions):
     squeeze: bool = True
     """False omits the squeeze modules: the classifier reads the taps themselves, as in the zoomout
     network from which W starts."""
+    direct: bool = False
+    """Upsample each tap to the finest one in a single step, as in W, not over the taps between."""
 
     def __post_init__(self) -> None:
         check_integers(1, width=self.width, hidden=self.hidden)
         check_choice("squeeze", self.squeeze, (True, False))
+        check_choice("direct", self.direct, (True, False))
 
 
 FullyConvolutionalLoss = Literal[
@@ -190,6 +205,9 @@ class FullyConvolutionalOptions(NetworkOptions):
     """Dilations of "deeplab", in pixels of the deepest tap."""
     alpha: float = 0.5
     """Weight of the uniformer in "cas"."""
+    normalised: bool = False
+    """torchvision's layers, with ResNet-101: batch normalisation in the head and, by the statistics
+    of the batch, in the backbone; and a 3 x 3 convolution after the pyramid of "deeplab"."""
 
     def __post_init__(self) -> None:
         check_choice("head", self.head, ("fcn", "deeplab"))
@@ -197,6 +215,11 @@ class FullyConvolutionalOptions(NetworkOptions):
         check_integers(1, width=self.width)
         check_sizes("rates", self.rates)
         check_shares(alpha=self.alpha)
+        check_choice("normalised", self.normalised, (True, False))
+
+    @property
+    def normalises_backbone(self) -> bool:
+        return self.normalised
 
     def check_loss(self, loss: str) -> None:
         super().check_loss(loss)
@@ -222,6 +245,10 @@ omits the unit length, as M eq. 3 does. "alone" trains the network by the metric
 saliency head, which M eq. 5 needs, is fitted to it by cross-entropy without a gradient to it."""
 FEATURES = 16
 """Channels of the features that the metric loss compares."""
+DEEPEST_SIDE = 7
+"""Side of the paper's deepest map before it is reduced to 1 x 1, at images of 224 px."""
+SizeChange = Literal["same", "half", "double"]
+"""Effect of a residual unit on the size of a map."""
 
 
 @dataclass(frozen=True)
@@ -232,11 +259,13 @@ class MEnetOptions(NetworkOptions):
     HAS_BACKBONE = False
 
     width: int = 12
-    """Channels at stride 2, doubled with each further step; 64 gives the paper's size."""
+    """Channels at stride 2, or at stride 1 in "paper", doubled with each further step."""
     widest: int = 96
     """Upper limit of the channels."""
     blocks: int = 1
     """Residual blocks of two convolutions at each scale; 2 in the paper."""
+    layout: Literal["light", "paper"] = "light"
+    """The light network of the small and medium scales, or the paper's with deconvolutions."""
     multi_scale: bool = True
     """False omits the maps of 13 scales: the logits come from the decoder ("CE-plain" of M
     Table 4), and there are no features."""
@@ -247,6 +276,7 @@ class MEnetOptions(NetworkOptions):
         check_integers(1, width=self.width, widest=self.widest, blocks=self.blocks, last=self.last)
         if self.last % 2 == 0:
             raise InputError(f"last must be odd, got {self.last}; pass 1, 3 or 5")
+        check_choice("layout", self.layout, ("light", "paper"))
         check_choice("multi_scale", self.multi_scale, (True, False))
 
     def check_loss(self, loss: str) -> None:
@@ -299,6 +329,8 @@ class AnchorOptions(NetworkOptions):
     selection: Literal["hard", "soft"] = "hard"
     """Salient region of a map at test: "hard" takes the pixels of at least twice the map's mean;
     "soft" weights every pixel by the map and its complement."""
+    normalised: bool = False
+    """Batch normalisation after every convolution and a ReLU after every layer, as in L §3.2."""
 
     def __post_init__(self) -> None:
         check_integers(1, width=self.width, embedding=self.embedding, stride=self.stride)
@@ -306,6 +338,7 @@ class AnchorOptions(NetworkOptions):
         check_choice("all_rounds", self.all_rounds, (True, False))
         check_choice("region_embedding", self.region_embedding, ("conv", "fc"))
         check_choice("selection", self.selection, ("hard", "soft"))
+        check_choice("normalised", self.normalised, (True, False))
         check_shares(flip=self.flip)
 
 
@@ -321,7 +354,7 @@ class RelationOptions(NetworkOptions):
     LOSSES = get_args(RelationLoss)
 
     width: int = 16
-    """Channels of each tap after its projection."""
+    """Channels of each tap after its projection; 0 omits the projection, as in the paper."""
     embedding: int = 32
     """Channels of a pixel's feature: 32 in the paper."""
     stride: int = 4
@@ -348,7 +381,8 @@ class RelationOptions(NetworkOptions):
     """Learning rate of these steps."""
 
     def __post_init__(self) -> None:
-        check_integers(1, width=self.width, embedding=self.embedding, stride=self.stride)
+        check_integers(0, width=self.width)
+        check_integers(1, embedding=self.embedding, stride=self.stride)
         check_sizes("rates", self.rates)
         check_sizes("critic", self.critic)
         check_shares(certain=self.certain, foreground=self.foreground, background=self.background)
@@ -400,6 +434,48 @@ class NetworkSpec:
             raise InputError(f"{type(self.options).__name__} need a backbone; name one")
         if self.backbone is not None and not self.options.HAS_BACKBONE:
             raise InputError(f"{type(self.options).__name__} take no backbone; omit it")
+
+
+# The papers' own networks ------------------------------------------------------------------------
+
+
+class PaperNetwork(NamedTuple):
+    """The backbone and the options of a network as its paper prints it."""
+
+    options: Mapping[str, OptionValue]
+    backbone: Backbone | None = None
+
+
+# The ReLUs after the 13 convolutions of VGG-16, and its last fully connected layer.
+VGG16_LAYERS = (1, 3, 6, 8, 11, 13, 15, 18, 20, 22, 25, 27, 29, 32)
+
+RESNET101_AT_8 = Backbone("resnet101", BLOCKS["resnet101"][-1:], output_stride=8)
+
+PAPER_NETWORKS: dict[str, PaperNetwork] = {
+    # M §2.1 and §3.2; the widths are those of the authors' program.
+    "menet": PaperNetwork({"layout": "paper", "width": 32, "widest": 1024, "blocks": 2}),
+    # C §4.1: the standard FCN-ResNet-101 and DeepLab-v3.
+    "fcn": PaperNetwork({"head": "fcn", "width": 512, "normalised": True}, RESNET101_AT_8),
+    "deeplab": PaperNetwork(
+        {"head": "deeplab", "width": 256, "rates": (12, 24, 36), "normalised": True},
+        RESNET101_AT_8,
+    ),
+    # W §4: n = 64, and predictions at 224 x 224. The classifier's width is not printed.
+    "zoomout": PaperNetwork(
+        {"width": 64, "hidden": 64, "direct": True}, Backbone("vgg16", VGG16_LAYERS)
+    ),
+    # L §3.3: C = 64, D = 512, and embeddings at the resolution of the image.
+    "anchors": PaperNetwork(
+        {"width": 64, "embedding": 512, "stride": 1, "normalised": True},
+        Backbone("vgg16", BLOCKS["vgg16"], output_stride=8),
+    ),
+    # R §4.1 and §5.3: 32 channels at half the size, and a discriminator of five convolutions.
+    "relations": PaperNetwork(
+        {"width": 0, "stride": 2, "rates": (6, 12, 18), "critic": (64, 64, 64, 64)},
+        Backbone("mobilenet_v2", (0, 3, 13, 17)),
+    ),
+}
+"""The networks whose departures from the papers are named in the docstrings of their classes."""
 
 
 # Checks of values --------------------------------------------------------------------------------

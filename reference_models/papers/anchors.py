@@ -11,11 +11,13 @@ from reference_models.papers.schema import (
     PRIORS,
     Bound,
     Claim,
+    Constant,
     Effects,
     EqualWeights,
     Paper,
     Recipe,
     Row,
+    Scale,
     Table,
     at_least,
     at_most,
@@ -43,6 +45,20 @@ ROUNDS = 10
 FEW = (50, 150, 500)
 """Numbers of training images from which networks learn, besides the 1,540 at small scale."""
 L_TABLE_3 = Paper("L Table 3", "DRFI promoted", {"ecssd, drfi": {"f": 0.814, "mae": 0.087}})
+
+
+# L §4.3, tested at 256 px as in L. L prints no size of its crops.
+L_TRAINING = Scale(
+    size=256,
+    crop=224,
+    steps=300_000,
+    batch=1,
+    rate=1e-3,
+    backbone=Backbone("vgg16", BLOCKS["vgg16"], output_stride=8),
+    backbone_rate=1.0,
+    options={"width": 64, "embedding": 512, "stride": 1},
+    schedule=Constant(),
+)
 
 
 def recipes() -> list[Recipe]:
@@ -82,6 +98,7 @@ def recipes() -> list[Recipe]:
             f"the masks, {about}; tested from a prior map",
             small=few,
             medium=whole,
+            paper_scale=L_TRAINING if name in ("anchors", "anchors-fc") else None,
             options={"flip": flip, "region_embedding": embedding, "selection": selection},
             tests=("ecssd", "pascal-s"),
             test_priors={
@@ -108,6 +125,7 @@ def recipes() -> list[Recipe]:
         about=f"the masks, as anchors does; tested after each of {ROUNDS} rounds",
         # Ten maps of a thousand images would take gigabytes.
         medium=replace(whole, test_images=300),
+        paper_scale=None,
         options={**promoting.options, "steps": ROUNDS, "all_rounds": True},
         tests=("ecssd",),
         test_priors={"ecssd": ITERATED},
@@ -120,6 +138,7 @@ def recipes() -> list[Recipe]:
             about=f"{count} masks{recipe.about.removeprefix('the masks')}",
             small=replace(few, train_images=count),
             medium=replace(whole, train_images=count),
+            paper_scale=None,
             tests=("ecssd",),
             test_priors=priors,
             paper=None,

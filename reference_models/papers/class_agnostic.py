@@ -7,6 +7,7 @@ three test sets, BSDS500 and Outex stand in for the data.
 
 from dataclasses import replace
 
+from reference_models.networks.options import BLOCKS, Backbone
 from reference_models.papers.schema import (
     CONTOURS,
     FOUR,
@@ -22,6 +23,7 @@ from reference_models.papers.schema import (
     Paper,
     Recipe,
     Row,
+    Scale,
     Table,
     at_least,
     at_most,
@@ -63,6 +65,18 @@ C_TABLES = {
 }  # fmt: skip
 
 
+# C §4.2: whole images at 256 px, standardised, without augmentation. C prints no optimizer, rate,
+# batch or duration; these are ours: the medium scale's optimizer, for 30 epochs of DUTS-TR.
+C_TRAINING = Scale(
+    size=256,
+    steps=30 * 1306,
+    batch=8,
+    rate=1e-3,
+    backbone=Backbone("resnet101", BLOCKS["resnet101"][-1:], output_stride=8, standardize="image"),
+    backbone_rate=0.1,
+    flips=False,
+)
+
 LOSSES = {
     "ce": "cross-entropy",
     "cace": "cross-entropy up to the exchange of labels per image",
@@ -95,6 +109,7 @@ def saliency_recipe(head: str, loss: str, labels: str) -> Recipe:
         swap_labels=share,
         label_free=loss != "ce",
         further=("sparse",),
+        paper_scale=C_TRAINING if loss in ("ce", "cace", "cas") and share in (0, 0.5) else None,
         paper=C_TABLES.get((head, loss, labels)),
     )
 
@@ -105,6 +120,7 @@ def fully_convolutional() -> list[Recipe]:
         name="fcn-pre-cas-clean",
         about="the masks, by cross-entropy and then by the CAS loss",
         start="fcn-ce-clean",
+        paper_scale=None,
         paper=None,
     )
     return [

@@ -10,7 +10,9 @@ from reference_models.papers.schema import (
     FOUR,
     SALIENCY_TESTS,
     SETS,
+    SGD,
     Claim,
+    Constant,
     Effects,
     Paper,
     Recipe,
@@ -45,6 +47,19 @@ M_TABLE_4 = {
         "ecssd, jpeg of random quality": {"f": 0.792},
     }),
 }  # fmt: skip
+
+
+# M §3.2. M prints no size of its crops.
+M_TRAINING = Scale(
+    size=224,
+    crop=192,
+    steps=110_000,
+    batch=5,
+    rate=0.1,
+    options={"width": 64, "widest": 512, "blocks": 2},
+    optimizer=SGD(momentum=0.9, weight_decay=1e-8),
+    schedule=Constant(),
+)
 
 
 def recipes() -> list[Recipe]:
@@ -102,6 +117,7 @@ def recipes() -> list[Recipe]:
                 rate=3e-3,
                 options={"width": 16, "widest": 128},
             ),
+            paper_scale=M_TRAINING if name in M_TABLE_4 else None,
             options=options,
             tests=SALIENCY_TESTS,
             corruptions=DISTORTED,

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from reference_models.errors import InputError
 from reference_models.networks.options import (
     BLOCKS,
+    OMITTED_AT_DEFAULT,
     Backbone,
     NetworkSpec,
     OptionValue,
@@ -15,7 +16,7 @@ from reference_models.networks.options import (
     network_options,
 )
 
-ScaleName = Literal["small", "medium"]
+ScaleName = Literal["small", "medium", "paper"]
 Figures = Mapping[str, float]
 """Printed values by measure."""
 
@@ -36,9 +37,93 @@ class Paper:
         return f"{self.table}, {self.row}: {'; '.join(parts)}"
 
 
+# How a network is trained ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam with PyTorch's constants."""
+
+    name: str = field(default="Adam", init=False)
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Gradient descent: v ← momentum · v + g + weight_decay · w, then w ← w − rate · v.
+
+    momentum: above 0 and below 1.
+    """
+
+    momentum: float
+    weight_decay: float = 0.0
+    name: str = field(default="SGD", init=False)
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    """A half cosine up from rate/25 over the first 30 % of the steps, then one down to rate/1e4."""
+
+    name: str = field(default="OneCycle", init=False)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same rate in every step."""
+
+    name: str = field(default="Constant", init=False)
+
+
+@dataclass(frozen=True)
+class Polynomial:
+    """rate · (1 − step / steps)^power."""
+
+    power: float
+    name: str = field(default="Polynomial", init=False)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a training, at a constant rate."""
+
+    epochs: int
+    """Length, relative to the other stages: `Scale.steps` is divided in this proportion."""
+    share: float
+    """Learning rate as a share of the scale's `rate`."""
+    frozen: bool = False
+    """Keep the backbone's weights as they are in this stage."""
+
+
+@dataclass(frozen=True)
+class Stages:
+    """One stage after the other."""
+
+    stages: tuple[Stage, ...]
+    name: str = field(default="Stages", init=False)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of a training image's pixels in [0, 1], drawn for each image (W §5.1).
+
+    In this order: contrast, x ← ½ + (1 + c)(x − ½); colour, each channel times its own factor;
+    Gaussian noise. The result is clipped to [0, 1]. W takes the three from Dosovitskiy et al.
+    (FlowNet, ICCV 2015) and prints no ranges, so the defaults are FlowNet's; its gamma and
+    brightness are not among W's changes. W permutes the changes at random, and here their order is
+    fixed.
+    """
+
+    contrast: tuple[float, float] = (-0.8, 0.4)
+    """Range of c."""
+    color: tuple[float, float] = (0.5, 2.0)
+    """Range of the factors."""
+    noise: float = 0.04
+    """Greatest standard deviation of the noise; it is drawn between 0 and this value."""
+
+
 @dataclass(frozen=True)
 class Scale:
-    """Sizes and duration of a run. On two cores `small` takes minutes, `medium` up to an hour."""
+    """Sizes and duration of a run. On two cores `small` takes minutes, `medium` up to an hour;
+    `paper` needs a GPU."""
 
     size: int
     """Side in pixels of the square images in training and testing."""
@@ -46,11 +131,11 @@ class Scale:
     """0: the network is not trained before its tests."""
     batch: int
     rate: float
-    """Peak of the one-cycle learning rate."""
+    """Greatest learning rate; `schedule` says how it changes."""
     backbone: Backbone | None = None
     backbone_rate: float = 0.0
-    """Learning rate of the backbone as a share of `rate`. 0: the backbone is frozen, and its
-    features are computed only once."""
+    """Learning rate of the backbone as a share of the head's. 0: the backbone is frozen, and its
+    features are computed only once, unless `augmentation` changes the images."""
     crop: int | None = None
     """Side of random crops in training. None: whole images."""
     train_images: int | None = None
@@ -58,11 +143,39 @@ class Scale:
     """Maximum number of images of each test set, spread evenly. None: all."""
     options: Mapping[str, OptionValue] = field(default_factory=dict)
     """Sizes of the network."""
+    optimizer: Adam | SGD = field(default=Adam(), metadata=OMITTED_AT_DEFAULT)
+    schedule: OneCycle | Constant | Polynomial | Stages = field(
+        default=OneCycle(), metadata=OMITTED_AT_DEFAULT
+    )
+    flips: bool = field(default=True, metadata=OMITTED_AT_DEFAULT)
+    """Flip half of the training images left to right."""
+    augmentation: Augmentation | None = field(default=None, metadata=OMITTED_AT_DEFAULT)
+
+    @property
+    def is_frozen(self) -> bool:
+        """True if the backbone never changes."""
+        return self.backbone is not None and self.backbone_rate == 0
+
+
+def as_json(value: Any) -> Any:
+    """A dataclass as it is stored in results: its fields by name.
+
+    Fields that were added later are omitted at their defaults, so that older results stay valid.
+    """
+    if is_dataclass(value):
+        return {
+            one.name: as_json(getattr(value, one.name))
+            for one in fields(value)
+            if one.metadata != OMITTED_AT_DEFAULT or getattr(value, one.name) != one.default
+        }
+    if isinstance(value, tuple):
+        return [as_json(one) for one in value]
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A network with its loss, its data and its two scales."""
+    """A network with its loss, its data and its scales."""
 
     name: str
     system: SystemName
@@ -71,6 +184,9 @@ class Recipe:
     """The supervision of the network, in a phrase that continues "learns from"."""
     small: Scale
     medium: Scale
+    paper_scale: Scale | None = None
+    """The paper's own network, trained as the paper trains it. None: the paper has no such
+    system, or trains it no differently from another recipe."""
     options: Mapping[str, OptionValue] = field(default_factory=dict)
     """Options of the network besides its loss and sizes."""
     train: str = "duts-tr"
@@ -106,8 +222,8 @@ class Recipe:
     paper: Paper | None = None
 
     def __post_init__(self) -> None:
-        for scale in (self.small, self.medium):
-            self.network(scale)
+        for name in self.scales:
+            self.network(self.at(name))
 
     def network(self, scale: Scale) -> NetworkSpec:
         """The network at one of the recipe's scales, or at a modified one, with checked options."""
@@ -117,9 +233,18 @@ class Recipe:
         except InputError as error:
             raise InputError(f"recipe {self.name}: {error}") from None
 
+    @property
+    def scales(self) -> tuple[ScaleName, ...]:
+        """Names of the scales that the recipe has."""
+        return ("small", "medium") if self.paper_scale is None else ("small", "medium", "paper")
+
     def at(self, scale: ScaleName) -> Scale:
-        """The scale of this name."""
-        return self.small if scale == "small" else self.medium
+        """The scale of this name, which must be one of `scales`."""
+        if scale != "paper":
+            return self.small if scale == "small" else self.medium
+        if self.paper_scale is None:
+            raise InputError(f"{self.name} has no paper scale; choose small or medium")
+        return self.paper_scale
 
 
 # Scales ------------------------------------------------------------------------------------------

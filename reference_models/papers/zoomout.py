@@ -5,17 +5,22 @@ Kolkin, Shechtman and Shakhnarovich, ICCV 2017.
 
 from dataclasses import replace
 
+from reference_models.networks.options import BLOCKS, Backbone
 from reference_models.papers.schema import (
     FIVE,
     SALIENCY,
     SALIENCY_TESTS,
     SETS,
     WEIGHTED,
+    Augmentation,
     Claim,
     Effects,
     Paper,
     Recipe,
     Row,
+    Scale,
+    Stage,
+    Stages,
     Table,
     at_least,
     at_most,
@@ -52,6 +57,24 @@ W_TABLE_4 = {
 }
 
 
+# W §5.1 and §5.2: 8, 4 and 14 epochs of 2,500 images at 224 px, here of DUTS-TR. W prints no batch
+# size: 10 images give 250 steps in an epoch.
+W_TRAINING = Scale(
+    size=224,
+    steps=26 * 250,
+    batch=10,
+    rate=3e-4,
+    backbone=Backbone("vgg16", BLOCKS["vgg16"]),
+    backbone_rate=1.0,
+    train_images=2500,
+    options={"width": 64},
+    schedule=Stages(
+        (Stage(8, 1, frozen=True), Stage(4, 1 / 3, frozen=True), Stage(14, 1 / 30)),
+    ),
+    augmentation=Augmentation(),
+)
+
+
 def recipes() -> list[Recipe]:
     losses = {
         "ce": "cross-entropy",
@@ -80,6 +103,7 @@ def recipes() -> list[Recipe]:
             f"the masks, by {about}",
             small=small(FIVE, rate=3e-3, width=16),
             medium=medium(FIVE, width=32, hidden=32),
+            paper_scale=W_TRAINING if loss in ("ce", "af") else None,
             tests=SALIENCY_TESTS,
             exact=True,
             paper=papers.get(loss),
@@ -92,9 +116,23 @@ def recipes() -> list[Recipe]:
         name="zoomout-plain-af",
         about=f"{af.about}, without squeeze modules",
         options={"squeeze": False},
+        paper_scale=None,
         paper=None,
     )
-    return [*networks, plain]
+    augmented = [
+        replace(
+            recipe,
+            name=f"{recipe.name}-augmented",
+            about=f"{recipe.about}; contrast, colours and noise of the images changed at random",
+            small=replace(recipe.small, augmentation=Augmentation()),
+            medium=replace(recipe.medium, augmentation=Augmentation()),
+            paper_scale=None,
+            paper=None,
+        )
+        for recipe in networks
+        if recipe.loss in ("ce", "af")
+    ]
+    return [*networks, plain, *augmented]
 
 
 # Claims ------------------------------------------------------------------------------------------
@@ -283,6 +321,30 @@ def ablations() -> Claim:
     )
 
 
+def augmentation() -> Claim:
+    pairs = tuple(
+        (row(f"zoomout-{loss}-augmented"), row(f"zoomout-{loss}")) for loss in ("ce", "af")
+    )
+    names = tuple(one.recipe for pair in pairs for one in reversed(pair))
+    (ce_augmented, _), (af_augmented, _) = pairs
+    return Claim(
+        "W: noise, contrast and colour shifts",
+        "The paper flips its training images and changes their noise, contrast and colours at "
+        "random, and prints no figures without these changes (W §5.1). All our networks see "
+        "flipped images; those named `-augmented` see the other changes too, over the ranges of "
+        "FlowNet, from which the paper takes them. They are trained for as many steps as the "
+        "others, so the rows show the changes alone.",
+        (
+            *per_set(names),
+            *(
+                replace(table, title=f"{table.title}, weighted F and AUROC")
+                for table in per_set(names, (*WEIGHTED, "auroc"))
+            ),
+        ),
+        Effects((*pairs, (af_augmented, ce_augmented)), (*SALIENCY, *WEIGHTED)),
+    )
+
+
 def claims() -> tuple[Claim, ...]:
     return (
         af_against_ce(),
@@ -290,4 +352,5 @@ def claims() -> tuple[Claim, ...]:
         exact_as_loss(),
         ablations(),
         squeezing(),
+        augmentation(),
     )

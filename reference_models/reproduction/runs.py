@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from reference_models.options import bundled_backbone, recipes_at
 from reference_models.papers.recipes import RECIPES
 from reference_models.paths import ROOT
 from reference_models.reproduction.markdown_tables import short, table
@@ -74,6 +75,35 @@ LOSSES = (
 )
 
 
+PAPER_HEAD = """\
+## At the papers' own scale: `--scale paper`
+
+The papers' networks, trained as the papers print it. These runs need a GPU, and the ImageNet
+weights of their backbones as torchvision has them:
+
+```python
+import torchvision.models as models
+from safetensors.torch import save_file
+
+for name in ("vgg16", "resnet101"):
+    weights = getattr(models, name)(weights="IMAGENET1K_V1").state_dict()
+    halves = {key: value.half() for key, value in weights.items()}
+    save_file(halves, f"data/{name}.fp16.safetensors")
+```
+
+A file elsewhere is named by `--backbone-weights FILE`. `relations` reads the MobileNetV2 that comes
+with the code. Start with one recipe, for example
+
+```bash
+python -m reference_models.train zoomout-af --scale paper --checkpoint-seconds 600
+```
+
+and after its second and its twelfth step a line says how many hours or days it will take on the
+device found. The class of each network and the scale in `papers/NAME.py` name what still departs
+from the paper; the training images are always those of DUTS-TR (`relations`: DUTS-TE).
+"""
+
+
 def losses_text() -> str:
     lines = [
         (subject, f"`{command}`", "done" if (ROOT / file).exists() else "")
@@ -90,6 +120,7 @@ def runs_text(results: Results, in_jax: Results) -> str:
     """The text of RUNS.md: all runs at medium scale by block, with those that are finished."""
     parts = [RUNS_HEAD, losses_text()]
     parts += [block_text(block, names, results) for block, names in blocks().items()]
+    parts += [PAPER_HEAD, paper_text(results)]
     parts.append(block_text("In JAX: `--backend jax`, seed 0", IN_JAX, in_jax))
     return "\n".join(parts)
 
@@ -101,6 +132,17 @@ def block_text(title: str, names: Iterable[str], results: Results) -> str:
         lines.append([name, f"{plan.steps} × {plan.batch}", "<br>".join(map(state, done.values()))])
     head = ("recipe", "steps × images", "seed: minutes of training + measuring")
     return f"## {title}\n\n{table(head, lines)}\n"
+
+
+def paper_text(results: Results) -> str:
+    lines = []
+    for name in recipes_at("paper"):
+        plan, done = RECIPES[name].at("paper"), results.get((name, "paper"), {})
+        weights = bundled_backbone(plan.backbone.name).name if plan.backbone else "none"
+        duration = f"{plan.steps:,} × {plan.batch} at {plan.crop or plan.size} px"
+        lines.append([name, duration, weights, "<br>".join(map(state, done.values()))])
+    head = ("recipe", "steps × images", "backbone weights", "seed: minutes of training + measuring")
+    return f"{table(head, lines)}\n"
 
 
 def state(result: Result) -> str:

@@ -16,7 +16,7 @@ from reference_models.command_line import command, parse
 from reference_models.data.named_sets import ARCHIVES, DETECTORS
 from reference_models.errors import InputError, OutOfTime
 from reference_models.files import atomic_path
-from reference_models.options import Backend, Device, Options
+from reference_models.options import Backend, Device, Options, bundled_backbone
 from reference_models.papers.recipes import RECIPES
 from reference_models.papers.schema import ScaleName
 from reference_models.reproduction.priorities import blocks
@@ -27,12 +27,8 @@ from reference_models.training.stopping import Clock, asked_to_stop, clock
 from reference_models.training.trained import RUN_WEIGHTS, weights_match
 
 SEEDS = (0, 1, 2)
-# Files that the runs on real data read.
-NEEDED = (
-    *(file for archive in ARCHIVES.values() for file in archive.files),
-    DETECTORS,
-    "mobilenet_v2.fp16.safetensors",
-)
+# Files that the runs on real data read, besides the weights of the backbones.
+NEEDED = (*(file for archive in ARCHIVES.values() for file in archive.files), DETECTORS)
 
 
 @dataclass(frozen=True)
@@ -56,10 +52,11 @@ class Sweep:
     """Framework to train in: PyTorch or JAX (Flax)."""
     scale: ScaleName = "medium"
     """Size of the runs. On two CPU cores, a small run takes about three minutes and a medium one up
-    to an hour (MEnet: 90 minutes)."""
+    to an hour (MEnet: 90 minutes). paper runs the recipes that have this scale, on a GPU, with the
+    backbones' weights in --archives (RUNS.md)."""
     seeds: tuple[int, ...] = ()
     """Seeds; the first seed of all recipes runs before the second of any. Default: 0, 1 and 2 at
-    medium scale, 0 at small scale."""
+    medium scale, 0 at the others."""
     minutes: float | None = None
     """Time budget: after this many minutes, finish the current step (or the current few hundred
     images when measuring), save, and exit with status 75. Rerun the command to resume. Ctrl-C
@@ -96,6 +93,19 @@ class Sweep:
     def archive_folder(self) -> Path:
         return self.archives or paths.DATA
 
+    @property
+    def recipes(self) -> tuple[str, ...]:
+        """All recipes on real data that have this scale, in order."""
+        names = (name for block in blocks().values() for name in block)
+        return tuple(name for name in names if self.scale in RECIPES[name].scales)
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The files that these recipes read."""
+        scales = (RECIPES[name].at(self.scale) for name in self.recipes)
+        backbones = (scale.backbone.name for scale in scales if scale.backbone is not None)
+        return (*NEEDED, *(bundled_backbone(name).name for name in dict.fromkeys(backbones)))
+
     def done(self, run: Run) -> bool:
         file = f"{self.options(run).name}.json"
         return any((folder / file).is_file() for folder in (self.results, paths.RUNS))
@@ -108,16 +118,15 @@ class Sweep:
 def planned(sweep: Sweep) -> list[Run]:
     """All runs of the sweep, in order, whether done or not."""
     for pattern in sweep.only:
-        if not any(fnmatch(name, pattern) for names in blocks().values() for name in names):
+        if not any(fnmatch(name, pattern) for name in sweep.recipes):
             raise InputError(
-                f"--only {pattern} matches no recipe on real data; "
+                f"--only {pattern} matches no recipe on real data at {sweep.scale} scale; "
                 "`python -m reference_models.train --recipes` lists all recipes"
             )
     return [
         Run(name, seed)
         for seed in sweep.seeds or (SEEDS if sweep.scale == "medium" else SEEDS[:1])
-        for names in blocks().values()
-        for name in names
+        for name in sweep.recipes
         if not sweep.only or any(fnmatch(name, pattern) for pattern in sweep.only)
     ]
 
@@ -190,10 +199,10 @@ def stage(sweep: Sweep) -> list[str]:
         if not folder.is_dir():
             raise InputError(f"--stage {folder} is not a folder; pass folders that hold archives")
         for file in sorted(folder.iterdir()):
-            if file.name in NEEDED:
+            if file.name in sweep.needed:
                 with atomic_path(sweep.archive_folder / file.name) as partial:
                     shutil.copyfile(file, partial)
-    return [name for name in NEEDED if not (sweep.archive_folder / name).is_file()]
+    return [name for name in sweep.needed if not (sweep.archive_folder / name).is_file()]
 
 
 def go(sweep: Sweep, left: list[Run], check: Clock) -> list[Run]:

@@ -25,10 +25,10 @@ from reference_models.networks.flax.build import build
 from reference_models.networks.flax.system import Batch, System
 from reference_models.networks.flax.weights import from_torch, to_torch
 from reference_models.options import Options
-from reference_models.papers.schema import Scale
-from reference_models.training.augmentation import Draw
-from reference_models.training.processes import JOIN_MINUTES, waiting, with_others
-from reference_models.training.trainer import LossView, one_cycle
+from reference_models.papers.schema import SGD, Scale
+from reference_models.training.augmentation import Draw, Recoloring
+from reference_models.training.processes import JOIN_MINUTES, Watch, waiting, with_others
+from reference_models.training.trainer import LossView, holds_backbone, learning_rate
 
 State = nnx.State[Any, Any]
 Features = dict[str, list[Array]]
@@ -46,6 +46,8 @@ class StoredImages(NamedTuple):
     """uint8 `(N, S, S)`, or `(1, S, S)` if all images share one prior map."""
     taps: list[Array]
     """Features of a frozen backbone: of all images, then of all mirrored images."""
+    counted: Array | None
+    """bool `(N, S, S)`, False on void pixels; None if there are none."""
 
 
 class DeviceDraw(NamedTuple):
@@ -55,6 +57,7 @@ class DeviceDraw(NamedTuple):
     mirrored: Array
     corners: Array
     seed: Array
+    recoloring: Recoloring | None = None
 
 
 class Parts(NamedTuple):
@@ -73,7 +76,7 @@ class FlaxTrainer:
     def __init__(
         self, options: Options, features: Features | None = None, imagenet: bool = True
     ) -> None:
-        devices = begin(options.device)
+        devices = begin(options.device, options.answer_seconds)
         self.device = devices[0].platform
         self.is_main_process = jax.process_index() == 0
         # All devices share a training step; one computes the maps.
@@ -83,7 +86,8 @@ class FlaxTrainer:
         self.shared = NamedSharding(mesh, PartitionSpec("batch"))
         self.plan = plan = options.plan
         self.seed, self.regions = options.seed, options.chosen_recipe.regions
-        self.frozen = plan.backbone is not None and plan.backbone_rate == 0
+        self.frozen = plan.is_frozen
+        self.caches_features = self.frozen and plan.augmentation is None
         # A frozen bundled backbone is not stored with the weights.
         self.backbone_is_shared = self.frozen and options.backbone_weights is None
         self.inference_batch = 64 if self.device == "gpu" else 8
@@ -94,8 +98,7 @@ class FlaxTrainer:
                 assert isinstance(system.backbone, Backbone)
                 load_backbone(system.backbone, options.backbone_file)
             graph, *parts = nnx.split(system, partial(is_learnt, self.frozen), nnx.BatchStat, ...)
-            optimizer = adam(plan)
-            moments = optimizer.init(parts[0])
+            moments = optimizer_of(plan).init(parts[0])
         self.parts = self.put(Parts(*parts), self.everywhere)
         self.moments = self.put(moments, self.everywhere)
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(parts[0]))
@@ -106,7 +109,8 @@ class FlaxTrainer:
         self.precision = dtype.__name__
         network = partial(merged, graph, dtype)
         self._step = jax.jit(
-            partial(train_step, network, optimizer, plan.crop),
+            partial(train_step, network, plan),
+            static_argnames="hold",
             donate_argnums=(0, 1, 2),
             out_shardings=self.everywhere,
         )
@@ -128,15 +132,17 @@ class FlaxTrainer:
         is_shared = images.priors.strides[0] == 0
         priors = np.array(images.priors[:1] if is_shared else images.priors)
         taps = []
-        if self.frozen:
+        if self.caches_features:
             digest = hashlib.sha256(np.ascontiguousarray(images.images).data).hexdigest()
             key = f"{self.plan.backbone} {digest}"
             if key not in self.features:
                 self.features.clear()  # One training set at a time: features take gigabytes.
                 self.features[key] = self.put(self.all_taps(images.images), self.everywhere)
             taps = self.features[key]
-        pixels, labels, priors = self.put((images.images, images.labels, priors), self.everywhere)
-        self.stored = StoredImages(pixels, labels, priors, taps)
+        labels, counted = truth(images)
+        arrays = (images.images, labels, priors, counted)
+        pixels, labels, priors, counted = self.put(arrays, self.everywhere)
+        self.stored = StoredImages(pixels, labels, priors, taps, counted)
 
     def all_taps(self, images: np.ndarray) -> list[np.ndarray]:
         """Backbone features of all images, then of all mirrored images, in half precision."""
@@ -149,21 +155,28 @@ class FlaxTrainer:
         return [np.concatenate(taps) for taps in zip(*parts, strict=True)]
 
     def step(self, draw: Draw) -> float:
-        indices, mirrored, corners = self.put(
-            (draw.indices.astype(np.int32), draw.mirrored, draw.corners.astype(np.int32)),
+        indices, mirrored, corners, recoloring = self.put(
+            (
+                draw.indices.astype(np.int32),
+                draw.mirrored,
+                draw.corners.astype(np.int32),
+                draw.recoloring,
+            ),
             self.shared,
         )
         seed = self.put(np.uint32(draw.seed), self.everywhere)
-        learnt, running, self.moments, loss = self._step(
-            self.parts.learnt,
-            self.parts.running,
-            self.moments,
-            self.parts.fixed,
-            self.stored,
-            DeviceDraw(indices, mirrored, corners, seed),
-        )
-        self.parts = Parts(learnt, running, self.parts.fixed)
-        return float(loss)
+        with with_others(jax.process_count()):
+            learnt, running, self.moments, loss = self._step(
+                self.parts.learnt,
+                self.parts.running,
+                self.moments,
+                self.parts.fixed,
+                self.stored,
+                DeviceDraw(indices, mirrored, corners, seed, recoloring),
+                hold=holds_backbone(self.plan, draw.step),
+            )
+            self.parts = Parts(learnt, running, self.parts.fixed)
+            return float(loss)
 
     def maps(self, images: Images) -> dict[str, np.ndarray]:
         maps = self._maps(self.local, *self.padded_arrays(images))
@@ -195,11 +208,11 @@ class FlaxTrainer:
 
         return LossView(loss, output, batch.labels, batch.images)
 
-    def padded_arrays(self, images: Images) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.uint32]:
-        """Images, labels and priors, padded to a power of two, and a seed."""
-        pad = self.pad_to_power_of_two
-        seed = np.uint32(self.seed)
-        return pad(images.images), pad(images.labels), pad(images.priors), seed
+    def padded_arrays(self, images: Images) -> tuple[Any, ...]:
+        """Images, labels, priors and counted pixels, padded to a power of two, and a seed."""
+        labels, counted = truth(images)
+        arrays = (images.images, labels, images.priors, counted)
+        return (*jax.tree.map(self.pad_to_power_of_two, arrays), np.uint32(self.seed))
 
     @staticmethod
     def pad_to_power_of_two(x: np.ndarray) -> np.ndarray:
@@ -251,7 +264,8 @@ class FlaxTrainer:
     def any_process(self, flag: bool) -> bool:
         if jax.process_count() == 1:
             return flag
-        return bool(multihost_utils.process_allgather(np.array(flag)).any())
+        with with_others(jax.process_count()):
+            return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
     @staticmethod
     def put(tree: Any, sharding: NamedSharding) -> Any:
@@ -262,6 +276,12 @@ class FlaxTrainer:
             return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
         return jax.tree.map(make, tree)
+
+
+def truth(images: Images) -> tuple[np.ndarray, np.ndarray | None]:
+    """The labels, 0 on void pixels, and the pixels that count; None if all do."""
+    counted = images.counted
+    return (images.labels, None) if counted is None else (images.labels * counted, counted)
 
 
 # Compiled functions ------------------------------------------------------------------------------
@@ -277,29 +297,39 @@ def merged(graph: Any, dtype: Any, parts: Parts) -> System:
     """The network of these variables, with its convolutions and linear layers in `dtype`."""
     system = nnx.merge(graph, *parts, copy=True)
     for _, module in nnx.iter_modules(system):
-        if isinstance(module, (nnx.Conv, nnx.Linear, Depthwise)):
+        if isinstance(module, (nnx.Conv, nnx.ConvTranspose, nnx.Linear, Depthwise)):
             nnx.update(module, jax.tree.map(lambda x: x.astype(dtype), nnx.state(module)))
     return system
 
 
 def train_step(
     network: Network,
-    optimizer: optax.GradientTransformation,
-    crop: int | None,
+    plan: Scale,
     learnt: State,
     running: State,
     moments: Any,
     fixed: State,
     stored: StoredImages,
     draw: DeviceDraw,
+    *,
+    hold: bool = False,
 ) -> tuple[State, State, Any, Array]:
-    """One training step: new variables and optimizer state, and the loss before the update."""
+    """One training step: new variables and optimizer state, and the loss before the update.
+
+    hold: Leave the backbone as it is, with its moments.
+    """
+    crop = plan.crop
+    images = pixels(select(stored.images, draw.indices, draw, crop))
+    if draw.recoloring is not None:
+        gain, offset, noise = draw.recoloring
+        images = jnp.clip(images * gain + offset + noise, 0, 1)
     priors = jnp.minimum(draw.indices, len(stored.priors) - 1)
     batch = Batch(
-        images=pixels(select(stored.images, draw.indices, draw, crop)),
+        images=images,
         labels=select(stored.labels, draw.indices, draw, crop).astype(jnp.int32),
         prior=scale_8bit(select(stored.priors, priors, draw, crop)),
         key=jax.random.key(draw.seed),
+        counted=jax.tree.map(lambda x: select(x, draw.indices, draw, crop), stored.counted),
     )
     rows = draw.indices + len(stored.images) * draw.mirrored
     taps = [tap[rows].astype(jnp.float32) for tap in stored.taps]
@@ -307,11 +337,12 @@ def train_step(
     def objective(learnt: State) -> tuple[Array, State]:
         system = network(Parts(learnt, running, fixed))
         system.train()  # type: ignore[no-untyped-call]
-        output = system(taps or system.backbone(batch.images))
+        given = taps or system.backbone(batch.images)
+        output = system(jax.lax.stop_gradient(given) if hold else given)
         return system.loss(output, batch), nnx.state(system, nnx.BatchStat)
 
     (loss, running), gradient = jax.value_and_grad(objective, has_aux=True)(learnt)
-    updates, moments = optimizer.update(gradient, moments, learnt)
+    updates, moments = optimizer_of(plan, hold).update(gradient, moments, learnt)
     return optax.apply_updates(learnt, updates), running, moments, loss
 
 
@@ -348,11 +379,18 @@ def taps_of(network: Network, parts: Parts, images: Array) -> list[Array]:
 
 
 def output_of(
-    network: Network, parts: Parts, images: Array, labels: Array, prior: Array, seed: Array
+    network: Network,
+    parts: Parts,
+    images: Array,
+    labels: Array,
+    prior: Array,
+    counted: Array | None,
+    seed: Array,
 ) -> tuple[System, Array, Batch]:
     system = network(parts)
     system.eval()  # type: ignore[no-untyped-call]
-    batch = Batch(pixels(images), labels.astype(jnp.int32), scale_8bit(prior), jax.random.key(seed))
+    key = jax.random.key(seed)
+    batch = Batch(pixels(images), labels.astype(jnp.int32), scale_8bit(prior), key, counted)
     return system, system(system.backbone(batch.images)), batch
 
 
@@ -377,13 +415,20 @@ def descriptors_of(network: Network, *inputs: Any) -> Array:
 # Setup -------------------------------------------------------------------------------------------
 
 
-def adam(plan: Scale) -> optax.GradientTransformation:
-    """Adam on the one-cycle schedule, with a lower rate for a fine-tuned backbone."""
-    steps = range(plan.steps)
-    rates = np.array([one_cycle(step, plan.steps, plan.rate) for step in steps], np.float32)
+def optimizer_of(plan: Scale, hold: bool = False) -> optax.GradientTransformation:
+    """The optimizer of a plan on its schedule, with a lower rate for a fine-tuned backbone.
 
-    def at(share: float) -> optax.GradientTransformation:
-        return optax.adam(lambda step: jnp.asarray(share * rates)[step])
+    hold: Do not update the backbone, nor its moments. The state is of the same form either way.
+    """
+    rates = np.array([learning_rate(plan, step) for step in range(plan.steps)], np.float32)
+
+    def at(share: float, hold: bool = False) -> optax.GradientTransformation:
+        rule = rule_of(plan)
+        if hold:
+            rule = optax.GradientTransformation(rule.init, no_update)
+        # Its count is that of all steps, also of those that leave the moments as they are.
+        rate = optax.scale_by_learning_rate(lambda step: jnp.asarray(share * rates)[step])
+        return optax.chain(rule, rate)
 
     def kinds(learnt: State) -> State:
         return jax.tree_util.tree_map_with_path(
@@ -392,7 +437,19 @@ def adam(plan: Scale) -> optax.GradientTransformation:
 
     if plan.backbone_rate == 0:
         return at(1.0)
-    return optax.partition({"own": at(1.0), "backbone": at(plan.backbone_rate)}, kinds)
+    return optax.partition({"own": at(1.0), "backbone": at(plan.backbone_rate, hold)}, kinds)
+
+
+def rule_of(plan: Scale) -> optax.GradientTransformation:
+    """The direction of a step, before the learning rate."""
+    if isinstance(plan.optimizer, SGD):
+        momentum, decay = plan.optimizer.momentum, plan.optimizer.weight_decay
+        return optax.chain(optax.add_decayed_weights(decay), optax.trace(momentum))
+    return optax.scale_by_adam()
+
+
+def no_update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    return jax.tree.map(jnp.zeros_like, updates), state
 
 
 def flatten(tree: Any) -> Arrays:
@@ -404,11 +461,11 @@ def flatten(tree: Any) -> Arrays:
     }
 
 
-def begin(device: str) -> list[jax.Device]:
+def begin(device: str, patience: float) -> list[jax.Device]:
     """Join the other processes, if any, and return all devices of the requested kind.
 
     Several processes are described by the environment variables JAX_NUM_PROCESSES, JAX_PROCESS_ID
-    and JAX_COORDINATOR_ADDRESS (host:port of the first process).
+    and JAX_COORDINATOR_ADDRESS (host:port of the first process). patience: See `Watch.begin`.
     """
     processes = int(os.environ.get("JAX_NUM_PROCESSES", "1"))
     if processes > 1 and not jax.distributed.is_initialized():
@@ -426,11 +483,18 @@ def begin(device: str) -> list[jax.Device]:
                 processes,
                 int(rank),
                 initialization_timeout=60 * JOIN_MINUTES,
-                heartbeat_timeout_seconds=30,
+                # JAX aborts with many lines, so the watch comes first.
+                heartbeat_timeout_seconds=60 + int(patience),
                 # The first process measures alone, and the others wait for it at their exit. If
                 # that wait times out, JAX aborts all of them.
                 shutdown_timeout_seconds=7200,
             )
+
+        def share(numbers: list[int]) -> list[int]:
+            sent = multihost_utils.broadcast_one_to_all(np.array(numbers, np.int32))
+            return np.asarray(sent).tolist()
+
+        Watch.begin(int(rank), processes, address.rpartition(":")[0], share, patience)
     try:
         return jax.devices(None if device == "auto" else device)
     except RuntimeError as error:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from reference_models.errors import InputError
+from reference_models.files import make_folder
 
 try:
     import fcntl
@@ -22,9 +23,7 @@ class Busy(InputError):
 def locked(folder: Path) -> Iterator[None]:
     """Create the folder and lock it against other processes. The lock ends with this process,
     however the process ends. On Windows, which has no such lock, the folder is not protected."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file, but a run needs a folder; pass another --out")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "--out")
     with open(folder / LOCK, "a") as file:
         if fcntl is not None:
             try:

@@ -14,7 +14,9 @@ from reference_models.errors import InputError, OutOfTime
 from reference_models.files import read_arrays, write_arrays
 from reference_models.machine import keep_memory, progress
 from reference_models.options import Options
+from reference_models.provenance import hardware
 from reference_models.training.augmentation import draw_step
+from reference_models.training.cost import Cost
 from reference_models.training.stopping import Clock
 from reference_models.training.trained import Network
 from reference_models.training.trainer import Trainer
@@ -46,16 +48,19 @@ def train(
         images = swap_labels(images, options.swap_share, options.seed)
     history = fit(trainer, images, options, folder / "checkpoint.safetensors", check)
     network = Network(options, trainer)
-    recipe, masks = options.chosen_recipe, validation.masks
+    recipe, masks, counted = options.chosen_recipe, validation.masks, validation.counted
+    if counted is not None:
+        masks = masks[counted]
     is_ambiguous = recipe.label_free or options.swap_share > 0
     if is_ambiguous and recipe.regions == 2 and 0 < masks.mean() < 1:
-        pearson = correlation(network.main_map(validation), masks)
+        maps = network.main_map(validation)
+        pearson = correlation(maps if counted is None else maps[counted], masks)
         network = Network(options, trainer, inverted=pearson < 0, correlation=abs(pearson))
     return network, history
 
 
 def correlation(maps: np.ndarray, masks: np.ndarray) -> float:
-    """Pearson's correlation over the pixels of all images; 0 for constant maps.
+    """Pearson's correlation over the counted pixels of all images; 0 for constant maps.
 
     The masks must contain both values.
     """
@@ -114,6 +119,7 @@ def fit(
         unit=" steps",
         disable=not trainer.is_main_process,
     )
+    cost = Cost(plan, hardware(trainer.device))
     for step in bar:
         stopped = stop_request()
         if trainer.any_process(stopped is not None):
@@ -124,6 +130,9 @@ def fit(
         if not math.isfinite(loss):
             raise InputError(f"the loss is {loss} at step {step}; try a lower --learning-rate")
         losses.append(loss)
+        said = cost.after(step)
+        if said and trainer.is_main_process:
+            tqdm.write(said)
         bar.set_postfix(loss=f"{np.mean(losses[-20:]):.3f}", refresh=False)
         if time.monotonic() - saved >= options.checkpoint_seconds:
             save()

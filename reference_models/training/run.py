@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from reference_models import paths
-from reference_models.data.images import Data, Images, TestSet
+from reference_models.data.images import VOID, Data, Images, TestSet
 from reference_models.data.sets import Sources, load
 from reference_models.errors import InputError
-from reference_models.files import Arrays, fingerprint, write_arrays, write_json
+from reference_models.files import Arrays, fingerprint, make_folder, write_arrays, write_json
 from reference_models.measures import per_image
 from reference_models.measures.saliency import one_line
 from reference_models.networks.options import RelationOptions
@@ -27,6 +27,7 @@ from reference_models.training import figures
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.lock import LOCK, locked
 from reference_models.training.loop import train
+from reference_models.training.processes import together
 from reference_models.training.score import (
     Rows,
     curves_of,
@@ -58,7 +59,7 @@ def run(options: Options, shared: Shared, check: Clock, results: Path | None = N
     # First, so that a missing package is reported before anything is computed.
     made_with: dict[str, object] = {"versions": versions(options.backend), "commit": commit()}
     trainer = new_trainer(options, shared.features)
-    with locked(options.folder) if trainer.is_main_process else nullcontext():
+    with together(), locked(options.folder) if trainer.is_main_process else nullcontext():
         place = results or options.results or paths.RUNS
         run_locked(options, trainer, shared, check, place, made_with)
 
@@ -76,10 +77,13 @@ def run_locked(
     made_with: Package versions and commit, for run.json.
     """
     begun, recipe, folder = time.monotonic(), options.chosen_recipe, options.folder
+    has_results = options.is_unmodified and recipe.system != "small"
+    if has_results:  # Before the training, as it may be impossible.
+        make_folder(results, "--results")
     data = load_data(options, shared)
     if trainer.is_main_process:
         claim_run_folder(folder, options, data)
-        announce(options, data)
+        announce(options, data, trainer.device)
     reading = time.monotonic() - begun
 
     start = starting_weights(options)
@@ -125,8 +129,7 @@ def run_locked(
         "loss_curve": curve(history.losses),
     }
     write_json(folder / "run.json", report)
-    if options.is_unmodified and recipe.system != "small":
-        results.mkdir(parents=True, exist_ok=True)
+    if has_results:
         file = results / f"{options.name}.json"
         # Written first: the run counts as done once its JSON file exists.
         per_image.write(per_image.beside(file), scored, started=bool(recipe.test_priors))
@@ -147,7 +150,7 @@ def starting_weights(options: Options) -> Arrays | None:
     return None if recipe is None else load_finished_run(recipe, options).trainer.weights()
 
 
-def announce(options: Options, data: Data) -> None:
+def announce(options: Options, data: Data, device: str) -> None:
     """Print the recipe, the figures it is compared with, notes on the data, and their counts."""
     recipe = options.chosen_recipe
     print(f"{recipe.name}: {recipe.about}")
@@ -155,6 +158,11 @@ def announce(options: Options, data: Data) -> None:
         print(f"compared with {recipe.paper}")
     for note in (*data.notes, *without_priors(options, data)):
         print(f"note: {note}")
+    if options.scale == "paper" and device == "cpu":
+        print(
+            "note: the paper scale is meant for a GPU; on this CPU it will take long, and after "
+            "the second step a line says how many hours or days"
+        )
     print("images: " + ", ".join(f"{count} {name}" for name, count in data.counts().items()))
 
 
@@ -249,7 +257,7 @@ def contact_sheet(network: Network, test: TestSet, title: str, path: Path) -> No
     if options.chosen_recipe.regions > 2:
         columns.append(("one annotator's regions", figures.per_image(shown.labels.astype(float))))
     else:
-        columns.append(("mask", shown.masks))
+        columns.append(("mask", shown.masks if shown.counted is None else grey_void(shown)))
     priors = priors_for(options.chosen_recipe, test)
     if priors:
         maps = prior_maps(priors[0], test, options)[: len(shown)]
@@ -266,6 +274,11 @@ def contact_sheet(network: Network, test: TestSet, title: str, path: Path) -> No
         "|∂ loss / ∂ network output| summed over channels, maximum 1 per image"
     )
     figures.sheet([(name, np.asarray(view)) for name, view in columns], heading, path)
+
+
+def grey_void(images: Images) -> np.ndarray:
+    """The masks, `(N, S, S)` in [0, 1], with void in grey."""
+    return np.where(images.labels == VOID, 0.5, images.masks)
 
 
 def claim_run_folder(folder: Path, options: Options, data: Data) -> None:

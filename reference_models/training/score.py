@@ -58,7 +58,9 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
             for begin in range(0, len(values), CHUNK):
                 check()
                 part = slice(begin, begin + CHUNK)
-                rows[name] += measure_each(values[part], test.truth[part], names + CURVES)
+                rows[name] += measure_each(
+                    values[part], test.truth[part], names + CURVES, voids=test.voids[part]
+                )
             if "sparse" in recipe.further:
                 for row, saliency in zip(rows[name], values, strict=True):
                     row["sparse"] = sparse_share_of_map(saliency)

@@ -20,9 +20,10 @@ from reference_models.networks.torch.backbones import Backbone, load_backbone
 from reference_models.networks.torch.build import build
 from reference_models.networks.torch.system import Batch, System
 from reference_models.options import Options
-from reference_models.training.augmentation import Draw
-from reference_models.training.processes import JOIN_MINUTES, waiting, with_others
-from reference_models.training.trainer import LossView, one_cycle
+from reference_models.papers.schema import SGD, Scale
+from reference_models.training.augmentation import Draw, Recoloring
+from reference_models.training.processes import JOIN_MINUTES, Watch, waiting, with_others
+from reference_models.training.trainer import LossView, holds_backbone, learning_rate
 
 Features = dict[str, list[Tensor]]
 """Frozen-backbone features of whole training sets, by backbone and digest of the images."""
@@ -34,14 +35,16 @@ class TorchTrainer:
     def __init__(
         self, options: Options, features: Features | None = None, imagenet: bool = True
     ) -> None:
-        self.device, self.rank, self.processes = begin(options.device)
+        self.device, self.rank, self.processes = begin(options.device, options.answer_seconds)
         self.is_main_process = self.rank == 0
         self.plan = plan = options.plan
         torch.manual_seed(options.seed)
         self.seed = options.seed
         self.regions = options.chosen_recipe.regions
-        self.frozen = plan.backbone is not None and plan.backbone_rate == 0
+        self.frozen = plan.is_frozen
+        self.caches_features = self.frozen and plan.augmentation is None
         fine_tuned = plan.backbone is not None and not self.frozen
+        self.holds_backbone = False
         on_gpu = "cuda" in self.device
         # A frozen bundled backbone is not stored with the weights.
         self.backbone_is_shared = self.frozen and options.backbone_weights is None
@@ -63,7 +66,7 @@ class TorchTrainer:
         if fine_tuned:
             backbone = [p for name, p in parameters.items() if name.startswith("backbone.")]
             groups.append({"params": backbone, "share": plan.backbone_rate})
-        self.optimizer = torch.optim.Adam(groups)
+        self.optimizer = optimizer_of(plan, groups)
         self.parameters = sum(p.numel() for group in groups for p in group["params"])
         self.features = {} if features is None else features
 
@@ -86,12 +89,12 @@ class TorchTrainer:
                 self.objective = nn.SyncBatchNorm.convert_sync_batchnorm(self.objective)
             self.objective = DistributedDataParallel(self.objective)
         self.images = torch.from_numpy(images.images).to(self.device).permute(0, 3, 1, 2)
-        self.labels = torch.from_numpy(images.labels).to(self.device)
+        self.labels, self.counted = self.truth(images)
         # A prior map shared by all images is stored once.
         is_shared = images.priors.strides[0] == 0
         priors = torch.from_numpy(np.array(images.priors[:1] if is_shared else images.priors))
         self.priors = priors.to(self.device).expand(len(images), -1, -1)
-        if self.frozen:
+        if self.caches_features:
             digest = hashlib.sha256(np.ascontiguousarray(images.images).data).hexdigest()
             key = f"{self.plan.backbone} {digest}"
             if key not in self.features:
@@ -111,6 +114,13 @@ class TorchTrainer:
                     parts.append([tap.half() for tap in self.system.backbone(pixels)])
         return [torch.cat(taps) for taps in zip(*parts, strict=True)]
 
+    @torch.no_grad()
+    def taps_of(self, pixels: Tensor) -> list[Tensor]:
+        """Features of a frozen backbone, for images that differ in every step."""
+        with self.autocast():
+            parts = [self.system.backbone(part) for part in pixels.split(self.inference_batch)]
+        return [torch.cat(taps).float() for taps in zip(*parts, strict=True)]
+
     def step(self, draw: Draw) -> float:
         share: list[int] = list(
             DistributedSampler(
@@ -122,19 +132,28 @@ class TorchTrainer:
         )
         indices = torch.from_numpy(draw.indices[share]).to(self.device)
         mirrored = torch.from_numpy(draw.mirrored[share]).to(self.device)
+        pixels = self.pixels(self.select(self.images, draw, share, indices, mirrored))
+        if draw.recoloring is not None:
+            pixels = self.recolored(pixels, draw.recoloring, share)
         batch = Batch(
-            images=self.pixels(self.select(self.images, draw, share, indices, mirrored)),
+            images=pixels,
             labels=self.select(self.labels, draw, share, indices, mirrored).long(),
+            counted=None
+            if self.counted is None
+            else self.select(self.counted, draw, share, indices, mirrored),
             prior=self.select(self.priors, draw, share, indices, mirrored).float() / 255,
             rng=torch.Generator(self.device).manual_seed(draw.seed),
             rank=self.rank,
             processes=self.processes,
         )
         taps = None
-        if self.frozen:
+        if self.caches_features:
             rows = indices + len(self.images) * mirrored
             taps = [tap[rows].float() for tap in self.taps]
-        rate = one_cycle(draw.step, self.plan.steps, self.plan.rate)
+        elif self.frozen:
+            taps = self.taps_of(pixels)
+        self.hold_backbone(holds_backbone(self.plan, draw.step))
+        rate = learning_rate(self.plan, draw.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["share"]
         self.optimizer.zero_grad()
@@ -145,6 +164,24 @@ class TorchTrainer:
             loss.backward()
         self.optimizer.step()
         return self.mean(loss.detach())
+
+    def hold_backbone(self, hold: bool) -> None:
+        """Stop or resume the training of the backbone; its optimizer state stays as it is."""
+        if hold == self.holds_backbone:
+            return
+        self.holds_backbone = hold
+        self.system.backbone.requires_grad_(not hold)
+        if isinstance(self.objective, DistributedDataParallel):
+            # It exchanges the gradients of the parameters that it finds when it is made.
+            self.objective = DistributedDataParallel(self.objective.module)
+
+    def recolored(self, pixels: Tensor, changes: Recoloring, share: list[int]) -> Tensor:
+        """This process's share of a step's images, with their changes of colour."""
+        gain, offset, noise = (
+            torch.from_numpy(part[share]).to(self.device).permute(0, 3, 1, 2) for part in changes
+        )
+        changed = (pixels * gain + offset + noise).clamp(0, 1)
+        return changed.contiguous(memory_format=self.layout)
 
     def select(
         self, stored: Tensor, draw: Draw, share: list[int], indices: Tensor, mirrored: Tensor
@@ -216,11 +253,21 @@ class TorchTrainer:
 
         return LossView(loss, output, batch.labels, batch.images)
 
+    def truth(self, images: Images) -> tuple[Tensor, Tensor | None]:
+        """The labels, 0 on void pixels, and the pixels that count; None if all do."""
+        labels = torch.from_numpy(images.labels).to(self.device)
+        if images.counted is None:
+            return labels, None
+        counted = torch.from_numpy(images.counted).to(self.device)
+        return labels * counted, counted
+
     def as_batch(self, images: Images) -> Batch:
+        labels, counted = self.truth(images)
         pixels = torch.from_numpy(images.images).to(self.device).permute(0, 3, 1, 2)
         return Batch(
             images=self.pixels(pixels),
-            labels=torch.from_numpy(images.labels).to(self.device).long(),
+            labels=labels.long(),
+            counted=counted,
             prior=torch.from_numpy(np.array(images.priors)).to(self.device).float() / 255,
             rng=torch.Generator(self.device).manual_seed(self.seed),
         )
@@ -270,11 +317,14 @@ class TorchTrainer:
         self.load(weights)
         groups = self.optimizer.state_dict()["param_groups"]
         if moments:  # The optimizer has no state before the first step.
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            head, *backbone = (group["params"] for group in self.optimizer.param_groups)
+            parameters = [*head, *(p for group in backbone for p in group)]
+            if holds_backbone(self.plan, 0) and not any(index >= len(head) for index in moments):
+                parameters = head  # A backbone has no state before the stage that tunes it.
             wanted = {
-                f"optimizer/{index}/{name}": like
+                f"optimizer/{index}/{name}": np.zeros(()) if name == "step" else p
                 for index, p in enumerate(parameters)
-                for name, like in (("step", np.zeros(())), ("exp_avg", p), ("exp_avg_sq", p))
+                for name in MOMENTS[self.plan.optimizer.name]
             }
             stored = {name: array for name, array in state.items() if name[:10] == "optimizer/"}
             if fault := describe_mismatch(stored, wanted):
@@ -331,16 +381,29 @@ class Objective(nn.Module):
         return self.system.loss(self.system(taps), batch)
 
 
+# What an optimizer keeps of a parameter, by the optimizer's name.
+MOMENTS = {"Adam": ("step", "exp_avg", "exp_avg_sq"), "SGD": ("momentum_buffer",)}
+
+
+def optimizer_of(plan: Scale, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The optimizer of a plan. `step` sets the learning rates."""
+    if isinstance(plan.optimizer, SGD):
+        momentum, decay = plan.optimizer.momentum, plan.optimizer.weight_decay
+        return torch.optim.SGD(groups, plan.rate, momentum, weight_decay=decay)
+    return torch.optim.Adam(groups)
+
+
 def computes_in_bfloat16() -> bool:
     """True if the CPU has bfloat16 instructions; without them bfloat16 is slower than float32."""
     has = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # Some versions of PyTorch lack it.
     return bool(has and has())
 
 
-def begin(device: str) -> tuple[str, int, int]:
+def begin(device: str, patience: float) -> tuple[str, int, int]:
     """Choose the device and join the processes that torchrun started.
 
-    Returns the device, the rank of this process and the number of processes.
+    patience: See `Watch.begin`. Returns the device, the rank of this process and the number of
+    processes.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: PyTorch finds no GPU; pass --device cpu or auto")
@@ -363,4 +426,12 @@ def begin(device: str) -> tuple[str, int, int]:
         address = ":".join(os.environ.get(f"MASTER_{part}", "") for part in ("ADDR", "PORT"))
         with waiting(processes, address), with_others(processes):
             distributed.init_process_group(backend, timeout=timedelta(minutes=JOIN_MINUTES))
+
+        def share(numbers: list[int]) -> list[int]:
+            sent = torch.tensor(numbers, device=device)
+            distributed.broadcast(sent, 0)
+            return sent.tolist()
+
+        host = os.environ.get("MASTER_ADDR", "")
+        Watch.begin(distributed.get_rank(), processes, host, share, patience)
     return device, distributed.get_rank(), processes

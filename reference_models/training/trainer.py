@@ -1,14 +1,15 @@
-"""The interface of a trainer, and the learning-rate schedule."""
+"""The interface of a trainer, and the learning-rate schedules."""
 
 import math
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from reference_models.data.images import Images
 from reference_models.files import Arrays
-from reference_models.papers.schema import Scale
+from reference_models.papers.schema import Constant, OneCycle, Polynomial, Scale, Stage, Stages
 from reference_models.training.augmentation import Draw
 
 
@@ -42,7 +43,7 @@ class Trainer(Protocol):
         """Load the training set onto the device."""
 
     def step(self, draw: Draw) -> float:
-        """Update the weights at the rate of `one_cycle`; returns the loss before the update."""
+        """Update the weights at the rate of `learning_rate`; returns the loss before the update."""
 
     def maps(self, images: Images) -> dict[str, np.ndarray]:
         """Saliency maps by name, the main map first, float32 `(N, S, S)` in [0, 1]. A network for
@@ -78,6 +79,35 @@ class Trainer(Protocol):
 
     def any_process(self, flag: bool) -> bool:
         """True in every process if the flag is true in any of them."""
+
+
+def learning_rate(plan: Scale, step: int) -> float:
+    """Learning rate of the head in a step, by the schedule of the plan."""
+    match plan.schedule:
+        case OneCycle():
+            return one_cycle(step, plan.steps, plan.rate)
+        case Constant():
+            return plan.rate
+        case Polynomial(power):
+            return plan.rate * (1 - step / plan.steps) ** power
+        case Stages(stages):
+            return plan.rate * stage_of(stages, step, plan.steps).share
+
+
+def holds_backbone(plan: Scale, step: int) -> bool:
+    """True if the step belongs to a stage that keeps the backbone's weights as they are."""
+    return isinstance(plan.schedule, Stages) and (
+        stage_of(plan.schedule.stages, step, plan.steps).frozen
+    )
+
+
+def stage_of(stages: tuple[Stage, ...], step: int, steps: int) -> Stage:
+    """The stage of a step, if all steps are divided in the proportion of the stages' epochs."""
+    epoch = step / steps * sum(stage.epochs for stage in stages)
+    for stage, end in zip(stages, accumulate(stage.epochs for stage in stages), strict=True):
+        if epoch < end:
+            return stage
+    raise ValueError(f"step {step} lies beyond the {steps} steps of the schedule")
 
 
 def one_cycle(step: int, steps: int, peak: float) -> float:

@@ -27,7 +27,13 @@ from reference_models.networks.options import Backbone
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
 from reference_models.training.augmentation import draw_step
-from reference_models.training.flax_trainer import DeviceDraw, Parts, adam, is_learnt, merged
+from reference_models.training.flax_trainer import (
+    DeviceDraw,
+    Parts,
+    is_learnt,
+    merged,
+    optimizer_of,
+)
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.run import load_data
 from reference_models.training.trainer import one_cycle
@@ -92,7 +98,7 @@ def test_the_rate_is_the_schedules(monkeypatch):
         }
     )
     for schedule, share in ((plan, 1.0), (tuned, 0.5)):
-        optimizer = adam(schedule)
+        optimizer = optimizer_of(schedule)
         moments = optimizer.init(learnt)
         for step in range(4):
             updates, moments = optimizer.update(learnt, moments, learnt)

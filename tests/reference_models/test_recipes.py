@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from reference_models.networks.torch.build import build
 from reference_models.networks.torch.system import Batch
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
+from reference_models.papers.schema import as_json
 from reference_models.paths import RUNS
 from reference_models.reproduction.sweep import needs
 from reference_models.training.run import Shared, load_data, run, without_priors
@@ -71,7 +72,7 @@ def test_the_schedule_of_every_recipe_is_stored_in_its_results():
     for file in files:
         row = json.loads(file.read_text("utf-8"))
         plan = RECIPES[row["recipe"]].at(row["scale"])
-        assert json.dumps(asdict(plan)) == json.dumps(row["schedule"]), file.name
+        assert json.dumps(as_json(plan)) == json.dumps(row["schedule"]), file.name
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from reference_models import paths
 from reference_models.errors import InputError, OutOfTime
 from reference_models.files import read_about, read_arrays, write_arrays
-from reference_models.options import Options
+from reference_models.options import Options, recipes_at
 from reference_models.papers.recipes import RECIPES
 from reference_models.reproduction import sweep
 from reference_models.reproduction.priorities import blocks
@@ -90,6 +90,21 @@ def test_the_most_important_comes_first_and_one_seed_of_all_before_the_next_of_a
 def test_a_pattern_that_fits_nothing_is_an_error(asked):
     with pytest.raises(InputError, match="--only fnc-"):
         planned(asked("fnc-*"))
+
+
+def test_the_paper_scale_runs_the_recipes_that_have_it(asked, ran):
+    wanted = asked(scale="paper")
+    runs = planned(wanted)
+    assert {run.seed for run in runs} == {0}
+    assert {run.recipe for run in runs} == set(recipes_at("paper"))
+    weights = {"vgg16", "resnet101", "mobilenet_v2"}
+    assert {f"{name}.fp16.safetensors" for name in weights} < set(wanted.needed)
+    # The maps that it starts from are those of the paper scale, too.
+    first, second = left(asked("relations", scale="paper"))
+    assert (first.recipe, second.recipe) == ("fcn-ce-clean", "relations")
+    assert wanted.options(first).plan.backbone.name == "resnet101"
+    with pytest.raises(InputError, match=r"zoomout-dice matches no recipe .* at paper scale"):
+        planned(asked("zoomout-dice", scale="paper"))
 
 
 def test_what_another_starts_from_comes_first_and_once(asked, ran):
@@ -214,7 +229,7 @@ def test_two_processes_never_train_in_one_folder(tmp_path):
             pass
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(InputError, match=r"file is a file, but a run needs a folder"), locked(file):
+    with pytest.raises(InputError, match=r"file is a file, but a folder is needed"), locked(file):
         pass
 
 
@@ -253,7 +268,9 @@ def test_archives_are_staged_until_all_are_there(asked, ran, tmp_path, monkeypat
             sweep.main()
         return ended.value.code
 
-    (folder / "two.zip").write_text("two")
+    weights = folder / "mobilenet_v2.fp16.safetensors"
+    for file in (folder / "two.zip", weights):
+        file.write_text("two")
     (folder / "code.py").write_text("no data")
     assert call() == 0
     assert f"waiting for one.zip in {archives}" in capsys.readouterr().out
@@ -262,7 +279,7 @@ def test_archives_are_staged_until_all_are_there(asked, ran, tmp_path, monkeypat
     (folder / "one.zip").write_text("one")
     assert call() == 0
     assert ran.done == ["zoomout-ce 0"]
-    assert {file.name for file in archives.iterdir()} == {"one.zip", "two.zip"}
+    assert {file.name for file in archives.iterdir()} == {"one.zip", "two.zip", weights.name}
     folder = tmp_path / "nowhere"
     assert "--stage" in str(call())
 

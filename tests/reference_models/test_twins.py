@@ -3,6 +3,8 @@
 test_flax_backbones.py compares the backbones; here their features are random.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,7 @@ from reference_models.networks.torch import system as torch_system
 from reference_models.networks.torch.build import build as build_torch
 from reference_models.papers.recipes import RECIPES
 from reference_models.papers.schema import Recipe
+from tests.support.paper_networks import SYSTEMS, paper_recipe, shrink_backbones
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
 
@@ -29,6 +32,13 @@ NETWORKS = {
     (r.system, r.loss, *sorted(r.options.items()), *sorted(r.small.options.items())): name
     for name, r in RECIPES.items()
 }
+# The papers' own networks, with few channels.
+PAPER = {
+    "paper-anchors-fc": paper_recipe("anchors", few=True, region_embedding="fc"),
+    **{f"paper-{name}": paper_recipe(name, few=True) for name in SYSTEMS},
+}
+# Those in which rounding is compared in float64.
+DOUBLE = ("paper-anchors", "paper-fcn", "paper-deeplab")
 SIDE = 64
 
 
@@ -38,7 +48,7 @@ def twins(recipe: Recipe) -> tuple[torch.nn.Module, System]:
     theirs = build_torch(recipe.network(recipe.small))
     ours = build_flax(recipe.network(recipe.small), nnx.Rngs(0))
     nnx.update(ours, from_torch(nnx.state(ours), arrays(theirs.state_dict())))
-    if recipe.system == "menet":
+    if recipe.system == "menet" or recipe.name in DOUBLE:
         # Batch normalisation of few values magnifies rounding errors beyond the tolerance.
         theirs.double()
         nnx.update(ours, jax.tree.map(lambda x: x.astype(jnp.float64), nnx.state(ours)))
@@ -71,11 +81,15 @@ def batches(recipe: Recipe) -> tuple[torch_system.Batch, Batch]:
 
 
 def some_taps(system: torch.nn.Module, batch: torch_system.Batch) -> list[Tensor]:
+    dtype = next(system.parameters()).dtype
     if isinstance(system.backbone, torch_system.IdentityBackbone):
-        return [batch.images.to(next(system.parameters()).dtype)]
+        return [batch.images.to(dtype)]
     rng = torch.Generator().manual_seed(1)
-    sizes = zip(system.backbone.channels, system.backbone.strides, strict=True)
-    return [torch.rand(len(batch.images), c, SIDE // s, SIDE // s, generator=rng) for c, s in sizes]
+    sizes = [SIDE // stride if stride else 1 for stride in system.backbone.strides]
+    taps = zip(system.backbone.channels, sizes, strict=True)
+    return [
+        torch.rand(len(batch.images), c, side, side, generator=rng).to(dtype) for c, side in taps
+    ]
 
 
 def last(x: Tensor) -> jax.Array:
@@ -88,14 +102,16 @@ def close(ours: jax.Array, theirs: Tensor, share: float, least: float = 1e-6) ->
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=share * max(np.abs(theirs).max(), least))
 
 
-@pytest.mark.parametrize("name", NETWORKS.values())
+@pytest.mark.parametrize("name", [*NETWORKS.values(), *PAPER])
 def test_the_same_outputs_losses_gradients_and_maps(name: str, monkeypatch):
     # The frameworks draw different noise.
     for place in ("torch.system", "flax.small", "flax.anchors"):
         monkeypatch.setattr(
             f"reference_models.networks.{place}.flip_labels", lambda labels, *_: labels
         )
-    recipe = RECIPES[name]
+    if name in PAPER:
+        shrink_backbones(monkeypatch)
+    recipe = (RECIPES | PAPER)[name]
     theirs, ours = twins(recipe)
     batch, ours_batch = batches(recipe)
     taps = some_taps(theirs, batch)
@@ -106,7 +122,10 @@ def test_the_same_outputs_losses_gradients_and_maps(name: str, monkeypatch):
 
     graph, learnt, rest = nnx.split(ours, nnx.Param, ...)
 
-    @jax.jit
+    # Compiling takes longest for the paper's networks, with their many layers.
+    quick = {"xla_backend_optimization_level": 0} if name in PAPER else {}
+
+    @partial(jax.jit, compiler_options=quick)
     def step(learnt: nnx.State, taps: list[jax.Array]):
         def objective(learnt: nnx.State):
             system = nnx.merge(graph, learnt, rest, copy=True)
@@ -118,7 +137,7 @@ def test_the_same_outputs_losses_gradients_and_maps(name: str, monkeypatch):
 
     (our_loss, (our_output, after)), gradient = step(learnt, [last(tap) for tap in taps])
     close(our_output, output.permute(0, 2, 3, 1), 1e-4)
-    assert our_output.dtype == jnp.float32 or name in ("menet-ce", "menet-ce-plain")
+    assert our_output.dtype == jnp.float32 or name in ("menet-ce", "menet-ce-plain", *DOUBLE)
     assert float(our_loss) == pytest.approx(loss.item(), rel=1e-4)
     gradients = to_torch(gradient)
     # The magnet loss divides by the spread of descriptors, which are nearly equal at first.

@@ -5,10 +5,11 @@ import itertools
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.reliability.fuzz import fuzz
-from tests.reliability.stops import stopped_runs
+from tests.reliability.stops import LEFT, SIGNALS, stopped_measuring, stopped_runs
 
 
 def main() -> None:
@@ -21,13 +22,29 @@ def main() -> None:
     stops: Counter[str] = Counter()
     for seed in itertools.count(options.seed):
         with tempfile.TemporaryDirectory() as name:
-            files.update(fuzz(Path(name), seed, 1000))
+            folder = Path(name)
+            files.update(fuzz(folder, seed, 1000))
             for backend in ("torch", "jax"):
-                (Path(name) / backend).mkdir()
-                stops.update(stopped_runs(Path(name) / backend, backend, seed, stops=8))
-        print(f"seed {seed}: files {dict(files)}, stops survived {dict(stops)}", flush=True)
+                (folder / backend).mkdir()
+                stops.update(stopped_runs(folder / backend, backend, seed, stops=8))
+            stops.update(stopped_measuring(folder, seed, stops=4))
+        print(f"seed {seed}: {report(files, stops)}", flush=True)
         if time.monotonic() > end:
             break
+
+
+def report(files: Counter[str], stops: Counter[str]) -> str:
+    """The counts so far, on one line."""
+    survived = {name: number for name, number in stops.items() if name in SIGNALS}
+    return (
+        f"{files.total()} files tried ({files['read']} read, {files['refused']} refused by name), "
+        f"{sum(survived.values())} kills survived ({shown(survived)}), "
+        f"{stops[LEFT]} processes left"
+    )
+
+
+def shown(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from tests.support.paths import ROOT
 
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
 STEPS = 40
+LEFT = "processes left"
 
 
 def train_command(folder: Path, *more: str) -> list[str]:
@@ -35,7 +36,8 @@ def environment() -> dict[str, str]:
 
 
 def stopped_runs(folder: Path, backend: str, seed: int, stops: int) -> Counter[str]:
-    """Stop a run `stops` times and let it end; returns how often each signal stopped it.
+    """Stop a run `stops` times and let it end; returns how often each signal stopped it, and the
+    number of processes left behind.
 
     After each stop the checkpoint, if there is one, must be whole, and the exit status must say
     what happened. In the end the weights must be those of a run without a stop.
@@ -53,6 +55,7 @@ def stopped_runs(folder: Path, backend: str, seed: int, stops: int) -> Counter[s
         # Before its handlers are installed, Python itself ends by the signal.
         assert child.returncode in (0, -number, 128 + number), errors
         counts[name if child.returncode else "ended before"] += 1
+        counts[LEFT] += is_left(child)
         if checkpoint.exists():
             assert 0 <= len(read_arrays(checkpoint)["run/losses"]) <= STEPS
     child = start(run, backend)
@@ -75,6 +78,7 @@ def start(run: Path, backend: str) -> "subprocess.Popen[str]":
         text=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        start_new_session=True,
     )
 
 
@@ -91,3 +95,82 @@ def wait_for_a_moment(
             time.sleep(rng.uniform(0, 0.5))
             return
         time.sleep(0.002)
+
+
+# Measuring in several processes ------------------------------------------------------------------
+
+MEASURING = """
+import signal, sys, numpy as np
+from reference_models.command_line import command
+from reference_models.measures.saliency import measure_each, pool
+if __name__ == "__main__":
+    # What a shell starts in the background ignores Ctrl-C, and hands that down to here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    print("begun", flush=True)
+    with command():
+        if sys.argv[1] == "at work":
+            pool(2).submit(int).result()
+            print(*pool(2)._processes, flush=True)
+        masks = np.zeros((2000, 128, 128), bool)
+        masks[:, 50:90, 30:100] = True
+        measure_each(128 * masks.astype(np.uint8), masks, workers=2)
+"""
+
+
+def measuring(folder: Path, when: str) -> subprocess.Popen:
+    file = folder / "measuring.py"
+    file.write_text(MEASURING)
+    child = subprocess.Popen(
+        [sys.executable, str(file), when],
+        cwd=ROOT,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert child.stdout.readline() == "begun\n"
+    return child
+
+
+def stopped_measuring(folder: Path, seed: int, stops: int) -> Counter[str]:
+    """Stop a command that measures maps; returns counts as `stopped_runs` does."""
+    rng = np.random.default_rng(seed)
+    counts: Counter[str] = Counter()
+    for _ in range(stops):
+        name = str(rng.choice(SIGNALS))
+        child = measuring(folder, str(rng.choice(["starting", "at work"])))
+        time.sleep(rng.uniform(0, 3))
+        child.send_signal(getattr(signal, name))
+        child.communicate(timeout=300)
+        counts[name if child.returncode else "ended before"] += 1
+        counts[LEFT] += is_left(child)
+    return counts
+
+
+def is_left(child: "subprocess.Popen[str]") -> bool:
+    """Whether a process of the child's session is still there half a minute after its end."""
+    deadline = time.monotonic() + 30
+    while group_alive(child.pid):
+        if time.monotonic() > deadline:
+            os.killpg(child.pid, signal.SIGKILL)
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def group_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{process}/stat")
+    return not (stat.is_file() and stat.read_text().rpartition(")")[2].split()[0] == "Z")

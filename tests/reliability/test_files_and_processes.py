@@ -19,7 +19,7 @@ from reference_models.options import Options
 from reference_models.training.run import Shared, run
 from reference_models.training.stopping import clock
 from reference_models.training.trained import options_of
-from tests.reliability.stops import environment, train_command
+from tests.reliability.stops import alive, environment, group_alive, measuring, train_command
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
@@ -218,40 +218,6 @@ def test_what_the_system_refuses_is_one_line(tmp_path: Path):
         assert out.name in done.stderr
 
 
-MEASURING = """
-import signal, sys, numpy as np
-from reference_models.command_line import command
-from reference_models.measures.saliency import measure_each, pool
-if __name__ == "__main__":
-    # What a shell starts in the background ignores Ctrl-C, and hands that down to here.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    print("begun", flush=True)
-    with command():
-        if sys.argv[1] == "at work":
-            pool(2).submit(int).result()
-            print(*pool(2)._processes, flush=True)
-        masks = np.zeros((2000, 128, 128), bool)
-        masks[:, 50:90, 30:100] = True
-        measure_each(128 * masks.astype(np.uint8), masks, workers=2)
-"""
-
-
-def measuring(folder: Path, when: str) -> subprocess.Popen:
-    file = folder / "measuring.py"
-    file.write_text(MEASURING)
-    child = subprocess.Popen(
-        [sys.executable, str(file), when],
-        cwd=ROOT,
-        env=environment(),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    assert child.stdout.readline() == "begun\n"
-    return child
-
-
 @POSIX
 @pytest.mark.parametrize("when", ["starting", "at work"])
 def test_ctrl_c_ends_measuring_with_a_line_and_leaves_nothing(tmp_path: Path, when: str):
@@ -283,20 +249,3 @@ def ends(there: Callable[[], bool]) -> None:
     while there():
         assert time.monotonic() < deadline, "a process outlives its parent"
         time.sleep(0.05)
-
-
-def group_alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    stat = Path(f"/proc/{process}/stat")
-    return not (stat.is_file() and stat.read_text().rpartition(")")[2].split()[0] == "Z")

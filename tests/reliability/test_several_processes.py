@@ -1,5 +1,6 @@
-"""Several processes of one run: one that never joins, and one that is killed."""
+"""Several processes of one run: one that never joins, is killed, fails or stands still."""
 
+import signal
 import socket
 import subprocess
 import sys
@@ -24,38 +25,148 @@ def test_only_the_loss_of_another_process_is_translated():
         pass
 
 
-def torch_process(rank: int, port: int, folder: Path) -> "subprocess.Popen[str]":
-    group = {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank),
-             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
-    words = train_command(folder / "run", "--steps", "100000")
+PROCESS = """
+import json, os, sys, time
+from pathlib import Path
+from reference_models.errors import InputError
+from reference_models.training.processes import Watch, together
+
+rank, file, ends = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+
+def share(numbers):
+    if rank == 0:
+        file.with_suffix(".part").write_text(json.dumps(numbers))
+        os.replace(file.with_suffix(".part"), file)
+    while not file.exists():
+        time.sleep(0.01)
+    return json.loads(file.read_text())
+
+Watch.begin(rank, 3, "127.0.0.1", share, 4)
+with together():
+    print("joined", flush=True)
+    if ends == "fails":
+        time.sleep(1)
+        raise InputError("the disk is full")
+    elif ends == "is done":
+        time.sleep(1)
+    elif ends == "works long":
+        end = time.monotonic() + 7
+        while time.monotonic() < end:
+            pass
+    else:
+        time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot freeze a process")
+@pytest.mark.parametrize(
+    ("rank", "ends", "line"),
+    [
+        (0, "SIGKILL", "process 0 of 3 (counted from 0) stopped"),
+        (2, "SIGKILL", "process 2 of 3 (counted from 0) stopped"),
+        (0, "SIGSTOP", "process 0 of 3 (counted from 0) has not answered for 4 seconds"),
+        (2, "SIGSTOP", "process 2 of 3 (counted from 0) has not answered for 4 seconds"),
+        (0, "fails", "process 0 of 3 (counted from 0) stopped"),
+        (2, "fails", "process 2 of 3 (counted from 0) stopped"),
+    ],
+)
+def test_all_processes_end_with_one_line_that_names_the_lost_one(rank, ends, line, tmp_path: Path):
+    children = [watched(each, tmp_path, ends if each == rank else "waits") for each in range(3)]
+    lost = children.pop(rank)
+    for child in (lost, *children):
+        assert child.stdout is not None
+        assert child.stdout.readline() == "joined\n"
+    time.sleep(0.5)
+    begun = time.monotonic()
+    if ends != "fails":
+        lost.send_signal(getattr(signal, ends))
+    for child in children:
+        _, errors = child.communicate(timeout=30)
+        assert child.returncode == 1
+        assert len(errors.splitlines()) == 1
+        assert errors.startswith(f"error: {line}")
+        assert "run the same command" in errors
+    assert time.monotonic() - begun < 15
+    if ends == "fails":
+        assert lost.communicate(timeout=30)[1] == "error: the disk is full\n"
+    else:
+        lost.kill()
+        lost.communicate()
+
+
+def test_a_process_that_works_long_or_is_done_alarms_nobody(tmp_path: Path):
+    ends = ("works long", "is done", "works long")
+    children = [watched(rank, tmp_path, each) for rank, each in enumerate(ends)]
+    for child in children:
+        _, errors = child.communicate(timeout=60)
+        assert (child.returncode, errors) == (0, "")
+
+
+def watched(rank: int, folder: Path, ends: str) -> "subprocess.Popen[str]":
+    words = [sys.executable, "-c", PROCESS, str(rank), str(folder / "shared.json"), ends]
     return subprocess.Popen(
-        words, cwd=ROOT, env=environment() | group, text=True, stdout=subprocess.DEVNULL,
+        words, cwd=ROOT, env=environment(), text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def trained(backend: str, rank: int, port: int, folder: Path) -> "subprocess.Popen[str]":
+    """One of two processes that train together."""
+    group = {
+        "torch": {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank),
+                  "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+        "jax": {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(rank),
+                "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}"},
+    }  # fmt: skip
+    words = train_command(
+        folder / "run", "--backend", backend, "--steps", "100000", "--answer-seconds", "5",
+        "--checkpoint-seconds", "0",
+    )  # fmt: skip
+    return subprocess.Popen(
+        words, cwd=ROOT, env=environment() | group[backend], text=True, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
-def test_the_others_end_with_the_reason_when_one_is_killed(tmp_path: Path):
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot freeze a process")
+@pytest.mark.parametrize(
+    ("backend", "rank", "name"),
+    [
+        ("torch", 1, "SIGKILL"),
+        ("torch", 0, "SIGSTOP"),
+        ("jax", 1, "SIGKILL"),
+        ("jax", 0, "SIGSTOP"),
+    ],
+)
+def test_the_others_end_with_the_reason(backend: str, rank: int, name: str, tmp_path: Path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    first = torch_process(0, port, tmp_path)
-    # The other is late: the first one says for whom it waits.
-    assert first.stderr is not None
-    line = first.stderr.readline()
-    assert line == f"waiting for 2 processes at 127.0.0.1:{port}\n"
-    second = torch_process(1, port, tmp_path)
-    options = tmp_path / "run/options.json"
+    first = trained(backend, 0, port, tmp_path)
+    if (backend, rank) == ("torch", 1):
+        # The other is late: the first one says for whom it waits.
+        assert first.stderr is not None
+        line = first.stderr.readline()
+        assert line == f"waiting for 2 processes at 127.0.0.1:{port}\n"
+    second = trained(backend, 1, port, tmp_path)
+    lost, other = (second, first) if rank else (first, second)
+    checkpoint = tmp_path / "run/checkpoint.safetensors"
     deadline = time.monotonic() + 120
-    while not options.exists() and time.monotonic() < deadline:
+    while not checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(2)
-    second.kill()
-    second.communicate()
+    assert checkpoint.exists()
     begun = time.monotonic()
-    _, errors = first.communicate(timeout=90)
-    assert first.returncode == 1, errors
-    assert "error: another of the 2 processes stopped" in errors.splitlines()[-1]
-    assert time.monotonic() - begun < 60
-    assert options.exists()
+    lost.send_signal(getattr(signal, name))
+    try:
+        _, errors = other.communicate(timeout=60)
+    finally:
+        lost.kill()
+        lost.communicate()
+    assert other.returncode == 1, errors
+    reason = "stopped" if name == "SIGKILL" else "has not answered for 5 seconds"
+    last = errors.splitlines()[-1]
+    assert f"error: process {rank} of 2 (counted from 0) {reason}" in last
+    assert errors.count("rror") == 1
+    assert "    @ " not in errors
+    assert time.monotonic() - begun < 20

@@ -13,12 +13,14 @@ from jax.nn import relu
 from reference_models.errors import InputError
 from reference_models.networks.flax.system import (
     Batch,
+    BatchNorm,
     FeatureExtractor,
     System,
     area_resize,
     conv,
     cross_entropy,
     linear,
+    reduced,
     resize,
 )
 from reference_models.networks.options import AnchorLoss, AnchorOptions
@@ -43,30 +45,25 @@ class AnchorNetwork(System):
         rngs: nnx.Rngs,
     ) -> None:
         options.check_loss(loss)
-        width, embedding = options.width, options.embedding
+        width, embedding, normalised = options.width, options.embedding, options.normalised
         self.name = loss
         self.backbone = backbone
         self.options = options
         self.blocks = nnx.List(
             [
-                rescaling(channels, width, tapped, options.stride, rngs=rngs)
+                rescaling(channels, width, tapped, options.stride, normalised, rngs=rngs)
                 for channels, tapped in zip(backbone.channels, backbone.strides, strict=True)
             ]
         )
         joined = width * len(self.blocks)
-        self.pixels = nnx.Sequential(
-            conv(joined, embedding, 3, rngs=rngs), relu, conv(embedding, embedding, rngs=rngs)
-        )
+        self.pixels = two_convolutions(joined, embedding, normalised, rngs=rngs)
         if loss == "ce":
             self.classifier = conv(embedding, 2, rngs=rngs)
         elif options.region_embedding == "conv":
-            self.regions = nnx.Sequential(
-                conv(joined, embedding, 3, rngs=rngs), relu, conv(embedding, embedding, rngs=rngs)
-            )
+            self.regions = two_convolutions(joined, embedding, normalised, rngs=rngs)
         else:
-            self.regions = nnx.Sequential(
-                linear(joined, embedding, rngs), relu, linear(embedding, embedding, rngs)
-            )
+            layers = (linear(joined, embedding, rngs), relu, linear(embedding, embedding, rngs))
+            self.regions = nnx.Sequential(*layers, *((relu,) if normalised else ()))
 
     def __call__(self, taps: list[Array]) -> Array:
         """The pixel embedding, followed by the features that are averaged over regions.
@@ -83,9 +80,12 @@ class AnchorNetwork(System):
         averaged = self.regions(joined) if self.options.region_embedding == "conv" else joined
         return jnp.concatenate([pixels, averaged], axis=-1)
 
-    def anchors(self, output: Array, salient: Array) -> Array:
-        """`(N, 2, D)`, background first. salient: `(N, h, w)` in [0, 1]."""
+    def anchors(self, output: Array, salient: Array, counted: Array | None = None) -> Array:
+        """`(N, 2, D)`, background first. salient: `(N, h, w)` in [0, 1]. counted: bool `(N, h, w)`,
+        the pixels that belong to either region. Default: all."""
         regions = jnp.stack([1 - salient, salient], axis=-1)
+        if counted is not None:
+            regions = regions * counted[..., None]
         anchors = region_anchors(output[..., self.options.embedding :], regions)
         if self.options.region_embedding == "fc":
             return self.regions(anchors).astype(jnp.float32)
@@ -93,14 +93,13 @@ class AnchorNetwork(System):
 
     def loss(self, output: Array, batch: Batch) -> Array:
         output = output.astype(jnp.float32)
-        labels = (area_resize(batch.labels.astype(jnp.float32), output.shape[1:3]) >= 0.5).astype(
-            jnp.int32
-        )
+        labels, counted = reduced(batch.labels, batch.counted, output.shape[1:3])
         if self.name == "ce":
-            return cross_entropy(output, labels)
+            return cross_entropy(output, labels, counted)
         salient = flip_labels(labels, self.options.flip, batch.key).astype(jnp.float32)
-        anchors = self.anchors(output, salient)
-        return anchor_softmax_loss(output[..., : self.options.embedding], anchors, labels)
+        anchors = self.anchors(output, salient, counted)
+        pixels = output[..., : self.options.embedding]
+        return anchor_softmax_loss(pixels, anchors, labels, mask=counted)
 
     def maps(self, output: Array, batch: Batch) -> dict[str, Array]:
         output = output.astype(jnp.float32)
@@ -127,7 +126,18 @@ class AnchorNetwork(System):
         return (prior >= threshold[:, None, None]).astype(jnp.float32)
 
 
-def rescaling(channels: int, width: int, tapped: int, stride: int, *, rngs: nnx.Rngs) -> nnx.Module:
+def two_convolutions(
+    before: int, after: int, normalised: bool, *, rngs: nnx.Rngs
+) -> nnx.Sequential:
+    """3 x 3, ReLU, 1 x 1; or both with batch normalisation and a ReLU."""
+    first = convolution(before, after, 3, 1, normalised, rngs=rngs)
+    second = convolution(after, after, 1, 1, normalised, rngs=rngs)
+    return nnx.Sequential(*first, relu, *second, *((relu,) if normalised else ()))
+
+
+def rescaling(
+    channels: int, width: int, tapped: int, stride: int, normalised: bool, *, rngs: nnx.Rngs
+) -> nnx.Module:
     """A layer from a tap of stride `tapped` to `width` channels at `stride`.
 
     Subpixel convolution enlarges coarser taps (L §3.3).
@@ -139,10 +149,19 @@ def rescaling(channels: int, width: int, tapped: int, stride: int, *, rngs: nnx.
         )
     if tapped < stride:
         # The tap is finer than the common resolution, so a strided convolution reduces it.
-        return conv(channels, width, 3, stride=stride // tapped, rngs=rngs)
+        layers = convolution(channels, width, 3, stride // tapped, normalised, rngs=rngs)
+        return nnx.Sequential(*layers) if normalised else layers[0]
     times = tapped // stride
-    convolution = conv(channels, width * times**2, 3, rngs=rngs)
-    return nnx.Sequential(convolution, PixelShuffle(times))
+    layers = convolution(channels, width * times**2, 3, 1, normalised, rngs=rngs)
+    return nnx.Sequential(*layers, PixelShuffle(times))
+
+
+def convolution(
+    before: int, after: int, kernel: int, stride: int, normalised: bool, *, rngs: nnx.Rngs
+) -> list[nnx.Module]:
+    """A convolution, followed by batch normalisation if `normalised`."""
+    layer = conv(before, after, kernel, stride=stride, bias=not normalised, rngs=rngs)
+    return [layer, BatchNorm(after, rngs)] if normalised else [layer]
 
 
 class PixelShuffle(nnx.Module):

@@ -3,9 +3,10 @@
 `reference_models.networks.flax.weights` gives their parameters torchvision's names.
 """
 
+from collections.abc import Callable
 from functools import partial, reduce
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +17,25 @@ from jax.nn import relu, relu6
 from safetensors.numpy import load_file
 
 from reference_models.networks.backbones import (
+    CONNECTED,
     MEAN,
     STD,
     VGG16,
+    VGG16_CONNECTED,
+    VGG16_SIDE,
     Layers,
     mobilenet_v2_blocks,
     read_weights,
     resnet101_stages,
 )
-from reference_models.networks.flax.system import FeatureExtractor, conv, he
+from reference_models.networks.flax.system import (
+    BatchNorm,
+    FeatureExtractor,
+    Linear,
+    average_to,
+    conv,
+    he,
+)
 from reference_models.networks.flax.weights import from_torch, to_torch
 from reference_models.networks.options import BLOCKS, BackboneName
 
@@ -34,6 +45,9 @@ class Backbone(FeatureExtractor):
 
     Weights are drawn by He's initialiser; load pretrained ones with `load_backbone`.
     """
+
+    standardize: Literal["imagenet", "image"] = "imagenet"
+    """See `reference_models.networks.options.Backbone`."""
 
     def __init__(self, name: BackboneName, layers: Layers, taps: tuple[int, ...]) -> None:
         kept, self.unused = layers.until_last(taps, name)
@@ -45,18 +59,32 @@ class Backbone(FeatureExtractor):
             for layer, module in kept.items():
                 setattr(self, layer, module)
         else:
+            connected = {k: kept.pop(k) for k in self.order if k.startswith(CONNECTED)}
             self.features = nnx.Dict(kept)
+            if connected:
+                self.classifier = nnx.Dict(
+                    {name.removeprefix(CONNECTED): layer for name, layer in connected.items()}
+                )
 
     def __call__(self, images: Array) -> list[Array]:
-        mean, std = (np.array(each, np.float32).reshape(1, 1, 1, 3) for each in (MEAN, STD))
-        x = (images - mean) / std
+        if self.standardize == "image":
+            x = standardized(images)
+        else:
+            mean, std = (np.array(each, np.float32).reshape(1, 1, 1, 3) for each in (MEAN, STD))
+            x = (images - mean) / std
         outputs = []
-        layers = self if self.name == "resnet101" else self.features
-        for place, layer in enumerate(self.order):
-            x = getattr(layers, layer)(x)
+        for place, name in enumerate(self.order):
+            x = self.layer(name)(x)
             if place in self.taps:
                 outputs.append(x)
         return outputs
+
+    def layer(self, name: str) -> Callable[[Array], Array]:
+        if name.startswith(CONNECTED):
+            found = getattr(self.classifier, name.removeprefix(CONNECTED))
+        else:
+            found = getattr(self if self.name == "resnet101" else self.features, name)
+        return cast(Callable[[Array], Array], found)
 
 
 def load_backbone(backbone: Backbone, path: Path) -> None:
@@ -64,6 +92,12 @@ def load_backbone(backbone: Backbone, path: Path) -> None:
     state = nnx.state(backbone)
     arrays = read_weights(path, load_file, backbone, to_torch(state))
     nnx.update(backbone, from_torch(state, arrays))
+
+
+def standardized(images: Array) -> Array:
+    """Each image with mean 0 and variance 1 over all its values; a constant image becomes 0."""
+    mean = images.mean(axis=(1, 2, 3), keepdims=True)
+    return (images - mean) / jnp.sqrt(images.var(axis=(1, 2, 3), keepdims=True) + 1e-10)
 
 
 # The three networks ------------------------------------------------------------------------------
@@ -88,7 +122,7 @@ def mobilenet_v2(
 def vgg16(
     taps: tuple[int, ...] = BLOCKS["vgg16"], output_stride: int = 32, *, rngs: nnx.Rngs
 ) -> Backbone:
-    """VGG-16 without batch normalisation; 31 layers."""
+    """VGG-16 without batch normalisation; 33 layers."""
     layers = Layers(output_stride)
     fan_in = 3
     for channels, repeats in VGG16:
@@ -97,25 +131,37 @@ def vgg16(
             layers.add(conv(fan_in, channels, 3, rngs=rngs, dilation=d, kernel_init=he), channels)
             layers.add(relu, channels)
             fan_in = channels
-        stride, dilation = layers.step(2)
-        around = (0, 0) if stride == 2 else (0, dilation)
-        layers.add(MaxPool(2, stride, dilation, around), channels)
+        pools = layers.step(2)[0] == 2
+        layers.add(MaxPool(2, 2, around=(0, 0)) if pools else unchanged, channels)
+    # These have 119 million weights, so they are made only if they are used.
+    used = bool(taps) and taps[-1] >= len(layers.modules)
+    for name, side in (("classifier.0", VGG16_SIDE), ("classifier.3", 1)):
+        layer = FullyConnected(fan_in, VGG16_CONNECTED, side, rngs) if used else None
+        layers.add(layer, VGG16_CONNECTED, name, stride=0)
+        fan_in = VGG16_CONNECTED
     return Backbone("vgg16", layers, taps)
 
 
 def resnet101(
-    taps: tuple[int, ...] = BLOCKS["resnet101"], output_stride: int = 32, *, rngs: nnx.Rngs
+    taps: tuple[int, ...] = BLOCKS["resnet101"],
+    output_stride: int = 32,
+    normalise_batch: bool = False,
+    *,
+    rngs: nnx.Rngs,
 ) -> Backbone:
-    """ResNet-101 with strides in the 3 x 3 convolutions; 8 layers."""
+    """ResNet-101 with strides in the 3 x 3 convolutions; 8 layers.
+
+    normalise_batch: Normalise a training batch by its own statistics.
+    """
     layers = Layers(output_stride)
     stride, _ = layers.step(2)
     first = conv(3, 64, 7, rngs=rngs, stride=stride, bias=False, kernel_init=he)
     layers.add(first, 64, "conv1")
-    layers.add(StoredNorm(64), 64, "bn1")
+    layers.add(BatchNorm(64, rngs) if normalise_batch else StoredNorm(64), 64, "bn1")
     layers.add(relu, 64, "relu")
-    layers.add(MaxPool(3, *layers.step(2), around=(1, 1)), 64, "maxpool")
+    layers.add(MaxPool(3, layers.step(2)[0], around=(1, 1)), 64, "maxpool")
     for stage, blocks in enumerate(resnet101_stages(layers), start=1):
-        modules = [Bottleneck(*block, rngs=rngs) for block in blocks]
+        modules = [Bottleneck(*block, normalise_batch, rngs=rngs) for block in blocks]
         layers.add(nnx.Sequential(*modules), 4 * blocks[0].width, f"layer{stage}")
     return Backbone("resnet101", layers, taps)
 
@@ -169,12 +215,30 @@ class MaxPool(nnx.Module):
     Equal values share the gradient, whereas PyTorch gives it to the first.
     """
 
-    def __init__(self, kernel: int, stride: int, dilation: int, around: tuple[int, int]) -> None:
-        self.kernel, self.stride, self.dilation, self.around = kernel, stride, dilation, around
+    def __init__(self, kernel: int, stride: int, around: tuple[int, int]) -> None:
+        self.kernel, self.stride, self.around = kernel, stride, around
 
     def __call__(self, x: Array) -> Array:
-        # XLA's window reduction takes 5 times as long on a CPU, and has no gradient when dilated.
-        return reduce(jnp.maximum, views(x, self.kernel, self.stride, self.dilation, self.around))
+        # XLA's window reduction takes 5 times as long on a CPU.
+        return reduce(jnp.maximum, views(x, self.kernel, self.stride, 1, self.around))
+
+
+def unchanged(x: Array) -> Array:
+    return x
+
+
+class FullyConnected(Linear):
+    """A fully connected layer and its ReLU, from maps averaged to `side` x `side` to one pixel."""
+
+    def __init__(self, channels: int, fan_out: int, side: int, rngs: nnx.Rngs) -> None:
+        super().__init__(channels * side**2, fan_out, kernel_init=he, rngs=rngs)
+        self.side = side
+
+    def __call__(self, x: Array) -> Array:  # type: ignore[override]
+        x = average_to(x, self.side)
+        # The order of PyTorch's weights: channel by channel.
+        flat = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
+        return relu(super().__call__(flat))[:, None, None]
 
 
 def views(
@@ -258,24 +322,33 @@ class Bottleneck(nnx.Module):
     """Block of ResNet: 1 x 1 to `width` channels, 3 x 3, 1 x 1 to 4 `width`, plus the input."""
 
     def __init__(
-        self, fan_in: int, width: int, stride: int, dilation: int, *, rngs: nnx.Rngs
+        self,
+        fan_in: int,
+        width: int,
+        stride: int,
+        dilation: int,
+        normalise_batch: bool,
+        *,
+        rngs: nnx.Rngs,
     ) -> None:
         fan_out = 4 * width
         plain = partial(conv, rngs=rngs, bias=False, kernel_init=he)
+
+        def norm(channels: int, weight: float = 1.0) -> nnx.Module:
+            return BatchNorm(channels, rngs) if normalise_batch else StoredNorm(channels, weight)
+
         self.conv1 = plain(fan_in, width)
-        self.bn1 = StoredNorm(width)
+        self.bn1 = norm(width)
         self.conv2 = plain(width, width, 3, stride=stride, dilation=dilation)
-        self.bn2 = StoredNorm(width)
+        self.bn2 = norm(width)
         self.conv3 = plain(width, fan_out)
         # Without batch statistics, random activations would grow about 10^6-fold through 33
         # residual sums.
-        self.bn3 = StoredNorm(fan_out, weight=0.25)
+        self.bn3 = norm(fan_out, weight=0.25)
         if stride == 1 and fan_in == fan_out:
             self.downsample = None
         else:
-            self.downsample = nnx.Sequential(
-                plain(fan_in, fan_out, stride=stride), StoredNorm(fan_out)
-            )
+            self.downsample = nnx.Sequential(plain(fan_in, fan_out, stride=stride), norm(fan_out))
 
     def __call__(self, x: Array) -> Array:
         y = relu(self.bn1(self.conv1(x)))

@@ -8,7 +8,7 @@ from reference_models.networks import options
 from reference_models.networks.flax.anchors import AnchorNetwork
 from reference_models.networks.flax.backbones import Backbone, mobilenet_v2, resnet101, vgg16
 from reference_models.networks.flax.fully_convolutional import FullyConvolutional
-from reference_models.networks.flax.menet import MEnet, MetricHead
+from reference_models.networks.flax.menet import MEnet, MetricHead, PaperMEnet
 from reference_models.networks.flax.relations import RelationModel
 from reference_models.networks.flax.small import Small
 from reference_models.networks.flax.system import System
@@ -18,12 +18,15 @@ from reference_models.networks.flax.zoomout import Zoomout
 def build(spec: options.NetworkSpec, rngs: nnx.Rngs) -> System:
     """A network with new weights; those of its backbone are not loaded yet."""
     loss: Any = spec.loss  # The specification has checked it.
-    backbone: Any = None if spec.backbone is None else pretrained(spec.backbone, rngs)
+    backbone: Any = None
+    if spec.backbone is not None:
+        backbone = pretrained(spec.backbone, spec.options.normalises_backbone, rngs)
     match spec.options:
         case options.SmallOptions():
             return Small(loss, rngs=rngs)
         case options.MEnetOptions() as chosen:
-            return MEnet(loss, chosen, rngs=rngs)
+            network = PaperMEnet if chosen.layout == "paper" else MEnet
+            return network(loss, chosen, rngs=rngs)
         case options.MetricHeadOptions() as chosen:
             return MetricHead(loss, backbone, chosen, rngs=rngs)
         case options.FullyConvolutionalOptions() as chosen:
@@ -37,13 +40,15 @@ def build(spec: options.NetworkSpec, rngs: nnx.Rngs) -> System:
     raise TypeError(f"no network has the options {spec.options}")
 
 
-def pretrained(backbone: options.Backbone, rngs: nnx.Rngs) -> Backbone:
+def pretrained(backbone: options.Backbone, normalise_batch: bool, rngs: nnx.Rngs) -> Backbone:
     """The backbone with random weights; `load_backbone` loads the pretrained ones."""
     taps, stride = backbone.taps, backbone.output_stride
     match backbone.name:
         case "mobilenet_v2":
-            return mobilenet_v2(taps, stride, backbone.padding, rngs=rngs)
+            network = mobilenet_v2(taps, stride, backbone.padding, rngs=rngs)
         case "vgg16":
-            return vgg16(taps, stride, rngs=rngs)
+            network = vgg16(taps, stride, rngs=rngs)
         case "resnet101":
-            return resnet101(taps, stride, rngs=rngs)
+            network = resnet101(taps, stride, normalise_batch, rngs=rngs)
+    network.standardize = backbone.standardize
+    return network

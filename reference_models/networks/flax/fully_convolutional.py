@@ -4,6 +4,8 @@
 design.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -17,6 +19,7 @@ from reference_models.networks.flax.metric_learning import (
 )
 from reference_models.networks.flax.system import (
     Batch,
+    BatchNorm,
     FeatureExtractor,
     System,
     conv,
@@ -44,16 +47,19 @@ class FullyConvolutional(System):
         rngs: nnx.Rngs,
     ) -> None:
         options.check_loss(loss)
-        width = options.width
+        width, normalised = options.width, options.normalised
         self.name = loss
         self.backbone = backbone
         self.options = options
         *finer, deepest = backbone.channels
         self.head = (
-            ASPP(deepest, width, options.rates, rngs=rngs)
+            ASPP(deepest, width, options.rates, normalised, rngs=rngs)
             if options.head == "deeplab"
-            else conv(deepest, width, 3, rngs=rngs)
+            else convolution(deepest, width, normalised=normalised, rngs=rngs)
         )
+        if options.head == "deeplab" and normalised:
+            smooth = convolution(width, width, normalised=True, rngs=rngs)
+            self.head = nnx.Sequential(self.head, relu, smooth)
         self.skips = nnx.List([conv(c, width, rngs=rngs) for c in finer])
         self.decoder = nnx.List([conv(width, width, 3, rngs=rngs) for _ in finer])
         self.scores = conv(width, options.channels, rngs=rngs)
@@ -73,11 +79,13 @@ class FullyConvolutional(System):
         softmax = jax.nn.softmax(logits)
         match self.name:
             case "ce":
-                return cross_entropy(logits, batch.labels % logits.shape[-1])
+                return cross_entropy(logits, batch.labels % logits.shape[-1], batch.counted)
             case "cace":
-                return class_agnostic_cross_entropy(logits, batch.labels)
+                return class_agnostic_cross_entropy(logits, batch.labels, mask=batch.counted)
             case "cace-pixel":
-                return class_agnostic_cross_entropy(logits, batch.labels, per="pixel")
+                return class_agnostic_cross_entropy(
+                    logits, batch.labels, per="pixel", mask=batch.counted
+                )
             case "cas":
                 return cas_loss(
                     softmax,
@@ -85,6 +93,7 @@ class FullyConvolutional(System):
                     num_regions=self.options.regions,
                     alpha=self.options.alpha,
                     average_regions=self.options.regions > 2,
+                    mask=batch.counted,
                 )
             case "discriminative":
                 return discriminative_loss(softmax, batch.labels, self.options.regions)
@@ -109,13 +118,36 @@ class FullyConvolutional(System):
 class ASPP(nnx.Module):
     """Atrous spatial pyramid pooling: convolutions of several dilations, and the image's mean."""
 
-    def __init__(self, before: int, after: int, rates: tuple[int, ...], *, rngs: nnx.Rngs) -> None:
-        self.near = conv(before, after, rngs=rngs)
-        self.far = nnx.List([conv(before, after, 3, dilation=rate, rngs=rngs) for rate in rates])
-        self.whole = conv(before, after, rngs=rngs)
-        self.fusion = conv(after * (2 + len(rates)), after, rngs=rngs)
+    def __init__(
+        self,
+        before: int,
+        after: int,
+        rates: tuple[int, ...],
+        normalised: bool = False,
+        *,
+        rngs: nnx.Rngs,
+    ) -> None:
+        layer = partial(convolution, normalised=normalised, rngs=rngs)
+        self.near = layer(before, after, kernel=1)
+        self.far = nnx.List([layer(before, after, rate) for rate in rates])
+        self.whole = layer(before, after, kernel=1)
+        self.fusion = layer(after * (2 + len(rates)), after, kernel=1)
 
     def __call__(self, x: Array) -> Array:
         whole = self.whole(x.mean(axis=(1, 2), keepdims=True))
         branches = [self.near(x), *(far(x) for far in self.far), resize(whole, x.shape[1:3])]
         return self.fusion(relu(jnp.concatenate(branches, axis=-1)))
+
+
+def convolution(
+    before: int,
+    after: int,
+    dilation: int = 1,
+    kernel: int = 3,
+    normalised: bool = False,
+    *,
+    rngs: nnx.Rngs,
+) -> nnx.Module:
+    """A convolution that keeps the size, followed by batch normalisation if `normalised`."""
+    layer = conv(before, after, kernel, dilation=dilation, bias=not normalised, rngs=rngs)
+    return nnx.Sequential(layer, BatchNorm(after, rngs)) if normalised else layer

@@ -7,6 +7,8 @@ number of the batch's pixels at that scale: at most 0.7 % for 16 images of 96 px
 weights, after 20 steps, maps differ by less than 0.001 on average and by at most 0.011.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,19 +17,24 @@ from jax import Array
 
 from reference_models.networks.flax.system import (
     Batch,
+    BatchNorm,
     Conv,
     FeatureExtractor,
     IdentityBackbone,
     System,
+    average_to,
     conv,
     cross_entropy,
+    deconv,
     resize,
 )
 from reference_models.networks.options import (
+    DEEPEST_SIDE,
     FEATURES,
     MEnetLoss,
     MEnetOptions,
     MetricHeadOptions,
+    SizeChange,
 )
 from saliency_losses.jax import metric_loss, semantic_distance
 
@@ -43,35 +50,42 @@ class MEnet(System):
         rngs: nnx.Rngs,
     ) -> None:
         options.check_loss(loss)
-        width, blocks = options.width, options.blocks
         self.name = loss
         self.backbone = IdentityBackbone()
         self.multi_scale = options.multi_scale
+        scales = self.build(options, rngs)
+        if options.multi_scale:
+            self.scales = nnx.List(self.single(c, rngs) for c in scales)
+            self.logits = nnx.Sequential(*normalised(len(scales), 2, side=options.last, rngs=rngs))
+            if loss != "ce":
+                last = normalised(len(scales), FEATURES, side=options.last, rngs=rngs)
+                self.features = nnx.Sequential(*last)
+        else:
+            self.logits = nnx.Sequential(*normalised(scales[-1], 2, side=options.last, rngs=rngs))
+
+    def build(self, options: MEnetOptions, rngs: nnx.Rngs) -> list[int]:
+        """Make the encoder and the decoder, and return the channels of each scale."""
+        width, blocks = options.width, options.blocks
         encoded = [min(width * 2**step, options.widest) for step in range(5)]
         self.encoder = nnx.List(
             residual(before, after, blocks, stride=2, rngs=rngs)
             for before, after in zip([3, *encoded], encoded, strict=False)
         )
-        self.whole = conv(encoded[-1], encoded[-1], rngs=rngs)
+        self.whole: nnx.Module = conv(encoded[-1], encoded[-1], rngs=rngs)
         decoded = [*reversed(encoded), width]
         deeper = [encoded[-1], *decoded]
         self.decoder = nnx.List(
             residual(below + beside, after, blocks, stride=1, rngs=rngs)
             for below, beside, after in zip(deeper, [*reversed(encoded), 3], decoded, strict=False)
         )
-        if options.multi_scale:
-            scales = [3, *encoded, encoded[-1], *decoded]
-            self.scales = nnx.List(conv(c, 1, 3, rngs=rngs) for c in scales)
-            self.logits = nnx.Sequential(*normalised(len(scales), 2, side=options.last, rngs=rngs))
-            if loss != "ce":
-                last = normalised(len(scales), FEATURES, side=options.last, rngs=rngs)
-                self.features = nnx.Sequential(*last)
-        else:
-            self.logits = nnx.Sequential(*normalised(width, 2, side=options.last, rngs=rngs))
+        return [3, *encoded, encoded[-1], *decoded]
 
-    def __call__(self, taps: list[Array]) -> Array:
-        """Two logits of every pixel, and sixteen features in [−1, 1] unless loss="ce"."""
-        image = 4 * taps[0] - 2
+    def single(self, channels: int, rngs: nnx.Rngs) -> nnx.Module:
+        """The layer that makes one map of a scale."""
+        return conv(channels, 1, 3, rngs=rngs)
+
+    def all_scales(self, image: Array) -> list[Array]:
+        """The feature maps of every scale, in the order of `build`."""
         skips = [image]
         for block in self.encoder:
             skips.append(block(skips[-1]))
@@ -80,8 +94,14 @@ class MEnet(System):
         for block, beside in zip(self.decoder, reversed(skips), strict=True):
             below = block(jnp.concatenate([resize(below, beside.shape[1:3]), beside], axis=-1))
             scales.append(below)
+        return scales
+
+    def __call__(self, taps: list[Array]) -> Array:
+        """Two logits of every pixel, and sixteen features in [−1, 1] unless loss="ce"."""
+        image = 4 * taps[0] - 2
+        scales = self.all_scales(image)
         if not self.multi_scale:
-            return self.logits(below)
+            return self.logits(scales[-1])
         size = image.shape[1:3]
         singles = zip(self.scales, scales, strict=True)
         maps = jnp.concatenate([resize(single(scale), size) for single, scale in singles], axis=-1)
@@ -99,6 +119,50 @@ class MEnet(System):
 
     def unit_features(self, output: Array) -> Array:
         return unit(output[..., 2:].astype(jnp.float32))
+
+
+class PaperMEnet(MEnet):
+    """MEnet with its 52 convolutions and deconvolutions (M §3.2)."""
+
+    def build(self, options: MEnetOptions, rngs: nnx.Rngs) -> list[int]:
+        encoded = [min(options.width * 2**step, options.widest) for step in range(6)]
+        decoded = encoded[-2::-1]
+        first, deepest = encoded[0], encoded[-1]
+        stem = conv(3, first, 3, bias=False, rngs=rngs)
+        self.stem = nnx.Sequential(stem, BatchNorm(first, rngs), jax.nn.relu)
+        changes: list[SizeChange] = ["same", "half", "half", "half", "half", "half"]
+        self.encoder = nnx.List(
+            units(before, after, options.blocks, change, rngs=rngs)
+            for before, after, change in zip([first, *encoded[:-1]], encoded, changes, strict=True)
+        )
+        shrink = conv(deepest, deepest, DEEPEST_SIDE, padding=0, bias=False, rngs=rngs)
+        spread = deconv(deepest, deepest, DEEPEST_SIDE, rngs=rngs)
+        self.whole = nnx.Sequential(
+            *preceded(deepest, shrink, rngs), *preceded(deepest, spread, rngs)
+        )
+        self.decoder = nnx.List(
+            units(below + beside, after, options.blocks, "double", rngs=rngs)
+            for below, beside, after in zip(
+                [deepest, *decoded[:-1]], encoded[:0:-1], decoded, strict=True
+            )
+        )
+        return [3, *encoded, deepest, *decoded]
+
+    def single(self, channels: int, rngs: nnx.Rngs) -> nnx.Module:
+        layer = super().single(channels, rngs)
+        return layer if channels == 3 else nnx.Sequential(*preceded(channels, layer, rngs))
+
+    def all_scales(self, image: Array) -> list[Array]:
+        x, encoded = self.stem(image), []
+        for block in self.encoder:
+            x = block(x)
+            encoded.append(x)
+        below = self.whole(average_to(x, DEEPEST_SIDE))
+        scales = [image, *encoded, resize(below, x.shape[1:3])]
+        for block, beside in zip(self.decoder, encoded[:0:-1], strict=True):
+            below = jnp.concatenate([resize(scales[-1], beside.shape[1:3]), beside], axis=-1)
+            scales.append(block(below))
+        return scales
 
 
 class MetricHead(System):
@@ -147,16 +211,18 @@ def two_losses(name: MEnetLoss, output: Array, batch: Batch) -> Array:
     """Cross-entropy at the image's size plus the metric loss at the output's (M eq. 4)."""
     output = output.astype(jnp.float32)
     logits, features = output[..., :2], output[..., 2:]
-    entropy = cross_entropy(resize(logits, batch.images.shape[1:3]), batch.labels)
+    entropy = cross_entropy(resize(logits, batch.images.shape[1:3]), batch.labels, batch.counted)
     if name == "ce":
         return entropy
+    size = output.shape[1:3]
     return entropy + metric_loss(
         features,
-        nearest_resize(batch.labels, output.shape[1:3]),
+        nearest_resize(batch.labels, size),
         form="pairwise" if name == "metric-pairwise" else "centroid",
         normalize=name != "metric-printed",
         stop_gradient=name == "metric-stop-gradient",
         hard_negatives=name == "metric-hard-negatives",
+        mask=None if batch.counted is None else nearest_resize(batch.counted, size),
     )
 
 
@@ -223,3 +289,45 @@ def normalised(
     # The fast variance, the mean of squares minus the squared mean, suffers from cancellation.
     norm = nnx.BatchNorm(after, momentum=0.9, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
     return convolution, norm
+
+
+class Unit(nnx.Module):
+    """A residual unit of two convolutions, each normalised before it.
+
+    change: What the first convolution does to the size. "double" is a deconvolution.
+    """
+
+    def __init__(self, before: int, after: int, change: SizeChange, rngs: nnx.Rngs) -> None:
+        shortcut: nnx.Module | None = None
+        match change:
+            case "same":
+                first: nnx.Module = conv(before, after, 3, bias=False, rngs=rngs)
+            case "half":
+                first = conv(before, after, 3, stride=2, bias=False, rngs=rngs)
+                shortcut = conv(before, after, stride=2, bias=False, rngs=rngs)
+            case "double":
+                first = deconv(before, after, 4, stride=2, padding=1, rngs=rngs)
+                shortcut = deconv(before, after, 2, stride=2, rngs=rngs)
+        second = conv(after, after, 3, bias=False, rngs=rngs)
+        self.body = nnx.Sequential(*preceded(before, first, rngs), *preceded(after, second, rngs))
+        self.shortcut = (
+            None if shortcut is None else nnx.Sequential(*preceded(before, shortcut, rngs))
+        )
+
+    def __call__(self, x: Array) -> Array:
+        return self.body(x) + (x if self.shortcut is None else self.shortcut(x))
+
+
+def units(
+    before: int, after: int, blocks: int, change: SizeChange, rngs: nnx.Rngs
+) -> nnx.Sequential:
+    """`blocks` residual units; the first changes channels and size."""
+    first = Unit(before, after, change, rngs)
+    return nnx.Sequential(first, *(Unit(after, after, "same", rngs) for _ in range(blocks - 1)))
+
+
+def preceded(
+    channels: int, layer: nnx.Module, rngs: nnx.Rngs
+) -> tuple[Callable[[Array], Array] | nnx.Module, ...]:
+    """A layer after batch normalisation and a ReLU."""
+    return BatchNorm(channels, rngs), jax.nn.relu, layer

@@ -52,8 +52,9 @@ class RelationModel(System):
         self.backbone = backbone
         self.options = options
         self.finest_stride = backbone.strides[0]
-        self.projections = nnx.List(conv(c, width, rngs=rngs) for c in backbone.channels)
-        joined = width * len(self.projections)
+        if width > 0:
+            self.projections = nnx.List(conv(c, width, rngs=rngs) for c in backbone.channels)
+        joined = width * len(backbone.channels) or sum(backbone.channels)
         self.near = conv(joined, embedding, rngs=rngs)
         self.far = nnx.List(
             conv(joined, embedding, 3, dilation=rate, rngs=rngs) for rate in options.rates
@@ -71,12 +72,12 @@ class RelationModel(System):
         height, width = (
             side * self.finest_stride // self.options.stride for side in taps[0].shape[1:3]
         )
-        # Projection and resizing are linear and commute; projecting first is less work.
-        resized = [
-            resize(project(tap), (height, width))
-            for project, tap in zip(self.projections, taps, strict=True)
-        ]
-        joined = jax.nn.relu(jnp.concatenate(resized, axis=-1))
+        if self.options.width > 0:
+            # Projection and resizing are linear and commute; projecting first is less work.
+            taps = [project(tap) for project, tap in zip(self.projections, taps, strict=True)]
+        joined = jnp.concatenate([resize(tap, (height, width)) for tap in taps], axis=-1)
+        if self.options.width > 0:
+            joined = jax.nn.relu(joined)
         branches = [jax.nn.relu(branch(joined)) for branch in (self.near, *self.far)]
         return self.fusion(jnp.concatenate(branches, axis=-1))
 

@@ -47,23 +47,28 @@ class Small(System):
         return self.net(taps[0])
 
     def loss(self, output: Array, batch: Batch) -> Array:
-        output, labels = output.astype(jnp.float32), batch.labels
+        output, labels, counted = output.astype(jnp.float32), batch.labels, batch.counted
         match self.name:
             case "cross-entropy":
-                return cross_entropy(output, labels)
+                return cross_entropy(output, labels, counted)
             case "class-agnostic-cross-entropy":
-                return class_agnostic_cross_entropy(output, labels)
+                return class_agnostic_cross_entropy(output, labels, mask=counted)
             case "cas":
-                return cas_loss(jax.nn.softmax(output), labels)
+                return cas_loss(jax.nn.softmax(output), labels, mask=counted)
             case "metric":
                 logits, features = output[..., :2], jnp.tanh(output[..., 2:])
-                return cross_entropy(logits, labels) + metric_loss(features, labels, normalize=True)
+                return cross_entropy(logits, labels, counted) + metric_loss(
+                    features, labels, normalize=True, mask=counted
+                )
             case "weighted-fbeta":
-                return weighted_fbeta_loss(jax.nn.sigmoid(output), labels[..., None])
+                return weighted_fbeta_loss(jax.nn.sigmoid(output), labels[..., None], mask=counted)
             case "anchor":
                 flipped = flip_labels(labels, 0.2, batch.key)
                 weights = jnp.stack([1 - flipped, flipped], axis=-1).astype(output.dtype)
-                return anchor_softmax_loss(output, region_anchors(output, weights), labels)
+                if counted is not None:
+                    weights = weights * counted[..., None]
+                anchors = region_anchors(output, weights)
+                return anchor_softmax_loss(output, anchors, labels, mask=counted)
             case "js-mi":
                 joint, mask = relation_pairs(batch.prior)
                 scores = self.critic(output, foreground_vector(output, batch.prior))

@@ -29,6 +29,8 @@ class Batch(NamedTuple):
     """float32 `(N, H, W)` in [0, 1]: a saliency map of another method."""
     key: Array
     """Random key of this step."""
+    counted: Array | None = None
+    """bool `(N, H, W)`, False on void pixels, whose labels are 0; None if there are none."""
 
 
 class FeatureExtractor(nnx.Module):
@@ -36,6 +38,7 @@ class FeatureExtractor(nnx.Module):
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
+    """Strides of the maps; 0 for a map of one pixel, whatever the image's size."""
 
     def __call__(self, images: Array) -> list[Array]:
         raise NotImplementedError
@@ -95,6 +98,22 @@ class Linear(nnx.Linear):
         return super().__call__(x.astype(self.kernel[...].dtype))
 
 
+class BatchNorm(nnx.BatchNorm):
+    """Batch normalisation that keeps the unbiased variance for evaluation, as PyTorch does."""
+
+    def __init__(self, channels: int, rngs: nnx.Rngs) -> None:
+        # The fast variance, the mean of squares minus the squared mean, suffers from cancellation.
+        super().__init__(channels, momentum=0.9, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:  # type: ignore[override]
+        kept = self.momentum * self.var[...]
+        y = super().__call__(x)
+        if not self.use_running_average:
+            count = x.size // x.shape[-1]
+            self.var[...] = kept + (self.var[...] - kept) * (count / (count - 1))
+        return y
+
+
 def conv(
     fan_in: int,
     fan_out: int,
@@ -122,6 +141,38 @@ def conv(
         use_bias=bias,
         kernel_init=kernel_init or initial,
         bias_init=nnx.initializers.zeros if kernel_init else initial,
+        rngs=rngs,
+    )
+
+
+class Deconv(nnx.ConvTranspose):
+    """A deconvolution that computes in the type of its weights."""
+
+    def __call__(self, x: Array) -> Array:
+        return super().__call__(x.astype(self.kernel[...].dtype))
+
+
+def deconv(
+    fan_in: int,
+    fan_out: int,
+    kernel: int,
+    *,
+    rngs: nnx.Rngs,
+    stride: int = 1,
+    padding: int = 0,
+) -> Deconv:
+    """PyTorch's square `ConvTranspose2d` without bias."""
+    around = kernel - 1 - padding
+    return Deconv(
+        fan_in,
+        fan_out,
+        (kernel, kernel),
+        strides=stride,
+        padding=((around, around), (around, around)),
+        use_bias=False,
+        kernel_init=like_torch(fan_out * kernel**2),
+        # PyTorch's orientation of the kernel.
+        transpose_kernel=True,
         rngs=rngs,
     )
 
@@ -170,6 +221,14 @@ def area_resize(maps: Array, size: tuple[int, ...]) -> Array:
     return jnp.einsum("ih,nhw,jw->nij", rows, maps, columns, precision="highest").clip(0, 1)
 
 
+def average_to(x: Array, side: int) -> Array:
+    """Average `(N, h, w, C)` to `side` x `side`: PyTorch's adaptive pooling."""
+    if x.shape[1:3] == (side, side):
+        return x
+    rows, columns = (averages(before, side).astype(x.dtype) for before in x.shape[1:3])
+    return jnp.einsum("ih,nhwc,jw->nijc", rows, x, columns, precision="highest")
+
+
 def averages(before: int, after: int) -> np.ndarray:
     """Weights `(after, before)` of each input in the average that each output is."""
     places, outputs = np.arange(before), np.arange(after)[:, None]
@@ -177,6 +236,26 @@ def averages(before: int, after: int) -> np.ndarray:
     return (touched / touched.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def cross_entropy(logits: Array, labels: Array) -> Array:
-    """Cross-entropy, the mean over all pixels; logits `(N, H, W, C)`, labels `(N, H, W)`."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+def cross_entropy(logits: Array, labels: Array, counted: Array | None) -> Array:
+    """Cross-entropy, the mean over all pixels, or if some do not count, over the counted pixels of
+    each image and then over images; logits `(N, H, W, C)`, labels and counted `(N, H, W)`."""
+    each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return each.mean() if counted is None else counted_mean(each, counted)
+
+
+def counted_mean(values: Array, counted: Array) -> Array:
+    """The mean over the counted pixels of each image, then over images; both `(N, H, W)`."""
+    pixels = jnp.maximum(counted.sum(axis=(1, 2)), 1)
+    return (jnp.where(counted, values, 0).sum(axis=(1, 2)) / pixels).mean()
+
+
+def reduced(
+    labels: Array, counted: Array | None, size: tuple[int, ...]
+) -> tuple[Array, Array | None]:
+    """Labels 0/1 and counted pixels at a smaller size. A pixel is salient if at least half of its
+    counted part is, and counts if more than half of it does."""
+    shares = area_resize(labels.astype(jnp.float32), size)
+    if counted is None:
+        return (shares >= 0.5).astype(jnp.int32), None
+    parts = area_resize(counted.astype(jnp.float32), size)
+    return (shares >= parts / 2).astype(jnp.int32), parts > 0.5

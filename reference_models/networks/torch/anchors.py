@@ -6,7 +6,7 @@ belongs to the nearer of the two anchors of its image.
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, relu
+from torch.nn.functional import relu
 
 from reference_models.errors import InputError
 from reference_models.networks.options import AnchorLoss, AnchorOptions
@@ -15,7 +15,9 @@ from reference_models.networks.torch.system import (
     FeatureExtractor,
     System,
     area_resize,
+    cross_entropy,
     flip_for_step,
+    reduced,
     resize,
 )
 from saliency_losses.torch import (
@@ -29,8 +31,15 @@ from saliency_losses.torch import (
 class AnchorNetwork(System):
     """Features of all taps at one resolution, a pixel and a region embedding (L §3.3–4).
 
-    Unlike in L, no layer is batch-normalised, and no ReLU follows the embeddings, so that they can
-    have either sign; L §3.2 has both after every layer.
+    In `PAPER_NETWORKS` the taps are the ends of the five blocks of VGG-16, and batch normalisation
+    and a ReLU follow every layer of the embeddings, as in L §3.2. The last two poolings are
+    omitted, which leaves stride 8; the authors' program omits the third and the fourth, which
+    leaves stride 4. VGG-16 itself is not batch-normalised, and neither are fully connected layers,
+    which would see two values of each channel in L's batches of one image. L prints no kernel
+    sizes; here they are 3 x 3, and 1 x 1 in the last layer of an embedding.
+
+    In the small and medium networks no layer is batch-normalised, and no ReLU follows the
+    embeddings, so that they can have either sign.
 
     Args:
         loss: See `AnchorLoss`.
@@ -46,32 +55,26 @@ class AnchorNetwork(System):
     ) -> None:
         super().__init__()
         options.check_loss(loss)
-        width, embedding = options.width, options.embedding
+        width, embedding, normalised = options.width, options.embedding, options.normalised
         self.name = loss
         self.backbone = backbone
         self.options = options
         self.blocks = nn.ModuleList(
-            rescaling(channels, width, tapped, options.stride)
+            rescaling(channels, width, tapped, options.stride, normalised)
             for channels, tapped in zip(backbone.channels, backbone.strides, strict=True)
         )
         joined = width * len(self.blocks)
-        self.pixels = nn.Sequential(
-            nn.Conv2d(joined, embedding, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(embedding, embedding, 1),
-        )
+        self.pixels = two_convolutions(joined, embedding, normalised)
         if loss == "ce":
             self.classifier = nn.Conv2d(embedding, 2, 1)
         elif options.region_embedding == "conv":
-            self.regions = nn.Sequential(
-                nn.Conv2d(joined, embedding, 3, padding=1),
-                nn.ReLU(),
-                nn.Conv2d(embedding, embedding, 1),
-            )
+            self.regions = two_convolutions(joined, embedding, normalised)
         else:
             self.regions = nn.Sequential(
                 nn.Linear(joined, embedding), nn.ReLU(), nn.Linear(embedding, embedding)
             )
+            if normalised:
+                self.regions.append(nn.ReLU())
 
     def forward(self, taps: list[Tensor]) -> Tensor:
         """The pixel embedding, followed by the features that are averaged over regions.
@@ -88,19 +91,24 @@ class AnchorNetwork(System):
         averaged = self.regions(joined) if self.options.region_embedding == "conv" else joined
         return torch.cat([pixels, averaged], dim=1)
 
-    def anchors(self, output: Tensor, salient: Tensor) -> Tensor:
-        """`(N, 2, D)`, background first. salient: `(N, h, w)` in [0, 1]."""
+    def anchors(self, output: Tensor, salient: Tensor, counted: Tensor | None = None) -> Tensor:
+        """`(N, 2, D)`, background first. salient: `(N, h, w)` in [0, 1]. counted: bool `(N, h, w)`,
+        the pixels that belong to either region. Default: all."""
         regions = torch.stack([1 - salient, salient], dim=1)
+        if counted is not None:
+            regions = regions * counted[:, None]
         anchors = region_anchors(output[:, self.options.embedding :], regions)
         return self.regions(anchors).float() if self.options.region_embedding == "fc" else anchors
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         output = output.float()
-        labels = (area_resize(batch.labels.float(), output.shape[-2:]) >= 0.5).long()
+        labels, counted = reduced(batch.labels, batch.counted, output.shape[-2:])
         if self.name == "ce":
-            return cross_entropy(output, labels)
-        anchors = self.anchors(output, flip_for_step(labels, self.options.flip, batch).float())
-        return anchor_softmax_loss(output[:, : self.options.embedding], anchors, labels)
+            return cross_entropy(output, labels, counted)
+        salient = flip_for_step(labels, self.options.flip, batch).float()
+        anchors = self.anchors(output, salient, counted)
+        pixels = output[:, : self.options.embedding]
+        return anchor_softmax_loss(pixels, anchors, labels, mask=counted)
 
     def maps(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
         output = output.float()
@@ -127,7 +135,14 @@ class AnchorNetwork(System):
         return (prior >= threshold[:, None, None]).float()
 
 
-def rescaling(channels: int, width: int, tapped: int, stride: int) -> nn.Module:
+def two_convolutions(before: int, after: int, normalised: bool) -> nn.Sequential:
+    """3 x 3, ReLU, 1 x 1; or both with batch normalisation and a ReLU."""
+    first = convolution(before, after, 3, 1, normalised)
+    second = convolution(after, after, 1, 1, normalised)
+    return nn.Sequential(*first, nn.ReLU(), *second, *((nn.ReLU(),) if normalised else ()))
+
+
+def rescaling(channels: int, width: int, tapped: int, stride: int, normalised: bool) -> nn.Module:
     """A layer from a tap of stride `tapped` to `width` channels at `stride`.
 
     Subpixel convolution enlarges coarser taps (L §3.3).
@@ -139,7 +154,16 @@ def rescaling(channels: int, width: int, tapped: int, stride: int) -> nn.Module:
         )
     if tapped < stride:
         # The tap is finer than the common resolution, so a strided convolution reduces it.
-        return nn.Conv2d(channels, width, 3, stride // tapped, padding=1)
+        layers = convolution(channels, width, 3, stride // tapped, normalised)
+        return nn.Sequential(*layers) if normalised else layers[0]
     times = tapped // stride
-    convolution = nn.Conv2d(channels, width * times**2, 3, padding=1)
-    return nn.Sequential(convolution, nn.PixelShuffle(times))
+    layers = convolution(channels, width * times**2, 3, 1, normalised)
+    return nn.Sequential(*layers, nn.PixelShuffle(times))
+
+
+def convolution(
+    before: int, after: int, kernel: int, stride: int, normalised: bool
+) -> list[nn.Module]:
+    """A convolution, followed by batch normalisation if `normalised`."""
+    layer = nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=not normalised)
+    return [layer, nn.BatchNorm2d(after)] if normalised else [layer]

@@ -6,7 +6,7 @@ from reference_models.networks import options
 from reference_models.networks.torch.anchors import AnchorNetwork
 from reference_models.networks.torch.backbones import Backbone, mobilenet_v2, resnet101, vgg16
 from reference_models.networks.torch.fully_convolutional import FullyConvolutional
-from reference_models.networks.torch.menet import MEnet, MetricHead
+from reference_models.networks.torch.menet import MEnet, MetricHead, PaperMEnet
 from reference_models.networks.torch.relations import RelationModel
 from reference_models.networks.torch.small import Small
 from reference_models.networks.torch.system import System
@@ -16,12 +16,15 @@ from reference_models.networks.torch.zoomout import Zoomout
 def build(spec: options.NetworkSpec) -> System:
     """A network with new weights; those of its backbone are not loaded yet."""
     loss: Any = spec.loss  # The specification has checked it.
-    backbone: Any = None if spec.backbone is None else pretrained(spec.backbone)
+    backbone: Any = None
+    if spec.backbone is not None:
+        backbone = pretrained(spec.backbone, spec.options.normalises_backbone)
     match spec.options:
         case options.SmallOptions():
             return Small(loss)
         case options.MEnetOptions() as chosen:
-            return MEnet(loss, chosen)
+            network = PaperMEnet if chosen.layout == "paper" else MEnet
+            return network(loss, chosen)
         case options.MetricHeadOptions() as chosen:
             return MetricHead(loss, backbone, chosen)
         case options.FullyConvolutionalOptions() as chosen:
@@ -35,13 +38,15 @@ def build(spec: options.NetworkSpec) -> System:
     raise TypeError(f"no network has the options {spec.options}")
 
 
-def pretrained(backbone: options.Backbone) -> Backbone:
+def pretrained(backbone: options.Backbone, normalise_batch: bool = False) -> Backbone:
     """The backbone with random weights; `load_backbone` loads the pretrained ones."""
     taps, stride = backbone.taps, backbone.output_stride
     match backbone.name:
         case "mobilenet_v2":
-            return mobilenet_v2(taps, stride, backbone.padding)
+            network = mobilenet_v2(taps, stride, backbone.padding)
         case "vgg16":
-            return vgg16(taps, stride)
+            network = vgg16(taps, stride)
         case "resnet101":
-            return resnet101(taps, stride)
+            network = resnet101(taps, stride, normalise_batch)
+    network.standardize = backbone.standardize
+    return network

@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, relu
+from torch.nn.functional import relu
 
 from reference_models.networks.options import FullyConvolutionalLoss, FullyConvolutionalOptions
 from reference_models.networks.torch.metric_learning import (
@@ -10,7 +10,13 @@ from reference_models.networks.torch.metric_learning import (
     magnet_loss,
     triplet_loss,
 )
-from reference_models.networks.torch.system import Batch, FeatureExtractor, System, resize
+from reference_models.networks.torch.system import (
+    Batch,
+    FeatureExtractor,
+    System,
+    cross_entropy,
+    resize,
+)
 from saliency_losses.torch import cas_loss, class_agnostic_cross_entropy
 
 
@@ -19,9 +25,18 @@ class FullyConvolutional(System):
 
     The head's hidden layer is on the deepest tap. Finer taps, if any, are projected to the same
     number of channels and added from coarse to fine, with a convolution after each sum; the last
-    layer gives the scores. FCN-8s adds scores instead: on MobileNetV2 its max F was 0.02 lower.
-    DeepLab-v3 has a single tap of stride 8 or 16, which is possible here too; but the recipes use
-    the same taps for both heads, so that only the pyramid differs.
+    layer gives the scores.
+
+    The networks in `PAPER_NETWORKS` are torchvision's FCN-ResNet-101 and DeepLab-v3-ResNet-101: one
+    tap of stride 8, and batch normalisation in the head and, by the statistics of the batch, in the
+    backbone. They lack the dropout before the scores (of 0.1 and, after the pyramid, 0.5) and the
+    auxiliary head of torchvision's pretrained models, which C does not mention. Images are
+    normalised by ImageNet's mean and deviation; C does so with each image's own or its data set's,
+    it does not say which.
+
+    In the small and medium networks both heads have the same taps, so that only the pyramid
+    differs, and no batch normalisation. FCN-8s adds scores instead of features: on MobileNetV2 its
+    max F was 0.02 lower.
 
     With two regions and two channels, "cas" takes the same steps whether or not the labels of an
     image are exchanged: on a CPU the weights are equal bit by bit. Where descriptors are constant
@@ -43,16 +58,19 @@ class FullyConvolutional(System):
     ) -> None:
         super().__init__()
         options.check_loss(loss)
-        width = options.width
+        width, normalised = options.width, options.normalised
         self.name = loss
         self.backbone = backbone
         self.options = options
         *finer, deepest = backbone.channels
         self.head = (
-            ASPP(deepest, width, options.rates)
+            ASPP(deepest, width, options.rates, normalised)
             if options.head == "deeplab"
-            else convolution(deepest, width)
+            else convolution(deepest, width, normalised=normalised)
         )
+        if options.head == "deeplab" and normalised:
+            smooth = convolution(width, width, normalised=True)
+            self.head = nn.Sequential(self.head, nn.ReLU(), smooth)
         self.skips = nn.ModuleList(nn.Conv2d(c, width, 1) for c in finer)
         self.decoder = nn.ModuleList(convolution(width, width) for _ in finer)
         self.scores = nn.Conv2d(width, options.channels, 1)
@@ -72,11 +90,13 @@ class FullyConvolutional(System):
         softmax = logits.softmax(dim=1)
         match self.name:
             case "ce":
-                return cross_entropy(logits, batch.labels % logits.shape[1])
+                return cross_entropy(logits, batch.labels % logits.shape[1], batch.counted)
             case "cace":
-                return class_agnostic_cross_entropy(logits, batch.labels)
+                return class_agnostic_cross_entropy(logits, batch.labels, mask=batch.counted)
             case "cace-pixel":
-                return class_agnostic_cross_entropy(logits, batch.labels, per="pixel")
+                return class_agnostic_cross_entropy(
+                    logits, batch.labels, per="pixel", mask=batch.counted
+                )
             case "cas":
                 return cas_loss(
                     softmax,
@@ -84,6 +104,7 @@ class FullyConvolutional(System):
                     num_regions=self.options.regions,
                     alpha=self.options.alpha,
                     average_regions=self.options.regions > 2,
+                    mask=batch.counted,
                 )
             case "discriminative":
                 return discriminative_loss(softmax, batch.labels, self.options.regions)
@@ -106,12 +127,17 @@ class FullyConvolutional(System):
 class ASPP(nn.Module):
     """Atrous spatial pyramid pooling: convolutions of several dilations, and the image's mean."""
 
-    def __init__(self, before: int, after: int, rates: tuple[int, ...]) -> None:
+    def __init__(
+        self, before: int, after: int, rates: tuple[int, ...], normalised: bool = False
+    ) -> None:
         super().__init__()
-        self.near = nn.Conv2d(before, after, 1)
-        self.far = nn.ModuleList(convolution(before, after, rate) for rate in rates)
-        self.whole = nn.Conv2d(before, after, 1)
-        self.fusion = nn.Conv2d(after * (2 + len(rates)), after, 1)
+        self.near = convolution(before, after, kernel=1, normalised=normalised)
+        self.far = nn.ModuleList(
+            convolution(before, after, rate, normalised=normalised) for rate in rates
+        )
+        self.whole = convolution(before, after, kernel=1, normalised=normalised)
+        joined = after * (2 + len(rates))
+        self.fusion = convolution(joined, after, kernel=1, normalised=normalised)
 
     def forward(self, x: Tensor) -> Tensor:
         whole = self.whole(x.mean(dim=(2, 3), keepdim=True))
@@ -119,6 +145,10 @@ class ASPP(nn.Module):
         return self.fusion(relu(torch.cat(branches, dim=1)))
 
 
-def convolution(before: int, after: int, dilation: int = 1) -> nn.Conv2d:
-    """A 3 x 3 convolution, padded so that the size is kept."""
-    return nn.Conv2d(before, after, 3, padding=dilation, dilation=dilation)
+def convolution(
+    before: int, after: int, dilation: int = 1, kernel: int = 3, normalised: bool = False
+) -> nn.Module:
+    """A convolution that keeps the size, followed by batch normalisation if `normalised`."""
+    reach = dilation * (kernel // 2)
+    layer = nn.Conv2d(before, after, kernel, padding=reach, dilation=dilation, bias=not normalised)
+    return nn.Sequential(layer, nn.BatchNorm2d(after)) if normalised else layer

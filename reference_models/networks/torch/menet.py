@@ -5,21 +5,26 @@ from scratch; `MetricHead` has the same two heads on pretrained features. Both o
 sixteen features, and give two saliency maps.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, interpolate, normalize, relu
+from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize, relu
 
 from reference_models.networks.options import (
+    DEEPEST_SIDE,
     FEATURES,
     MEnetLoss,
     MEnetOptions,
     MetricHeadOptions,
+    SizeChange,
 )
 from reference_models.networks.torch.system import (
     Batch,
     FeatureExtractor,
     IdentityBackbone,
     System,
+    cross_entropy,
     resize,
 )
 from saliency_losses.torch import metric_loss, semantic_distance
@@ -29,12 +34,15 @@ class MEnet(System):
     """An encoder–decoder with one map of the image's size from each of 13 scales (M §2.1).
 
     The scales are the image; five encoder blocks, at strides 2 to 32; the average of the last one
-    over the image, which is the paper's 1 x 1 map for any size; and six decoder blocks, at strides
-    32 to 1. Each decoder block joins the deeper map with the encoder's map of the same stride.
+    over the image, which stands for the paper's 1 x 1 map at any size; and six decoder blocks, at
+    strides 32 to 1. Each decoder block joins the deeper map with the encoder's map of the same
+    stride.
 
-    Choices where the paper is silent or a simpler method suffices: bilinear upsampling in place of
-    deconvolution, and no batch normalisation of the 1 x 1 map, which has a single value for each
-    image.
+    This is the network of the small and medium scales; `PaperMEnet` is the paper's. It differs in
+    the average in place of an n x n convolution, in bilinear upsampling before the maps are joined
+    in place of deconvolution after it, in channels with an upper limit, in residual blocks that are
+    normalised after their convolutions, and in one block at each scale instead of two. The 1 x 1
+    map, which has a single value for each image, is not normalised.
 
     Args:
         loss: See `MEnetLoss`.
@@ -48,37 +56,41 @@ class MEnet(System):
     ) -> None:
         super().__init__()
         options.check_loss(loss)
-        width, blocks = options.width, options.blocks
         self.name = loss
         self.backbone = IdentityBackbone()
         self.multi_scale = options.multi_scale
+        scales = self.build(options)
+        if options.multi_scale:
+            self.scales = nn.ModuleList(self.single(c) for c in scales)
+            self.logits = nn.Sequential(*normalised(len(scales), 2, side=options.last))
+            if loss != "ce":
+                self.features = nn.Sequential(*normalised(len(scales), FEATURES, side=options.last))
+        else:
+            self.logits = nn.Sequential(*normalised(scales[-1], 2, side=options.last))
+
+    def build(self, options: MEnetOptions) -> list[int]:
+        """Make the encoder and the decoder, and return the channels of each scale."""
+        width, blocks = options.width, options.blocks
         encoded = [min(width * 2**step, options.widest) for step in range(5)]
         self.encoder = nn.ModuleList(
             residual(before, after, blocks, stride=2)
             for before, after in zip([3, *encoded], encoded, strict=False)
         )
-        self.whole = nn.Conv2d(encoded[-1], encoded[-1], 1)
+        self.whole: nn.Module = nn.Conv2d(encoded[-1], encoded[-1], 1)
         decoded = [*reversed(encoded), width]
         deeper = [encoded[-1], *decoded]
         self.decoder = nn.ModuleList(
             residual(below + beside, after, blocks, stride=1)
             for below, beside, after in zip(deeper, [*reversed(encoded), 3], decoded, strict=False)
         )
-        if options.multi_scale:
-            scales = [3, *encoded, encoded[-1], *decoded]
-            self.scales = nn.ModuleList(nn.Conv2d(c, 1, 3, padding=1) for c in scales)
-            self.logits = nn.Sequential(*normalised(len(scales), 2, side=options.last))
-            if loss != "ce":
-                last = normalised(len(scales), FEATURES, side=options.last)
-                self.features = nn.Sequential(*last)
-        else:
-            self.logits = nn.Sequential(*normalised(width, 2, side=options.last))
+        return [3, *encoded, encoded[-1], *decoded]
 
-    def forward(self, taps: list[Tensor]) -> Tensor:
-        """Two logits of every pixel, and sixteen features in [−1, 1] unless loss="ce"."""
-        # With channels last, torch 2.13 corrupts memory on a CPU in the gradient of a 1 x 1
-        # convolution of three channels with stride 2.
-        image = 4 * taps[0].contiguous() - 2
+    def single(self, channels: int) -> nn.Module:
+        """The layer that makes one map of a scale."""
+        return nn.Conv2d(channels, 1, 3, padding=1)
+
+    def all_scales(self, image: Tensor) -> list[Tensor]:
+        """The feature maps of every scale, in the order of `build`."""
         skips = [image]
         for block in self.encoder:
             skips.append(block(skips[-1]))
@@ -87,8 +99,16 @@ class MEnet(System):
         for block, beside in zip(self.decoder, reversed(skips), strict=True):
             below = block(torch.cat([resize(below, beside.shape[-2:]), beside], dim=1))
             scales.append(below)
+        return scales
+
+    def forward(self, taps: list[Tensor]) -> Tensor:
+        """Two logits of every pixel, and sixteen features in [−1, 1] unless loss="ce"."""
+        # With channels last, torch 2.13 corrupts memory on a CPU in the gradient of a 1 x 1
+        # convolution of three channels with stride 2.
+        image = 4 * taps[0].contiguous() - 2
+        scales = self.all_scales(image)
         if not self.multi_scale:
-            return self.logits(below)
+            return self.logits(scales[-1])
         size = image.shape[-2:]
         singles = zip(self.scales, scales, strict=True)
         maps = torch.cat([resize(single(scale), size) for single, scale in singles], dim=1)
@@ -106,6 +126,67 @@ class MEnet(System):
 
     def unit_features(self, output: Tensor) -> Tensor:
         return normalize(output[:, 2:].float())
+
+
+class PaperMEnet(MEnet):
+    """MEnet with its 52 convolutions and deconvolutions (M §3.2).
+
+    The text leaves the widths and the blocks to its figures; here they are those of the authors'
+    program. The scales are the image; six encoder blocks, at strides 1 to 32, with 32 to 1024
+    channels; the map of 1 x 1 after its deconvolution; and five decoder blocks, at strides 16 to 1.
+    A decoder block joins the deeper map with the encoder's map of the same stride, and its first
+    convolution is the deconvolution. A block has four convolutions in two residual units,
+    normalised before each convolution. The 1 x 1 shortcuts of the encoder's units, the 13 maps and
+    the last layer are not among the 52.
+
+    Differences from the program: the map of the image is not normalised, and images are scaled to
+    [−2, 2]. The 13 maps are upsampled bilinearly; M says "up-sampling". The map at stride 32 has
+    7 x 7 values at M's 224 px; at other sizes it is averaged to 7 x 7, and the deconvolved map is
+    resized. A training batch needs two images, because the 1 x 1 map is normalised.
+
+    Args:
+        loss: See `MEnetLoss`.
+        options: The layer sizes, and whether the 13 maps are used.
+    """
+
+    def build(self, options: MEnetOptions) -> list[int]:
+        encoded = [min(options.width * 2**step, options.widest) for step in range(6)]
+        decoded = encoded[-2::-1]
+        first, deepest = encoded[0], encoded[-1]
+        self.stem = nn.Sequential(*normalised(3, first), nn.ReLU())
+        changes: list[SizeChange] = ["same", "half", "half", "half", "half", "half"]
+        self.encoder = nn.ModuleList(
+            units(before, after, options.blocks, change)
+            for before, after, change in zip([first, *encoded[:-1]], encoded, changes, strict=True)
+        )
+        shrink = nn.Conv2d(deepest, deepest, DEEPEST_SIDE, bias=False)
+        spread = nn.ConvTranspose2d(deepest, deepest, DEEPEST_SIDE, bias=False)
+        self.whole = nn.Sequential(*preceded(deepest, shrink), *preceded(deepest, spread))
+        self.decoder = nn.ModuleList(
+            units(below + beside, after, options.blocks, "double")
+            for below, beside, after in zip(
+                [deepest, *decoded[:-1]], encoded[:0:-1], decoded, strict=True
+            )
+        )
+        return [3, *encoded, deepest, *decoded]
+
+    def single(self, channels: int) -> nn.Module:
+        layer = super().single(channels)
+        if channels == 3:
+            return layer
+        return nn.Sequential(*preceded(channels, layer))
+
+    def all_scales(self, image: Tensor) -> list[Tensor]:
+        x, encoded = self.stem(image), []
+        for block in self.encoder:
+            x = block(x)
+            encoded.append(x)
+        below = self.whole(adaptive_avg_pool2d(x, DEEPEST_SIDE))
+        scales = [image, *encoded, resize(below, x.shape[-2:])]
+        for block, beside in zip(self.decoder, encoded[:0:-1], strict=True):
+            below = torch.cat([resize(scales[-1], beside.shape[-2:]), beside], dim=1)
+            scales.append(block(below))
+        return scales
 
 
 class MetricHead(System):
@@ -165,19 +246,25 @@ def two_losses(name: MEnetLoss, output: Tensor, batch: Batch) -> Tensor:
     """Cross-entropy at the image's size plus the metric loss at the output's (M eq. 4)."""
     output = output.float()
     logits, features = output[:, :2], output[:, 2:]
-    entropy = cross_entropy(resize(logits, batch.images.shape[-2:]), batch.labels)
+    entropy = cross_entropy(resize(logits, batch.images.shape[-2:]), batch.labels, batch.counted)
     if name == "ce":
         return entropy
     size = features.shape[-2:]
-    labels = interpolate(batch.labels[:, None].float(), size=size, mode="nearest-exact")[:, 0]
     return entropy + metric_loss(
         features,
-        labels.long(),
+        nearest_resize(batch.labels, size),
         form="pairwise" if name == "metric-pairwise" else "centroid",
         normalize=name != "metric-printed",
         stop_gradient=name == "metric-stop-gradient",
         hard_negatives=name == "metric-hard-negatives",
+        mask=None if batch.counted is None else nearest_resize(batch.counted, size),
     )
+
+
+def nearest_resize(labels: Tensor, size: Sequence[int]) -> Tensor:
+    """Labels `(N, H, W)` at the centre of each output pixel."""
+    resized = interpolate(labels[:, None].float(), size=list(size), mode="nearest-exact")
+    return resized[:, 0].to(labels.dtype)
 
 
 def two_maps(name: MEnetLoss, output: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -225,3 +312,41 @@ def normalised(
     """A square convolution and batch normalisation."""
     convolution = nn.Conv2d(before, after, side, stride, padding=side // 2, bias=False)
     return convolution, nn.BatchNorm2d(after)
+
+
+class Unit(nn.Module):
+    """A residual unit of two convolutions, each normalised before it.
+
+    change: What the first convolution does to the size. "double" is a deconvolution.
+    """
+
+    def __init__(self, before: int, after: int, change: SizeChange) -> None:
+        super().__init__()
+        first: nn.Module
+        shortcut: nn.Module | None = None
+        match change:
+            case "same":
+                first = nn.Conv2d(before, after, 3, padding=1, bias=False)
+            case "half":
+                first = nn.Conv2d(before, after, 3, 2, padding=1, bias=False)
+                shortcut = nn.Conv2d(before, after, 1, 2, bias=False)
+            case "double":
+                first = nn.ConvTranspose2d(before, after, 4, 2, padding=1, bias=False)
+                shortcut = nn.ConvTranspose2d(before, after, 2, 2, bias=False)
+        second = nn.Conv2d(after, after, 3, padding=1, bias=False)
+        self.body = nn.Sequential(*preceded(before, first), *preceded(after, second))
+        self.shortcut = None if shortcut is None else nn.Sequential(*preceded(before, shortcut))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) + (x if self.shortcut is None else self.shortcut(x))
+
+
+def units(before: int, after: int, blocks: int, change: SizeChange) -> nn.Sequential:
+    """`blocks` residual units; the first changes channels and size."""
+    first = Unit(before, after, change)
+    return nn.Sequential(first, *(Unit(after, after, "same") for _ in range(blocks - 1)))
+
+
+def preceded(channels: int, layer: nn.Module) -> tuple[nn.Module, ...]:
+    """A layer after batch normalisation and a ReLU."""
+    return nn.BatchNorm2d(channels), nn.ReLU(), layer

@@ -34,8 +34,13 @@ from saliency_losses.torch import (
 class RelationModel(System):
     """Features of several taps fused by parallel dilated convolutions, and a critic (R §4).
 
-    R fuses the taps directly and has a critic of five layers; here each tap is first projected to
-    fewer channels, and `options.critic` lists the critic's hidden layers.
+    In `PAPER_NETWORKS` the taps are fused directly at half the image's size, and the critic has
+    five convolutions. R prints neither the dilations, which are DeepLab's here, nor the channels of
+    the critic. The batch normalisation of MobileNetV2 keeps the statistics of the pretrained
+    network, and the other layers have none; R does not mention any.
+
+    In the small and medium networks each tap is first projected to fewer channels, the features
+    have a quarter of the image's size, and the critic has three convolutions.
 
     Args:
         loss: "js-mi".
@@ -55,8 +60,9 @@ class RelationModel(System):
         self.backbone = backbone
         self.options = options
         self.finest_stride = backbone.strides[0]
-        self.projections = nn.ModuleList(nn.Conv2d(c, width, 1) for c in backbone.channels)
-        joined = width * len(self.projections)
+        if width > 0:
+            self.projections = nn.ModuleList(nn.Conv2d(c, width, 1) for c in backbone.channels)
+        joined = width * len(backbone.channels) or sum(backbone.channels)
         self.near = nn.Conv2d(joined, embedding, 1)
         self.far = nn.ModuleList(
             nn.Conv2d(joined, embedding, 3, padding=rate, dilation=rate) for rate in options.rates
@@ -74,15 +80,12 @@ class RelationModel(System):
         height, width = (
             side * self.finest_stride // self.options.stride for side in taps[0].shape[-2:]
         )
-        # Projection and resizing are linear and commute; projecting first is less work.
-        joined = torch.cat(
-            [
-                resize(project(tap), (height, width))
-                for project, tap in zip(self.projections, taps, strict=True)
-            ],
-            dim=1,
-        )
-        joined = relu(joined)
+        if self.options.width > 0:
+            # Projection and resizing are linear and commute; projecting first is less work.
+            taps = [project(tap) for project, tap in zip(self.projections, taps, strict=True)]
+        joined = torch.cat([resize(tap, (height, width)) for tap in taps], dim=1)
+        if self.options.width > 0:
+            joined = relu(joined)
         branches = [relu(branch(joined)) for branch in (self.near, *self.far)]
         return self.fusion(torch.cat(branches, dim=1))
 

@@ -2,10 +2,16 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, interpolate, relu
+from torch.nn.functional import interpolate, relu
 
 from reference_models.networks.options import CHANNELS, SmallLoss, SmallOptions
-from reference_models.networks.torch.system import Batch, IdentityBackbone, System, flip_for_step
+from reference_models.networks.torch.system import (
+    Batch,
+    IdentityBackbone,
+    System,
+    cross_entropy,
+    flip_for_step,
+)
 from saliency_losses.torch import (
     anchor_probabilities,
     anchor_softmax_loss,
@@ -38,23 +44,28 @@ class Small(System):
         return self.net(taps[0])
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        output, labels = output.float(), batch.labels
+        output, labels, counted = output.float(), batch.labels, batch.counted
         match self.name:
             case "cross-entropy":
-                return cross_entropy(output, labels)
+                return cross_entropy(output, labels, counted)
             case "class-agnostic-cross-entropy":
-                return class_agnostic_cross_entropy(output, labels)
+                return class_agnostic_cross_entropy(output, labels, mask=counted)
             case "cas":
-                return cas_loss(output.softmax(dim=1), labels)
+                return cas_loss(output.softmax(dim=1), labels, mask=counted)
             case "metric":
                 logits, features = output[:, :2], output[:, 2:].tanh()
-                return cross_entropy(logits, labels) + metric_loss(features, labels, normalize=True)
+                return cross_entropy(logits, labels, counted) + metric_loss(
+                    features, labels, normalize=True, mask=counted
+                )
             case "weighted-fbeta":
-                return weighted_fbeta_loss(output.sigmoid(), labels[:, None])
+                return weighted_fbeta_loss(output.sigmoid(), labels[:, None], mask=counted)
             case "anchor":
                 salient = flip_for_step(labels, 0.2, batch).float()
-                anchors = region_anchors(output, torch.stack([1 - salient, salient], dim=1))
-                return anchor_softmax_loss(output, anchors, labels)
+                weights = torch.stack([1 - salient, salient], dim=1)
+                if counted is not None:
+                    weights = weights * counted[:, None]
+                anchors = region_anchors(output, weights)
+                return anchor_softmax_loss(output, anchors, labels, mask=counted)
             case "js-mi":
                 joint, mask = relation_pairs(batch.prior)
                 scores = self.critic(output, foreground_vector(output, batch.prior))

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.functional import interpolate
 
 from saliency_losses.torch import flip_labels
@@ -24,6 +25,8 @@ class Batch(NamedTuple):
     rank: int = 0
     processes: int = 1
     """The batch holds the images `[rank::processes]` of the step."""
+    counted: Tensor | None = None
+    """bool `(N, H, W)`, False on void pixels, whose labels are 0; None if there are none."""
 
 
 def flip_for_step(labels: Tensor, probability: float, batch: Batch) -> Tensor:
@@ -38,6 +41,7 @@ class FeatureExtractor(nn.Module):
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
+    """Strides of the maps; 0 for a map of one pixel, whatever the image's size."""
 
 
 class IdentityBackbone(FeatureExtractor):
@@ -78,6 +82,33 @@ class System(nn.Module):
     def descriptors(self, output: Tensor, batch: Batch) -> Tensor:
         """Softmax outputs, `(N, H, W, C)`, of a network for general segmentation."""
         raise NotImplementedError
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, counted: Tensor | None) -> Tensor:
+    """Cross-entropy, the mean over all pixels, or if some do not count, over the counted pixels of
+    each image and then over images; logits `(N, C, H, W)`, labels and counted `(N, H, W)`."""
+    if counted is None:
+        return functional.cross_entropy(logits, labels)
+    return counted_mean(functional.cross_entropy(logits, labels, reduction="none"), counted)
+
+
+def counted_mean(values: Tensor, counted: Tensor) -> Tensor:
+    """The mean over the counted pixels of each image, then over images, so that it does not depend
+    on how a batch is divided; both `(N, H, W)`."""
+    pixels = counted.sum(dim=(1, 2)).clamp(min=1)
+    return (torch.where(counted, values, 0).sum(dim=(1, 2)) / pixels).mean()
+
+
+def reduced(
+    labels: Tensor, counted: Tensor | None, size: Sequence[int]
+) -> tuple[Tensor, Tensor | None]:
+    """Labels 0/1 and counted pixels at a smaller size. A pixel is salient if at least half of its
+    counted part is, and counts if more than half of it does."""
+    shares = area_resize(labels.float(), size)
+    if counted is None:
+        return (shares >= 0.5).long(), None
+    parts = area_resize(counted.float(), size)
+    return (shares >= parts / 2).long(), parts > 0.5
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
