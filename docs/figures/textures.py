@@ -16,37 +16,38 @@ from reference_models.data.textures import make
 from reference_models.training.figures import per_image, sheet
 from reference_models.training.trained import load_network
 
-SIZE, MOSAICS, SEED = 256, 5, 3
+SIZE, MOSAICS, SEED = 256, 4, 3
 
 
-def waves(rng: Generator) -> np.ndarray:
-    """Stripes, or checks with a second wave across."""
+def textures(rng: Generator) -> list[np.ndarray]:
+    """Stripes, checks, fine noise, coarse noise and noise drawn out in one direction, grey uint8
+    `(SIZE, SIZE, 3)`, with the brightness of those of Outex."""
     y, x = np.indices((SIZE, SIZE))
-    angle, period = rng.uniform(0, np.pi), rng.uniform(5, 14)
-    along = np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period)
-    across = np.sin(2 * np.pi * (y * np.cos(angle) - x * np.sin(angle)) / period)
-    return along * across if rng.random() < 0.5 else along
-
-
-def noise(rng: Generator) -> np.ndarray:
-    """Noise of one grain, or drawn out in one direction."""
-    grain = rng.uniform(0.7, 3)
-    stretch = grain * rng.choice([1, 4])
-    return gaussian_filter(rng.normal(size=(SIZE, SIZE)), (grain, stretch), mode="wrap")
-
-
-def texture(kind: int, rng: Generator) -> np.ndarray:
-    """A grey texture, uint8 `(SIZE, SIZE, 3)`, with the brightness of those of Outex."""
-    pattern = (waves, noise)[kind % 2](rng)
-    pattern = (pattern - pattern.mean()) / pattern.std() + 0.3 * rng.normal(size=pattern.shape)
-    return np.repeat(np.clip(128 + 16 * pattern, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    angle, wide, narrow = rng.uniform(0, np.pi), rng.uniform(10, 16), rng.uniform(5, 8)
+    along = 2 * np.pi * (x * np.cos(angle) + y * np.sin(angle))
+    across = 2 * np.pi * (y * np.cos(angle) - x * np.sin(angle))
+    fine, coarse, drawn_out = (
+        gaussian_filter(rng.normal(size=(SIZE, SIZE)), grain, mode="wrap")
+        for grain in (0.7, 3, (1, 6))
+    )
+    patterns = (
+        np.sin(along / narrow),
+        np.sin(across / wide) * np.sin(along / wide),
+        fine,
+        coarse,
+        drawn_out,
+    )
+    grey = [
+        128 + 16 * (pattern / pattern.std() + 0.3 * rng.normal(size=pattern.shape))
+        for pattern in patterns
+    ]
+    return [np.repeat(one.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2) for one in grey]
 
 
 def main(runs: list[str], path: Path) -> None:
     """Draw the mosaics, their regions, and those of each network."""
     rng = np.random.default_rng(SEED)
-    sets = [[texture(kind, rng) for kind in range(5)] for _ in range(MOSAICS)]
-    mosaics = make(sets, MOSAICS, SIZE, SEED)
+    mosaics = make([textures(rng) for _ in range(MOSAICS)], MOSAICS, SIZE, SEED)
     columns = [
         ("mosaic", mosaics.images),
         ("regions", per_image(mosaics.labels.astype(float))),
@@ -55,7 +56,7 @@ def main(runs: list[str], path: Path) -> None:
         network = load_network(run)
         regions = network.maps(mosaics)["regions"].astype(float)
         columns.append((network.options.recipe, regions / 7))
-    sheet(columns, "Generated textures, new to the networks; a grey level for each channel", path)
+    sheet(columns, "Generated textures; a grey level for each channel", path)
 
 
 if __name__ == "__main__":
