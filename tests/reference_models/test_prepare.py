@@ -178,6 +178,29 @@ def test_bsds500_keeps_the_segmentation_of_every_annotator(tmp_path: Path):
     assert data.tests[0].truth[0].shape == (2, 171, 256)
 
 
+def test_mosaics_share_one_label_map(tmp_path: Path):
+    home = tmp_path / "set"
+    labels = np.zeros((40, 40), np.uint8)
+    labels[:, 20:] = 3
+    save(Image.fromarray(labels), home / "ground_truth.png")
+    for number in range(99):
+        save(photograph(40, 40, number), home / f"{number:03}.png")
+    with pytest.raises(InputError, match=r"must hold 100 \.png mosaics, found 99"):
+        prepare("outex", home, tmp_path / "data")
+    save(photograph(40, 30, 99), home / "099.png")
+    with pytest.raises(InputError, match=r"099\.png .* 30 x 40"):
+        prepare("outex", home, tmp_path / "data")
+    save(photograph(40, 40, 99), home / "099.png")
+    assert prepare("outex", home, tmp_path / "data")[1] == "outex: 100 mosaics"
+    path = tmp_path / "data/outex_us_00000.zip"
+    assert opened(path, "images/007.webp").size == (40, 40)
+    assert np.unique(np.asarray(opened(path, "ground_truth.png"))).tolist() == [0, 3]
+    assert len(manifest(path)) == 100
+    test, _ = read_test("outex", Sources("outex", tmp_path / "data", regions=5), 32)
+    assert len(test.images) == 30
+    assert test.truth[0].shape == (1, 40, 40)
+
+
 def test_maps_of_detectors_become_as_large_as_the_images(tmp_path: Path):
     out, home = tmp_path / "data", tmp_path / "maps"
     prepare("ecssd", distributed("ecssd", tmp_path / "set"), out)

@@ -72,7 +72,7 @@ def batches(recipe: Recipe) -> tuple[torch_system.Batch, Batch]:
     images, labels, prior = scenes(4, SIDE, seed=0)
     if recipe.regions > 2:
         rows, columns = np.indices((SIDE, SIDE)) // 20
-        labels = np.stack([rows + 4 * columns, columns, rows, 0 * rows])
+        labels = np.stack([rows + 4 * columns, columns, rows, 0 * rows]) % recipe.regions
     pixels = (images / 255).astype(np.float32)
     theirs = torch_system.Batch(
         torch.from_numpy(pixels).permute(0, 3, 1, 2),
