@@ -15,11 +15,11 @@ from reference_models.data.maps import read_map_files
 from reference_models.data.masks import (
     Mask,
     as_mask,
-    as_void,
     fit_labels,
+    has_void,
     label_map,
     mask_notes,
-    only_void,
+    settled_mask,
 )
 from reference_models.data.named_sets import ARCHIVES, Files, detector_folder, find, find_archive
 from reference_models.data.photographs import read_photograph
@@ -314,7 +314,8 @@ def decode(
         if isinstance(truth[0], Mask):
             mask = truth[0]
             labels[index] = fit_labels(mask, size)
-            return mask if keep_truth else None, mask.kind, not mask.object.any()
+            is_kept = keep_truth or mask.kind == "three values"
+            return mask if is_kept else None, mask.kind, not mask.object.any()
         maps = cast("list[np.ndarray]", truth)
         regions_of = [len(np.unique(values)) for values in maps]
         typical = maps[np.argsort(regions_of, kind="stable")[(len(maps) - 1) // 2]]
@@ -331,17 +332,22 @@ def decode(
             folder_priors = [files.priors[stem] for stem in stems]
             priors = fit_priors(folder_priors, size, f"priors of {files.name}")
     faults.report()
-    kept = [truth for truth, _, _ in results if truth is not None]
+    kept = [truth for truth, _, _ in results]
     kinds, empty = [kind for _, kind, _ in results], [is_empty for _, _, is_empty in results]
-    for index in only_void(kinds):
-        labels[index] *= VOID
-        kinds[index], empty[index] = "with void", True
-        if keep_truth:
-            kept[index] = as_void(cast("Mask", kept[index]))
-    voids = [each.void if isinstance(each, Mask) else None for each in kept]
+    void = has_void(kinds)
+    for index, (mask, kind) in enumerate(zip(kept, kinds, strict=True)):
+        if isinstance(mask, Mask):
+            kept[index] = mask = settled_mask(mask, void)
+            kinds[index], empty[index] = mask.kind, not mask.object.any()
+            labels[index] = fit_labels(mask, size)
+        elif kind == "0/255" and void:
+            labels[index] *= VOID
+            kinds[index], empty[index] = "with void", True
+    truth = [each for each in kept if each is not None] if keep_truth else []
+    voids = [each.void if isinstance(each, Mask) else None for each in truth]
     return Decoded(
         images=Images(tuple(stems), images, labels, priors),
-        truth=tuple(each.object if isinstance(each, Mask) else each for each in kept),
+        truth=tuple(each.object if isinstance(each, Mask) else each for each in truth),
         kinds=kinds,
         empty=[stem for stem, is_empty in zip(stems, empty, strict=True) if is_empty],
         voids=tuple(voids) if any(void is not None for void in voids) else (),
