@@ -183,15 +183,19 @@ def from_path(sources: Sources, size: int, seed: int) -> Data:
     """A user's own folder or zip, split by its lists or at random."""
     path = Path(sources.train)
     files = find([path], truth=truth_folder(sources.regions))
-    if len(files.images) < 4:
-        raise InputError(
-            f"training and testing need at least 4 images, found {len(files.images)} in {path}; "
-            "add more images"
+    faults = Faults(files.faults)
+    with faults.collect():
+        if len(files.images) < 4:
+            raise InputError(
+                f"training and testing need at least 4 images, found {len(files.images)} in "
+                f"{path}; add more images"
+            )
+        rng = np.random.default_rng((seed, seeds.SPLIT))
+        train, validation, test, note = split(
+            tuple(files.images), files.lists, rng, sources.validation_images or 40
         )
-    rng = np.random.default_rng((seed, seeds.SPLIT))
-    train, validation, test, note = split(
-        tuple(files.images), files.lists, rng, sources.validation_images or 40
-    )
+    if len(faults.errors) > len(files.faults):
+        faults.report()
     chosen = (
         evenly(train, sources.train_images),
         evenly(validation, sources.validation_images),
@@ -298,6 +302,9 @@ def decode(
         """Fill in image and labels; return the truth if it is kept, the kind of mask, and whether
         the mask is empty."""
         stem, faults = stems[index], Faults()
+        if stem not in files.truth:  # One of `files.faults`.
+            read_photograph(files.images[stem])
+            return None, "", False
         truth: list[Mask | np.ndarray] = []
         photo: Image.Image | None = None
         with faults.collect():
@@ -322,14 +329,14 @@ def decode(
         labels[index] = largest(typical, size, regions)
         return np.stack(maps) if keep_truth else None, "regions", False
 
-    faults = Faults()
+    faults = Faults(files.faults)
     results: list[tuple[Mask | np.ndarray | None, str, bool]] = []
     with faults.collect():
         results = side_by_side(decode_image, len(stems), files.name)
     priors = np.broadcast_to(centre_prior(size), labels.shape)
     if files.priors:
         with faults.collect():
-            folder_priors = [files.priors[stem] for stem in stems]
+            folder_priors = [files.priors[stem] for stem in stems if stem in files.priors]
             priors = fit_priors(folder_priors, size, f"priors of {files.name}")
     faults.report()
     kept = [truth for truth, _, _ in results]
