@@ -288,13 +288,13 @@ def test_all_faults_are_listed_in_one_error(tmp_path: Path):
         f"- {images} must hold 6 .jpg images, found 5",
         f"- images without a .png file in {masks} (1): 0001",
         f"- .png files without an image in {images} (1): 0002",
-        f"is 400 x 300, {masks / '0003.png'} is 30 x 20 (width x height)",
+        f"is 400 x 300, but {masks / '0003.png'} is 30 x 20 (width x height)",
         f"- {masks / '0004.png'} has no foreground: no pixel is 128 or more",
         f"- {images / '0005.jpg'} cannot be read as an image",
         f"- {masks / '0006.png'} has the colour mode LAB; save it as RGB or grey",
     ):
         assert fault in text
-    assert text.endswith("docs/data.md says where it comes from.")
+    assert text.endswith("docs/data.md says where it comes from")
 
 
 def test_many_faults_are_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -302,7 +302,7 @@ def test_many_faults_are_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for file in (home / "ECSSD/images").iterdir():
         file.write_bytes(b"not an image")
     monkeypatch.setattr(command, "FAULTS_SHOWN", 4)
-    assert "\n- and 2 more\n" in fails("cannot be read", "ecssd", home)
+    assert "\n  - and 2 more\n" in fails("cannot be read", "ecssd", home)
 
 
 def test_another_layout_is_an_error(tmp_path: Path):
