@@ -106,11 +106,13 @@ class FullyConvolutional(System):
                     mask=batch.counted,
                 )
             case "discriminative":
-                return discriminative_loss(softmax, batch.labels, self.options.regions)
+                return discriminative_loss(
+                    softmax, batch.labels, self.options.regions, batch.counted
+                )
             case "triplet":
-                return triplet_loss(softmax, batch.labels)
+                return triplet_loss(softmax, batch.labels, batch.counted)
             case "magnet":
-                return magnet_loss(softmax, batch.labels, self.options.regions)
+                return magnet_loss(softmax, batch.labels, self.options.regions, batch.counted)
 
     def maps(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
         return {"map": resize(output.float(), batch.images.shape[-2:]).softmax(dim=1)[:, 1]}
