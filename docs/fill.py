@@ -11,13 +11,20 @@ from pathlib import Path
 
 from benchmarks import equal_iou, tables
 from benchmarks.fbeta_versions import DIFFERENCE
+from benchmarks.measures import SECONDS
 from benchmarks.options import RESULTS
 from benchmarks.training_steps import CROSS_ENTROPY, NOTICED
 from reference_models.training.trained import MEANINGFUL
 
 ROOT = Path(__file__).parents[1]
 STUCK = ROOT / "docs" / "figures" / "cas_stuck.json"
-PAGES = ("README.md", "docs/losses/cas.md", "docs/losses/weighted-fbeta.md", "docs/benchmarks.md")
+PAGES = (
+    "README.md",
+    "docs/losses/cas.md",
+    "docs/losses/weighted-fbeta.md",
+    "docs/benchmarks.md",
+    "docs/measures.md",
+)
 
 
 def texts_by_marker() -> dict[str, str]:
@@ -29,6 +36,7 @@ def texts_by_marker() -> dict[str, str]:
             json.loads((RESULTS / "equal_iou.json").read_text(encoding="utf-8"))
         ),
         "training_steps": steps_table(RESULTS / "training_steps.csv"),
+        "measures": measures_table(tables.read_rows(RESULTS / "measures.csv")),
     }
 
 
@@ -120,6 +128,43 @@ def steps_table(path: Path) -> str:
             "",
             f"{first['device']}; {first['threads']} thread; {first['versions']}; commit "
             f"{first['commit']}.",
+            "",
+        ]
+    )
+
+
+def measures_table(rows: tables.Rows) -> str:
+    """The largest difference of our measures from the program's, and the time of both."""
+    measured = list(dict.fromkeys(row["measure"] for row in rows if row["measure"] != SECONDS))
+    lines = [
+        f"Largest difference from pysodmetrics over {rows[0]['images']} maps of ECSSD by each of "
+        f"{len({row['detector'] for row in rows})} detectors.",
+        "",
+        "| measure | float64 | float32 | our mean, DRFI | the program's |",
+        "|---|---|---|---|---|",
+    ]
+    for measure in measured:
+        own = [row for row in rows if row["measure"] == measure]
+        largest = {
+            dtype: max(float(row["largest_difference"]) for row in own if row["dtype"] == dtype)
+            for dtype in ("float64", "float32")
+        }
+        first = own[0]
+        lines.append(
+            f"| {measure} | {largest['float64']:.1e} | {largest['float32']:.1e} | "
+            f"{float(first['ours']):.4f} | {float(first['program']):.4f} |"
+        )
+    times = [row for row in rows if row["measure"] == SECONDS and row["dtype"] == "float32"]
+    ratio = sum(float(row["ours"]) for row in times) / sum(float(row["program"]) for row in times)
+    row = rows[0]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"One image at a time on one thread, all of them together take {ratio:.2f} times as "
+            "long as the program.",
+            "",
+            f"{row['device']}; {row['versions']}; commit {row['commit']}.",
             "",
         ]
     )

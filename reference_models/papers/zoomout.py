@@ -5,7 +5,6 @@ Kolkin, Shechtman and Shakhnarovich, ICCV 2017.
 
 from dataclasses import replace
 
-from reference_models.networks.options import BLOCKS, Backbone
 from reference_models.papers.schema import (
     FIVE,
     SALIENCY,
@@ -18,13 +17,13 @@ from reference_models.papers.schema import (
     Paper,
     Recipe,
     Row,
-    Scale,
     Stage,
     Stages,
     Table,
     at_least,
     at_most,
     medium,
+    paper_scale,
     per_set,
     row,
     small,
@@ -59,15 +58,14 @@ W_TABLE_4 = {
 
 # W §5.1 and §5.2: 8, 4 and 14 epochs of 2,500 images at 224 px, here of DUTS-TR. W prints no batch
 # size: 10 images give 250 steps in an epoch.
-W_TRAINING = Scale(
+W_TRAINING = paper_scale(
+    "zoomout",
     size=224,
     steps=26 * 250,
     batch=10,
     rate=3e-4,
-    backbone=Backbone("vgg16", BLOCKS["vgg16"]),
     backbone_rate=1.0,
     train_images=2500,
-    options={"width": 64},
     schedule=Stages(
         (Stage(8, 1, frozen=True), Stage(4, 1 / 3, frozen=True), Stage(14, 1 / 30)),
     ),
@@ -180,6 +178,7 @@ def af_against_ce() -> Claim:
         ),
         why="With squared errors, a pixel that is off by a fifth costs only a twenty-fifth. Maps "
         "therefore stay soft, which raises the MAE and lowers the exact measure.",
+        split="test",
     )
 
 
@@ -209,6 +208,7 @@ def absolute_errors() -> Claim:
         ),
         why="The loss is a function of logits here: the sigmoid's derivative makes the gradient "
         "decrease with the error, for absolute errors too.",
+        effect="much harder",
     )
 
 
@@ -237,6 +237,7 @@ def squeezing() -> Claim:
         why="The squeeze modules also see 3 × 3 neighbourhoods, which the 1 × 1 classifier alone "
         "does not. Memory is not compared: this network applies the classifier's first layer to "
         "each block at its own resolution, so the plain one needs no large features either.",
+        effect="less memory",
     )
 
 
@@ -281,6 +282,7 @@ def exact_as_loss() -> Claim:
         "smaller the gain: at small scale with `--learning-rate 0.001`, a third of the recipes' "
         "rate, both networks are worse than here, that of cross-entropy by more, and both bounds "
         "on their differences hold.",
+        effect="intractable",
     )
 
 
@@ -342,6 +344,7 @@ def augmentation() -> Claim:
             ),
         ),
         Effects((*pairs, (af_augmented, ce_augmented)), (*SALIENCY, *WEIGHTED)),
+        effect="none printed",
     )
 
 
