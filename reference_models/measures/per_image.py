@@ -55,6 +55,14 @@ class Measured:
         """The mean over the images, or the highest point of the mean curve."""
         return float(np.nanmean(self.values[measure][images], axis=0).max())
 
+    def take(self, images: np.ndarray) -> "Measured":
+        """The measures of the images at these indices, in that order."""
+        return Measured(
+            tuple(self.stems[image] for image in images),
+            {measure: values[images] for measure, values in self.values.items()},
+            None if self.object_share is None else self.object_share[images],
+        )
+
 
 PerImage = dict[str, dict[str, Measured]]
 """By test set (with its corruption or prior), then by map."""

@@ -449,7 +449,9 @@ class PaperNetwork(NamedTuple):
 # The ReLUs after the 13 convolutions of VGG-16, and its last fully connected layer.
 VGG16_LAYERS = (1, 3, 6, 8, 11, 13, 15, 18, 20, 22, 25, 27, 29, 32)
 
-RESNET101_AT_8 = Backbone("resnet101", BLOCKS["resnet101"][-1:], output_stride=8)
+RESNET101_AT_8 = Backbone(
+    "resnet101", BLOCKS["resnet101"][-1:], output_stride=8, standardize="image"
+)
 
 PAPER_NETWORKS: dict[str, PaperNetwork] = {
     # M §2.1 and §3.2; the widths are those of the authors' program.

@@ -17,11 +17,11 @@ from reference_models.papers.schema import (
     Paper,
     Recipe,
     Row,
-    Scale,
     Table,
     at_least,
     at_most,
     medium,
+    paper_scale,
     row,
     small,
     within,
@@ -48,15 +48,14 @@ L_TABLE_3 = Paper("L Table 3", "DRFI promoted", {"ecssd, drfi": {"f": 0.814, "ma
 
 
 # L §4.3, tested at 256 px as in L. L prints no size of its crops.
-L_TRAINING = Scale(
+L_TRAINING = paper_scale(
+    "anchors",
     size=256,
     crop=224,
     steps=300_000,
     batch=1,
     rate=1e-3,
-    backbone=Backbone("vgg16", BLOCKS["vgg16"], output_stride=8),
     backbone_rate=1.0,
-    options={"width": 64, "embedding": 512, "stride": 1},
     schedule=Constant(),
 )
 

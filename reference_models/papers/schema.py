@@ -9,6 +9,7 @@ from reference_models.errors import InputError
 from reference_models.networks.options import (
     BLOCKS,
     OMITTED_AT_DEFAULT,
+    PAPER_NETWORKS,
     Backbone,
     NetworkSpec,
     OptionValue,
@@ -149,6 +150,8 @@ class Scale:
     )
     flips: bool = field(default=True, metadata=OMITTED_AT_DEFAULT)
     """Flip half of the training images left to right."""
+    enlarge_crops: bool = field(default=False, metadata=OMITTED_AT_DEFAULT)
+    """Resize crops to `size`: images and priors bilinearly, labels to the nearest pixel."""
     augmentation: Augmentation | None = field(default=None, metadata=OMITTED_AT_DEFAULT)
 
     @property
@@ -288,6 +291,12 @@ def medium(
     )
 
 
+def paper_scale(network: str, **training: Any) -> Scale:
+    """A paper's own network, by its name in `PAPER_NETWORKS`, on all images of all test sets."""
+    chosen = PAPER_NETWORKS[network]
+    return Scale(backbone=chosen.backbone, options=chosen.options, **training)
+
+
 # Claims ------------------------------------------------------------------------------------------
 
 SALIENCY = ("mae", "max_f", "f")
@@ -303,6 +312,9 @@ SETS = {
     "outex": "Outex mosaics",
 }
 """Names of the data sets as printed."""
+THIRDS = ("smallest third", "middle third", "largest third")
+"""Thirds of the images of a test set, by the share of their pixels that is object. Rows of the test
+"ecssd, smallest third" are computed from the measures of each image."""
 CONTROLS = ("centre", "truth")
 """Control priors: a map without information about the image, and the mask itself."""
 PRIORS = ("prior", "prior, cut at 1/2")

@@ -5,7 +5,6 @@ Kolkin, Shechtman and Shakhnarovich, ICCV 2017.
 
 from dataclasses import replace
 
-from reference_models.networks.options import BLOCKS, Backbone
 from reference_models.papers.schema import (
     FIVE,
     SALIENCY,
@@ -18,13 +17,13 @@ from reference_models.papers.schema import (
     Paper,
     Recipe,
     Row,
-    Scale,
     Stage,
     Stages,
     Table,
     at_least,
     at_most,
     medium,
+    paper_scale,
     per_set,
     row,
     small,
@@ -59,15 +58,14 @@ W_TABLE_4 = {
 
 # W §5.1 and §5.2: 8, 4 and 14 epochs of 2,500 images at 224 px, here of DUTS-TR. W prints no batch
 # size: 10 images give 250 steps in an epoch.
-W_TRAINING = Scale(
+W_TRAINING = paper_scale(
+    "zoomout",
     size=224,
     steps=26 * 250,
     batch=10,
     rate=3e-4,
-    backbone=Backbone("vgg16", BLOCKS["vgg16"]),
     backbone_rate=1.0,
     train_images=2500,
-    options={"width": 64},
     schedule=Stages(
         (Stage(8, 1, frozen=True), Stage(4, 1 / 3, frozen=True), Stage(14, 1 / 30)),
     ),

@@ -37,6 +37,7 @@ from reference_models.reproduction.results import (
     EachImage,
     Result,
     Results,
+    add_thirds,
     differences,
     per_image_files,
     printed,
@@ -646,6 +647,7 @@ def report(folder: Path, root: Path = paths.ROOT, check: bool = False) -> list[s
     results, in_jax = read(folder, "torch"), read(folder, "jax")
     first_steps = steps_of_both.read(folder.parent / paths.AGREEMENT.name)
     rows = per_image_files(folder, results)
+    add_thirds(results, rows)
     current = plots(results, rows, first_steps)
     pictures = root / "docs" / "figures"
     drawn = [path.stem for path in sorted(pictures.glob("*.png"))]

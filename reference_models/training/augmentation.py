@@ -17,7 +17,7 @@ class Recoloring(NamedTuple):
     offset: np.ndarray
     """float32 `(B, 1, 1, 3)`."""
     noise: np.ndarray
-    """float32 `(B, S, S, 3)`, of the side of the crops."""
+    """float32 `(B, S, S, 3)`, of the side that the network sees."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Draw:
     seed: int
     """Seed of the step's random noise, such as flipped labels."""
     recoloring: Recoloring | None = None
-    """Changes of colour, after cropping."""
+    """Changes of colour, after cropping and enlarging."""
 
 
 def draw_step(count: int, size: int, plan: Scale, seed: int, step: int) -> Draw:
@@ -54,7 +54,9 @@ def draw_step(count: int, size: int, plan: Scale, seed: int, step: int) -> Draw:
         mirrored=(rng.random(batch) < 0.5) & plan.flips,
         seed=int(rng.integers(2**31)),
         corners=rng.integers(0, size - side + 1, (batch, 2)),
-        recoloring=recolor(plan.augmentation, batch, side, seed, step),
+        recoloring=recolor(
+            plan.augmentation, batch, size if plan.enlarge_crops else side, seed, step
+        ),
     )
 
 

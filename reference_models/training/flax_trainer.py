@@ -22,7 +22,8 @@ from reference_models.files import Arrays, describe_mismatch
 from reference_models.machine import progress
 from reference_models.networks.flax.backbones import Backbone, Depthwise, load_backbone
 from reference_models.networks.flax.build import build
-from reference_models.networks.flax.system import Batch, System
+from reference_models.networks.flax.menet import nearest_resize
+from reference_models.networks.flax.system import Batch, System, resize
 from reference_models.networks.flax.weights import from_torch, to_torch
 from reference_models.options import Options
 from reference_models.papers.schema import SGD, Scale
@@ -195,7 +196,7 @@ class FlaxTrainer:
         return jax.block_until_ready(taps)
 
     def pixel_weights(self, images: Images) -> np.ndarray:
-        loss, output, labels, _ = self.loss_view(images)
+        loss, output, labels, *_ = self.loss_view(images)
         gradient = np.asarray(jax.grad(loss)(output, labels))
         return np.abs(gradient).sum(axis=-1)[: len(images)]
 
@@ -203,10 +204,10 @@ class FlaxTrainer:
         parts = self.local
         output, batch = self._output(parts, *self.padded_arrays(image))
 
-        def loss(output: Array, labels: Array) -> Array:
-            return self._loss(parts, output, batch._replace(labels=labels))
+        def loss(output: Array, labels: Array, mask: Array | None = batch.counted) -> Array:
+            return self._loss(parts, output, batch._replace(labels=labels, counted=mask))
 
-        return LossView(loss, output, batch.labels, batch.images)
+        return LossView(loss, output, batch.labels, batch.images, batch.counted)
 
     def padded_arrays(self, images: Images) -> tuple[Any, ...]:
         """Images, labels, priors and counted pixels, padded to a power of two, and a seed."""
@@ -319,18 +320,19 @@ def train_step(
     hold: Leave the backbone as it is, with its moments.
     """
     crop = plan.crop
-    images = pixels(select(stored.images, draw.indices, draw, crop))
-    if draw.recoloring is not None:
-        gain, offset, noise = draw.recoloring
-        images = jnp.clip(images * gain + offset + noise, 0, 1)
     priors = jnp.minimum(draw.indices, len(stored.priors) - 1)
     batch = Batch(
-        images=images,
+        images=pixels(select(stored.images, draw.indices, draw, crop)),
         labels=select(stored.labels, draw.indices, draw, crop).astype(jnp.int32),
         prior=scale_8bit(select(stored.priors, priors, draw, crop)),
         key=jax.random.key(draw.seed),
         counted=jax.tree.map(lambda x: select(x, draw.indices, draw, crop), stored.counted),
     )
+    if plan.enlarge_crops:
+        batch = enlarged(batch, stored.images.shape[1:3])
+    if draw.recoloring is not None:
+        gain, offset, noise = draw.recoloring
+        batch = batch._replace(images=jnp.clip(batch.images * gain + offset + noise, 0, 1))
     rows = draw.indices + len(stored.images) * draw.mirrored
     taps = [tap[rows].astype(jnp.float32) for tap in stored.taps]
 
@@ -355,10 +357,19 @@ def select(stored: Array, rows: Array, draw: DeviceDraw, crop: int | None) -> Ar
 
     def cut(image: Array, corner: Array) -> Array:
         channels = image.shape[2:]
-        start = (*corner, *[0] * len(channels))
+        start = (*corner, *[np.int32(0)] * len(channels))
         return jax.lax.dynamic_slice(image, start, (crop, crop, *channels))
 
     return jax.vmap(cut)(x, draw.corners)
+
+
+def enlarged(batch: Batch, size: tuple[int, ...]) -> Batch:
+    """The batch with images, labels and priors of a greater size."""
+    return batch._replace(
+        images=resize(batch.images, size),
+        labels=nearest_resize(batch.labels, size),
+        prior=resize(batch.prior[..., None], size)[..., 0],
+    )
 
 
 def pixels(images: Array) -> Array:

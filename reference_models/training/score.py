@@ -99,8 +99,10 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
                     for part in network.batches(test.images)
                     for row in distances_each(network.trainer.unit_features(part), part.masks)
                 ]
-                each = Each(test.images.names, DISTANCES, {"features": distances})
-                scored[f"{test.name}, features"] = each
+                # At the size of the features a small object can vanish, even in every image.
+                if any(distances):
+                    each = Each(test.images.names, DISTANCES, {"features": distances})
+                    scored[f"{test.name}, features"] = each
     return scored
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DistributedSampler
 
@@ -18,7 +20,7 @@ from reference_models.files import Arrays, describe_mismatch
 from reference_models.machine import progress
 from reference_models.networks.torch.backbones import Backbone, load_backbone
 from reference_models.networks.torch.build import build
-from reference_models.networks.torch.system import Batch, System
+from reference_models.networks.torch.system import Batch, System, resize
 from reference_models.options import Options
 from reference_models.papers.schema import SGD, Scale
 from reference_models.training.augmentation import Draw, Recoloring
@@ -132,11 +134,8 @@ class TorchTrainer:
         )
         indices = torch.from_numpy(draw.indices[share]).to(self.device)
         mirrored = torch.from_numpy(draw.mirrored[share]).to(self.device)
-        pixels = self.pixels(self.select(self.images, draw, share, indices, mirrored))
-        if draw.recoloring is not None:
-            pixels = self.recolored(pixels, draw.recoloring, share)
         batch = Batch(
-            images=pixels,
+            images=self.pixels(self.select(self.images, draw, share, indices, mirrored)),
             labels=self.select(self.labels, draw, share, indices, mirrored).long(),
             counted=None
             if self.counted is None
@@ -146,12 +145,17 @@ class TorchTrainer:
             rank=self.rank,
             processes=self.processes,
         )
+        if self.plan.enlarge_crops:
+            batch = enlarged(batch, self.images.shape[-2:])
+        if draw.recoloring is not None:
+            images = self.recolored(batch.images, draw.recoloring, share)
+            batch = batch._replace(images=images)
         taps = None
         if self.caches_features:
             rows = indices + len(self.images) * mirrored
             taps = [tap[rows].float() for tap in self.taps]
         elif self.frozen:
-            taps = self.taps_of(pixels)
+            taps = self.taps_of(batch.images)
         self.hold_backbone(holds_backbone(self.plan, draw.step))
         rate = learning_rate(self.plan, draw.step)
         for group in self.optimizer.param_groups:
@@ -237,7 +241,7 @@ class TorchTrainer:
         return taps
 
     def pixel_weights(self, images: Images) -> np.ndarray:
-        loss, output, labels, _ = self.loss_view(images)
+        loss, output, labels, *_ = self.loss_view(images)
         output.requires_grad_()
         (gradient,) = torch.autograd.grad(loss(output, labels), output)
         return gradient.abs().sum(dim=1).cpu().numpy()
@@ -248,17 +252,17 @@ class TorchTrainer:
         with torch.no_grad():
             output = self.system(self.system.backbone(batch.images))
 
-        def loss(output: Tensor, labels: Tensor) -> Tensor:
-            return self.system.loss(output, batch._replace(labels=labels))
+        def loss(output: Tensor, labels: Tensor, mask: Tensor | None = batch.counted) -> Tensor:
+            return self.system.loss(output, batch._replace(labels=labels, counted=mask))
 
-        return LossView(loss, output, batch.labels, batch.images)
+        return LossView(loss, output, batch.labels, batch.images, batch.counted)
 
     def truth(self, images: Images) -> tuple[Tensor, Tensor | None]:
         """The labels, 0 on void pixels, and the pixels that count; None if all do."""
-        labels = torch.from_numpy(images.labels).to(self.device)
-        if images.counted is None:
+        labels, is_counted = torch.from_numpy(images.labels).to(self.device), images.counted
+        if is_counted is None:
             return labels, None
-        counted = torch.from_numpy(images.counted).to(self.device)
+        counted = torch.from_numpy(is_counted).to(self.device)
         return labels * counted, counted
 
     def as_batch(self, images: Images) -> Batch:
@@ -357,6 +361,16 @@ class TorchTrainer:
         Networks convert their output to float32 before any loss or saturating function.
         """
         return torch.autocast("cuda", torch.bfloat16, enabled="cuda" in self.device)
+
+
+def enlarged(batch: Batch, size: Sequence[int]) -> Batch:
+    """The batch with images, labels and priors of a greater size."""
+    labels = interpolate(batch.labels[:, None].float(), size=list(size), mode="nearest-exact")
+    return batch._replace(
+        images=resize(batch.images, size),
+        labels=labels[:, 0].long(),
+        prior=resize(batch.prior[:, None], size)[:, 0],
+    )
 
 
 class Objective(nn.Module):

@@ -148,7 +148,12 @@ def leave_rows(folder: Path, result: dict, images: int = 60, noise: float = 0.02
         ]
 
     each = {
-        test: Each(stems, tuple(next(iter(maps.values()))), {m: rows(v) for m, v in maps.items()})
+        test: Each(
+            stems,
+            tuple(next(iter(maps.values()))),
+            {m: rows(v) for m, v in maps.items()},
+            tuple(np.random.default_rng(8).permutation(images) / images),
+        )
         for test, maps in result["measures"].items()
     }
     name = "{recipe}-{backend}-{scale}-{seed}.json".format(**result)
@@ -202,7 +207,13 @@ def test_a_second_time_gives_the_same_files_and_check_sees_any_change(tmp_path):
 
 def test_every_row_finds_its_value_once_all_has_run(tmp_path):
     """No recipe, test set or map is misnamed in the claims."""
-    found = results.read(write(tmp_path, *everything()))
+    every = everything()
+    folder = write(tmp_path, *every)
+    for one in every:
+        if one["recipe"] in ("fcn-ce-clean", "fcn-cas-clean"):
+            leave_rows(folder, one)
+    found = results.read(folder)
+    results.add_thirds(found, results.per_image_files(folder, found))
     for claim in claims():
         for part in claim.tables:
             for one, measure, scale in product(part.rows, part.measures, ("medium", "small")):
@@ -210,6 +221,25 @@ def test_every_row_finds_its_value_once_all_has_run(tmp_path):
     text = report.results_text(found, {}, {}, (), ()).partition("\n## ")[2]
     assert "pending" not in text
     assert " |  |" not in re.sub(r"(?m)^(\| [^|]* \|) [^|]* \|", r"\1", text), "an empty cell"
+
+
+def test_thirds_of_the_images_by_the_size_of_the_object(tmp_path):
+    shares = (0.3, 0.1, 0.5, 0.2, 0.6, 0.4)
+    rows = [{"f": 0.1 * place, "mae": share} for place, share in enumerate(shares)]
+    each = Each(tuple("abcdef"), ("f", "mae"), {"map": rows}, shares)
+    result = made("fcn-cas-clean")
+    folder = write(tmp_path, result)
+    per_image.write(per_image.beside(folder / "fcn-cas-clean-torch-small-0.json"), {"ecssd": each})
+    found = results.read(folder)
+    readers = results.per_image_files(folder, found)
+    results.add_thirds(found, readers)
+    smallest = row("fcn-cas-clean", "ecssd, smallest third")
+    assert results.values(found, "small", smallest, "f") == {0: pytest.approx(0.2)}
+    assert results.values(found, "small", smallest, "mae") == {0: pytest.approx(0.15)}
+    largest = row("fcn-cas-clean", "ecssd, largest third")
+    (measured,) = results.rows_of(readers, "small", largest, [0])
+    assert measured.stems == ("c", "e")
+    assert measured.object_share == pytest.approx([0.5, 0.6])
 
 
 def test_every_recipe_on_real_data_stands_in_a_table():
@@ -445,8 +475,12 @@ def test_seconds_stand_in_one_table():
         "inference_seconds": {"1": 0.0301, "8": 0.0212},
         "precision": "bfloat16",
     }
-    text = "\n".join(report.seconds_text([timed, made("fcn-ce-clean")]))
-    assert "| zoomout-ce | medium | torch | cpu: X | 224 | bfloat16 | 50 | 30.1 | 21.2 |" in text
+    beside = timed | {"seed": 1, "backbone_seconds": {"1": 0.0301, "8": 0.0106}}
+    text = "\n".join(report.seconds_text([timed, beside, made("fcn-ce-clean")]))
+    row = "| zoomout-ce | medium | torch | cpu: X | 224 | bfloat16 | 50 | 30.1 | 21.2 | 1.00 | 2.00"
+    assert f"{row} | 94, portraits 36" in text
+    text = "\n".join(report.seconds_text([timed]))
+    assert "| 30.1 | 21.2 |  |  | 94, portraits 36" in text
     assert "fcn-ce-clean" not in text
     assert report.seconds_text([made("fcn-ce-clean")]) == []
 

@@ -1,6 +1,6 @@
 """The networks in Flax against those in PyTorch, on the same weights and features.
 
-test_flax_backbones.py compares the backbones; here their features are random.
+test_flax_backbones.py compares the backbones; here their features are random, except in `WHOLE`.
 """
 
 from functools import partial
@@ -27,9 +27,16 @@ from tests.support.paper_networks import SYSTEMS, paper_recipe, shrink_backbones
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
 
-# Recipes that differ only in swapped labels or prior maps have the same network.
+# Recipes that differ only in swapped labels or prior maps have the same network. One value of each
+# threshold is enough.
+THRESHOLDS = ("certain_at_test", "foreground", "background")
 NETWORKS = {
-    (r.system, r.loss, *sorted(r.options.items()), *sorted(r.small.options.items())): name
+    (
+        r.system,
+        r.loss,
+        *sorted((key, key in THRESHOLDS or value) for key, value in r.options.items()),
+        *sorted(r.small.options.items()),
+    ): name
     for name, r in RECIPES.items()
 }
 # The papers' own networks, with few channels.
@@ -37,8 +44,9 @@ PAPER = {
     "paper-anchors-fc": paper_recipe("anchors", few=True, region_embedding="fc"),
     **{f"paper-{name}": paper_recipe(name, few=True) for name in SYSTEMS},
 }
-# Those in which rounding is compared in float64.
-DOUBLE = ("paper-anchors", "paper-fcn", "paper-deeplab")
+# Those that are compared from the image, with their backbones.
+WHOLE = ("paper-zoomout", "paper-anchors", "paper-fcn")
+DOUBLE = (*WHOLE, "paper-deeplab")
 SIDE = 64
 
 
@@ -49,7 +57,8 @@ def twins(recipe: Recipe) -> tuple[torch.nn.Module, System]:
     ours = build_flax(recipe.network(recipe.small), nnx.Rngs(0))
     nnx.update(ours, from_torch(nnx.state(ours), arrays(theirs.state_dict())))
     if recipe.system == "menet" or recipe.name in DOUBLE:
-        # Batch normalisation of few values magnifies rounding errors beyond the tolerance.
+        # Batch normalisation of few values, and many layers, magnify rounding errors beyond the
+        # tolerance.
         theirs.double()
         nnx.update(ours, jax.tree.map(lambda x: x.astype(jnp.float64), nnx.state(ours)))
     return theirs, ours
@@ -63,7 +72,7 @@ def batches(recipe: Recipe) -> tuple[torch_system.Batch, Batch]:
     images, labels, prior = scenes(4, SIDE, seed=0)
     if recipe.regions > 2:
         rows, columns = np.indices((SIDE, SIDE)) // 20
-        labels = np.stack([rows + 4 * columns, columns, rows, 0 * rows])
+        labels = np.stack([rows + 4 * columns, columns, rows, 0 * rows]) % recipe.regions
     pixels = (images / 255).astype(np.float32)
     theirs = torch_system.Batch(
         torch.from_numpy(pixels).permute(0, 3, 1, 2),
@@ -114,9 +123,14 @@ def test_the_same_outputs_losses_gradients_and_maps(name: str, monkeypatch):
     recipe = (RECIPES | PAPER)[name]
     theirs, ours = twins(recipe)
     batch, ours_batch = batches(recipe)
-    taps = some_taps(theirs, batch)
+    whole = name in WHOLE
+    taps = [batch.images.double()] if whole else some_taps(theirs, batch)
+
+    def output_of(system, taps: list):
+        return system(system.backbone(taps[0]) if whole else taps)
+
     theirs.train()
-    output = theirs(taps)
+    output = output_of(theirs, taps)
     loss = theirs.loss(output, batch)
     loss.backward()
 
@@ -130,7 +144,7 @@ def test_the_same_outputs_losses_gradients_and_maps(name: str, monkeypatch):
         def objective(learnt: nnx.State):
             system = nnx.merge(graph, learnt, rest, copy=True)
             system.train()
-            output = system(taps)
+            output = output_of(system, taps)
             return system.loss(output, ours_batch), (output, nnx.state(system))
 
         return jax.value_and_grad(objective, has_aux=True)(learnt)
@@ -153,25 +167,27 @@ def test_the_same_outputs_losses_gradients_and_maps(name: str, monkeypatch):
     assert compared >= 4
 
     left = to_torch(nnx.state(nnx.merge(graph, after), nnx.BatchStat))
+    assert len(left) == 2 * sum(isinstance(m, torch.nn.BatchNorm2d) for m in theirs.modules())
     for key, buffer in theirs.named_buffers():
-        if key.endswith("running_mean") and not key.startswith("backbone."):
+        if key in left and key.endswith("running_mean"):
             close(left[key], buffer, 1e-4)
-        if key.endswith("running_var") and not key.startswith("backbone."):
+        if key in left and key.endswith("running_var"):
             # Flax keeps the biased variance: of 16 values of a channel at the coarsest, here.
-            np.testing.assert_allclose(left[key], buffer.numpy(), rtol=1 / 16)
+            tolerance = 1e-3 if name in PAPER else 1 / 16
+            np.testing.assert_allclose(left[key], buffer.numpy(), rtol=tolerance)
 
     # In testing, with the statistics that training left behind.
     nnx.update(ours, from_torch(nnx.state(ours), arrays(theirs.state_dict())))
     theirs.eval()
     ours.eval()
     with torch.no_grad():
-        output = theirs(taps)
+        output = output_of(theirs, taps)
         expected = (
             {"regions": theirs.segmentation(output, batch)}
             if recipe.regions > 2
             else theirs.maps(output, batch)
         )
-    our_output = ours([last(tap) for tap in taps])
+    our_output = output_of(ours, [last(tap) for tap in taps])
     if recipe.regions > 2:
         regions = np.asarray(ours.segmentation(our_output, ours_batch))
         assert (regions == expected["regions"].numpy()).mean() > 0.999

@@ -96,11 +96,13 @@ class FullyConvolutional(System):
                     mask=batch.counted,
                 )
             case "discriminative":
-                return discriminative_loss(softmax, batch.labels, self.options.regions)
+                return discriminative_loss(
+                    softmax, batch.labels, self.options.regions, batch.counted
+                )
             case "triplet":
-                return triplet_loss(softmax, batch.labels)
+                return triplet_loss(softmax, batch.labels, batch.counted)
             case "magnet":
-                return magnet_loss(softmax, batch.labels, self.options.regions)
+                return magnet_loss(softmax, batch.labels, self.options.regions, batch.counted)
 
     def maps(self, output: Array, batch: Batch) -> dict[str, Array]:
         logits = resize(output.astype(jnp.float32), batch.images.shape[1:3])

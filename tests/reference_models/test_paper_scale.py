@@ -1,0 +1,286 @@
+"""The papers' own training: optimizers, schedules, stages, augmentation, and what a run will cost.
+
+What the networks of this scale are stands in test_twins.py.
+"""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from reference_models.errors import InputError
+from reference_models.networks.flax import system as flax_system
+from reference_models.networks.options import Backbone
+from reference_models.networks.torch import system as torch_system
+from reference_models.networks.torch.backbones import standardized
+from reference_models.options import Options, recipes_at
+from reference_models.papers.recipes import RECIPES
+from reference_models.papers.schema import SGD, Adam, Augmentation, OneCycle, Scale, Stages
+from reference_models.training import cost, flax_trainer, torch_trainer
+from reference_models.training.augmentation import Draw, draw_step
+from reference_models.training.frameworks import new_trainer
+from reference_models.training.run import load_data
+from reference_models.training.trainer import Trainer, holds_backbone, learning_rate
+
+pytestmark = pytest.mark.usefixtures("torch_settings")
+
+BACKENDS = ("torch", "jax")
+
+
+def plan_of(recipe: str) -> Scale:
+    return RECIPES[recipe].at("paper")
+
+
+# As printed --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("recipe", "rates"),
+    [
+        ("menet-ce", {0: 0.1, 109_999: 0.1}),  # M §3.2
+        ("anchors", {0: 1e-3, 299_999: 1e-3}),  # L §4.3
+        ("relations", {0: 5e-3, 10_000: 5e-3 * 0.5**0.9, 19_999: 5e-3 / 20_000**0.9}),  # R §5.3
+        ("zoomout-af", {0: 3e-4, 1999: 3e-4, 2000: 1e-4, 2999: 1e-4, 3000: 1e-5, 6499: 1e-5}),
+    ],
+)
+def test_the_rates_are_those_that_the_papers_print(recipe: str, rates: dict[int, float]):
+    plan = plan_of(recipe)
+    assert plan.steps == max(rates) + 1
+    assert {step: learning_rate(plan, step) for step in rates} == pytest.approx(rates)
+
+
+def test_the_rest_is_what_the_papers_print():
+    assert plan_of("menet-ce").optimizer == SGD(momentum=0.9, weight_decay=1e-8)
+    assert (plan_of("menet-ce").batch, plan_of("anchors").batch) == (5, 1)
+    relations = plan_of("relations")
+    assert relations.rate * relations.backbone_rate == pytest.approx(5e-4)
+    zoomout = plan_of("zoomout-af")
+    assert isinstance(zoomout.schedule, Stages)
+    assert [stage.epochs for stage in zoomout.schedule.stages] == [8, 4, 14]
+    assert zoomout.batch * zoomout.steps == 26 * 2500
+    assert [holds_backbone(zoomout, step) for step in (0, 2999, 3000, 6499)] == [1, 1, 0, 0]
+    assert {plan_of(name).size for name in ("menet-ce", "zoomout-ce")} == {224}
+    assert plan_of("fcn-cas-clean").backbone.standardize == "image"  # C §4.2
+    assert not plan_of("fcn-cas-clean").flips
+
+
+def test_a_recipe_without_this_scale_says_which_have_it():
+    with pytest.raises(InputError, match=r"zoomout-dice has no paper scale; .* zoomout-ce, "):
+        Options(recipe="zoomout-dice", scale="paper")
+    assert {RECIPES[name].system for name in recipes_at("paper")} == {
+        "zoomout", "fully-convolutional", "menet", "anchors", "relations",
+    }  # fmt: skip
+
+
+def test_weights_that_do_not_come_with_the_code_leave_the_recipe_as_it_is(tmp_path):
+    file = tmp_path / "weights.safetensors"
+    assert Options(recipe="zoomout-af", scale="paper", backbone_weights=file).is_unmodified
+    assert not Options(recipe="relations", scale="paper", backbone_weights=file).is_unmodified
+
+
+# Augmentation ------------------------------------------------------------------------------------
+
+
+def test_changes_of_colour_follow_from_seed_and_step():
+    plan = Scale(size=16, steps=9, batch=4, rate=1.0, crop=8, augmentation=Augmentation())
+    first, again, next_ = (draw_step(4, 16, plan, 0, step) for step in (0, 0, 1))
+    plain = draw_step(4, 16, replace(plan, augmentation=None), 0, 0)
+    for name in ("indices", "mirrored", "corners"):  # Their bits are those of before.
+        np.testing.assert_array_equal(getattr(first, name), getattr(plain, name))
+    assert (first.seed, plain.recoloring) == (plain.seed, None)
+    assert first.recoloring.noise.shape == (4, 8, 8, 3)
+    for one, same, other in zip(first.recoloring, again.recoloring, next_.recoloring, strict=True):
+        assert one.dtype == np.float32
+        np.testing.assert_array_equal(one, same)
+        assert (one != other).all()
+
+
+def test_grey_keeps_its_contrast_and_takes_a_colour():
+    """At ½ contrast has no effect, so that what remains is the factor of each channel."""
+    ranges = Augmentation(contrast=(-0.8, 0.4), color=(0.5, 2.0), noise=0.0)
+    plan = Scale(size=4, steps=1, batch=64, rate=1.0, augmentation=ranges)
+    gain, offset, noise = draw_step(64, 4, plan, 0, 0).recoloring
+    assert not noise.any()
+    factors = 2 * (gain / 2 + offset)
+    assert 0.5 <= factors.min() < 0.7
+    assert 1.7 < factors.max() <= 2
+    contrast = gain / factors
+    np.testing.assert_allclose(contrast, contrast[..., :1].repeat(3, axis=-1), rtol=1e-5)
+    assert 0.2 <= contrast.min() < 0.3
+    assert 1.3 < contrast.max() <= 1.4 + 1e-6
+
+
+def test_without_flips_no_image_is_mirrored():
+    plan = Scale(size=4, steps=1, batch=64, rate=1.0, flips=False)
+    assert not draw_step(64, 4, plan, 0, 0).mirrored.any()
+
+
+def test_an_image_is_standardised_over_all_its_values():
+    images = torch.rand(2, 3, 8, 8) * torch.tensor([1.0, 0.2]).view(2, 1, 1, 1)
+    x = standardized(images)
+    torch.testing.assert_close(x.mean(dim=(1, 2, 3)), torch.zeros(2), atol=1e-6, rtol=0)
+    torch.testing.assert_close(x.var(dim=(1, 2, 3), correction=0), torch.ones(2))
+    assert not standardized(torch.full((1, 3, 4, 4), 0.3)).any()
+
+
+def test_crops_are_enlarged_alike_in_both_frameworks():
+    rng = np.random.default_rng(0)
+    images, labels, prior = (
+        rng.random((2, 12, 12, 3), np.float32),
+        rng.integers(0, 2, (2, 12, 12)),
+        rng.random((2, 12, 12), np.float32),
+    )
+    theirs = torch_trainer.enlarged(
+        torch_system.Batch(
+            torch.from_numpy(images).permute(0, 3, 1, 2),
+            torch.from_numpy(labels),
+            torch.from_numpy(prior),
+            torch.Generator(),
+        ),
+        (16, 16),
+    )
+    ours = flax_trainer.enlarged(
+        flax_system.Batch(images, jnp.asarray(labels), jnp.asarray(prior), jax.random.key(0)),
+        (16, 16),
+    )
+    np.testing.assert_array_equal(ours.labels, theirs.labels)
+    np.testing.assert_allclose(ours.images, theirs.images.permute(0, 2, 3, 1), atol=1e-6)
+    np.testing.assert_allclose(ours.prior, theirs.prior, atol=1e-6)
+    plan = Scale(size=16, crop=12, steps=1, batch=2, rate=1.0, augmentation=Augmentation())
+    assert plan_of("menet-ce").enlarge_crops
+    for enlarge, side in ((False, 12), (True, 16)):
+        draw = draw_step(2, 16, replace(plan, enlarge_crops=enlarge), 0, 0)
+        assert draw.recoloring.noise.shape == (2, side, side, 3)
+
+
+# Training in both frameworks ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The paper's training of a recipe, on eight scenes, with the first blocks of MobileNetV2."""
+    monkeypatch.setattr(torch_trainer, "computes_in_bfloat16", lambda: False)
+
+    def shrunk(recipe: str, backend: str, **changes: object) -> Options:
+        plan = replace(
+            plan_of(recipe),
+            size=32, crop=None, steps=4, batch=4, rate=0.01, train_images=8, test_images=2,
+            backbone=Backbone("mobilenet_v2", (0, 1), standardize="image"), options={},
+        )  # fmt: skip
+        plan = replace(plan, **changes)
+        monkeypatch.setitem(RECIPES, recipe, replace(RECIPES[recipe], paper_scale=plan))
+        return Options(recipe=recipe, backend=backend, scale="paper", data="scenes", device="cpu")
+
+    return shrunk
+
+
+def ready(options: Options) -> Trainer:
+    trainer = new_trainer(options, imagenet=False)
+    trainer.set_training_images(load_data(options).train)
+    return trainer
+
+
+def draws(options: Options) -> list[Draw]:
+    return [draw_step(8, 32, options.plan, 0, step) for step in range(options.plan.steps)]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes"),
+    [("zoomout-ce", {"crop": 24, "enlarge_crops": True}), ("relations", {})],
+)
+def test_both_frameworks_take_the_same_steps(recipe: str, changes: dict, tiny):
+    """Three stages of Adam with augmentation; momentum on a polynomial schedule."""
+    ours, theirs = (ready(tiny(recipe, backend, **changes)) for backend in BACKENDS)
+    begun = ours.weights()
+    theirs.load(begun)
+    for draw in draws(tiny(recipe, "torch", **changes)):
+        losses = []
+        for trainer in (ours, theirs):
+            before = backbone(trainer)
+            losses.append(trainer.step(draw))
+            held = np.array_equal(backbone(trainer), before)
+            assert held == holds_backbone(ours.plan, draw.step)
+        assert losses[0] == pytest.approx(losses[1], rel=1e-3, abs=1e-5)
+    for name, array in theirs.weights().items():
+        moved = np.abs(ours.weights()[name] - begun[name]).mean()
+        # Adam's first steps are as long where a gradient is but rounding.
+        assert np.abs(ours.weights()[name] - array).mean() <= 0.1 * moved + 1e-7, name
+
+
+def backbone(trainer: Trainer) -> np.ndarray:
+    """All weights of the backbone, one after the other."""
+    weights = trainer.weights().items()
+    return np.concatenate([array.ravel() for name, array in weights if name[:9] == "backbone."])
+
+
+@pytest.mark.parametrize(
+    ("backend", "optimizer"),
+    [("torch", Adam()), ("torch", SGD(momentum=0.9, weight_decay=1e-4)), ("jax", Adam())],
+)
+def test_a_run_goes_on_bit_for_bit_from_any_stage(backend: str, optimizer, tiny):
+    options = tiny("zoomout-ce", backend, optimizer=optimizer)
+    assert [holds_backbone(options.plan, step) for step in range(4)] == [True, True, False, False]
+    straight = ready(options)
+    # In JAX the state is all that a step sees, and a second trainer would compile it again.
+    resumed = straight if backend == "jax" else ready(options)
+    states = []
+    for draw in draws(options):
+        straight.step(draw)
+        states.append(straight.state())
+    for stopped in (1, 3):  # After a step of a frozen stage, and of the last one.
+        resumed.restore(states[stopped - 1])
+        for draw in draws(options)[stopped:]:
+            resumed.step(draw)
+        for name, array in resumed.state().items():
+            np.testing.assert_array_equal(array, states[-1][name], err_msg=name)
+    damaged = dict(states[-1])
+    del damaged[max(name for name in damaged if name.startswith("optimizer/"))]
+    with pytest.raises(InputError, match=r"arrays of the optimizer: .* missing"):
+        resumed.restore(damaged)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_frozen_backbone_sees_the_changed_images(backend: str, tiny):
+    """Without changes, its features are those that are stored otherwise."""
+    plain = tiny("zoomout-ce", backend, backbone_rate=0.0, schedule=OneCycle())
+    still = Augmentation(contrast=(0, 0), color=(1, 1), noise=0.0)
+    changes = (None, still) if backend == "jax" else (None, still, Augmentation())
+    losses = []
+    for augmentation in changes:
+        changed = replace(plain.plan, augmentation=augmentation)
+        options = tiny("zoomout-ce", backend, **vars(changed))
+        losses.append(ready(options).step(draws(options)[0]))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)  # Stored in half precision.
+    assert all(other != pytest.approx(losses[0], rel=1e-3) for other in losses[2:])
+
+
+# Costs -------------------------------------------------------------------------------------------
+
+
+def test_the_first_steps_say_what_the_rest_will_cost(monkeypatch):
+    plan = plan_of("zoomout-af")
+    now = iter(np.cumsum([60.0, 2.0, *[3.0] * 9, 4.0, *[9.0] * 9]))
+    monkeypatch.setattr(cost.time, "monotonic", lambda: next(now))
+    estimate = cost.Cost(plan, "a GPU")
+    lines = {step: line for step in range(12) if (line := estimate.after(step))}
+    of = "steps left that keep the backbone frozen"
+    assert lines == {
+        1: f"about 100 minutes on a GPU for the 2,998 {of} (2 s per step, measured on one step)",
+        11: f"about 3 hours on a GPU for the 2,988 {of} (3.1 s per step, measured on 10 steps)",
+    }
+    assert estimate.after(3000) is None
+    tuned = "about 9 hours on a GPU for the 3,498 steps left (9 s per step, measured on one step)"
+    assert estimate.after(3001) == tuned
+
+
+def test_short_trainings_say_nothing(monkeypatch):
+    now = iter(np.arange(20.0))
+    monkeypatch.setattr(cost.time, "monotonic", lambda: next(now))
+    estimate = cost.Cost(RECIPES["zoomout-af"].small, "a CPU")
+    assert [estimate.after(step) for step in range(12)] == [None] * 12
+    assert [cost.duration(seconds) for seconds in (600, 7200, 3 * 86400)] == [
+        "10 minutes", "2 hours", "3 days",
+    ]  # fmt: skip
