@@ -115,9 +115,7 @@ def scales(batch: Batch, learnt: MEnet) -> Figure:
     _, _, joined = seen(learnt, batch)
     for row, axes in enumerate(grid):
         for column, name in enumerate(SCALES):
-            # Rounded, so that a constant map is not drawn as its rounding errors.
-            values = joined[row, column].round(decimals=3)
-            picture(axes[column], values.numpy(), name * (row == 0))
+            picture(axes[column], joined[row, column].numpy(), name * (row == 0))
     return figure
 
 

@@ -289,6 +289,7 @@ def share_of_swapped() -> Claim:
         ),
         tuple(EqualWeights("fcn-cas-clean", f"fcn-cas-{labels}") for labels in list(SHARES)[1:3]),
         BEFORE,
+        effect="p = .5 only",
     )
 
 

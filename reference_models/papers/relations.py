@@ -237,6 +237,7 @@ def refining() -> Claim:
         "mean and lower max F, so compare with the prior cut at ½. fcn-ce-clean was trained with "
         "masks, so the maps that it provides are not label-free; the relation model itself sees no "
         "masks.",
+        effect="F +.178 (wCtrO)",
     )
 
 
@@ -380,6 +381,7 @@ def per_image() -> Claim:
         tuple(tables),
         Effects(tuple(pairs)),
         tuple(bounds),
+        effect="F +.010 to +.031",
     )
 
 
@@ -405,6 +407,7 @@ def rising() -> Claim:
         why="A falling loss and a rising estimate are one thing here, so this row only says that "
         "the critic learns its pairs; the tables above say whether the maps gain. The estimate of "
         "relations-pooled does not follow from its loss.",
+        effect="none printed",
     )
 
 
