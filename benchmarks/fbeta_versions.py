@@ -79,14 +79,17 @@ def maps_and_masks(data: Path, detector: str) -> Iterator[tuple[Array, Array]]:
         zipfile.ZipFile(data / "ecssd.zip") as masks,
         zipfile.ZipFile(data / "ecssd_baselines.zip") as baselines,
     ):
-        names = sorted(
-            name for name in masks.namelist() if name.startswith("masks/") and name.endswith(".png")
-        )
-        for name in names:
+        for name in mask_names(masks):
             mask = Image.open(io.BytesIO(masks.read(name))).convert("1")
             stored = baselines.read(f"{detector}/{Path(name).stem}.webp")
             grey = Image.open(io.BytesIO(stored)).convert("L")
             yield np.asarray(grey, np.float64) / 255, np.array(mask)
+
+
+def mask_names(masks: zipfile.ZipFile) -> list[str]:
+    """The names of the masks in an archive, sorted."""
+    names = masks.namelist()
+    return sorted(name for name in names if name.startswith("masks/") and name.endswith(".png"))
 
 
 def quantities(prediction: Array, mask: Array) -> dict[str, float]:

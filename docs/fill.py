@@ -9,14 +9,22 @@ import sys
 from math import ceil, log
 from pathlib import Path
 
-from benchmarks import tables
+from benchmarks import equal_iou, tables
 from benchmarks.fbeta_versions import DIFFERENCE
+from benchmarks.measures import SECONDS
 from benchmarks.options import RESULTS
+from benchmarks.training_steps import CROSS_ENTROPY, NOTICED
 from reference_models.training.trained import MEANINGFUL
 
 ROOT = Path(__file__).parents[1]
 STUCK = ROOT / "docs" / "figures" / "cas_stuck.json"
-PAGES = ("README.md", "docs/losses/cas.md", "docs/losses/weighted-fbeta.md", "docs/benchmarks.md")
+PAGES = (
+    "README.md",
+    "docs/losses/cas.md",
+    "docs/losses/weighted-fbeta.md",
+    "docs/benchmarks.md",
+    "docs/measures.md",
+)
 
 
 def texts_by_marker() -> dict[str, str]:
@@ -24,6 +32,11 @@ def texts_by_marker() -> dict[str, str]:
         **{name: benchmark_text(name) for name in tables.TABLES},
         "cas_stuck": stuck_table(json.loads(STUCK.read_text(encoding="utf-8"))),
         "fbeta": fbeta_table(tables.read_rows(RESULTS / "fbeta_versions.csv")),
+        "equal_iou": equal_iou_text(
+            json.loads((RESULTS / "equal_iou.json").read_text(encoding="utf-8"))
+        ),
+        "training_steps": steps_table(RESULTS / "training_steps.csv"),
+        "measures": measures_table(tables.read_rows(RESULTS / "measures.csv")),
     }
 
 
@@ -59,6 +72,101 @@ def fbeta_table(rows: tables.Rows) -> str:
     row = rows[0]
     return "\n".join(
         [*lines, "", f"{row['device']}; {row['versions']}; commit {row['commit']}.", ""]
+    )
+
+
+def equal_iou_text(results: dict) -> str:
+    """The pairs of real maps of equal IoU in which each version of weighted F differs most."""
+    pairs, found = results["pairs_of_equal_iou"], results["found"]
+    apart = " and ".join(f"{found[name]['apart']:,} by `{name}`" for name in found)
+    lines = [
+        f"Maps of {len(equal_iou.DETECTORS)} detectors on {results['images']:,} images of ECSSD, "
+        f"cut at ½: in {pairs:,} pairs of maps of one image both have an IoU of at least "
+        f"{equal_iou.LEAST_IOU} and differ in it by less than {equal_iou.EQUAL}. Their weighted F "
+        f"is at least {100 * equal_iou.APART:.0f} % apart in {apart}. The IoU of the "
+        f"following pairs differs by at most {equal_iou.CLEAREST}; they are the furthest apart by "
+        "each of the two:",
+        "",
+        "| | map | IoU | " + " | ".join(f"`{name}`" for name in found) + " |",
+        "|---|---|---|" + "---|" * len(found),
+    ]
+    for measure, clearest in found.items():
+        for detector, values in clearest["maps"].items():
+            cells = (f"{values[name]:.3f}" for name in ("iou", *found))
+            first = f"furthest by `{measure}`: image {clearest['image']}"
+            lines.append(f"| {first} | {detector} | " + " | ".join(cells) + " |")
+    stamp = f"{results['device']}; {results['versions']}; commit {results['commit']}"
+    return "\n".join([*lines, "", f"`python -m benchmarks.equal_iou`; {stamp}.", ""])
+
+
+def steps_table(path: Path) -> str:
+    """Multiples of the fastest step with cross-entropy; those that are noticeable are bold."""
+    if not path.exists():
+        return "Not measured yet: `python -m benchmarks.training_steps`.\n"
+    rows = tables.read_rows(path)
+    lines = [
+        "| loss | backbone | framework | side | cross-entropy | loss | multiple |",
+        "|---" * 7 + "|",
+    ]
+    for row in rows:
+        ours, unit = float(row["min_s"]), float(row["unit_min_s"])
+        multiple = f"{ours / unit:.2f}"
+        lines.append(
+            f"| {row['case']} | {row['item']} | {row['backend']} | {row['size']} | "
+            f"{1000 * unit:.0f} ms | {1000 * ours:.0f} ms | "
+            f"{multiple if ours / unit <= NOTICED else f'**{multiple}**'} |"
+        )
+    longer = [row for row in rows if float(row["min_s"]) > NOTICED * float(row["unit_min_s"])]
+    first = rows[0]
+    return "\n".join(
+        [
+            f"Processor time of steps of {first['batch']} images, the least of each loss, in turns "
+            f"with {CROSS_ENTROPY}. What takes more than {NOTICED} times as long is noticeable "
+            f"(set before the measurement): {len(longer)} of {len(rows)}, in bold.",
+            "",
+            *lines,
+            "",
+            f"{first['device']}; {first['threads']} thread; {first['versions']}; commit "
+            f"{first['commit']}.",
+            "",
+        ]
+    )
+
+
+def measures_table(rows: tables.Rows) -> str:
+    """The largest difference of our measures from the program's, and the time of both."""
+    measured = list(dict.fromkeys(row["measure"] for row in rows if row["measure"] != SECONDS))
+    lines = [
+        f"Largest difference from pysodmetrics over {rows[0]['images']} maps of ECSSD by each of "
+        f"{len({row['detector'] for row in rows})} detectors.",
+        "",
+        "| measure | float64 | float32 | our mean, DRFI | the program's |",
+        "|---|---|---|---|---|",
+    ]
+    for measure in measured:
+        own = [row for row in rows if row["measure"] == measure]
+        largest = {
+            dtype: max(float(row["largest_difference"]) for row in own if row["dtype"] == dtype)
+            for dtype in ("float64", "float32")
+        }
+        first = own[0]
+        lines.append(
+            f"| {measure} | {largest['float64']:.1e} | {largest['float32']:.1e} | "
+            f"{float(first['ours']):.4f} | {float(first['program']):.4f} |"
+        )
+    times = [row for row in rows if row["measure"] == SECONDS and row["dtype"] == "float32"]
+    ratio = sum(float(row["ours"]) for row in times) / sum(float(row["program"]) for row in times)
+    row = rows[0]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"One image at a time on one thread, all of them together take {ratio:.2f} times as "
+            "long as the program.",
+            "",
+            f"{row['device']}; {row['versions']}; commit {row['commit']}.",
+            "",
+        ]
     )
 
 

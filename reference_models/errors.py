@@ -53,9 +53,9 @@ class Faults:
 
     def report(self, most: int = 10) -> None:
         """Raise what was collected, as one error that quotes at most `most` of them."""
-        lines = [line for error in self.errors for line in error.lines]
+        lines = list(dict.fromkeys(line for error in self.errors for line in error.lines))
         if len(lines) == 1:
-            raise self.errors[0]
+            raise self.errors[0]  # Of its own class.
         if lines:
             rest = [f"and {len(lines) - most} more"] if len(lines) > most else []
             raise InputError(*lines[:most], *rest)

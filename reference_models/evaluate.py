@@ -10,13 +10,14 @@ import tyro
 
 from reference_models.command_line import command, parse
 from reference_models.data.maps import read_maps
-from reference_models.data.masks import Mask, as_void, mask_notes, only_void, read_mask
+from reference_models.data.masks import Mask, as_mask, has_void, mask_notes, settled_mask
 from reference_models.data.pictures import (
     Folder,
     by_stem,
     has_images,
     one_folder,
     open_folder,
+    open_image,
     side_by_side,
 )
 from reference_models.data.sets import check_masks, read_test_folder
@@ -93,10 +94,10 @@ def run_maps(options: Options) -> None:
             f"{path} is not a folder or zip of maps, a run folder or a bundled model; the bundled "
             f"models are: {', '.join(bundled_models())}"
         )
-    files = by_stem([mask_folder(options.masks)])
+    files = mask_files(options.masks)
     faults = Faults()
     with faults.collect():
-        masks, notes = read_masks(files, options.masks.name)
+        masks, notes = read_masks(files)
     with faults.collect():
         maps, map_notes = read_maps(path, files, options.shared)
     faults.report()
@@ -192,24 +193,27 @@ def notes_on(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[st
 # Masks -------------------------------------------------------------------------------------------
 
 
-def read_masks(files: Mapping[str, Folder], name: str) -> tuple[dict[str, Mask], list[str]]:
-    """The masks by stem, and notes on how they are read. name: for the progress bar."""
+def read_masks(files: Mapping[str, Folder]) -> tuple[dict[str, Mask], list[str]]:
+    """The masks by stem, and notes on how they are read."""
     stems = list(files)
-    masks = side_by_side(
-        lambda index: read_mask(files[stems[index]]), len(stems), f"masks of {name}"
-    )
-    for index in only_void([mask.kind for mask in masks]):
-        masks[index] = as_void(masks[index])
-    read = dict(zip(stems, masks, strict=True))
+
+    def read_one(index: int) -> Mask:
+        file = files[stems[index]]
+        return as_mask(open_image(file), file)
+
+    masks = side_by_side(read_one, len(stems), "masks")
+    void = has_void(mask.kind for mask in masks)
+    read = {stem: settled_mask(mask, void) for stem, mask in zip(stems, masks, strict=True)}
     return read, mask_notes({stem: mask.kind for stem, mask in read.items()})
 
 
-def mask_folder(path: Path) -> Folder:
-    """The masks/ in a folder or zip or one level below, or the folder of images itself."""
+def mask_files(path: Path) -> dict[str, Folder]:
+    """The masks in the masks/ of a folder or zip or one level below, or in the folder itself."""
     root = open_folder(path)
     if has_images(root) and not (root / "masks").is_dir():
-        return root
-    return one_folder(path, lambda folder: (folder / "masks").is_dir(), "masks/") / "masks"
+        return by_stem([root])
+    place = one_folder(path, lambda folder: (folder / "masks").is_dir(), "masks/")
+    return by_stem([place / "masks"])
 
 
 if __name__ == "__main__":

@@ -108,6 +108,7 @@ class Model:
             image=view.image,
             prediction=self.network.main_map(square),
             title=f"{self.network.options.recipe}: its training loss",
+            **({} if view.counted is None else {"mask": view.counted}),
         )
 
     def resized(

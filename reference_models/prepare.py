@@ -32,7 +32,7 @@ from reference_models.errors import InputError, first_few
 from reference_models.files import atomic_path, make_folder
 from reference_models.paths import DATA
 
-Name = Literal["duts-tr", "duts-te", "ecssd", "pascal-s", "bsds500", "ecssd-baselines"]
+Name = Literal["duts-tr", "duts-te", "ecssd", "pascal-s", "bsds500", "outex", "ecssd-baselines"]
 Made = TypeVar("Made")
 
 SIDE = 256
@@ -122,6 +122,8 @@ def prepare(name: str, folder: Path, out: Path) -> list[str]:
     root = open_folder(folder)
     if name == DETECTORS_NAME:
         return prepare_maps(root, out)
+    if ARCHIVES[name].lists:
+        return prepare_mosaics(name, root, out)
     return prepare_set(name, root, out)
 
 
@@ -129,6 +131,7 @@ def prepare(name: str, folder: Path, out: Path) -> list[str]:
 
 HEADER = ("stem", "split", "width", "height", "packed_width", "packed_height")
 MASK_HEADER = (*HEADER, "foreground_fraction", "source_mode", "sha256_image", "sha256_mask")
+MOSAIC_HEADER = ("stem", "width", "height", "packed_width", "packed_height", "sha256_image")
 SEGMENT_HEADER = (*HEADER, "annotators", "segments_per_annotator", "sha256_image")
 
 
@@ -276,6 +279,43 @@ def set_notes(name: str, packed: Sequence[Packed]) -> list[str]:
     return [f"{name}: {note}" for note in notes]
 
 
+# Mosaics with one ground truth --------------------------------------------------------------------
+
+
+def prepare_mosaics(name: str, root: Folder, out: Path) -> list[str]:
+    """Pack mosaics, `STEM.png`, and their common label map, which ARCHIVES names."""
+    archive = ARCHIVES[name]
+    truth = root / archive.truth
+    images = files_by_stem(root, ".png")
+    images.pop(Path(archive.truth).stem, None)
+    count = sum(number for _, number in archive.lists)
+    faults = []
+    if not truth.is_file():
+        faults.append(f"{truth} is missing: the label map of all mosaics")
+    if len(images) != count:
+        faults.append(f"{root} must hold {count} .png mosaics, found {len(images)}")
+    report(faults, name, root)
+    labels = open_image(truth)
+    stems = in_order(images)
+
+    def pack(index: int) -> Packed:
+        stem = stems[index]
+        image = open_image(images[stem])
+        check_size(images[stem], image.size, truth, labels.size)
+        size = packed_size(image.size)
+        files = {f"images/{stem}.webp": packed_photograph(image, images[stem], size)}
+        return Packed(stem, files, (stem, *image.size, *size, digest(images[stem])), "regions")
+
+    packed, unusable = attempt_all(pack, len(stems), name)
+    report(unusable, name, root)
+    small = labels.resize(packed_size(labels.size), Image.Resampling.NEAREST)
+    packed.append(Packed("", {archive.truth: png(small)}, (), "regions"))
+    out.mkdir(parents=True, exist_ok=True)
+    (file,) = archive.files
+    write_archive(out / file, packed, MOSAIC_HEADER, {})
+    return [f"wrote {out / file}", f"{name}: {count} mosaics"]
+
+
 # Maps of other detectors -------------------------------------------------------------------------
 
 
@@ -408,7 +448,7 @@ def write_archive(
     path: Path, packed: Sequence[Packed], header: Sequence[str], lists: Mapping[str, str]
 ) -> None:
     """An uncompressed zip; equal content gives equal bytes."""
-    rows = [header, *(one.row for one in packed)]
+    rows = [header, *(one.row for one in packed if one.row)]
     manifest = lines("\t".join(map(str, row)) for row in rows)
     with atomic_path(path) as partial, zipfile.ZipFile(partial, "w") as archive:
         for one in packed:

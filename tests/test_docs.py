@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,15 @@ def test_every_picture_of_a_loss_can_be_drawn_and_is_shown(tmp_path: Path) -> No
     assert drawn == {file.name for file in (ROOT / "docs" / "figures").glob("loss-*.png")}
     pages = [page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "losses").glob("*.md")]
     assert drawn == set(re.findall(r"figures/(loss-[\w-]+\.png)", "".join(pages)))
+
+
+def test_pictures_of_menet_can_be_drawn_and_are_shown(tmp_path: Path) -> None:
+    script = runpy.run_path(str(ROOT / "docs/figures/menet.py"))
+    script["main"](tmp_path, steps=1)
+    drawn = {file.name for file in tmp_path.iterdir()}
+    assert drawn == {file.name for file in (ROOT / "docs/figures").glob("menet-*.png")}
+    page = (ROOT / "docs/losses/metric.md").read_text(encoding="utf-8")
+    assert drawn == set(re.findall(r"figures/(menet-[\w-]+\.png)", page))
 
 
 def test_tables_are_those_of_the_results() -> None:

@@ -11,6 +11,7 @@ import zipfile
 from email import message_from_bytes
 from email.message import Message
 from importlib import metadata
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -19,9 +20,11 @@ import pytest
 
 import saliency_losses
 import saliency_losses.jax
+import saliency_losses.jax.measures
 import saliency_losses.jax.metrics
 import saliency_losses.reference
 import saliency_losses.torch
+import saliency_losses.torch.measures
 import saliency_losses.torch.metrics
 from saliency_losses.torch import functional, modules, supervision
 from tests.support.paths import ROOT as PROJECT
@@ -33,7 +36,13 @@ FUNCTIONS = list(saliency_losses.jax.__all__)
 WITH_ARGUMENTS = "deep_supervision"
 MODULES = [name for name in saliency_losses.torch.__all__ if name not in FUNCTIONS]
 
-each_function = pytest.mark.parametrize("name", FUNCTIONS)
+MEASURES = [
+    f"measures.{name}"
+    for name, x in vars(saliency_losses.jax.measures).items()
+    if getattr(x, "__module__", "") == "saliency_losses.jax.measures"
+]
+
+each_function = pytest.mark.parametrize("name", [*FUNCTIONS, *MEASURES])
 each_backend = pytest.mark.parametrize("backend", BACKENDS, ids=["torch", "jax"])
 
 
@@ -166,8 +175,10 @@ def test_all_names_that_are_imported_are_public() -> None:
 
 SOURCES = {
     "saliency_losses.torch": ("torch/functional.py", "torch/modules.py", "torch/supervision.py"),
+    "saliency_losses.torch.measures": ("torch/measures.py",),
     "saliency_losses.torch.metrics": ("torch/metrics.py",),
     "saliency_losses.jax": ("jax/functional.py", "jax/supervision.py"),
+    "saliency_losses.jax.measures": ("jax/measures.py",),
     "saliency_losses.jax.metrics": ("jax/metrics.py",),
     "saliency_losses.reference": ("reference.py",),
     "saliency_losses.plotting": ("plotting.py",),
@@ -208,7 +219,7 @@ def test_the_public_api_is_as_written_down() -> None:
 @each_function
 def test_both_backends_have_the_same_signature(name: str) -> None:
     ours, theirs = (
-        inspect.signature(getattr(backend, name)).parameters.values() for backend in BACKENDS
+        inspect.signature(attrgetter(name)(backend)).parameters.values() for backend in BACKENDS
     )
     assert [p.name for p in ours] == [p.name for p in theirs]
     assert [p.kind for p in ours] == [p.kind for p in theirs]
@@ -230,15 +241,17 @@ def annotations(function: Any) -> dict[str, str]:
 
 @each_function
 def test_both_backends_have_the_same_types(name: str) -> None:
-    ours, theirs = (annotations(getattr(backend, name)) for backend in BACKENDS)
+    ours, theirs = (annotations(attrgetter(name)(backend)) for backend in BACKENDS)
     assert ours == theirs
-    parameters = inspect.signature(getattr(saliency_losses.torch, name)).parameters
+    parameters = inspect.signature(attrgetter(name)(saliency_losses.torch)).parameters
     assert set(ours) == {*parameters, "return"}
 
 
 @each_function
 def test_options_are_keyword_only_and_inputs_positional(name: str) -> None:
-    parameters = list(inspect.signature(getattr(saliency_losses.torch, name)).parameters.values())
+    parameters = list(
+        inspect.signature(attrgetter(name)(saliency_losses.torch)).parameters.values()
+    )
     assert all(p.default is p.empty for p in parameters if p.kind is not p.KEYWORD_ONLY)
     assert all(p.default is not p.empty for p in parameters if p.kind is p.KEYWORD_ONLY)
     assert not any(p.kind is p.VAR_POSITIONAL for p in parameters)
@@ -265,6 +278,8 @@ def test_mypy_passes_a_users_file() -> None:
     [
         ("st", "saliency_losses.torch"),
         ("sj", "saliency_losses.jax"),
+        ("stu", "saliency_losses.torch.measures"),
+        ("sju", "saliency_losses.jax.measures"),
         ("stm", "saliency_losses.torch.metrics"),
         ("sjm", "saliency_losses.jax.metrics"),
         ("sr", "saliency_losses.reference"),
@@ -273,7 +288,9 @@ def test_mypy_passes_a_users_file() -> None:
 def test_the_users_file_uses_every_name(alias: str, module: str) -> None:
     used = (PROJECT / "tests" / "support" / "typed_use.py").read_text(encoding="utf-8")
     names = re.findall(
-        rf"^{re.escape(module)}\.(?!metrics\.)(\w+)[.(]", "\n".join(public_api()), re.MULTILINE
+        rf"^{re.escape(module)}\.(?!metrics\.|measures\.)(\w+)[.(]",
+        "\n".join(public_api()),
+        re.MULTILINE,
     )
     assert names
     assert set(names) == set(re.findall(rf"\b{alias}\.(\w+)\(", used)) | set(
@@ -295,7 +312,7 @@ def sections(doc: str) -> dict[str, str]:
 @each_backend
 @each_function
 def test_every_function_is_documented(backend: ModuleType, name: str) -> None:
-    function = getattr(backend, name)
+    function = attrgetter(name)(backend)
     found = sections(function.__doc__)
     first, blank, *_ = [*found[""].splitlines(), "", ""]
     assert first.endswith(".")
@@ -306,16 +323,19 @@ def test_every_function_is_documented(backend: ModuleType, name: str) -> None:
     described = re.findall(r"^    (\w+): ", found["Args"], flags=re.MULTILINE)
     assert described == list(inspect.signature(function).parameters)
     assert re.search(r"^    (ValueError|TypeError): ", found["Raises"], flags=re.MULTILINE)
-    assert re.search(rf">>> from {backend.__name__} import .*\b{name}\b", found["Example"])
-    assert f"{name}(" in found["Example"]
-    assert re.search(r"(IJCAI|ICCV|CVPR|AAAI) 20\d\d", found["References"])
-    assert re.search(r"(eq\. |§)\d", found["References"])
+    own = function.__name__
+    assert re.search(rf">>> from {backend.__name__}.* import .*\b{own}\b", found["Example"])
+    assert f"{own}(" in found["Example"]
+    assert re.search(r" (19|20)\d\d", found["References"])
+    if name in FUNCTIONS:
+        assert re.search(r"(IJCAI|ICCV|CVPR|AAAI) 20\d\d", found["References"])
+        assert re.search(r"(eq\. |§)\d", found["References"])
 
 
 @each_function
 def test_the_documented_options_are_those_of_the_signature(name: str) -> None:
     """Each choice of an option is named where the option is described."""
-    function = getattr(saliency_losses.torch, name)
+    function = attrgetter(name)(saliency_losses.torch)
     args = sections(function.__doc__)["Args"]
     entries = dict(
         re.findall(r"^    (\w+): (.*?)(?=^    \w+: |\Z)", args, flags=re.MULTILINE | re.DOTALL)
@@ -346,9 +366,11 @@ def test_every_module_refers_to_its_function(name: str) -> None:
         functional,
         modules,
         supervision,
+        saliency_losses.torch.measures,
         saliency_losses.torch.metrics,
         saliency_losses.jax.functional,
         saliency_losses.jax.supervision,
+        saliency_losses.jax.measures,
         saliency_losses.jax.metrics,
     ],
     ids=lambda m: m.__name__,
@@ -364,9 +386,11 @@ def test_every_module_file_has_a_docstring(module: ModuleType) -> None:
         "saliency_losses.torch.functional",
         "saliency_losses.torch.modules",
         "saliency_losses.torch.supervision",
+        "saliency_losses.torch.measures",
         "saliency_losses.torch.metrics",
         "saliency_losses.jax.functional",
         "saliency_losses.jax.supervision",
+        "saliency_losses.jax.measures",
         "saliency_losses.jax.metrics",
     ],
 )
@@ -417,13 +441,13 @@ def normalised(doc: str) -> dict[str, str]:
 
 @each_function
 def test_both_backends_are_documented_alike(name: str) -> None:
-    ours, theirs = (normalised(getattr(backend, name).__doc__) for backend in BACKENDS)
+    ours, theirs = (normalised(attrgetter(name)(backend).__doc__) for backend in BACKENDS)
     assert ours == theirs
 
 
 @each_function
 def test_layouts_are_those_of_the_backend(name: str) -> None:
-    of_torch, of_jax = (getattr(backend, name).__doc__ for backend in BACKENDS)
+    of_torch, of_jax = (attrgetter(name)(backend).__doc__ for backend in BACKENDS)
     assert not re.search(r"\*spatial, \w", of_torch)
     assert not re.search(r"\(N, [A-Z], \*spatial", of_jax)
     assert "jax" not in of_torch.lower()

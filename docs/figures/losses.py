@@ -22,6 +22,8 @@ from saliency_losses.torch import (
     relation_pairs,
     update_prior,
     weighted_fbeta_loss,
+    weighted_fbeta_score,
+    weighted_fmeasure,
 )
 
 SIZE, SEED = 96, 7
@@ -180,6 +182,34 @@ def weighted_fbeta() -> Figure:
     return figure
 
 
+def discs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A disc and two maps of it with as many misses and false alarms, in other places."""
+    row, column = np.mgrid[:SIZE, :SIZE]
+    from_centre = np.hypot(row - 66, column - 66)
+    mask, hole, blob = from_centre < 20, from_centre < 12, np.maximum(row, column) < 26
+    fine = mask.copy()
+    missed = np.random.default_rng(SEED).choice(np.flatnonzero(mask), hole.sum(), replace=False)
+    fine.flat[missed] = False
+    outside = np.where(mask, np.inf, from_centre)
+    fine.flat[np.argsort(outside, axis=None, kind="stable")[: blob.sum()]] = True
+    return mask, fine, (mask & ~hole) | blob
+
+
+def weighted_fbeta_pair() -> Figure:
+    mask, fine, gross = discs()
+    target = batch(mask[None].astype(np.float32))
+    figure, axes = panels(1, 3)
+    show(axes[0, 0], mask, "mask")
+    named = {"a fringe, scattered misses": fine, "a blob, a hole": gross}
+    for at, (name, drawn) in zip(axes[0, 1:], named.items(), strict=True):
+        probs = batch(drawn[None].astype(np.float32))
+        iou = (drawn & mask).sum() / (drawn | mask).sum()
+        score, published = weighted_fbeta_score(probs, target), weighted_fmeasure(probs, target)
+        title = f"{name}: IoU {iou:.2f}\nweighted_fmeasure {published:.2f}, score {score:.2f}"
+        show(at, drawn, title)
+    return figure
+
+
 def anchors() -> Figure:
     image, _, prior, features = scene()
     embeddings, y = 20 * batch(features), batch(prior)
@@ -243,6 +273,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "metric": metric,
     "cas": cas,
     "weighted-fbeta": weighted_fbeta,
+    "weighted-fbeta-pair": weighted_fbeta_pair,
     "anchors": anchors,
     "mutual-information": mutual_information,
 }

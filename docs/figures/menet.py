@@ -27,7 +27,7 @@ SALIENT, BACKGROUND = "C1", "C0"
 SCALES = (
     "of the\nimage",
     *(f"encoder\nstride {2**step}" for step in range(1, 6)),
-    "1 x 1\n(constant)",
+    "1 x 1",
     *(f"decoder\nstride {2**step}" for step in range(5, -1, -1)),
 )
 
@@ -69,7 +69,10 @@ def seen(system: MEnet, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Tensor
 
 def picture(axes: Axes, values: np.ndarray, title: str) -> None:
     """An image, or a map from its least value in black to its greatest in white."""
-    axes.imshow(values, cmap="gray", interpolation="nearest")
+    # A constant map is black, whatever its rounding errors.
+    low = float(values.min())
+    limits = {"vmin": low, "vmax": max(low + 1e-3, float(values.max()))}
+    axes.imshow(values, cmap="gray", interpolation="nearest", **limits)
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize=7)
 
@@ -112,13 +115,15 @@ def scales(batch: Batch, learnt: MEnet) -> Figure:
     _, _, joined = seen(learnt, batch)
     for row, axes in enumerate(grid):
         for column, name in enumerate(SCALES):
-            picture(axes[column], joined[row, column].numpy(), name * (row == 0))
+            # Rounded, so that a constant map is not drawn as its rounding errors.
+            values = joined[row, column].round(decimals=3)
+            picture(axes[column], values.numpy(), name * (row == 0))
     return figure
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, steps: int = STEPS) -> None:
     batch = some(SHOWN, seed=0)
-    learnt = trained(STEPS)
+    learnt = trained(steps)
     space(batch, trained(0), learnt).savefig(folder / "menet-space.png")
     scales(batch, learnt).savefig(folder / "menet-scales.png")
 

@@ -1,6 +1,6 @@
 """Masks and label maps as files store them, read by every command in the same way."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -29,12 +29,15 @@ class Mask(NamedTuple):
     void: np.ndarray | None
     """Pixels that belong to neither object nor background; None if there are none."""
     kind: str
-    """Storage: "0/255", "0/1", "with void", "soft", "two values", or a kind of `SaliencyMap`."""
+    """Storage: "0/255", "0/1", "with void", "three values", "soft", "two values", or a kind of
+    `SaliencyMap`."""
+    faint: np.ndarray | None = None
+    """With "three values": the object, if 255 is void and not the object."""
 
 
 def read_mask(file: Folder) -> Mask:
     """A mask by itself, see `as_mask`."""
-    return as_mask(open_image(file), file)
+    return settled_mask(as_mask(open_image(file), file), void=False)
 
 
 def as_mask(image: Image.Image, file: Folder) -> Mask:
@@ -42,8 +45,9 @@ def as_mask(image: Image.Image, file: Folder) -> Mask:
 
     An image of 0 and one other value, or of black and one other colour, is read as background and
     object. Three values 0, v and 255 are background, object and void, as in PASCAL VOC, if v is
-    small and at least as frequent as 255; lossy files of 0 and 255 have few other values. Other
-    grey values are binarised at 128.
+    small and at least as frequent as 255; lossy files of 0 and 255 have few other values. If v is
+    less frequent, the kind is "three values", and `settled_mask` decides. Other grey values are
+    binarised at 128.
     """
     if image.mode == "P" and not is_transparent(image):
         mask = palette_mask(image, file)
@@ -77,9 +81,12 @@ def void_mask(values: np.ndarray, used: np.ndarray, counts: np.ndarray) -> Mask 
     if len(used) not in (2, 3) or used[-1] != VOID:
         return None
     number = used[-2]
-    if not 0 < number < 64 or (len(used) == 3 and used[0] != 0) or counts[-2] < counts[-1]:
+    if not 0 < number < 64 or (len(used) == 3 and used[0] != 0):
         return None
-    return Mask(values == number, values == VOID, "with void")
+    faint, full = values == number, values == VOID
+    if counts[-2] < counts[-1]:
+        return Mask(full, None, "three values", faint)
+    return Mask(faint, full, "with void")
 
 
 def palette_mask(image: Image.Image, file: Folder) -> Mask | None:
@@ -110,17 +117,23 @@ def palette_mask(image: Image.Image, file: Folder) -> Mask | None:
     return Mask(np.full(indices.shape, is_object), None, "palette")
 
 
-def only_void(kinds: Sequence[str]) -> list[int]:
-    """Positions of the masks of one folder in which 255 is void, although they hold 0 and 255 only:
-    beside masks with void, that is what 255 means. kinds: The kinds of all masks."""
-    if "with void" not in kinds or not set(kinds) <= {"with void", "0/1", "0/255"}:
-        return []
-    return [index for index, kind in enumerate(kinds) if kind == "0/255"]
+def has_void(kinds: Iterable[str]) -> bool:
+    """Whether 255 is void in all masks of one folder: beside masks with void, also in those that
+    hold 0 and 255 only, or more void than object. kinds: The kinds of all masks."""
+    found = set(kinds)
+    return "with void" in found and found <= {"with void", "0/1", "0/255", "three values"}
 
 
-def as_void(mask: Mask) -> Mask:
-    """The mask with void in place of the object, see `only_void`."""
-    return Mask(np.zeros_like(mask.object), mask.object, "with void")
+def settled_mask(mask: Mask, void: bool) -> Mask:
+    """The mask in the light of its folder. void: See `has_void`."""
+    if mask.kind == "three values":
+        assert mask.faint is not None
+        return (
+            Mask(mask.faint, mask.object, "with void") if void else Mask(mask.object, None, "soft")
+        )
+    if mask.kind == "0/255" and void:
+        return Mask(np.zeros_like(mask.object), mask.object, "with void")
+    return mask
 
 
 def fit_labels(mask: Mask, size: int) -> np.ndarray:

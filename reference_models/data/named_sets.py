@@ -53,7 +53,8 @@ class Files:
 
     truth: One mask per image, or one label map per annotator. priors: Empty if the set has none.
     lists: The stems in `splits/train.txt`, `val.txt` and `test.txt`, for the lists that exist.
-    segmented: The truth consists of label maps. unused: Stems of masks without an image.
+    segmented: The truth consists of label maps. unused: Stems of masks without an image. faults: of
+    the names; `decode` reports them together with those of the pictures.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Files:
     lists: dict[str, list[str]]
     segmented: bool
     unused: tuple[str, ...]
+    faults: tuple[InputError, ...] = ()
 
 
 def find(paths: Sequence[Path], excluded: Sequence[str] = (), truth: str = "masks") -> Files:
@@ -72,15 +74,18 @@ def find(paths: Sequence[Path], excluded: Sequence[str] = (), truth: str = "mask
         return (folder / "images").is_dir() and (folder / truth).is_dir()
 
     roots = [one_folder(path, fits, f"images/ and {truth}/") for path in paths]
-    images = by_stem([root / "images" for root in roots])
+    prior_folders = [root / "priors" for root in roots if (root / "priors").is_dir()]
+    faults, named = Faults(), []
+    for folders in ([r / "images" for r in roots], [r / truth for r in roots], prior_folders):
+        with faults.collect():
+            named.append(by_stem(folders))
+    faults.report()
+    images, truth_files, priors = named
     annotated: dict[str, list[Folder]] = {}
-    for stem, file in by_stem([root / truth for root in roots]).items():
+    for stem, file in truth_files.items():
         image = stem.rpartition("_")[0] if truth == "segmentations" else stem
         annotated.setdefault(image, []).append(file)
-    prior_folders = [root / "priors" for root in roots if (root / "priors").is_dir()]
-    priors = by_stem(prior_folders) if prior_folders else {}
     lists: dict[str, list[str]] = {}
-    faults = Faults()
     with faults.collect():
         require(images, annotated, f"mask in {truth}/")
     if priors:
@@ -90,7 +95,6 @@ def find(paths: Sequence[Path], excluded: Sequence[str] = (), truth: str = "mask
         with faults.collect():
             for name, stems in read_splits(root, images).items():
                 lists[name] = lists.get(name, []) + [s for s in stems if s not in excluded]
-    faults.report()
     return Files(
         name=Path(paths[0]).stem,
         images={stem: images[stem] for stem in images if stem not in excluded},
@@ -99,6 +103,7 @@ def find(paths: Sequence[Path], excluded: Sequence[str] = (), truth: str = "mask
         lists={name: sorted(stems) if len(roots) > 1 else stems for name, stems in lists.items()},
         segmented=truth == "segmentations",
         unused=tuple(stem for stem in annotated if stem not in images),
+        faults=tuple(faults.errors),
     )
 
 

@@ -15,11 +15,11 @@ from reference_models.data.maps import read_map_files
 from reference_models.data.masks import (
     Mask,
     as_mask,
-    as_void,
     fit_labels,
+    has_void,
     label_map,
     mask_notes,
-    only_void,
+    settled_mask,
 )
 from reference_models.data.named_sets import ARCHIVES, Files, detector_folder, find, find_archive
 from reference_models.data.photographs import read_photograph
@@ -196,15 +196,19 @@ def from_path(sources: Sources, size: int, seed: int) -> Data:
     """A user's own folder or zip, split by its lists or at random."""
     path = Path(sources.train)
     files = find([path], truth=truth_folder(sources.regions))
-    if len(files.images) < 4:
-        raise InputError(
-            f"training and testing need at least 4 images, found {len(files.images)} in {path}; "
-            "add more images"
+    faults = Faults(files.faults)
+    with faults.collect():
+        if len(files.images) < 4:
+            raise InputError(
+                f"training and testing need at least 4 images, found {len(files.images)} in "
+                f"{path}; add more images"
+            )
+        rng = np.random.default_rng((seed, seeds.SPLIT))
+        train, validation, test, note = split(
+            tuple(files.images), files.lists, rng, sources.validation_images or 40
         )
-    rng = np.random.default_rng((seed, seeds.SPLIT))
-    train, validation, test, note = split(
-        tuple(files.images), files.lists, rng, sources.validation_images or 40
-    )
+    if len(faults.errors) > len(files.faults):
+        faults.report()
     chosen = (
         evenly(train, sources.train_images),
         evenly(validation, sources.validation_images),
@@ -311,6 +315,9 @@ def decode(
         """Fill in image and labels; return the truth if it is kept, the kind of mask, and whether
         the mask is empty."""
         stem, faults = stems[index], Faults()
+        if stem not in files.truth:  # One of `files.faults`.
+            read_photograph(files.images[stem])
+            return None, "", False
         truth: list[Mask | np.ndarray] = []
         photo: Image.Image | None = None
         with faults.collect():
@@ -327,34 +334,40 @@ def decode(
         if isinstance(truth[0], Mask):
             mask = truth[0]
             labels[index] = fit_labels(mask, size)
-            return mask if keep_truth else None, mask.kind, not mask.object.any()
+            is_kept = keep_truth or mask.kind == "three values"
+            return mask if is_kept else None, mask.kind, not mask.object.any()
         maps = cast("list[np.ndarray]", truth)
         regions_of = [len(np.unique(values)) for values in maps]
         typical = maps[np.argsort(regions_of, kind="stable")[(len(maps) - 1) // 2]]
         labels[index] = largest(typical, size, regions)
         return np.stack(maps) if keep_truth else None, "regions", False
 
-    faults = Faults()
+    faults = Faults(files.faults)
     results: list[tuple[Mask | np.ndarray | None, str, bool]] = []
     with faults.collect():
         results = side_by_side(decode_image, len(stems), files.name)
     priors = np.broadcast_to(centre_prior(size), labels.shape)
     if files.priors:
         with faults.collect():
-            folder_priors = [files.priors[stem] for stem in stems]
+            folder_priors = [files.priors[stem] for stem in stems if stem in files.priors]
             priors = fit_priors(folder_priors, size, f"priors of {files.name}")
     faults.report()
-    kept = [truth for truth, _, _ in results if truth is not None]
+    kept = [truth for truth, _, _ in results]
     kinds, empty = [kind for _, kind, _ in results], [is_empty for _, _, is_empty in results]
-    for index in only_void(kinds):
-        labels[index] *= VOID
-        kinds[index], empty[index] = "with void", True
-        if keep_truth:
-            kept[index] = as_void(cast("Mask", kept[index]))
-    voids = [each.void if isinstance(each, Mask) else None for each in kept]
+    void = has_void(kinds)
+    for index, (mask, kind) in enumerate(zip(kept, kinds, strict=True)):
+        if isinstance(mask, Mask):
+            kept[index] = mask = settled_mask(mask, void)
+            kinds[index], empty[index] = mask.kind, not mask.object.any()
+            labels[index] = fit_labels(mask, size)
+        elif kind == "0/255" and void:
+            labels[index] *= VOID
+            kinds[index], empty[index] = "with void", True
+    truth = [each for each in kept if each is not None] if keep_truth else []
+    voids = [each.void if isinstance(each, Mask) else None for each in truth]
     return Decoded(
         images=Images(tuple(stems), images, labels, priors),
-        truth=tuple(each.object if isinstance(each, Mask) else each for each in kept),
+        truth=tuple(each.object if isinstance(each, Mask) else each for each in truth),
         kinds=kinds,
         empty=[stem for stem, is_empty in zip(stems, empty, strict=True) if is_empty],
         voids=tuple(voids) if any(void is not None for void in voids) else (),

@@ -27,10 +27,11 @@ def read_splits(root: Folder, names: Iterable[str]) -> dict[str, list[str]]:
         raise InputError(f"{folder} must be a folder; remove it, or put lists into it")
     texts = {name for name in entries if name.lower().endswith(".txt")}
     if odd := sorted(texts - set(listed)):
-        raise InputError(
-            f"{folder} may hold only {', '.join(listed)}, but holds {first_few(odd)}; rename or "
-            f"remove {'it' if len(odd) == 1 else 'them'}"
-        )
+        with faults.collect():
+            raise InputError(
+                f"{folder} may hold only {', '.join(listed)}, but holds {first_few(odd)}; rename "
+                f"or remove {'it' if len(odd) == 1 else 'them'}"
+            )
     for name in ("train", "val", "test"):
         if f"{name}.txt" not in entries:
             continue

@@ -16,7 +16,8 @@ def distances_each(features: np.ndarray, masks: np.ndarray) -> list[Row]:
     within_object, within_background: Mean over all pairs of pixels of the region, 2V, where V is
         the mean squared distance to the region's mean.
     between: Mean over all pairs of pixels of different regions, V + V' + ‖μ − μ'‖².
-    within_to_between: The larger of the first two divided by the third, at most 2.
+    within_to_between: The larger of the first two divided by the third, at most 2; 1 if all
+        features are equal.
     """
     return [distances(*pair) for pair in zip(features, masks, strict=True)]
 
@@ -32,11 +33,10 @@ def distances(features: np.ndarray, mask: np.ndarray) -> Row:
     object_spread, background_spread = (region.var(axis=0).sum() for region in regions)
     gap = ((object_mean - background_mean) ** 2).sum()
     between = object_spread + background_spread + gap
-    row: Row = {
+    larger = 2 * max(object_spread, background_spread)
+    return {
         "within_object": float(2 * object_spread),
         "within_background": float(2 * background_spread),
         "between": float(between),
+        "within_to_between": float(larger / between) if between > 0 else 1.0,
     }
-    if between > 0:
-        row["within_to_between"] = float(2 * max(object_spread, background_spread) / between)
-    return row

@@ -24,9 +24,9 @@ SHARE_UNIT = 0.0001
 MEASURES_FROM_PRIORS = ("mae", "f", "max_f")
 """The measures that are kept for tests that start from priors. These tests have many maps for each
 of many priors, and no claim is about their weighted F, S, E or AUROC."""
-DETAILED_FROM_PRIORS = 4
-"""The number of maps of such a test whose curves are kept: the prior, the prior cut at ½, and the
-network's first two maps."""
+MAX_F_FROM_PRIORS = 3
+"""The number of maps of such a test whose max F is kept, which takes more room than the rest: the
+prior, the prior cut at ½, and the network's main map."""
 
 
 class Each(NamedTuple):
@@ -54,6 +54,14 @@ class Measured:
     def mean(self, measure: str, images: Sequence[int] | slice | np.ndarray = slice(None)) -> float:
         """The mean over the images, or the highest point of the mean curve."""
         return float(np.nanmean(self.values[measure][images], axis=0).max())
+
+    def take(self, images: np.ndarray) -> "Measured":
+        """The measures of the images at these indices, in that order."""
+        return Measured(
+            tuple(self.stems[image] for image in images),
+            {measure: values[images] for measure, values in self.values.items()},
+            None if self.object_share is None else self.object_share[images],
+        )
 
 
 PerImage = dict[str, dict[str, Measured]]
@@ -91,7 +99,7 @@ def write(path: Path, tests: Mapping[str, Each], started: bool = False) -> None:
 
 def measures_from_priors(place: int) -> tuple[str, ...]:
     """The measures kept for one map of a test that starts from priors. place: 0 for the first."""
-    keep = place < DETAILED_FROM_PRIORS
+    keep = place < MAX_F_FROM_PRIORS
     return tuple(name for name in MEASURES_FROM_PRIORS if keep or name != "max_f")
 
 

@@ -227,6 +227,7 @@ def promoting() -> Claim:
         "prior cut at ½. The embedding has learnt from masks: the rows of the centre prior show "
         "what it achieves without information from the prior, and those of the mask itself what "
         "it achieves with perfect anchors, which limits max F at small scale.",
+        effect="+.081 (T = 1)",
     )
 
 
@@ -259,6 +260,7 @@ def every_detector() -> Claim:
         tuple(bounds),
         why="The promoted maps lie closer together than the priors, because the embedding has "
         "learnt from masks where objects tend to be; see the centre prior above.",
+        effect="+.061 or more",
     )
 
 
@@ -297,6 +299,8 @@ def iterations() -> Claim:
         equal_weights=(EqualWeights("anchors", "anchors-rounds"),),
         why="By eq. 5 the result of round T counts 1/T in the map, so the changes would shrink "
         "even if the anchors still moved.",
+        split="network",
+        effect="saturates",
     )
 
 
@@ -325,6 +329,7 @@ def embeddings_and_flips() -> Claim:
         (Table("ECSSD, T = 1", tuple(dict.fromkeys(one for pair in pairs for one in pair))),),
         Effects(pairs),
         tuple(bounds),
+        effect="+.006 to +.013",
     )
 
 
@@ -366,6 +371,7 @@ def from_few_images() -> Claim:
             at_least(centre[0], ce[0], "max_f", 0.0),
             at_most(centre[0], ce[0], "mae", 0.0),
         ),
+        effect="none measured",
     )
 
 

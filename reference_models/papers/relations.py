@@ -241,44 +241,59 @@ def refining() -> Claim:
     )
 
 
-def against_anchors() -> Claim:
+def against_anchors() -> tuple[Claim, Claim]:
+    """The paper's comparison, and a harder one: more rounds of L, and R without any mask."""
     promoted = next(r for r in anchors.recipes() if r.name == "anchors").test_priors
-    tables, bounds, pairs = [], [], []
+    tables, as_printed, harder = [], [], []
+    further: list[Table] = []
     for test in tests_of("relations"):
         place, prior = test.split(", ")
         if prior not in promoted[place]:
             continue
-        ours, *theirs = rows = [
-            row("relations", test, "relations, merged", map="merged"),
-            row("anchors", test, "anchors, T = 1", map="T = 1"),
-            row("anchors", test, "anchors, T = 5", map="T = 5"),
-        ]
-        refiners = [ours]
+        ours = row("relations", test, "relations, merged", map="merged")
+        once = row("anchors", test, "anchors, T = 1", map="T = 1")
+        last = row("anchors", test, "anchors, T = 5", map="T = 5")
+        title = f"{SETS[place]}, from {name_of(test)}"
+        tables.append(
+            Table(f"{title}: R and L", (ours, once), folded=prior not in SELF_TAUGHT),
+        )
+        ours, once, last = map(with_prior, (ours, once, last))
+        as_printed.append((ours, once))
+        harder.append((ours, last))
+        rows = [last]
         if prior in SELF_TAUGHT:
             label = "relations trained on the prior, merged"
-            refiners.append(row(f"relations-self-{prior}", test, label, map="merged"))
-            rows.append(refiners[-1])
-        title = f"{SETS[place]}, from {name_of(test)}: R and L"
-        tables.append(Table(title, tuple(rows), folded=prior not in SELF_TAUGHT))
-        for refiner in refiners:
-            compared = [(with_prior(refiner), with_prior(other)) for other in theirs]
-            pairs += compared
-            bounds += [bound for pair in compared for bound in improves(*pair)]
+            alone = with_prior(row(f"relations-self-{prior}", test, label, map="merged"))
+            harder += [(alone, once), (alone, last)]
+            rows.append(alone)
+        further.append(Table(f"{title}: R and L, harder", tuple(rows), folded=True))
     lps, refined = R_TABLE_2
-    return Claim(
-        "R: against the anchors of L",
-        "R compares itself with LPS, the anchors of L, which learn from masks (R Table 2): better "
-        "F and MAE with each of six detectors on four sets, for example with BSCA on ECSSD F "
-        f"{number(lps['f'])} → {number(refined['f'])} and MAE {number(lps['mae'])} → "
-        f"{number(refined['mae'])}. L compares with T = 1 (L §4.3); T = 5 is its better form. The "
-        "bounds ask for the paper's direction and were set after a look at these runs. Networks "
-        "trained on the test images were measured on 300 images at small scale, the anchors on "
-        "200, so those differences have no interval.",
-        tuple(tables),
-        Effects(tuple(pairs)),
-        tuple(bounds),
-        why="With fcn-ce-clean as their source, the relations profit from masks too, only "
-        "indirectly; those trained on the prior itself do not.",
+    return (
+        Claim(
+            "R: against the anchors of L",
+            "R compares itself with LPS, the anchors of L, which learn from masks (R Table 2): "
+            "better F and MAE with each of six detectors on four sets, for example with BSCA on "
+            f"ECSSD F {number(lps['f'])} → {number(refined['f'])} and MAE {number(lps['mae'])} → "
+            f"{number(refined['mae'])}. L compares itself with others after one round, T = 1 (L "
+            "§4.3). The bounds ask for the paper's direction and were set after a look at the "
+            "runs.",
+            tuple(tables),
+            Effects(tuple(as_printed)),
+            tuple(bound for pair in as_printed for bound in improves(*pair)),
+            why="With fcn-ce-clean as their source, the relations profit from masks too, though "
+            "indirectly; the next section has relations that do not.",
+        ),
+        Claim(
+            "R: against five rounds of L, and without any mask",
+            "The paper does not claim this. L's anchors improve in five rounds, and the relations "
+            "can learn from the weak detector alone. The bounds ask for the direction of R "
+            "Table 2 and were set after a look at the runs. Networks trained on the test images "
+            "were measured on 300 images at small scale, the anchors on 200, so those differences "
+            "have no interval.",
+            tuple(further),
+            Effects(tuple(harder)),
+            tuple(bound for pair in harder for bound in improves(*pair)),
+        ),
     )
 
 
@@ -358,11 +373,11 @@ def per_image() -> Claim:
         "The paper also trains a new model on each test image and its prior alone, in ten steps at "
         "a learning rate of .2, and finds it better than a dense CRF (R Table 3: on ECSSD F +.031 "
         "with UCF, +.025 with ELD, +.010 with NLDF), and the model trained on many images better "
-        "still. Here the steps are plain gradient descent by binary cross-entropy over all pairs, "
-        "with gradients of norm 1 at most, because some images diverge otherwise, and leave the "
-        "backbone as it is; the paper names neither the optimiser nor the layers. The CRF is "
-        "pydensecrf2's, with the settings in `reference_models/training/dense_crf.py`, as the "
-        "paper gives none. All bounds were set before the runs.",
+        "still. The paper names neither the optimiser nor the layers that it trains; here the "
+        "steps are plain gradient descent on the pooled loss, with the norm of the gradient cut at "
+        "1, because it diverges on some images otherwise, and leave the backbone as it is. The CRF "
+        "is that of pydensecrf2, with settings that are common for saliency maps, as the paper "
+        "gives none. All bounds were set before the runs.",
         tuple(tables),
         Effects(tuple(pairs)),
         tuple(bounds),
@@ -388,10 +403,11 @@ def rising() -> Claim:
         (Table("mutual information of the training pairs", rows, measures),),
         Effects(pairs, measures),
         tuple(at_least(of, minus, "mutual_information", 0.1) for of, minus in pairs),
-        why="A falling loss and a rising estimate are one thing, so this row says that training "
-        "works on its own pairs; whether the maps gain, the tables above say.",
+        why="A falling loss and a rising estimate are one thing here, so this row only says that "
+        "the critic learns its pairs; the tables above say whether the maps gain. The estimate of "
+        "relations-pooled does not follow from its loss.",
     )
 
 
 def claims() -> tuple[Claim, ...]:
-    return (refining(), against_anchors(), thresholds(), per_image(), rising())
+    return (refining(), *against_anchors(), thresholds(), per_image(), rising())

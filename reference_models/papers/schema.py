@@ -312,6 +312,9 @@ SETS = {
     "outex": "Outex mosaics",
 }
 """Names of the data sets as printed."""
+THIRDS = ("smallest third", "middle third", "largest third")
+"""Thirds of the images of a test set, by the share of their pixels that is object. Rows of the test
+"ecssd, smallest third" are computed from the measures of each image."""
 CONTROLS = ("centre", "truth")
 """Control priors: a map without information about the image, and the mask itself."""
 PRIORS = ("prior", "prior, cut at 1/2")

@@ -14,6 +14,10 @@ def folded(title: str, text: str) -> str:
     return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
 
 
+def folded_table(title: str, head: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
+    return folded(title, table(head, lines))
+
+
 def anchor(title: str) -> str:
     """The anchor that GitHub gives a heading."""
     characters = "".join(c for c in title.lower() if c.isalnum() or c in " -_")

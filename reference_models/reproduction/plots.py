@@ -26,6 +26,7 @@ from reference_models.reproduction.results import (
 from reference_models.reproduction.verdicts import NAMES, difference
 from reference_models.training import figures
 
+PRECISION = "Precision against recall, and F against the threshold,"
 CAPTIONS = {
     **{
         f"results-effects-{letter.lower()}": "Differences of the measures that the paper prints "
@@ -33,16 +34,16 @@ CAPTIONS = {
         for letter in "MCWLR"
     },
     "results-noise": "F against the variance of the noise, by each loss and map",
-    "results-curves-m": "Precision against recall, and F against the threshold, of both maps",
+    "results-curves-m": f"{PRECISION} of the saliency head and of S",
     "results-swapped": "The measures against the share of training images whose labels are swapped",
     "results-object-size": "F against the size of the object, by cross-entropy and by CAS",
-    "results-curves-w": "Precision against recall, and F against the threshold, by each loss",
+    "results-curves-w": f"{PRECISION} by each loss",
     "results-rounds": "F and MAE after each round of promoting; 0 is the detector's own map",
-    "results-few": "The measures against the number of training images",
-    "results-curves-l": "Precision against recall, and F against the threshold, of detectors' maps "
-    "(dashed) and of the promoted ones",
-    "results-curves-r": "Precision against recall, and F against the threshold, of detectors' maps "
-    "(dashed) and of the refined and merged ones",
+    "results-few": "The measures against the number of training images, with T = 5",
+    "results-curves-l": f"{PRECISION} of promoted maps (T = 1) and of the detectors' own (dashed)",
+    "results-curves-r": f"{PRECISION} of merged maps and of the detectors' own (dashed)",
+    "menet-space": "Features of a small MEnet on generated scenes, before and after its training",
+    "menet-scales": "Maps of the 13 scales of this MEnet",
     "gallery": "Generated scenes, their masks, rough maps, and the maps of the bundled networks",
     "textures": "Mosaics of textures, their regions, and the regions that the networks find",
     "results-losses": "Training loss of one recipe per kind of loss",
@@ -56,7 +57,13 @@ PLOTS_OF = {
     "R": ("results-effects-r", "results-curves-r"),
 }
 """The plots of each paper's section, in the order of the page."""
-PICTURES_OF: dict[str, tuple[str, ...]] = {"M": (), "C": ("textures",), "W": (), "L": (), "R": ()}
+PICTURES_OF: dict[str, tuple[str, ...]] = {
+    "M": ("menet-space", "menet-scales"),
+    "C": ("textures",),
+    "W": (),
+    "L": (),
+    "R": (),
+}
 """Pictures in each paper's section that scripts in docs/figures draw; shown if they exist."""
 CURVES = (
     "zoomout-ce",
@@ -252,8 +259,8 @@ def rounds_plot(results: Results) -> figures.Plot | None:
 def few_plot(results: Results) -> figures.Plot | None:
     """The recipe NETWORK and those named NETWORK-COUNT, which have fewer training images."""
     maps = {
-        "anchors, T = 5, from DRFI": ("anchors", "ecssd, drfi", "T = 5"),
-        "anchors, T = 5, from the centre": ("anchors", "ecssd, centre", "T = 5"),
+        "anchors from DRFI": ("anchors", "ecssd, drfi", "T = 5"),
+        "anchors from the centre": ("anchors", "ecssd, centre", "T = 5"),
         "cross-entropy": ("anchors-ce", "ecssd", None),
     }
     counted = {
@@ -291,8 +298,8 @@ def promoted_maps(recipe: str, name: str) -> dict[str, Row]:
         for detector in RECIPES[recipe].test_priors["ecssd"]
         if detector not in CONTROLS and not detector.startswith("run:")
         for label, map_ in (
+            (written(detector), name),
             (f"{written(detector)}, prior", PRIORS[0]),
-            (f"{written(detector)}, {name}", name),
         )
     }
 

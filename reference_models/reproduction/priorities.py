@@ -25,6 +25,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     "L: promoting the maps of weak detectors": ("anchors", "anchors-ce"),
     "R: refining without labels": ("relations",),
     "C: general segmentation": ("regions-cas-8", "regions-ce-8"),
+    "C: textures": ("textures-cas-8", "textures-ce-8"),
     "M: MEnet from scratch": ("menet-ce", "menet-metric", "menet-metric-hard-negatives"),
 }
 

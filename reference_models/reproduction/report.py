@@ -6,7 +6,7 @@ results/ or from the papers' tables, and all verdicts are computed from these nu
 
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -29,13 +29,14 @@ from reference_models.papers.schema import (
 )
 from reference_models.reproduction import first_steps as steps_of_both
 from reference_models.reproduction.first_steps import Steps, gap, gap_at_the_end
-from reference_models.reproduction.markdown_tables import anchor, folded, short, table
+from reference_models.reproduction.markdown_tables import anchor, folded, folded_table, short, table
 from reference_models.reproduction.plots import CAPTIONS, PICTURES_OF, PLOTS_OF, plots
 from reference_models.reproduction.results import (
     SCALES,
     EachImage,
     Result,
     Results,
+    add_thirds,
     differences,
     per_image_files,
     printed,
@@ -178,8 +179,7 @@ def results_text(
             lines += claim_text(results, known_intervals, claim)
     if GALLERY in shown:
         lines += ["## On generated scenes", "", GALLERY_TEXT, "", image_link(GALLERY)]
-    lines += how_it_was_made(results)
-    lines += [image_link(name) for name in ("results-losses",) if name in shown]
+    lines += how_it_was_made(results, shown)
     lines += seconds_text([*of_all(results), *of_all(in_jax)])
     lines += frameworks_text(results, in_jax, first_steps)
     return "\n".join(lines).rstrip() + "\n"
@@ -188,16 +188,15 @@ def results_text(
 INTRODUCTION = [
     "# Results",
     "",
-    "The systems of the five papers, trained here with the losses of this library. Each line of "
-    "the table is a claim of a paper. Below it stands a difference that decides it: as the paper "
-    "prints it, if it does, and as our runs have it, with its 95 % interval in brackets. Our "
-    "backbones, training sets and image sizes are [not the papers'](#how-the-runs-were-made), so "
-    "compare differences, not values.",
+    "The systems of the five papers, trained here with the losses of this library. Each claim of a "
+    "paper stands with one of the differences that decide it: as the paper prints it, and as our "
+    "runs have it, with its 95 % interval. Backbones, data and image sizes are [not the "
+    "papers'](#how-the-runs-were-made), so compare differences, not values. *small*: a head on a "
+    "frozen backbone, trained on 1,540 images; *medium*: all of DUTS-TR and a fine-tuned backbone.",
     "",
-    "The verdict is by [bounds](#how-the-verdicts-are-made) that the maintainers set after trials "
-    "on ECSSD at small scale: *refuted* means that the whole interval lies outside them. "
-    "*small*: a head on a frozen backbone, trained on 1,540 images; *medium*: a fine-tuned "
-    "backbone, all 10,452 images of DUTS-TR.",
+    "The verdict counts all [bounds](#how-the-verdicts-are-made) of the claim. *Refuted* means "
+    "that the whole interval lies outside the bound. The maintainers set the bounds for these "
+    "runs, after trials on ECSSD at small scale.",
     "",
 ]
 
@@ -220,7 +219,7 @@ def verdict_lines(
     """The lines of a claim in the table of verdicts: one, or one for each part of a split claim."""
     by_scale = {scale: tested(results, known_intervals, claim, scale) for scale in scales}
     every = tested({}, {}, claim, "small")
-    link = f"[{claim.title}](#{anchor(claim.title)})<br>"
+    link, effect = f"[{claim.title}](#{anchor(claim.title)})<br>", claim.effect
     if not every:
         yield without_bounds(results, known_intervals, claim, link, scales)
     for part in dict.fromkeys(test.part for test in every):
@@ -237,11 +236,11 @@ def verdict_lines(
         told = {scale: text for scale, text in tallies.items() if text}
         yield [
             f"{link}{every[shown].label}",
-            every[shown].paper or claim.effect,
+            every[shown].paper or effect,
             *(tests[shown].brief for tests in by_scale.values()),
-            *(verdict_of(told),) * bool(scales),
+            *(verdict_of(told) or "not run",) * bool(scales),
         ]
-        link = ""
+        link = effect = ""
 
 
 def without_bounds(
@@ -268,8 +267,8 @@ def without_bounds(
 
 def verdict_of(told: Mapping[str, str]) -> str:
     """The tallies of all scales, once if they are equal."""
-    if len(set(told.values())) == 1:
-        return next(iter(told.values()))
+    if len(set(told.values())) < 2:
+        return "".join(dict.fromkeys(told.values()))
     return "<br>".join(f"{scale}: {text}" for scale, text in told.items())
 
 
@@ -304,7 +303,8 @@ PAPERS = {
         "CAS (Sharma et al., 2021) compares the descriptors of an image's regions with each other, "
         "not with classes, so labels may be exchanged from image to image. We train a fully "
         "convolutional network by it and by other losses (`fcn-…`), the same with DeepLab's head "
-        "(`deeplab-…`), and networks with more channels for regions of any number (`regions-…`).",
+        "(`deeplab-…`), and networks with more channels for any number of regions in photographs "
+        "(`regions-…`) and in mosaics of textures (`textures-…`).",
     ),
     "W": (
         "W: the weighted F-beta loss",
@@ -333,9 +333,10 @@ GALLERY_TEXT = (
 )
 
 
-def how_it_was_made(results: Results) -> list[str]:
+def how_it_was_made(results: Results, shown: Container[str]) -> list[str]:
     """The conditions of all runs: scales, measures, bounds, machines, versions, notes."""
     scales = scales_run(results)
+    losses = "results-losses"
     return [
         "## How the runs were made",
         "",
@@ -347,20 +348,22 @@ def how_it_was_made(results: Results) -> list[str]:
         "the map's mean and means little for a collapsed map, so MAE and max F are shown with it. "
         "Precision–recall curves are means over the images with an object. Measures are computed "
         "at the masks' own size. Lower is better for MAE and variation of information, higher for "
-        "all other measures unless it is said.",
+        "all other measures unless a claim says otherwise.",
         "",
         "On a CPU the same seed and number of threads give the same bits; another number of "
         "threads changes results as much as another seed. To train one row, run `python -m "
         "reference_models.train zoomout-af --scale small --seed 0`; `--recipes` lists all recipes. "
         "[RUNS.md](../reference_models/RUNS.md) shows how to run all of them.",
         "",
-        *environment({scale: of_scale(results, scale) for scale in scales}),
         "### How the verdicts are made",
         "",
         BOUNDS_TEXT,
         "",
         INTERVALS_TEXT,
         "",
+        *(["### Machines, versions, data", ""] if scales else []),
+        *environment({scale: of_scale(results, scale) for scale in scales}),
+        *(["### Training losses", "", image_link(losses)] if losses in shown else []),
     ]
 
 
@@ -473,7 +476,8 @@ def seconds_text(results: Sequence[Result]) -> list[str]:
         "process, can be compared across machines; MEnet has no backbone. The papers' times are "
         "those of their own backbones and image sizes on a GPU.",
         "",
-        table(
+        folded_table(
+            "Seconds of all recipes",
             (
                 "recipe",
                 "scale",
@@ -625,6 +629,7 @@ def report(folder: Path, root: Path = paths.ROOT, check: bool = False) -> list[s
     results, in_jax = read(folder, "torch"), read(folder, "jax")
     first_steps = steps_of_both.read(folder.parent / paths.AGREEMENT.name)
     rows = per_image_files(folder, results)
+    add_thirds(results, rows)
     current = plots(results, rows, first_steps)
     pictures = root / "docs" / "figures"
     drawn = [path.stem for path in sorted(pictures.glob("*.png"))]

@@ -11,8 +11,8 @@ import numpy as np
 from reference_models.errors import InputError
 from reference_models.measures import per_image
 from reference_models.measures.per_image import Measured, PerImage
-from reference_models.papers.recipes import RECIPES
-from reference_models.papers.schema import PRIORS, Figures, Row, ScaleName
+from reference_models.papers.recipes import RECIPES, claims
+from reference_models.papers.schema import PRIORS, THIRDS, Figures, Row, ScaleName
 
 SCALES: tuple[ScaleName, ...] = ("medium", "small")
 EachImage = dict[tuple[str, str], dict[int, Callable[[], PerImage]]]
@@ -103,8 +103,40 @@ def per_image_files(folder: Path, results: Results) -> EachImage:
             recipe, scale = key
             file = per_image.beside(folder / f"{recipe}-{result['backend']}-{scale}-{seed}.json")
             if file.is_file():
-                readers.setdefault(key, {})[seed] = cache(partial(per_image.read, file))
+                readers.setdefault(key, {})[seed] = cache(partial(read_rows, file))
     return readers
+
+
+def read_rows(file: Path) -> PerImage:
+    """The measures per test image of a run, also by thirds of the images."""
+    measured = per_image.read(file)
+    for test, maps in list(measured.items()):
+        for name, one in maps.items():
+            if one.object_share is None:
+                continue
+            order = np.argsort(one.object_share, kind="stable")
+            for third, images in zip(THIRDS, np.array_split(order, 3), strict=True):
+                measured.setdefault(f"{test}, {third}", {})[name] = one.take(np.sort(images))
+    return measured
+
+
+def add_thirds(results: Results, rows: EachImage) -> None:
+    """Add the means over thirds of the images to the results of recipes whose claims show them."""
+    wanted = {
+        (line.recipe, line.test)
+        for claim in claims()
+        for part in claim.tables
+        for line in part.rows
+        if line.test.endswith(THIRDS)
+    }
+    for recipe, test in sorted(wanted):
+        for scale in SCALES:
+            for seed, reader in rows.get((recipe, scale), {}).items():
+                measures = results[recipe, scale][seed]["measures"]
+                measures[test] = {
+                    name: {measure: one.mean(measure) for measure in one.values}
+                    for name, one in reader().get(test, {}).items()
+                }
 
 
 def rows_of(rows: EachImage, scale: str, of: Row, seeds: Iterable[int]) -> list[Measured]:

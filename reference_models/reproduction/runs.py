@@ -32,8 +32,8 @@ first. A failed run is reported and does not stop the others; the exit status is
 to `results/runs`; `python -m reference_models.reproduction.report` then updates the report.
 
 The sweep reads `duts_tr.part1of2.zip`, `duts_tr.part2of2.zip`, `duts_te.zip`, `ecssd.zip`,
-`ecssd_baselines.zip`, `pascal_s.zip`, `bsds500.zip` and `mobilenet_v2.fp16.safetensors` from
-`data/` or `--archives FOLDER`.
+`ecssd_baselines.zip`, `pascal_s.zip`, `bsds500.zip`, `outex_us_00000.zip` and
+`mobilenet_v2.fp16.safetensors` from `data/` or `--archives FOLDER`.
 
 ## On a GPU
 

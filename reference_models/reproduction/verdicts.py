@@ -214,15 +214,20 @@ def part_of(claim: Claim, of: Row) -> str:
 
 def tally(tests: Iterable[Tested]) -> str:
     """The verdicts in a few words; empty without a run."""
-    counts = Counter(test.verdict for test in tests if test.verdict is not None)
+    judged = list(tests)
+    counts = Counter(test.verdict for test in judged if test.verdict is not None)
     total, holding = counts.total(), counts["holds"]
-    if total < 2:
-        return "".join(map(emphasised, counts))
-    if holding == total:
-        return f"all {total} hold"
-    parts = [f"{holding} of {total} hold"]
-    parts += [emphasised(f"{counts[name]} {name}") for name in UNSETTLED if counts[name]]
-    return ", ".join(parts)
+    if not total:
+        return ""
+    if total == 1:
+        parts = [*map(emphasised, counts)]
+    elif holding == total:
+        parts = ["both hold" if total == 2 else f"all {total} hold"]
+    else:
+        parts = [f"{holding} of {total} hold"]
+        parts += [emphasised(f"{counts[name]} {name}") for name in UNSETTLED if counts[name]]
+    missing = sum(not test.measured for test in judged)
+    return ", ".join([*parts, *[f"{missing} not run"] * (missing > 0)])
 
 
 UNSETTLED: tuple[Verdict, ...] = ("refuted", "not decided")

@@ -107,32 +107,35 @@ def stored_digest(path: Path) -> str | None:
         return image.info.get("Description")
 
 
+DASHES = ("-", "--", ":", "-.")
 MOST_MARKERS = 12  # Lines through more points than these are curves.
 
 
 def lines(plot: Plot) -> Figure:
     """Plot means over seeds as lines, with the range over seeds shaded, up to three panels a row.
 
-    Each label has one colour in all panels.
+    Labels that begin with the same words up to a comma share a colour, and differ in their dashes.
     """
     columns = min(3, len(plot.panels))
     rows = -(-len(plot.panels) // columns)
     size = (3.7 * columns + 0.4, 3.3 * rows)
     figure = Figure(figsize=size, layout="constrained", dpi=120)
     grid = figure.subplots(rows, columns, squeeze=False).flat
-    labels = list(dict.fromkeys(label for panel in plot.panels for label, _ in panel.lines))
+    families: dict[str, list[str]] = {}
+    for label in dict.fromkeys(label for panel in plot.panels for label, _ in panel.lines):
+        families.setdefault(label.partition(", ")[0], []).append(label)
+    styles = {
+        label: {"color": f"C{number % 10}", "linestyle": DASHES[place % len(DASHES)]}
+        for number, family in enumerate(families.values())
+        for place, label in enumerate(family)
+    }
     for panel, axes in zip(plot.panels, grid, strict=False):
         for label, points in panel.lines:
-            color = f"C{labels.index(label) % 10}"
-            dashes = "--" if labels.index(label) >= 10 else "-"
-            positions = [position for position, _ in points]
-            means = [np.mean(seeds) for _, seeds in points]
+            x, means = [position for position, _ in points], [np.mean(y) for _, y in points]
             marker = "o" if len(points) <= MOST_MARKERS else ""
-            axes.plot(
-                positions, means, dashes, color=color, marker=marker, markersize=4, label=label
-            )
+            axes.plot(x, means, marker=marker, markersize=4, label=label, **styles[label])
             low, high = ([limit(seeds) for _, seeds in points] for limit in (min, max))
-            axes.fill_between(positions, low, high, color=color, alpha=0.2, linewidth=0)
+            axes.fill_between(x, low, high, color=styles[label]["color"], alpha=0.2, linewidth=0)
         axes.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
         if panel.log:
             ticks = sorted({position for _, points in panel.lines for position, _ in points})

@@ -196,7 +196,7 @@ class FlaxTrainer:
         return jax.block_until_ready(taps)
 
     def pixel_weights(self, images: Images) -> np.ndarray:
-        loss, output, labels, _ = self.loss_view(images)
+        loss, output, labels, *_ = self.loss_view(images)
         gradient = np.asarray(jax.grad(loss)(output, labels))
         return np.abs(gradient).sum(axis=-1)[: len(images)]
 
@@ -204,10 +204,10 @@ class FlaxTrainer:
         parts = self.local
         output, batch = self._output(parts, *self.padded_arrays(image))
 
-        def loss(output: Array, labels: Array) -> Array:
-            return self._loss(parts, output, batch._replace(labels=labels))
+        def loss(output: Array, labels: Array, mask: Array | None = batch.counted) -> Array:
+            return self._loss(parts, output, batch._replace(labels=labels, counted=mask))
 
-        return LossView(loss, output, batch.labels, batch.images)
+        return LossView(loss, output, batch.labels, batch.images, batch.counted)
 
     def padded_arrays(self, images: Images) -> tuple[Any, ...]:
         """Images, labels, priors and counted pixels, padded to a power of two, and a seed."""

@@ -13,7 +13,7 @@ from reference_models.measures.contours import NAMES as CONTOURS
 from reference_models.measures.contours import contours_each
 from reference_models.measures.features import NAMES as DISTANCES
 from reference_models.measures.features import distances_each
-from reference_models.measures.per_image import DETAILED_FROM_PRIORS, Each
+from reference_models.measures.per_image import Each
 from reference_models.measures.saliency import (
     BINARY,
     CURVES,
@@ -36,6 +36,9 @@ from reference_models.training.trainer import Trainer
 
 CHUNK = 500
 """Number of images measured between two checks of the time budget."""
+CURVES_FROM_PRIORS = 4
+"""The number of maps with curves in a test that starts from priors: the prior, the prior cut at ½,
+and the network's first two maps."""
 Rows = dict[str, dict[str, dict[str, float]]]
 """Mean values by test set (with its corruption or prior), map, and measure."""
 Scored = dict[str, Each]
@@ -96,8 +99,10 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
                     for part in network.batches(test.images)
                     for row in distances_each(network.trainer.unit_features(part), part.masks)
                 ]
-                each = Each(test.images.names, DISTANCES, {"features": distances})
-                scored[f"{test.name}, features"] = each
+                # At the size of the features a small object can vanish, even in every image.
+                if any(distances):
+                    each = Each(test.images.names, DISTANCES, {"features": distances})
+                    scored[f"{test.name}, features"] = each
     return scored
 
 
@@ -137,7 +142,7 @@ def curves_of(
     return {
         test: {
             name: mean_curves(rows)
-            for name, rows in list(each.maps.items())[: DETAILED_FROM_PRIORS if started else None]
+            for name, rows in list(each.maps.items())[: CURVES_FROM_PRIORS if started else None]
         }
         for test, each in scored.items()
         if each.object_share is not None

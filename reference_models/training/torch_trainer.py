@@ -241,7 +241,7 @@ class TorchTrainer:
         return taps
 
     def pixel_weights(self, images: Images) -> np.ndarray:
-        loss, output, labels, _ = self.loss_view(images)
+        loss, output, labels, *_ = self.loss_view(images)
         output.requires_grad_()
         (gradient,) = torch.autograd.grad(loss(output, labels), output)
         return gradient.abs().sum(dim=1).cpu().numpy()
@@ -252,17 +252,17 @@ class TorchTrainer:
         with torch.no_grad():
             output = self.system(self.system.backbone(batch.images))
 
-        def loss(output: Tensor, labels: Tensor) -> Tensor:
-            return self.system.loss(output, batch._replace(labels=labels))
+        def loss(output: Tensor, labels: Tensor, mask: Tensor | None = batch.counted) -> Tensor:
+            return self.system.loss(output, batch._replace(labels=labels, counted=mask))
 
-        return LossView(loss, output, batch.labels, batch.images)
+        return LossView(loss, output, batch.labels, batch.images, batch.counted)
 
     def truth(self, images: Images) -> tuple[Tensor, Tensor | None]:
         """The labels, 0 on void pixels, and the pixels that count; None if all do."""
-        labels = torch.from_numpy(images.labels).to(self.device)
-        if images.counted is None:
+        labels, is_counted = torch.from_numpy(images.labels).to(self.device), images.counted
+        if is_counted is None:
             return labels, None
-        counted = torch.from_numpy(images.counted).to(self.device)
+        counted = torch.from_numpy(is_counted).to(self.device)
         return labels * counted, counted
 
     def as_batch(self, images: Images) -> Batch:

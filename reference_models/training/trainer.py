@@ -17,12 +17,14 @@ class LossView(NamedTuple):
     """The training loss and its inputs, as arrays of the framework in its own layout."""
 
     loss: Callable[[Any, Any], Any]
-    """The loss as a function of output and labels."""
+    """The loss as a function of output and labels; `mask=` replaces `counted`."""
     output: Any
     """The network's output."""
     labels: Any
     image: Any
     """Pixels in [0, 1]."""
+    counted: Any = None
+    """False on void pixels; None if there are none."""
 
 
 class Trainer(Protocol):

@@ -46,15 +46,15 @@ def weighted_fmeasure(
         xp, probs, target, activation, ignore_index, mask, binary=True
     )
     if normalize and 0 not in p.shape:
-        p = _stretched(xp, p, counted)
+        p = stretched(xp, p, counted)
     images, channels = p.shape[:2]
     maps = (images * channels, *p.shape[2:])
-    measure = _of_maps(xp, xp.reshape(p, maps), xp.reshape(y == 1, maps), beta)
+    measure = of_maps(xp, xp.reshape(p, maps), xp.reshape(y == 1, maps), beta)
     measure = xp.sum_vector(xp.reshape(measure, (images, channels))) / channels
     return checks.reduce(xp, checks.nan_where_bad(xp, measure, bad), reduction)
 
 
-def _stretched(xp: Ops, p: Array, counted: Array | None) -> Array:
+def stretched(xp: Ops, p: Array, counted: Array | None) -> Array:
     """Each map ``(N, K, *spatial)``, scaled so that its counted values span [0, 1].
 
     A constant map stays unchanged, and ignored pixels are 0.
@@ -75,7 +75,8 @@ def _stretched(xp: Ops, p: Array, counted: Array | None) -> Array:
     return stretched if counted is None else xp.where(counted, stretched, 0.0)
 
 
-def _of_maps(xp: Ops, p: Array, foreground: Array, beta: Any) -> Array:
+def of_maps(xp: Ops, p: Array, foreground: Array, beta: Any) -> Array:
+    """The measure of each map ``(M, *spatial)``, ``(M,)``."""
     y = xp.cast(foreground, p)
     if 0 in p.shape:
         return xp.sum_pixels(xp.flat(y))

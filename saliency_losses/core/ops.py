@@ -220,7 +220,10 @@ class Ops(Protocol):
         """The value of a map at one pixel per image, ``(N,)``."""
 
     def cumulative_count(self, x: Array) -> Array:
-        """The number of True pixels of a boolean map up to and including each pixel."""
+        """The sums of a map of bools or counts up to and including each pixel, integers."""
+
+    def histogram(self, x: Array, bins: int) -> Array:
+        """The number of pixels of each value 0..bins−1 of a map of integers, ``(N, bins)``."""
 
     # Spatial operations on ``(B, *spatial)``
     def shifts(self, x: Array, axis: int, reach: int, value: float) -> Sequence[Array]:

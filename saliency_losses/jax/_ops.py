@@ -322,6 +322,13 @@ def cumulative_count(x: Array) -> Array:
     return jnp.cumsum(x, axis=1)
 
 
+def histogram(x: Array, bins: int) -> Array:
+    def of_image(x: Array) -> Array:
+        return jnp.zeros(bins, x.dtype).at[x].add(1)
+
+    return jax.vmap(of_image)(x)
+
+
 def shifts(x: Array, axis: int, reach: int, value: float) -> list[Array]:
     width = [(0, 0)] * x.ndim
     width[axis] = (reach, reach)

@@ -1,14 +1,15 @@
-"""The weighted F-measure over a data set, as a Flax metric (``flax.nnx``).
+"""Measures over a data set, as Flax metrics (``flax.nnx``).
 
 Needs Flax, ``pip install flax``.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from saliency_losses.core import fmeasure
+from saliency_losses.core import fmeasure, measures
 from saliency_losses.jax import _ops as xp
 from saliency_losses.jax.functional import Activation, weighted_fmeasure
 
@@ -94,15 +95,110 @@ class WeightedFMeasure(nnx.Metric):
             ignore_index=self.ignore_index,
             reduction="none",
         )
-        counted = jnp.ones(each.shape, bool) if mask is None else mask
-        if counted.shape != each.shape or counted.dtype != bool:
-            raise ValueError(
-                f"mask must be bool of shape {each.shape}, one value per image, "
-                f"got {counted.dtype} of shape {counted.shape}"
-            )
+        counted = _counted(mask, each.shape)
         self.total[...] += jnp.where(counted, each, 0).sum().astype(jnp.float32)
         self.images[...] += counted.sum().astype(jnp.int32)
 
     def compute(self) -> jax.Array:
         """The mean measure of all images so far; NaN without images."""
         return self.total[...] / self.images[...]
+
+
+class SaliencyMeasures(nnx.Metric):
+    """The measures of `saliency_losses.jax.measures` over all images seen, batch by batch.
+
+    ``metric.update(preds=..., target=...)`` takes maps and masks as these functions do, also under
+    ``nnx.jit``, and ``metric.compute()`` returns a dictionary of means over the images. Measures
+    share their work; the state is their sums.
+
+    An image counts in every measure, also if its mask is empty; an image whose measure is NaN makes
+    the mean NaN.
+
+    Args:
+        names: Default: all. The measures: "mae"; "f", "e" at the adaptive threshold; "max_f",
+            "mean_f", "max_e", "mean_e" of the mean curve of 256 thresholds; "s"; "weighted_f" with
+            β = 1; "iou", "dice", "boundary_iou" and "boundary_accuracy" at the threshold 0.5.
+        normalize: Stretch each map to [0, 1] by its minimum and maximum first, as programs that
+            read maps from files do; a constant map stays unchanged.
+        activation: "sigmoid" or "softmax" if the maps are logits.
+        ignore_index: Default: None. A target value whose pixels are ignored.
+
+    Raises:
+        ValueError: An option out of range; in `update`, shapes or values that are wrong.
+        TypeError: An option of the wrong type; in `update`, an array of the wrong type.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax.metrics import SaliencyMeasures
+        >>> metric = SaliencyMeasures(names=("mae", "max_f", "s"))
+        >>> target = jnp.zeros((1, 8, 8, 1)).at[:, 2:6, 2:6].set(1)
+        >>> for probs in (target, 0.8 * target + 0.1):
+        ...     metric.update(preds=probs, target=target)
+        >>> {name: round(float(value), 3) for name, value in metric.compute().items()}
+        {'mae': 0.05, 'max_f': 1.0, 's': 0.984}
+    """
+
+    def __init__(
+        self,
+        *,
+        names: Sequence[str] = measures.NAMES,
+        normalize: bool = False,
+        activation: Activation = None,
+        ignore_index: int | None = None,
+    ) -> None:
+        self.names = measures.check_names(names)
+        measures.check_options(normalize, activation, ignore_index)
+        self.normalize = normalize
+        self.activation: Activation = activation
+        self.ignore_index = ignore_index
+        for part in measures.parts_of(self.names):
+            setattr(self, f"sum_{part}", nnx.metrics.MetricState(_zero(part)))
+        self.images = nnx.metrics.MetricState(jnp.zeros((), jnp.int32))
+
+    def reset(self) -> None:
+        """Forget all images."""
+        for part in measures.parts_of(self.names):
+            getattr(self, f"sum_{part}")[...] = _zero(part)
+        self.images[...] = jnp.zeros((), jnp.int32)
+
+    def update(  # type: ignore[override]  # as Flax's own metrics do
+        self, *, preds: jax.Array, target: jax.Array, mask: jax.Array | None = None, **_: Any
+    ) -> None:
+        """Add a batch; arguments for other metrics, which ``nnx.MultiMetric`` passes, are ignored.
+
+        Args:
+            preds: ``(N, *spatial, K)`` in [0, 1].
+            target: The masks.
+            mask: ``(N,)``, bool, True for images that count, False for padding of the batch.
+        """
+        counted = _counted(mask, preds.shape[:1])
+        parts = measures.measured_parts(
+            xp, preds, target, self.names, self.normalize, self.activation, self.ignore_index
+        )
+        for part, each in parts.items():
+            kept = jnp.where(counted.reshape(-1, *[1] * (each.ndim - 1)), each, 0)
+            getattr(self, f"sum_{part}")[...] += kept.sum(0).astype(jnp.float32)
+        self.images[...] += counted.sum().astype(jnp.int32)
+
+    def compute(self) -> dict[str, jax.Array]:
+        """The measures of all images so far, by name; NaN without images."""
+        means = {
+            part: getattr(self, f"sum_{part}")[...] / self.images[...]
+            for part in measures.parts_of(self.names)
+        }
+        return measures.results(self.names, means)
+
+
+def _zero(part: str) -> jax.Array:
+    return jnp.zeros(measures.LEVELS if part in measures.CURVES else (), jnp.float32)
+
+
+def _counted(mask: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
+    """The images that count, ``(N,)``."""
+    counted = jnp.ones(shape, bool) if mask is None else mask
+    if counted.shape != shape or counted.dtype != bool:
+        raise ValueError(
+            f"mask must be bool of shape {shape}, one value per image, "
+            f"got {counted.dtype} of shape {counted.shape}"
+        )
+    return counted

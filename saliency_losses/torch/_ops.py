@@ -314,6 +314,11 @@ def cumulative_count(x: Tensor) -> Tensor:
     return x.cumsum(1)
 
 
+def histogram(x: Tensor, bins: int) -> Tensor:
+    # Not bincount, whose result has a size that the compiler cannot know.
+    return x.new_zeros(x.shape[0], bins).scatter_add(1, x, torch.ones_like(x))
+
+
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     mode = ("linear", "bilinear", "trilinear")[x.ndim - 3]
     resized = F.interpolate(x, tuple(size), mode=mode, align_corners=False)

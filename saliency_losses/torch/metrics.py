@@ -1,14 +1,15 @@
-"""The weighted F-measure over a data set, as a torchmetrics metric.
+"""Measures over a data set, as torchmetrics metrics.
 
 Needs torchmetrics, ``pip install "saliency-losses[metrics]"``.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from saliency_losses.core import fmeasure
+from saliency_losses.core import fmeasure, measures
 from saliency_losses.torch import _ops as xp
 from saliency_losses.torch.functional import Activation, Reduction, weighted_fmeasure
 
@@ -119,3 +120,84 @@ class WeightedFMeasure(Metric):
             measures: Tensor = dim_zero_cat(self.measures)
             return measures
         return self.total / self.images if self.reduction == "mean" else self.total
+
+
+class SaliencyMeasures(Metric):
+    """The measures of `saliency_losses.torch.measures` over all images seen, batch by batch.
+
+    ``metric.update(preds, target)`` takes maps and masks as these functions do, and
+    ``metric.compute()`` returns a dictionary of means over the images. Measures share their work,
+    and each process holds the sums only, which are added over processes.
+
+    An image counts in every measure, also if its mask is empty; an image whose measure is NaN makes
+    the mean NaN.
+
+    Args:
+        names: Default: all. The measures: "mae"; "f", "e" at the adaptive threshold; "max_f",
+            "mean_f", "max_e", "mean_e" of the mean curve of 256 thresholds; "s"; "weighted_f" with
+            β = 1; "iou", "dice", "boundary_iou" and "boundary_accuracy" at the threshold 0.5.
+        normalize: Stretch each map to [0, 1] by its minimum and maximum first, as programs that
+            read maps from files do; a constant map stays unchanged.
+        activation: "sigmoid" or "softmax" if the maps are logits.
+        ignore_index: Default: None. A target value whose pixels are ignored.
+        kwargs: Arguments of `torchmetrics.Metric`, such as ``sync_on_compute=False``.
+
+    Raises:
+        ValueError: An option out of range; in `update`, shapes or values that are wrong.
+        TypeError: An option of the wrong type; in `update`, an array of the wrong type.
+
+    Example:
+        >>> import torch
+        >>> from saliency_losses.torch.metrics import SaliencyMeasures
+        >>> metric = SaliencyMeasures(names=("mae", "max_f", "s"))
+        >>> target = torch.zeros(1, 1, 8, 8)
+        >>> target[..., 2:6, 2:6] = 1
+        >>> for probs in (target, 0.8 * target + 0.1):
+        ...     metric.update(probs, target)
+        >>> {name: round(value.item(), 3) for name, value in metric.compute().items()}
+        {'mae': 0.05, 'max_f': 1.0, 's': 0.984}
+    """
+
+    is_differentiable = False
+    higher_is_better = None
+    full_state_update = False
+
+    images: Tensor
+
+    def __init__(
+        self,
+        *,
+        names: Sequence[str] = measures.NAMES,
+        normalize: bool = False,
+        activation: Activation = None,
+        ignore_index: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.names = measures.check_names(names)
+        measures.check_options(normalize, activation, ignore_index)
+        self.normalize = normalize
+        self.activation: Activation = activation
+        self.ignore_index = ignore_index
+        self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
+        for part in measures.parts_of(self.names):
+            zero = torch.zeros(measures.LEVELS if part in measures.CURVES else ())
+            self.add_state(f"sum_{part}", zero, dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add a batch of maps ``(N, K, *spatial)`` in [0, 1] and their masks."""
+        with torch.no_grad():
+            parts = measures.measured_parts(
+                xp, preds, target, self.names, self.normalize, self.activation, self.ignore_index
+            )
+        for part, each in parts.items():
+            setattr(self, f"sum_{part}", getattr(self, f"sum_{part}") + each.sum(0))
+        self.images += len(preds)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The measures of all images so far, by name; the mean of no images is NaN."""
+        means = {
+            part: getattr(self, f"sum_{part}") / self.images
+            for part in measures.parts_of(self.names)
+        }
+        return measures.results(self.names, means)

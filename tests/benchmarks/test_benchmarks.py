@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
 
-from benchmarks import tables
+from benchmarks import equal_iou, tables, training_steps
 from benchmarks.cases import CASES, paper_images
 from benchmarks.timing import FIELDS, Recorder, Row, time_call
 from tests.support.paths import ROOT
@@ -50,6 +50,49 @@ def test_time_call_counts_calls_and_records_the_first_apart() -> None:
     assert row.median_s is not None
     assert row.min_s <= row.median_s
     assert row.unit_median_s is not None
+
+
+def test_pairs_of_equal_iou_are_found_and_the_furthest_apart_is_named() -> None:
+    mask = np.zeros((40, 40), bool)
+    mask[20:32, 20:32] = True
+    near, far, other = mask.copy(), mask.copy(), mask.copy()
+    near[18:20, 20:32] = True  # 24 false alarms at the border, or in the corner
+    far[:2, :12] = True
+    other[20:30, 20:32] = False  # below the least IoU
+    maps = [each.astype(float) for each in (near, far, other)]
+    (pair,) = equal_iou.pairs_of(maps, mask)
+    assert list(pair) == list(equal_iou.DETECTORS[:2])
+    first, second = pair.values()
+    assert first["iou"] == second["iou"] == pytest.approx(144 / 168)
+    assert first["weighted_fmeasure"] > second["weighted_fmeasure"] + 0.03
+    alike = {name: values | {"iou": 0.9} for name, values in pair.items()}
+    closer = {name: dict.fromkeys(first, 0.9) for name in pair}
+    summary = equal_iou.summary({"a": [closer], "b": [alike], "c": []})
+    assert (summary["images"], summary["pairs_of_equal_iou"]) == (3, 2)
+    for measure in equal_iou.MEASURES:
+        assert summary["found"][measure]["image"] == "b"
+        assert summary["found"][measure]["apart"] == 0
+    halved = closer | {
+        name: dict.fromkeys(first, 0.9) | {"weighted_fmeasure": 0.5} for name in [*pair][:1]
+    }
+    assert equal_iou.summary({"a": [halved]})["found"]["weighted_fmeasure"]["apart"] == 1
+
+
+@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
+def test_training_steps_are_timed_with_both_losses_on_the_same_images(backend: str) -> None:
+    tiny = training_steps.Options(batch=2, size=32)
+    losses: dict[str, list[float]] = {}
+    steps = {}
+    for name in (training_steps.CROSS_ENTROPY, training_steps.LOSSES[0]):
+        step, side = training_steps.stepper(name, "medium", backend, tiny)
+        assert side == 32
+        losses[name] = []
+        steps[name] = lambda step=step, name=name: losses[name].append(step())
+    times = training_steps.in_turns(steps, repeats=1)
+    assert {name: len(found) for name, found in times.items()} == dict.fromkeys(steps, 1)
+    assert all(0 < seconds < 60 for found in times.values() for seconds in found)
+    first, second = losses.values()
+    assert len({*first, *second}) == 6
 
 
 def test_a_stopped_run_keeps_its_rows_and_the_old_file(tmp_path: Path) -> None:

@@ -582,3 +582,34 @@ def test_files_of_other_image_types_are_not_passed_over(folder: Path):
     frames[0].save(folder / "masks/0.png", format="tiff", save_all=True, append_images=frames[1:])
     with pytest.raises(InputError, match=r"0\.png has 2 frames; save one of them"):
         split_off(folder)
+
+
+def test_faults_of_names_lists_and_pictures_are_one_error(folder: Path):
+    """A missing mask hides neither a damaged picture nor another size; nothing is said twice."""
+    names = sorted(path.stem for path in (folder / "masks").iterdir())
+    (folder / f"masks/{names[0]}.png").unlink()
+    (folder / f"images/{names[1]}.png").write_bytes(b"not an image")
+    save(folder / f"masks/{names[2]}.png", a_mask(width=7))
+    (folder / "splits").mkdir(exist_ok=True)
+    (folder / "splits/train.txt").write_text("gone\n")
+    (folder / "splits/other.txt").write_text("")
+    with pytest.raises(InputError) as caught:
+        load(Sources(folder, Path()), 16, seed=0)
+    lines = str(caught.value).split("\n  ")
+    for text in ("has no mask", "other.txt", "lists 1 image", "cannot be read", "is 7 x 16"):
+        assert sum(text in line for line in lines) == 1, (text, lines)
+    assert len(lines) == 5
+
+
+def test_a_line_break_in_a_name_is_shown_and_breaks_no_line(folder: Path):
+    for number in (1, 2):
+        (folder / f"images/a\n{number}\x1b.png").write_bytes(b"not an image")
+        save(folder / f"masks/a\n{number}\x1b.png", a_mask())
+        (folder / f"images/a\n{number}\x1b.bmp").write_bytes(b"")
+    with pytest.raises(InputError) as caught:
+        load(Sources(folder, Path()), 16, seed=0)
+    lines = str(caught.value).split("\n")
+    assert len(lines) == 2
+    for number, line in enumerate(lines, 1):
+        assert rf"a\n{number}\x1b.png have the same name" in line
+        assert line.isprintable()

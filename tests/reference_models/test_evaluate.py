@@ -13,7 +13,7 @@ from PIL import Image
 
 from reference_models.data.maps import read_maps
 from reference_models.errors import InputError
-from reference_models.evaluate import Options, notes_on, read_masks, run
+from reference_models.evaluate import Options, mask_files, notes_on, read_masks, run
 from reference_models.measures.saliency import NAMES, measure
 from tests.support.paths import DATA
 
@@ -38,6 +38,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def true_masks(path: Path) -> dict[str, np.ndarray]:
+    return {stem: mask.object for stem, mask in read_masks(mask_files(path))[0].items()}
+
+
 def zipped(folder: Path) -> Path:
     path = folder.with_suffix(".zip")
     with zipfile.ZipFile(path, "w") as archive:
@@ -57,7 +61,7 @@ def test_folders_and_zips_give_the_same_row(folder: Path, capsys):
     assert f"MAE                        {written['measures']['mae']:.4f}" in printed
     assert "note: 5 maps differ in size" in printed
 
-    masks, _ = read_masks(zipped(folder / "set"))
+    masks = true_masks(zipped(folder / "set"))
     maps, _ = read_maps(zipped(folder / "all") / "blur", masks)
     assert measure(list(maps.values()), list(masks.values())) == written["measures"]
     # A folder of masks alone, and maps that need not be resized.
@@ -66,7 +70,7 @@ def test_folders_and_zips_give_the_same_row(folder: Path, capsys):
 
 
 def test_maps_of_predict_and_maps_of_a_few(folder: Path, capsys):
-    masks, _ = read_masks(folder / "set")
+    masks = true_masks(folder / "set")
     plain, _ = read_maps(folder / "all/noise", masks)
     some = folder / "some"
     some.mkdir()
@@ -91,7 +95,7 @@ def test_maps_of_predict_and_maps_of_a_few(folder: Path, capsys):
 
 
 def test_values_are_taken_as_they_are(folder: Path):
-    masks, notes = read_masks(folder / "set")
+    masks, (_, notes) = true_masks(folder / "set"), read_masks(mask_files(folder / "set"))
     maps, _ = read_maps(folder / "all/noise", masks)
     assert notes == []
     for stem, values in maps.items():
@@ -102,10 +106,42 @@ def test_values_are_taken_as_they_are(folder: Path):
     assert row == {"mae": pytest.approx(np.mean(expected))}
 
 
+def test_faults_of_masks_and_maps_are_reported_together(folder: Path):
+    (folder / "set/masks/0.png").write_bytes(b"not an image")
+    (folder / "all/noise/1.png").write_bytes(b"not an image")
+    (folder / "all/noise/1\n2.png").write_bytes(b"")
+    for name in ("2", "3"):
+        shutil.copy(folder / f"set/masks/{name}.png", folder / f"all/noise/{name}.bmp")
+    with pytest.raises(InputError) as caught:
+        run(Options(folder / "all/noise", masks=folder / "set"))
+    lines = str(caught.value).split("\n  ")
+    assert len(lines) == 3
+    for line, text in zip(lines, ("0.png cannot be read", "2.png have", "3.png have"), strict=True):
+        assert text in line
+    for name in ("2", "3"):
+        (folder / f"all/noise/{name}.bmp").unlink()
+    (folder / "set/masks/1\n2.png").write_bytes(b"")
+    with pytest.raises(InputError) as caught:
+        run(Options(folder / "all/noise", masks=folder / "set"))
+    lines = str(caught.value).split("\n  ")
+    assert [line.count("cannot be read") for line in lines] == [1] * 4
+    assert sum(r"1\n2.png" in line for line in lines) == 2
+
+
+def test_a_place_for_the_measures_is_checked_before_the_work(folder: Path):
+    (folder / "file").touch()
+    for out, match in (
+        (folder, "is a folder; pass the name of a JSON file"),
+        (folder / "file/row.json", r"file is a file, but a folder is needed; pass another path"),
+    ):
+        with pytest.raises(InputError, match=match):
+            run(Options(folder / "all/gone", masks=folder / "set", out=out))
+
+
 def test_masks_of_other_kinds_are_noted(folder: Path):
     for i, high in enumerate((1, 200, 0)):
         Image.fromarray(np.uint8([[0, high], [0, high]])).save(folder / f"set/masks/{i}.png")
-    masks, notes = read_masks(folder / "set")
+    masks, (_, notes) = true_masks(folder / "set"), read_masks(mask_files(folder / "set"))
     assert [mask.sum() for mask in masks.values()][:3] == [2, 2, 0]
     assert notes == [
         "1 mask has the values 0 and 1: 1 is read as the object (0)",
@@ -161,7 +197,7 @@ def test_the_command(folder: Path):
 @pytest.mark.slow
 def test_the_detectors_have_the_published_error():
     """As listed in docs/data.md, where it was measured at full size."""
-    masks, _ = read_masks(DATA / "ecssd.zip")
+    masks = true_masks(DATA / "ecssd.zip")
     listed = {
         "DRFI": 0.178,
         "RC": 0.186,
@@ -184,7 +220,7 @@ def test_the_detectors_have_the_published_error():
 @pytest.mark.slow
 def test_the_row_of_drfi_on_a_hundred_images():
     """So that no measure changes unseen."""
-    masks, _ = read_masks(DATA / "ecssd.zip")
+    masks = true_masks(DATA / "ecssd.zip")
     stems = list(masks)[:100]
     maps, _ = read_maps(DATA / "ecssd_baselines.zip/DRFI", stems)
     assert measure(list(maps.values()), [masks[stem] for stem in stems], exact=True) == {

@@ -39,6 +39,7 @@ def test_masks_are_reduced_and_an_image_of_one_region_has_no_distances():
         "within_object": 0.0, "within_background": 0.0, "between": 1.0, "within_to_between": 0.0
     }  # fmt: skip
     assert whole == none == {}
+    assert distances(np.ones((2, 2, 3)), np.eye(2, dtype=bool))["within_to_between"] == 1
 
 
 def test_the_share_of_binary_values():

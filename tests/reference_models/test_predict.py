@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from reference_models import paths, predict
+from reference_models.data.masks import Mask
 from reference_models.data.photographs import read_photograph
 from reference_models.errors import InputError
 from reference_models.files import read_about, read_arrays, write_arrays, write_json
@@ -307,12 +308,18 @@ def test_either_framework_explains_the_same(place):
     for backend in ("torch", "jax"):
         model = predict.Model(load_network(run, backend=backend))
         mask = np.arange(32) > 12
+        void = np.zeros((32, 32), bool)
+        void[:, -4:] = True
         figure = model.explained(
-            Image.fromarray(np.full((32, 32, 3), 100, np.uint8)), np.outer(mask, mask)
+            Image.fromarray(np.full((32, 32, 3), 100, np.uint8)),
+            Mask(np.outer(mask, mask), void, "with void"),
         )
+        for axes in figure.axes[1:4]:
+            shown = np.ma.getmaskarray(axes.images[0].get_array())
+            np.testing.assert_array_equal(shown, void)
         weights.append(np.asarray(figure.axes[3].images[0].get_array()))
-    assert weights[0].max() > 0
-    np.testing.assert_allclose(*weights, atol=1e-4 * weights[0].max())
+    assert np.nanmax(weights[0]) > 0
+    np.testing.assert_allclose(*weights, atol=1e-4 * np.nanmax(weights[0]))
 
 
 def test_masks_that_do_not_fit(place, capsys):

@@ -178,6 +178,29 @@ def test_bsds500_keeps_the_segmentation_of_every_annotator(tmp_path: Path):
     assert data.tests[0].truth[0].shape == (2, 171, 256)
 
 
+def test_mosaics_share_one_label_map(tmp_path: Path):
+    home = tmp_path / "set"
+    labels = np.zeros((40, 40), np.uint8)
+    labels[:, 20:] = 3
+    save(Image.fromarray(labels), home / "ground_truth.png")
+    for number in range(99):
+        save(photograph(40, 40, number), home / f"{number:03}.png")
+    with pytest.raises(InputError, match=r"must hold 100 \.png mosaics, found 99"):
+        prepare("outex", home, tmp_path / "data")
+    save(photograph(40, 30, 99), home / "099.png")
+    with pytest.raises(InputError, match=r"099\.png .* 30 x 40"):
+        prepare("outex", home, tmp_path / "data")
+    save(photograph(40, 40, 99), home / "099.png")
+    assert prepare("outex", home, tmp_path / "data")[1] == "outex: 100 mosaics"
+    path = tmp_path / "data/outex_us_00000.zip"
+    assert opened(path, "images/007.webp").size == (40, 40)
+    assert np.unique(np.asarray(opened(path, "ground_truth.png"))).tolist() == [0, 3]
+    assert len(manifest(path)) == 100
+    test, _ = read_test("outex", Sources("outex", tmp_path / "data", regions=5), 32)
+    assert len(test.images) == 30
+    assert test.truth[0].shape == (1, 40, 40)
+
+
 def test_maps_of_detectors_become_as_large_as_the_images(tmp_path: Path):
     out, home = tmp_path / "data", tmp_path / "maps"
     prepare("ecssd", distributed("ecssd", tmp_path / "set"), out)
@@ -265,13 +288,13 @@ def test_all_faults_are_listed_in_one_error(tmp_path: Path):
         f"- {images} must hold 6 .jpg images, found 5",
         f"- images without a .png file in {masks} (1): 0001",
         f"- .png files without an image in {images} (1): 0002",
-        f"is 400 x 300, {masks / '0003.png'} is 30 x 20 (width x height)",
+        f"is 400 x 300, but {masks / '0003.png'} is 30 x 20 (width x height)",
         f"- {masks / '0004.png'} has no foreground: no pixel is 128 or more",
         f"- {images / '0005.jpg'} cannot be read as an image",
         f"- {masks / '0006.png'} has the colour mode LAB; save it as RGB or grey",
     ):
         assert fault in text
-    assert text.endswith("docs/data.md says where it comes from.")
+    assert text.endswith("docs/data.md says where it comes from")
 
 
 def test_many_faults_are_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -279,7 +302,7 @@ def test_many_faults_are_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for file in (home / "ECSSD/images").iterdir():
         file.write_bytes(b"not an image")
     monkeypatch.setattr(command, "FAULTS_SHOWN", 4)
-    assert "\n- and 2 more\n" in fails("cannot be read", "ecssd", home)
+    assert "\n  - and 2 more\n" in fails("cannot be read", "ecssd", home)
 
 
 def test_another_layout_is_an_error(tmp_path: Path):

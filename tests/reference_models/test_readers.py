@@ -10,7 +10,7 @@ from PIL import Image
 
 from reference_models.data import pictures
 from reference_models.data.maps import read_map, read_maps
-from reference_models.data.masks import mask_notes, only_void, read_mask
+from reference_models.data.masks import as_mask, has_void, mask_notes, read_mask, settled_mask
 from reference_models.data.photographs import read_photograph
 from reference_models.data.pictures import by_stem, open_image, side_by_side
 from reference_models.errors import InputError
@@ -90,7 +90,7 @@ def test_void_pixels_are_neither_object_nor_a_reason_to_refuse(stored: str, tmp_
     mask = read_mask(tmp_path / "mask.png")
     np.testing.assert_array_equal(mask.object, OBJECT & ~EDGE)
     np.testing.assert_array_equal(mask.void, EDGE)
-    assert "255 (void), which counts as background" in mask_notes({"mask": mask.kind})[0]
+    assert "255 (void), which counts neither" in mask_notes({"mask": mask.kind})[0]
 
 
 def test_a_lossy_mask_of_three_values_has_no_void(tmp_path: Path):
@@ -112,12 +112,26 @@ def test_other_classes_with_void_and_void_alone(tmp_path: Path):
         np.testing.assert_array_equal(
             read_mask(tmp_path / "mask.tif").object, OBJECT & ~EDGE, str(number)
         )
-    assert only_void(["with void", "0/255", "0/1"]) == [1]
-    assert only_void(["with void", "0/255", "soft"]) == only_void(["0/255", "0/1"]) == []
+    assert has_void(["with void", "0/255", "0/1", "three values"])
+    assert not has_void(["with void", "0/255", "soft"])
+    assert not has_void(["0/255", "0/1", "three values"])
     several = palette(void(7 * OBJECT + (SIDE[0] > 35)), VOC)
     several.save(tmp_path / "mask.png")
     with pytest.raises(InputError, match=r"is a mask of 2 classes \(1, 7\); save the object alone"):
         read_mask(tmp_path / "mask.png")
+
+
+def test_void_around_a_small_object_is_known_by_other_masks(tmp_path: Path):
+    values = np.zeros((20, 20), np.uint8)
+    values[4:12, 4:12], values[6:10, 6:10] = 255, 3
+    image = Image.fromarray(values)
+    image.save(tmp_path / "mask.png")
+    alone = read_mask(tmp_path / "mask.png")
+    np.testing.assert_array_equal(alone.object, values == 255)
+    assert (alone.kind, alone.void) == ("soft", None)
+    beside = settled_mask(as_mask(image, tmp_path / "mask.png"), void=True)
+    np.testing.assert_array_equal(beside.object, values == 3)
+    np.testing.assert_array_equal(beside.void, values == 255)
 
 
 def test_small_values_in_large_types_are_values_of_eight_bits(tmp_path: Path):

@@ -32,6 +32,7 @@ from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
 from reference_models.papers.schema import as_json
 from reference_models.paths import RUNS
+from reference_models.reproduction.sweep import needs
 from reference_models.training.run import Shared, load_data, run, without_priors
 from reference_models.training.score import prior_maps, priors_for
 from reference_models.training.stopping import clock
@@ -326,6 +327,32 @@ def test_a_trained_network_is_evaluated_on_other_images(recipe: str, tmp_path: P
         assert 0 < rows["set"]["saliency head"]["weighted_f_exact"] < 1
 
 
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_a_recipe_starts_from_the_trained_weights_of_another(
+    backend: str, tmp_path: Path, monkeypatch
+):
+    tiny = replace(RECIPES["scenes-cas"].small, size=32, steps=2, train_images=8, test_images=4)
+    first = replace(RECIPES["scenes-cas"], small=tiny)
+    still = replace(tiny, steps=1, rate=1e-9)
+    second = replace(first, name="scenes-cas-again", small=still, start="scenes-cas")
+    monkeypatch.setitem(RECIPES, first.name, first)
+    monkeypatch.setitem(RECIPES, second.name, second)
+    wanted = Options(recipe=second.name, backend=backend, scale="small")
+    wanted = replace(wanted, out=tmp_path / wanted.name)
+    with pytest.raises(InputError, match="scenes-cas-again starts from the trained scenes-cas"):
+        run(wanted, Shared(), clock())
+    before = Options(recipe=first.name, backend=backend, scale="small")
+    before = replace(before, out=tmp_path / before.name)
+    run(before, Shared(), clock())
+    run(wanted, Shared(), clock())
+    old, new = (read_arrays(one.folder / "weights.safetensors") for one in (before, wanted))
+    for name, array in old.items():
+        np.testing.assert_allclose(new[name], array, atol=1e-6)
+    rows = [json.loads((one.folder / "run.json").read_text()) for one in (before, wanted)]
+    assert rows[1]["start_sha256"] == rows[0]["weights_sha256"]
+    assert needs(second.name) == ["scenes-cas"]
+
+
 def test_regions_run_from_command_to_report(tmp_path: Path, monkeypatch):
     """General segmentation, measured against two annotators."""
     (tmp_path / "sets/images").mkdir(parents=True)
@@ -347,7 +374,8 @@ def test_regions_run_from_command_to_report(tmp_path: Path, monkeypatch):
     save_file(mobilenet_v2((1, 3)).state_dict(), tmp_path / "mobilenet_v2.fp16.safetensors")
     recipe = RECIPES["regions-cas-4"]
     small = replace(recipe.small, size=32, steps=2, backbone=Backbone("mobilenet_v2", (1, 3)))
-    monkeypatch.setitem(RECIPES, recipe.name, replace(recipe, small=small))
+    changed = replace(recipe, small=small, further=("sparse", "contours"))
+    monkeypatch.setitem(RECIPES, recipe.name, changed)
     options = Options(
         recipe=recipe.name, scale="small", archives=tmp_path, out=tmp_path / "run",
     )  # fmt: skip
@@ -359,3 +387,5 @@ def test_regions_run_from_command_to_report(tmp_path: Path, monkeypatch):
     assert {name: each.mean(name) for name in row} == pytest.approx(row, abs=0.001)
     assert 0 < row["covering"] <= 1
     assert 1 <= row["regions"] <= 4
+    assert 0 <= row["sparse"] <= 1
+    assert 0 <= row["contour_ods"] <= row["contour_ois"] <= 1

@@ -1,13 +1,28 @@
 """The relation model: shapes, gradients, maps, that no label is used, that it refines priors."""
 
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from reference_models.data.images import Images
+from reference_models.errors import InputError
 from reference_models.networks.options import RelationOptions
 from reference_models.networks.torch.relations import RelationModel
-from reference_models.networks.torch.system import Batch
-from saliency_losses.torch import merge_by_confidence
+from reference_models.networks.torch.system import Batch, area_resize
+from reference_models.options import Options
+from reference_models.papers.recipes import RECIPES
+from reference_models.papers.relations import PAIRS
+from reference_models.training import score
+from reference_models.training.dense_crf import dense_crf
+from reference_models.training.run import Shared, pair_rows, run
+from reference_models.training.stopping import clock
+from saliency_losses.torch import js_mutual_information, merge_by_confidence, relation_pairs
 from tests.support.systems import a_batch, output_of
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
@@ -126,6 +141,114 @@ def test_the_merged_map_takes_the_surer_of_prior_and_refined():
     torch.testing.assert_close(maps["merged"], merged)
     assert maps["merged"].shape == batch.prior.shape
     assert ((maps["merged"] == batch.prior) | (maps["merged"] == maps["refined"])).all()
+
+
+def test_the_threshold_at_test_changes_the_maps_alone():
+    system, batch = network(certain=0.9), a_batch()
+    output = output_of(system, batch)
+    loss, maps = system.loss(output, batch), system.maps(output, batch)
+    other = network(certain=0.9, certain_at_test=0.1)
+    other.load_state_dict(system.state_dict())
+    assert other.loss(output, batch) == loss
+    assert not torch.equal(other.maps(output, batch)["refined"], maps["refined"])
+    same = network(certain=0.1)
+    same.load_state_dict(system.state_dict())
+    expected = same.maps(output, batch)["refined"]
+    torch.testing.assert_close(other.maps(output, batch)["refined"], expected, rtol=0, atol=0)
+
+
+def test_each_image_has_a_model_of_its_own():
+    system, batch = network(steps_per_image=2, rate_per_image=0.1, balance=False), a_batch(2)
+    before = {name: value.clone() for name, value in system.state_dict().items()}
+    output = output_of(system, batch)
+    with torch.no_grad():
+        maps = system.maps(output, batch)
+    for name, value in system.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+    for i in range(2):
+        one = batch._replace(images=batch.images[i : i + 1], prior=batch.prior[i : i + 1])
+        learner = network(balance=False)
+        learner.load_state_dict(before)
+        own = [p for name, p in learner.named_parameters() if not name.startswith("backbone.")]
+        for _ in range(2):
+            loss = learner.loss(output_of(learner, one), one)
+            gradients = torch.autograd.grad(loss, own)
+            norm = sum((g**2).sum() for g in gradients) ** 0.5
+            with torch.no_grad():
+                for parameter, gradient in zip(own, gradients, strict=True):
+                    parameter -= 0.1 * gradient / max(norm, 1)
+        expected = learner.maps(output_of(learner, one), one)["merged"][0]
+        torch.testing.assert_close(maps["merged"][i], expected.detach(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [
+    {"certain_at_test": 1.5}, {"steps_per_image": -1}, {"rate_per_image": 0.0},
+])  # fmt: skip
+def test_bad_options_are_refused_by_name(options: dict):
+    (name,) = options
+    with pytest.raises(InputError, match=f"{name} must"):
+        RelationOptions(**options)
+
+
+def test_the_loss_curve_of_balanced_pairs_is_one_of_the_mutual_information():
+    system, batch = network(), a_batch()
+    output = output_of(system, batch)
+    prior = area_resize(batch.prior, output.shape[-2:])
+    joint, mask = relation_pairs(prior, foreground=0.8, background=0.3)
+    estimate = js_mutual_information(system.scores(output, prior), joint, mask=mask)
+    options = Options(recipe="relations", scale="small")
+    one = Images(("",), *(np.zeros((1, 2, 2, *c), np.uint8) for c in ((3,), (), ())))
+    one.priors[0] = [[255, 230], [229, 0]]  # 230/255 is above 0.9, 229/255 below.
+    one.labels[0, 0, 0] = 1
+    rows = pair_rows(options, one, [system.loss(output, batch).item()] * 20 + [0.0])[PAIRS]
+    assert rows["first tenth"]["mutual_information"] == pytest.approx(estimate.item(), abs=1e-6)
+    assert rows["last tenth"]["mutual_information"] > estimate.item()
+    assert rows["certain foreground"] == {"true_foreground": 0.5}
+    assert rows["approximate foreground"] == {"true_foreground": pytest.approx(1 / 3)}
+    pooled = pair_rows(Options(recipe="relations-pooled", scale="small"), one, [1.0])[PAIRS]
+    assert "first tenth" not in pooled
+    assert pair_rows(Options(recipe="anchors", scale="small"), one, [1.0]) == {}
+
+
+def test_a_network_without_training_is_measured(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(score, "dense_crf", lambda images, maps: maps >= 0.25)
+    short = replace(RECIPES["relations-per-image"], options={"steps_per_image": 1})
+    monkeypatch.setitem(RECIPES, "relations-per-image", short)
+    options = Options(
+        recipe="relations-per-image",
+        scale="small",
+        data="scenes",
+        size=32,
+        train_images=8,
+        test_images=2,
+        out=tmp_path / "run",
+    )
+    run(options, Shared(), clock())
+    report = json.loads((tmp_path / "run/run.json").read_text())
+    (test, maps), (pairs, shares) = report["measures"].items()
+    assert test == "scenes, generated"
+    assert list(maps) == ["prior", "prior, cut at 1/2", "merged", "refined", "dense CRF"]
+    assert maps["dense CRF"]["mae"] not in (maps["prior"]["mae"], maps["merged"]["mae"])
+    assert (pairs, report["loss_curve"]) == (PAIRS, [])
+    assert set(shares) == {"certain foreground", "approximate foreground"}
+    assert not (tmp_path / "run/loss.png").exists()
+    assert 0 < report["backbone_seconds"]["8"] < report["inference_seconds"]["8"]
+
+
+def test_the_dense_crf_follows_edges_and_says_what_it_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+    images = np.zeros((1, 16, 16, 3), np.uint8)
+    with pytest.raises(InputError, match="pip install pydensecrf2"):
+        dense_crf(images, np.zeros((1, 16, 16)))
+    monkeypatch.undo()
+    pytest.importorskip("pydensecrf.densecrf")
+    images[:, :, 8:] = 255
+    prior = np.full((1, 16, 16), 0.2)
+    prior[:, :, 6:] = 0.6  # Reaches two columns into the dark half.
+    refined = dense_crf(images, prior)
+    assert (refined.shape, refined.dtype) == ((1, 16, 16), np.float32)
+    np.testing.assert_array_equal(refined[0] > 0.5, images[0, ..., 0] > 0)
 
 
 def test_half_precision_outputs_are_computed_in_float32():

@@ -31,7 +31,7 @@ from reference_models.papers.schema import (
     within,
 )
 from reference_models.papers.zoomout import af_against_ce
-from reference_models.reproduction import report, results, runs, verdicts
+from reference_models.reproduction import plots, report, results, runs, verdicts
 from reference_models.training import figures
 
 MAIN = {"menet": "saliency head", "metric-head": "saliency head", "relations": "merged"}
@@ -148,7 +148,12 @@ def leave_rows(folder: Path, result: dict, images: int = 60, noise: float = 0.02
         ]
 
     each = {
-        test: Each(stems, tuple(next(iter(maps.values()))), {m: rows(v) for m, v in maps.items()})
+        test: Each(
+            stems,
+            tuple(next(iter(maps.values()))),
+            {m: rows(v) for m, v in maps.items()},
+            tuple(np.random.default_rng(8).permutation(images) / images),
+        )
         for test, maps in result["measures"].items()
     }
     name = "{recipe}-{backend}-{scale}-{seed}.json".format(**result)
@@ -180,8 +185,9 @@ def test_a_second_time_gives_the_same_files_and_check_sees_any_change(tmp_path):
     assert {p.name for p in files} == {
         "results.md",
         "RUNS.md",
-        *(f"results-effects-{letter}.png" for letter in "mcwl"),
+        *(f"results-effects-{letter}.png" for letter in "mcwlr"),
         "results-noise.png",
+        "results-rounds.png",
         "results-swapped.png",
         "results-losses.png",
     }
@@ -201,7 +207,13 @@ def test_a_second_time_gives_the_same_files_and_check_sees_any_change(tmp_path):
 
 def test_every_row_finds_its_value_once_all_has_run(tmp_path):
     """No recipe, test set or map is misnamed in the claims."""
-    found = results.read(write(tmp_path, *everything()))
+    every = everything()
+    folder = write(tmp_path, *every)
+    for one in every:
+        if one["recipe"] in ("fcn-ce-clean", "fcn-cas-clean"):
+            leave_rows(folder, one)
+    found = results.read(folder)
+    results.add_thirds(found, results.per_image_files(folder, found))
     for claim in claims():
         for part in claim.tables:
             for one, measure, scale in product(part.rows, part.measures, ("medium", "small")):
@@ -209,6 +221,25 @@ def test_every_row_finds_its_value_once_all_has_run(tmp_path):
     text = report.results_text(found, {}, {}, (), ()).partition("\n## ")[2]
     assert "pending" not in text
     assert " |  |" not in re.sub(r"(?m)^(\| [^|]* \|) [^|]* \|", r"\1", text), "an empty cell"
+
+
+def test_thirds_of_the_images_by_the_size_of_the_object(tmp_path):
+    shares = (0.3, 0.1, 0.5, 0.2, 0.6, 0.4)
+    rows = [{"f": 0.1 * place, "mae": share} for place, share in enumerate(shares)]
+    each = Each(tuple("abcdef"), ("f", "mae"), {"map": rows}, shares)
+    result = made("fcn-cas-clean")
+    folder = write(tmp_path, result)
+    per_image.write(per_image.beside(folder / "fcn-cas-clean-torch-small-0.json"), {"ecssd": each})
+    found = results.read(folder)
+    readers = results.per_image_files(folder, found)
+    results.add_thirds(found, readers)
+    smallest = row("fcn-cas-clean", "ecssd, smallest third")
+    assert results.values(found, "small", smallest, "f") == {0: pytest.approx(0.2)}
+    assert results.values(found, "small", smallest, "mae") == {0: pytest.approx(0.15)}
+    largest = row("fcn-cas-clean", "ecssd, largest third")
+    (measured,) = results.rows_of(readers, "small", largest, [0])
+    assert measured.stems == ("c", "e")
+    assert measured.object_share == pytest.approx([0.5, 0.6])
 
 
 def test_every_recipe_on_real_data_stands_in_a_table():
@@ -310,10 +341,10 @@ def test_a_claim_has_one_line_with_the_difference_that_the_paper_prints_too():
     ((title, paper, medium, small, verdict),) = verdict_lines(found, CLAIM)
     assert title == "[W: a claim](#w-a-claim)<br>zoomout-af − zoomout-ce: F^w exact"
     assert (paper, medium, small) == ("+.031", "", ".000")
-    assert verdict == "2 of 3 hold", "of those that were measured"
+    assert verdict == "2 of 3 hold, 1 not run"
     unmeasured = replace(CLAIM, bounds=CLAIM.bounds[:1])
     ((_, paper, medium, small, verdict),) = verdict_lines({}, unmeasured)
-    assert (paper, medium, small, verdict) == (EFFECT, "", "", "")
+    assert (paper, medium, small, verdict) == (EFFECT, "", "", "not run")
     pair = (row("zoomout-af"), row("zoomout-ce"))
     without = replace(CLAIM, bounds=(), effects=Effects((pair,), ("f", "weighted_f_exact")))
     title = "[W: a claim](#w-a-claim)<br>zoomout-af − zoomout-ce: F^w exact"
@@ -349,9 +380,9 @@ def test_equal_weights_are_a_part_of_their_own():
     claim = replace(CLAIM, bounds=CLAIM.bounds[:1], equal_weights=(pair,), split="network")
     found = grouped(made(pair.first), made(pair.second))
     first, second = verdict_lines(found, claim)
-    assert first[-1] == ""
+    assert first[-1] == "not run"
     label = "weights of fcn-cas-clean and fcn-cas-swapped"
-    assert second == [label, EFFECT, "", "equal", "holds"]
+    assert second == [label, "", "", "equal", "holds"]
 
 
 def test_medium_stands_beside_small_where_it_was_run(tmp_path):
@@ -372,7 +403,7 @@ def test_medium_stands_beside_small_where_it_was_run(tmp_path):
     for title, part in parts.items():
         assert ("medium: MAE" in part) == (title[0] == "W"), title
     (of_w,) = (part for title, part in parts.items() if title[0] == "W")
-    difference, *_ = re.findall(r"(?m)^\| zoomout-af − zoomout-ce \|.*", of_w)
+    difference, *_ = re.findall(r"(?m)^\| zoomout-af − zoomout-ce[^|:]* \|.*", of_w)
     medium_f = difference.split(" | ")[4]
     mean, low, high = re.fullmatch(r"(\+\.\d+) \[(\+\.\d+), (\+\.\d+)\]", medium_f).groups()
     assert float(low) < float(mean) == 0.02 < float(high)
@@ -401,9 +432,9 @@ def test_several_seeds_have_both_their_spread_and_an_interval(tmp_path):
     found = results.read(folder)
     known = verdicts.all_intervals(found, results.per_image_files(folder, found))
     (pair,) = {pair for pair in af_against_ce().effects.pairs if pair[0].test == "ecssd"}
-    text = report.effects_text(found, known, Effects((pair,)))
+    text = report.effects_text(found, known, Effects((pair,), ("weighted_f_exact",)))
     assert re.search(r"−\.100 ± \.000 \[−\.1\d\d, −\.0\d\d\]", text)
-    claim = replace(CLAIM, bounds=(at_least(*pair, "f", 0.005),))
+    claim = replace(CLAIM, bounds=(at_least(*pair, "weighted_f_exact", 0.005),))
     ((_, _, value, _, verdict),) = verdict_lines(found, claim, known)
     assert re.fullmatch(r"−\.100 \[−\.1\d\d, −\.0\d\d\]", value)
     assert verdict == "**refuted**"
@@ -435,8 +466,12 @@ def test_seconds_stand_in_one_table():
         "inference_seconds": {"1": 0.0301, "8": 0.0212},
         "precision": "bfloat16",
     }
-    text = "\n".join(report.seconds_text([timed, made("fcn-ce-clean")]))
-    assert "| zoomout-ce | medium | torch | cpu: X | 224 | bfloat16 | 50 | 30.1 | 21.2 |" in text
+    beside = timed | {"seed": 1, "backbone_seconds": {"1": 0.0301, "8": 0.0106}}
+    text = "\n".join(report.seconds_text([timed, beside, made("fcn-ce-clean")]))
+    row = "| zoomout-ce | medium | torch | cpu: X | 224 | bfloat16 | 50 | 30.1 | 21.2 | 1.00 | 2.00"
+    assert f"{row} | 94, portraits 36" in text
+    text = "\n".join(report.seconds_text([timed]))
+    assert "| 30.1 | 21.2 |  |  | 94, portraits 36" in text
     assert "fcn-ce-clean" not in text
     assert report.seconds_text([made("fcn-ce-clean")]) == []
 
@@ -500,6 +535,85 @@ def test_a_picture_remembers_what_it_shows(tmp_path):
     figures.draw(plot, tmp_path / "a.png")
     assert figures.stored_digest(tmp_path / "a.png") == plot.digest()
     assert figures.stored_digest(tmp_path / "b.png") is None
+
+
+def with_curves(result: dict) -> dict:
+    """The results file of a run that has curves: precision falls from .9 to .4, recall rises."""
+    precision, recall = np.linspace(0.9, 0.4, 52).tolist(), np.linspace(0, 1, 52).tolist()
+    curves = {
+        test: {name: {"precision": precision, "recall": recall} for name in maps}
+        for test, maps in result["measures"].items()
+    }
+    return result | {"curves": curves}
+
+
+def test_curves_are_drawn_for_the_runs_that_have_them(tmp_path):
+    ce, af = with_curves(made("zoomout-ce")), made("zoomout-af")
+    current = plots.plots(grouped(ce, af), {}, [])
+    precise, f_measure = current["results-curves-w"].panels
+    ((label, points),) = precise.lines
+    assert label == "zoomout-ce"
+    assert points[-1] == (1.0, (0.4,))
+    assert len(points) == 51, "without the threshold that no pixel reaches"
+    ((_, points),) = f_measure.lines
+    assert points[0] == (0.0, (round(1.3 * 0.4 / (0.3 * 0.4 + 1), 4),))
+    assert [at for at, _ in points] == sorted(at for at, _ in points)
+    assert "results-curves-w" not in plots.plots(grouped(af), {}, [])
+
+
+def test_f_is_drawn_after_each_round():
+    result = made("anchors")
+    row_of_zeros = dict.fromkeys(("mae", "f", "max_f"), 0.0)
+    for maps in result["measures"].values():
+        for rounds in range(1, 11):
+            maps[f"T = {rounds}"] = row_of_zeros | {"f": 0.7 + rounds / 100}
+    f, mae = plots.plots(grouped(result), {}, [])["results-rounds"].panels
+    assert (f.y, mae.y) == ("F", "MAE")
+    label, points = f.lines[0]
+    assert label == "from DRFI"
+    assert points[0] == (0.0, (0.5,)), "the prior"
+    assert [x for x, _ in points] == list(range(11))
+    assert points[-1] == (10.0, (pytest.approx(0.8),))
+    two_rounds_only = plots.plots(grouped(made("anchors")), {}, [])
+    assert "results-rounds" not in two_rounds_only
+
+
+def test_recipes_that_differ_in_the_number_of_images_make_a_curve(monkeypatch):
+    monkeypatch.setitem(RECIPES, "anchors-ce-50", RECIPES["anchors-ce"])
+    few = made("anchors-ce", f=0.6) | {"recipe": "anchors-ce-50", "images": {"train": 50}}
+    found = grouped(few, made("anchors-ce", f=0.8))
+    f = plots.plots(found, {}, [])["results-few"].panels[-1]
+    assert f.lines == (("cross-entropy", ((9.0, (0.8,)), (50.0, (0.6,)))),)
+    assert "results-few" not in plots.plots(grouped(few), {}, [])
+
+
+def test_f_by_object_size_comes_from_the_rows_of_images(tmp_path):
+    result = made("fcn-ce-clean")
+    folder = write(tmp_path, result)
+    shares = (*[0.02] * 30, *[0.5] * 25, *[0.1] * 5)
+    each = Each(
+        tuple(map(str, range(60))),
+        ("f",),
+        {"map": [{"f": 0.9 if share > 0.2 else 0.4} for share in shares]},
+        shares,
+    )
+    per_image.write(per_image.beside(folder / "fcn-ce-clean-torch-small-0.json"), {"ecssd": each})
+    found = results.read(folder)
+    (panel,) = plots.plots(found, results.per_image_files(folder, found), [])[
+        "results-object-size"
+    ].panels
+    # The five images of a tenth are too few.
+    assert panel.lines == (("cross-entropy", ((0.02, (0.4,)), (0.5, (0.9,)))),)
+    leave_rows(folder, result)  # A file without shares.
+    assert "results-object-size" not in plots.plots(
+        found, results.per_image_files(folder, found), []
+    )
+
+
+def test_every_plot_has_a_caption_and_a_place():
+    placed = {*sum(plots.PLOTS_OF.values(), ()), *sum(plots.PICTURES_OF.values(), ())}
+    assert placed | {"results-losses", "results-frameworks", report.GALLERY} == set(plots.CAPTIONS)
+    assert set(plots.PLOTS_OF) == set(plots.PICTURES_OF) == set(report.PAPERS)
 
 
 def steps(recipe: str, torch: list[float], jax: list[float]) -> dict:

@@ -183,7 +183,7 @@ def test_a_failing_run_does_not_stop_the_others(asked, ran, capsys):
     assert ran.done == ["zoomout-af 0"]
     assert [run.recipe for run in failed] == ["zoomout-ce", "fcn-ce-clean", "relations"]
     assert "FAILED fcn-ce-clean, seed 0: no data" in told.out
-    assert "FAILED relations, seed 0: it starts from the maps of fcn-ce-clean, which" in told.out
+    assert "FAILED relations, seed 0: it starts from fcn-ce-clean, which" in told.out
     assert "1 done, 3 failed, 0 left\nfailed: zoomout-ce, seed 0\n" in told.out
     assert "RuntimeError: memory" in told.err
 

@@ -50,6 +50,24 @@ def network(loss: ZoomoutLoss = "ce", width: int = 4, hidden: int = 8) -> Zoomou
 # The network -------------------------------------------------------------------------------------
 
 
+def test_direct_upsampling_is_the_papers_concatenation():
+    """The classifier on the concatenated, upsampled maps; a tap of one pixel has 1 x 1 filters."""
+    taps = [*some_taps(), torch.randn(2, 8, 1, 1)]
+    backbone = FiveTaps()
+    backbone.channels, backbone.strides = (3, 4, 5, 6, 7, 8), (2, 4, 8, 16, 32, 0)
+    torch.manual_seed(0)
+    system = Zoomout("ce", backbone, ZoomoutOptions(width=4, hidden=8, direct=True))
+    squeezed = [module(tap) for module, tap in zip(system.squeeze, taps, strict=True)]
+    assert [one.shape[1] for one in squeezed] == [8, 8, 8, 8, 8, 4]
+    joined = torch.cat(
+        [interpolate(one, size=(32, 32), mode="bilinear", align_corners=False) for one in squeezed],
+        dim=1,
+    )
+    weight = torch.cat([mix.weight for mix in system.mix], dim=1)
+    hidden = conv2d(joined, weight, sum(mix.bias for mix in system.mix)).relu()
+    torch.testing.assert_close(system(taps), system.classify(hidden), rtol=1e-4, atol=1e-5)
+
+
 def test_one_logit_at_the_finest_tap_and_one_map_at_the_image():
     system, batch = network(), some_batch()
     output = system(some_taps())

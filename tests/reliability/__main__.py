@@ -4,6 +4,7 @@ import argparse
 import itertools
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0, help="the first of the seeds")
     options = parser.parse_args()
+    warnings.filterwarnings("ignore", module="PIL")  # As in every command.
     end = time.monotonic() + 3600 * options.hours
     files: Counter[str] = Counter()
     stops: Counter[str] = Counter()

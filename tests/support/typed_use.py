@@ -13,9 +13,11 @@ from torch import Tensor
 
 import saliency_losses
 import saliency_losses.jax as sj
+import saliency_losses.jax.measures as sju
 import saliency_losses.jax.metrics as sjm
 import saliency_losses.reference as sr
 import saliency_losses.torch as st
+import saliency_losses.torch.measures as stu
 import saliency_losses.torch.metrics as stm
 
 assert_type(saliency_losses.__version__, str)
@@ -169,6 +171,248 @@ def metrics(x: Tensor, y: Tensor, p: jax.Array, t: jax.Array, mask: jax.Array) -
     in_jax = sjm.WeightedFMeasure(beta=0.6, normalize=True)
     in_jax.update(preds=p, target=t, mask=mask)
     assert_type(in_jax.compute(), jax.Array)
+    all_torch = stm.SaliencyMeasures(names=("mae", "s"), normalize=True, activation="sigmoid")
+    all_torch.update(x, y)
+    assert_type(all_torch.compute(), dict[str, Tensor])
+    all_jax = sjm.SaliencyMeasures(names=("mae", "s"), normalize=True, ignore_index=255)
+    all_jax.update(preds=p, target=t, mask=mask)
+    assert_type(all_jax.compute(), dict[str, jax.Array])
+    all_jax.reset()
+
+
+def measures(x: Tensor, p: jax.Array, mask: Tensor | None, kept: jax.Array | None) -> None:
+    for in_torch in (
+        stu.mean_absolute_error(
+            x,
+            x,
+            normalize=True,
+            activation="sigmoid",
+            ignore_index=255,
+            mask=mask,
+            reduction="none",
+        ),
+        stu.fmeasure(
+            x,
+            x,
+            beta=1.0,
+            threshold=0.5,
+            normalize=True,
+            activation="sigmoid",
+            ignore_index=255,
+            mask=mask,
+            reduction="none",
+        ),
+        stu.fmeasure_curve(
+            x,
+            x,
+            beta=1.0,
+            normalize=True,
+            activation="sigmoid",
+            ignore_index=255,
+            mask=mask,
+            reduction="none",
+        ),
+        stu.emeasure(
+            x,
+            x,
+            threshold="adaptive",
+            normalize=True,
+            activation="sigmoid",
+            ignore_index=255,
+            mask=mask,
+            reduction="none",
+        ),
+        stu.emeasure_curve(
+            x,
+            x,
+            normalize=True,
+            activation="sigmoid",
+            ignore_index=255,
+            mask=mask,
+            reduction="none",
+        ),
+        stu.smeasure(
+            x,
+            x,
+            alpha=0.3,
+            normalize=True,
+            activation="sigmoid",
+            ignore_index=255,
+            mask=mask,
+            reduction="none",
+        ),
+        stu.iou(
+            x,
+            x,
+            threshold=0.5,
+            normalize=True,
+            activation="sigmoid",
+            ignore_index=255,
+            mask=mask,
+            reduction="none",
+        ),
+        stu.dice(
+            x,
+            x,
+            threshold=0.5,
+            normalize=True,
+            activation="sigmoid",
+            ignore_index=255,
+            mask=mask,
+            reduction="none",
+        ),
+        stu.boundary_iou(
+            x,
+            x,
+            width=0.01,
+            threshold=0.5,
+            normalize=True,
+            activation="sigmoid",
+            ignore_index=255,
+            mask=mask,
+            reduction="none",
+        ),
+        stu.boundary_accuracy(
+            x,
+            x,
+            threshold=0.5,
+            normalize=True,
+            activation="sigmoid",
+            ignore_index=255,
+            mask=mask,
+            reduction="none",
+        ),
+        stu.auroc(
+            x,
+            x,
+            normalize=True,
+            activation="sigmoid",
+            ignore_index=255,
+            mask=mask,
+            reduction="none",
+        ),
+    ):
+        assert_type(in_torch, Tensor)
+    for in_jax in (
+        sju.mean_absolute_error(
+            p,
+            p,
+            normalize=True,
+            activation="sigmoid",
+            ignore_index=255,
+            mask=kept,
+            reduction="none",
+        ),
+        sju.fmeasure(
+            p,
+            p,
+            beta=1.0,
+            threshold=0.5,
+            normalize=True,
+            activation="sigmoid",
+            ignore_index=255,
+            mask=kept,
+            reduction="none",
+        ),
+        sju.fmeasure_curve(
+            p,
+            p,
+            beta=1.0,
+            normalize=True,
+            activation="sigmoid",
+            ignore_index=255,
+            mask=kept,
+            reduction="none",
+        ),
+        sju.emeasure(
+            p,
+            p,
+            threshold="adaptive",
+            normalize=True,
+            activation="sigmoid",
+            ignore_index=255,
+            mask=kept,
+            reduction="none",
+        ),
+        sju.emeasure_curve(
+            p,
+            p,
+            normalize=True,
+            activation="sigmoid",
+            ignore_index=255,
+            mask=kept,
+            reduction="none",
+        ),
+        sju.smeasure(
+            p,
+            p,
+            alpha=0.3,
+            normalize=True,
+            activation="sigmoid",
+            ignore_index=255,
+            mask=kept,
+            reduction="none",
+        ),
+        sju.iou(
+            p,
+            p,
+            threshold=0.5,
+            normalize=True,
+            activation="sigmoid",
+            ignore_index=255,
+            mask=kept,
+            reduction="none",
+        ),
+        sju.dice(
+            p,
+            p,
+            threshold=0.5,
+            normalize=True,
+            activation="sigmoid",
+            ignore_index=255,
+            mask=kept,
+            reduction="none",
+        ),
+        sju.boundary_iou(
+            p,
+            p,
+            width=0.01,
+            threshold=0.5,
+            normalize=True,
+            activation="sigmoid",
+            ignore_index=255,
+            mask=kept,
+            reduction="none",
+        ),
+        sju.boundary_accuracy(
+            p,
+            p,
+            threshold=0.5,
+            normalize=True,
+            activation="sigmoid",
+            ignore_index=255,
+            mask=kept,
+            reduction="none",
+        ),
+        sju.auroc(
+            p,
+            p,
+            normalize=True,
+            activation="sigmoid",
+            ignore_index=255,
+            mask=kept,
+            reduction="none",
+        ),
+    ):
+        assert_type(in_jax, jax.Array)
+    several = stu.precision_recall_curve(
+        x, x, normalize=True, activation="sigmoid", ignore_index=255, mask=mask, reduction="none"
+    )
+    assert_type(several, tuple[Tensor, Tensor])
+    pair = sju.precision_recall_curve(
+        p, p, normalize=True, activation="sigmoid", ignore_index=255, mask=kept, reduction="none"
+    )
+    assert_type(pair, tuple[jax.Array, jax.Array])
 
 
 def in_jax(x: jax.Array, y: jax.Array, mask: jax.Array | None, rng: jax.Array) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from jax import Array
 
@@ -137,7 +136,8 @@ class RelationModel(System):
 
             def step(own: State, _: None) -> tuple[State, None]:
                 gradient = jax.grad(objective)(own)
-                cut = LONGEST_GRADIENT / (optax.global_norm(gradient) + 1e-6)  # As PyTorch has it.
+                norm = jnp.sqrt(sum((slope**2).sum() for slope in jax.tree.leaves(gradient)))
+                cut = LONGEST_GRADIENT / (norm + 1e-6)  # As PyTorch has it.
                 rate = self.options.rate_per_image * jnp.minimum(cut, 1)
                 return jax.tree.map(lambda x, slope: x - rate * slope, own, gradient), None
 

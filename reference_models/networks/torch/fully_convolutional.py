@@ -30,9 +30,8 @@ class FullyConvolutional(System):
     The networks in `PAPER_NETWORKS` are torchvision's FCN-ResNet-101 and DeepLab-v3-ResNet-101: one
     tap of stride 8, and batch normalisation in the head and, by the statistics of the batch, in the
     backbone. They lack the dropout before the scores (of 0.1 and, after the pyramid, 0.5) and the
-    auxiliary head of torchvision's pretrained models, which C does not mention. Images are
-    normalised by ImageNet's mean and deviation; C does so with each image's own or its data set's,
-    it does not say which.
+    auxiliary head of torchvision's pretrained models, which C does not mention. A training batch of
+    "deeplab" needs two images, because the average over the image is normalised.
 
     In the small and medium networks both heads have the same taps, so that only the pyramid
     differs, and no batch normalisation. FCN-8s adds scores instead of features: on MobileNetV2 its

@@ -1,0 +1,129 @@
+"""Measures of saliency maps, compared with the field's evaluation program on real maps.
+
+`python -m benchmarks.measures` measures all detectors' maps of ECSSD by `SaliencyMeasures` and by
+pysodmetrics, and writes `results/benchmarks/measures.csv`.
+"""
+
+import csv
+import os
+import time
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+from py_sod_metrics import (
+    MAE,
+    Emeasure,
+    FmeasureHandler,
+    FmeasureV2,
+    Smeasure,
+    WeightedFmeasure,
+)
+from tqdm import tqdm
+
+from benchmarks.fbeta_versions import maps_and_masks
+from benchmarks.options import RESULTS
+from benchmarks.timing import commit, device_name, versions
+from saliency_losses.torch import measures, weighted_fmeasure
+
+Array = NDArray[Any]
+DETECTORS = ("DRFI", "RC", "HS", "CHS", "MF_supervised", "MF_heuristic", "IG", "SR")
+SECONDS = "milliseconds an image"
+COLUMNS = (
+    *("detector", "measure", "dtype", "ours", "program", "largest_difference", "images"),
+    *("device", "versions", "commit"),
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Compare the measures with pysodmetrics on ECSSD."""
+
+    data: Path = Path("data")
+    """Folder with the archives ecssd.zip and ecssd_baselines.zip."""
+    images: int | None = None
+    """Number of images of each detector. Default: all."""
+    out: Path = RESULTS
+    """Folder for measures.csv."""
+
+
+def main() -> None:
+    options = tyro.cli(Options, prog="python -m benchmarks.measures")
+    torch.set_num_threads(1)
+    path = options.out / "measures.csv"
+    partial = path.with_suffix(".partial.csv")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        made_with = [device_name("cpu"), versions(), commit()]
+        for detector in DETECTORS:
+            pairs = islice(maps_and_masks(options.data, detector), options.images)
+            results = [compared(*pair) for pair in tqdm(list(pairs), desc=detector)]
+            for key in results[0]:
+                values = np.array([result[key] for result in results])
+                means = (f"{mean:.6f}" for mean in values[:, :2].mean(axis=0))
+                largest = f"{values[:, 2].max():.3g}"
+                writer.writerow([detector, *key, *means, largest, len(values), *made_with])
+    os.replace(partial, path)
+    print(f"Wrote {path}")
+
+
+def compared(values: Array, mask: Array) -> dict[tuple[str, str], tuple[float, float, float]]:
+    """Our value, the program's and the difference, by measure and dtype, for one map.
+
+    Of a curve, the values are means and the difference is the largest.
+    """
+    begun = time.perf_counter()
+    theirs = program(values, mask)
+    seconds = time.perf_counter() - begun
+    results = {}
+    for dtype in (torch.float64, torch.float32):
+        begun = time.perf_counter()
+        measured = ours(values, mask, dtype)
+        taken = time.perf_counter() - begun
+        name = str(dtype).removeprefix("torch.")
+        for measure, expected in theirs.items():
+            difference = float(np.abs(measured[measure] - expected).max())
+            means = float(np.mean(measured[measure])), float(np.mean(expected))
+            results[measure, name] = (*means, difference)
+        results[SECONDS, name] = (1000 * taken, 1000 * seconds, 0.0)
+    return results
+
+
+def ours(values: Array, mask: Array, dtype: torch.dtype) -> dict[str, Array]:
+    maps = torch.from_numpy(values).to(dtype)[None, None], torch.from_numpy(mask)[None, None]
+    return {
+        "MAE": measures.mean_absolute_error(*maps).numpy(),
+        "F, adaptive": measures.fmeasure(*maps).numpy(),
+        "F, curve": measures.fmeasure_curve(*maps).numpy(),
+        "E, adaptive": measures.emeasure(*maps).numpy(),
+        "E, curve": measures.emeasure_curve(*maps).numpy(),
+        "S": measures.smeasure(*maps).numpy(),
+        "weighted F": weighted_fmeasure(*maps).numpy(),
+    }
+
+
+def program(values: Array, mask: Array) -> dict[str, Array]:
+    """The curves of pysodmetrics begin at the highest threshold."""
+    f, e, weighted = FmeasureHandler(True, True, beta=0.3), Emeasure(), WeightedFmeasure(beta=1)
+    FmeasureV2({"f": f}).step(values, mask, normalize=False)
+    for measure in (e, weighted):
+        measure.step(values, mask, normalize=False)
+    return {
+        "MAE": np.asarray(MAE().cal_mae(values, mask)),
+        "F, adaptive": np.asarray(f.adaptive_results[0]),
+        "F, curve": np.flip(f.dynamic_results[0]),
+        "E, adaptive": np.asarray(e.adaptive_ems[0]),
+        "E, curve": np.flip(e.changeable_ems[0]),
+        "S": np.asarray(Smeasure().cal_sm(values, mask)),
+        "weighted F": np.asarray(weighted.get_results()["wfm"]),
+    }
+
+
+if __name__ == "__main__":
+    main()

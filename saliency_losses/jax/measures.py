@@ -1,0 +1,707 @@
+"""Measures of soft maps against binary masks, as the field's evaluation programs define them.
+
+All functions share these rules:
+
+* `probs` is ``(N, *spatial, K)`` in [0, 1]. `target` has the same shape and is 0 or 1, bool,
+  integer or floating point; or it is ``(N, *spatial)``, with class numbers if K > 1. Maps and masks
+  have one size: resize maps to their masks first.
+* ``normalize=True`` stretches each map to [0, 1] by its minimum and maximum first, as most programs
+  in use do; a constant map stays unchanged. ``activation="sigmoid"`` or ``"softmax"`` takes logits.
+* Pixels where `target` equals `ignore_index`, or where `mask` ``(N, *spatial)`` is False, do not
+  count.
+* A threshold selects the pixels whose value is at least as large: a number in [0, 1], or "adaptive"
+  for twice the map's mean, at most 1. A curve has the 256 thresholds 0, 1/255, …, 1.
+* The maps of an image are averaged; `reduction` is "mean", "sum" or "none" over the images. The
+  field's *max F* and *max E* are the maximum of the mean curve over the images, as in
+  ``fmeasure_curve(probs, target).max()``.
+* Values out of range and shapes that do not match raise ValueError, wrong types TypeError. Where
+  values cannot be read (under ``jax.jit``), an image with a bad value has the measure NaN.
+* `mean_absolute_error`, `smeasure` and `saliency_losses.jax.weighted_fmeasure` have gradients in
+  `probs`.
+"""
+
+from functools import partial
+from typing import Literal
+
+import jax
+
+from saliency_losses.core import checks
+from saliency_losses.core import measures as core
+from saliency_losses.core.fbeta import check_beta
+from saliency_losses.jax import _ops as xp
+from saliency_losses.jax.functional import Activation, Reduction
+
+Threshold = float | Literal["adaptive"]
+
+
+def mean_absolute_error(
+    probs: jax.Array,
+    target: jax.Array,
+    *,
+    normalize: bool = False,
+    activation: Activation = None,
+    ignore_index: int | None = None,
+    mask: jax.Array | None = None,
+    reduction: Reduction = "mean",
+) -> jax.Array:
+    """Mean absolute error (MAE), the mean of |p − y| over the pixels.
+
+    Args:
+        probs: ``(N, *spatial, K)`` in [0, 1]; this and all others as in the module's rules.
+        target: The masks.
+        normalize: Stretch each map to [0, 1] first.
+        activation: "sigmoid" or "softmax" if `probs` holds logits.
+        ignore_index: Default: None. A target value whose pixels do not count.
+        mask: ``(N, *spatial)``, bool, True where a pixel counts.
+        reduction: "mean", "sum" or "none" over the images.
+
+    Returns:
+        The error, in [0, 1]; lower is better.
+
+    Raises:
+        ValueError: Shapes that do not match, or values or options out of range.
+        TypeError: An argument or option of the wrong type.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax.measures import mean_absolute_error
+        >>> target = jnp.zeros((1, 8, 8, 1)).at[:, 2:6, 2:6].set(1)
+        >>> print(f"{mean_absolute_error(0.8 * target + 0.1, target):.4f}")
+        0.1000
+
+    References:
+        Perazzi, Krähenbühl, Pritch and Hornung, Saliency Filters: Contrast Based Filtering for
+        Salient Region Detection, CVPR 2012, eq. 11.
+    """
+    return core.measured(
+        xp, probs, target, core.absolute_error, normalize, activation, ignore_index, mask, reduction
+    )
+
+
+def fmeasure(
+    probs: jax.Array,
+    target: jax.Array,
+    *,
+    beta: float | jax.Array = 0.3**0.5,
+    threshold: Threshold = "adaptive",
+    normalize: bool = False,
+    activation: Activation = None,
+    ignore_index: int | None = None,
+    mask: jax.Array | None = None,
+    reduction: Reduction = "mean",
+) -> jax.Array:
+    """F-measure of the map cut at a threshold, (1 + β²) P R / (β² P + R).
+
+    Precision P is the share of the selected pixels that belong to the object, recall R the share
+    of the object that is selected.
+
+    Args:
+        probs: ``(N, *spatial, K)`` in [0, 1]; this and all others as in the module's rules.
+        target: The masks.
+        beta: Above 0; the field's β² = 0.3 favours precision. In the evaluation programs the
+            argument of this name is β².
+        threshold: A number in [0, 1], or "adaptive".
+        normalize: Stretch each map to [0, 1] first.
+        activation: "sigmoid" or "softmax" if `probs` holds logits.
+        ignore_index: Default: None. A target value whose pixels do not count.
+        mask: ``(N, *spatial)``, bool, True where a pixel counts.
+        reduction: "mean", "sum" or "none" over the images.
+
+    Returns:
+        The measure, in [0, 1]; 0 where no selected pixel belongs to the object, so also for an
+        empty mask.
+
+    Raises:
+        ValueError: Shapes that do not match, or values or options out of range.
+        TypeError: An argument or option of the wrong type.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax.measures import fmeasure
+        >>> target = jnp.zeros((1, 8, 8, 1)).at[:, 2:6, 2:6].set(1)
+        >>> print(f"{fmeasure(jnp.roll(target, 1, 2), target):.4f}")
+        0.7500
+
+    References:
+        Achanta, Hemami, Estrada and Süsstrunk, Frequency-tuned Salient Region Detection, CVPR 2009,
+        eq. 6.
+    """
+    check_beta(xp, beta)
+    core.check_threshold(threshold)
+    return core.measured(
+        xp,
+        probs,
+        target,
+        lambda maps: core.f_measure(maps, maps.counts(threshold), beta)[:, 0],
+        normalize,
+        activation,
+        ignore_index,
+        mask,
+        reduction,
+    )
+
+
+def fmeasure_curve(
+    probs: jax.Array,
+    target: jax.Array,
+    *,
+    beta: float | jax.Array = 0.3**0.5,
+    normalize: bool = False,
+    activation: Activation = None,
+    ignore_index: int | None = None,
+    mask: jax.Array | None = None,
+    reduction: Reduction = "mean",
+) -> jax.Array:
+    """F-measure at the thresholds 0, 1/255, …, 1; see `fmeasure`.
+
+    Args:
+        probs: ``(N, *spatial, K)`` in [0, 1]; this and all others as in `fmeasure`.
+        target: The masks.
+        beta: Above 0; the field's β² = 0.3 favours precision.
+        normalize: Stretch each map to [0, 1] first.
+        activation: "sigmoid" or "softmax" if `probs` holds logits.
+        ignore_index: Default: None. A target value whose pixels do not count.
+        mask: ``(N, *spatial)``, bool, True where a pixel counts.
+        reduction: "mean", "sum" or "none" over the images.
+
+    Returns:
+        ``(256,)``, or ``(N, 256)`` without a reduction. The maximum of the mean curve is the
+        field's max F, its mean the field's mean F.
+
+    Raises:
+        ValueError: Shapes that do not match, or values or options out of range.
+        TypeError: An argument or option of the wrong type.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax.measures import fmeasure_curve
+        >>> target = jnp.zeros((1, 8, 8, 1)).at[:, 2:6, 2:6].set(1)
+        >>> print(f"{fmeasure_curve(0.8 * target + 0.1, target).max():.4f}")
+        1.0000
+
+    References:
+        Achanta, Hemami, Estrada and Süsstrunk, Frequency-tuned Salient Region Detection, CVPR 2009,
+        eq. 6.
+    """
+    check_beta(xp, beta)
+    return core.measured(
+        xp,
+        probs,
+        target,
+        lambda maps: core.f_measure(maps, maps.counts_by_level, beta),
+        normalize,
+        activation,
+        ignore_index,
+        mask,
+        reduction,
+    )
+
+
+def precision_recall_curve(
+    probs: jax.Array,
+    target: jax.Array,
+    *,
+    normalize: bool = False,
+    activation: Activation = None,
+    ignore_index: int | None = None,
+    mask: jax.Array | None = None,
+    reduction: Reduction = "mean",
+) -> tuple[jax.Array, jax.Array]:
+    """Precision and recall at the thresholds 0, 1/255, …, 1; see `fmeasure`.
+
+    Args:
+        probs: ``(N, *spatial, K)`` in [0, 1]; this and all others as in the module's rules.
+        target: The masks.
+        normalize: Stretch each map to [0, 1] first.
+        activation: "sigmoid" or "softmax" if `probs` holds logits.
+        ignore_index: Default: None. A target value whose pixels do not count.
+        mask: ``(N, *spatial)``, bool, True where a pixel counts.
+        reduction: "mean", "sum" or "none" over the images.
+
+    Returns:
+        Precision and recall, each ``(256,)``, or ``(N, 256)`` without a reduction. The precision is
+        0 where no pixel is selected, and the recall 0 for an empty mask.
+
+    Raises:
+        ValueError: Shapes that do not match, or values or options out of range.
+        TypeError: An argument or option of the wrong type.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax.measures import precision_recall_curve
+        >>> target = jnp.zeros((1, 8, 8, 1)).at[:, 2:6, 2:6].set(1)
+        >>> precision, recall = precision_recall_curve(0.8 * target + 0.1, target)
+        >>> print(*(f"{x:.4f}" for x in (precision[0], precision[128], recall[255])))
+        0.2500 1.0000 0.0000
+
+    References:
+        Achanta, Hemami, Estrada and Süsstrunk, Frequency-tuned Salient Region Detection, CVPR 2009.
+    """
+    precision, recall = core.measured(
+        xp,
+        probs,
+        target,
+        lambda maps: core.precision_recall(maps, maps.counts_by_level),
+        normalize,
+        activation,
+        ignore_index,
+        mask,
+        reduction,
+    )
+    return precision, recall
+
+
+def emeasure(
+    probs: jax.Array,
+    target: jax.Array,
+    *,
+    threshold: Threshold = "adaptive",
+    normalize: bool = False,
+    activation: Activation = None,
+    ignore_index: int | None = None,
+    mask: jax.Array | None = None,
+    reduction: Reduction = "mean",
+) -> jax.Array:
+    """Enhanced-alignment measure (E-measure) of the map cut at a threshold.
+
+    With a and b the cut map and the mask, both minus their means over the P pixels::
+
+        φ = (1 + 2ab / (a² + b²))² / 4,   E = Σ φ / (P − 1)
+
+    Args:
+        probs: ``(N, *spatial, K)`` in [0, 1]; this and all others as in the module's rules.
+        target: The masks.
+        threshold: A number in [0, 1], or "adaptive".
+        normalize: Stretch each map to [0, 1] first.
+        activation: "sigmoid" or "softmax" if `probs` holds logits.
+        ignore_index: Default: None. A target value whose pixels do not count.
+        mask: ``(N, *spatial)``, bool, True where a pixel counts.
+        reduction: "mean", "sum" or "none" over the images.
+
+    Returns:
+        The measure, in [0, P / (P − 1)]. For a mask of one class, the number of pixels that have
+        it in the cut map, divided by P − 1.
+
+    Raises:
+        ValueError: Shapes that do not match, or values or options out of range.
+        TypeError: An argument or option of the wrong type.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax.measures import emeasure
+        >>> target = jnp.zeros((1, 8, 8, 1)).at[:, 2:6, 2:6].set(1)
+        >>> print(f"{emeasure(jnp.roll(target, 1, 2), target):.4f}")
+        0.8940
+
+    References:
+        Fan, Gong, Cao, Ren, Cheng and Borji, Enhanced-alignment Measure for Binary Foreground Map
+        Evaluation, IJCAI 2018, eq. 2–5.
+    """
+    core.check_threshold(threshold)
+    return core.measured(
+        xp,
+        probs,
+        target,
+        lambda maps: core.e_measure(maps, maps.counts(threshold))[:, 0],
+        normalize,
+        activation,
+        ignore_index,
+        mask,
+        reduction,
+    )
+
+
+def emeasure_curve(
+    probs: jax.Array,
+    target: jax.Array,
+    *,
+    normalize: bool = False,
+    activation: Activation = None,
+    ignore_index: int | None = None,
+    mask: jax.Array | None = None,
+    reduction: Reduction = "mean",
+) -> jax.Array:
+    """E-measure at the thresholds 0, 1/255, …, 1; see `emeasure`.
+
+    Args:
+        probs: ``(N, *spatial, K)`` in [0, 1]; this and all others as in `emeasure`.
+        target: The masks.
+        normalize: Stretch each map to [0, 1] first.
+        activation: "sigmoid" or "softmax" if `probs` holds logits.
+        ignore_index: Default: None. A target value whose pixels do not count.
+        mask: ``(N, *spatial)``, bool, True where a pixel counts.
+        reduction: "mean", "sum" or "none" over the images.
+
+    Returns:
+        ``(256,)``, or ``(N, 256)`` without a reduction. The maximum of the mean curve is the
+        field's max E, its mean the field's mean E.
+
+    Raises:
+        ValueError: Shapes that do not match, or values or options out of range.
+        TypeError: An argument or option of the wrong type.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax.measures import emeasure_curve
+        >>> target = jnp.zeros((1, 8, 8, 1)).at[:, 2:6, 2:6].set(1)
+        >>> print(f"{emeasure_curve(jnp.roll(target, 1, 2), target).max():.4f}")
+        0.8940
+
+    References:
+        Fan, Gong, Cao, Ren, Cheng and Borji, Enhanced-alignment Measure for Binary Foreground Map
+        Evaluation, IJCAI 2018, eq. 2–5.
+    """
+    return core.measured(
+        xp,
+        probs,
+        target,
+        lambda maps: core.e_measure(maps, maps.counts_by_level),
+        normalize,
+        activation,
+        ignore_index,
+        mask,
+        reduction,
+    )
+
+
+def smeasure(
+    probs: jax.Array,
+    target: jax.Array,
+    *,
+    alpha: float = 0.5,
+    normalize: bool = False,
+    activation: Activation = None,
+    ignore_index: int | None = None,
+    mask: jax.Array | None = None,
+    reduction: Reduction = "mean",
+) -> jax.Array:
+    """Structure measure (S-measure) of a soft map, α S_o + (1 − α) S_r, at least 0.
+
+    S_o compares the values within object and background: with the mean m and the deviation s of p
+    over the object, and of 1 − p over the background, it is the mean of 2 m / (m² + 1 + s),
+    weighted by the number of pixels. S_r cuts the image in four at the object's centre of mass and
+    averages, weighted by area::
+
+        4 p̄ ȳ σ_py / ((p̄² + ȳ²) (σ_p² + σ_y²))
+
+    Args:
+        probs: ``(N, H, W, K)`` in [0, 1]; this and all others as in the module's rules.
+        target: The masks.
+        alpha: The weight of S_o, in [0, 1].
+        normalize: Stretch each map to [0, 1] first.
+        activation: "sigmoid" or "softmax" if `probs` holds logits.
+        ignore_index: Default: None. A target value whose pixels do not count.
+        mask: ``(N, H, W)``, bool, True where a pixel counts.
+        reduction: "mean", "sum" or "none" over the images.
+
+    Returns:
+        The measure, in [0, 1]. The mean of p for a mask that is all object, of 1 − p for one that
+        is all background.
+
+    Raises:
+        ValueError: Shapes that do not match, or values or options out of range.
+        TypeError: An argument or option of the wrong type.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax.measures import smeasure
+        >>> target = jnp.zeros((1, 8, 8, 1)).at[:, 2:6, 2:6].set(1)
+        >>> print(f"{smeasure(0.8 * target + 0.1, target):.4f}")
+        0.9682
+
+    References:
+        Fan, Cheng, Liu, Li and Borji, Structure-measure: A New Way to Evaluate Foreground Maps,
+        ICCV 2017, eq. 2–9.
+
+    Convention:
+        As in the authors' program, the row and the column of the centre belong to the upper left
+        part, and a part in which map and mask are constant counts as 1.
+    """
+    checks.number("alpha", alpha, 0, 1)
+    return core.measured(
+        xp,
+        probs,
+        target,
+        partial(core.structure, alpha=alpha),
+        normalize,
+        activation,
+        ignore_index,
+        mask,
+        reduction,
+    )
+
+
+def iou(
+    probs: jax.Array,
+    target: jax.Array,
+    *,
+    threshold: Threshold = 0.5,
+    normalize: bool = False,
+    activation: Activation = None,
+    ignore_index: int | None = None,
+    mask: jax.Array | None = None,
+    reduction: Reduction = "mean",
+) -> jax.Array:
+    """Intersection over union (Jaccard index) of mask and map cut at a threshold.
+
+    Args:
+        probs: ``(N, *spatial, K)`` in [0, 1]; this and all others as in the module's rules.
+        target: The masks.
+        threshold: A number in [0, 1], or "adaptive".
+        normalize: Stretch each map to [0, 1] first.
+        activation: "sigmoid" or "softmax" if `probs` holds logits.
+        ignore_index: Default: None. A target value whose pixels do not count.
+        mask: ``(N, *spatial)``, bool, True where a pixel counts.
+        reduction: "mean", "sum" or "none" over the images.
+
+    Returns:
+        The measure, in [0, 1]; 1 if both sets are empty.
+
+    Raises:
+        ValueError: Shapes that do not match, or values or options out of range.
+        TypeError: An argument or option of the wrong type.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax.measures import iou
+        >>> target = jnp.zeros((1, 8, 8, 1)).at[:, 2:6, 2:6].set(1)
+        >>> print(f"{iou(jnp.roll(target, 1, 2), target):.4f}")
+        0.6000
+
+    References:
+        Jaccard, Distribution de la flore alpine, 1901; Everingham et al., The Pascal Visual Object
+        Classes Challenge, IJCV 2010, eq. 3.
+    """
+    core.check_threshold(threshold)
+    return core.measured(
+        xp,
+        probs,
+        target,
+        lambda maps: core.intersection_over_union(maps, maps.counts(threshold))[:, 0],
+        normalize,
+        activation,
+        ignore_index,
+        mask,
+        reduction,
+    )
+
+
+def dice(
+    probs: jax.Array,
+    target: jax.Array,
+    *,
+    threshold: Threshold = 0.5,
+    normalize: bool = False,
+    activation: Activation = None,
+    ignore_index: int | None = None,
+    mask: jax.Array | None = None,
+    reduction: Reduction = "mean",
+) -> jax.Array:
+    """Dice coefficient of mask and map cut at a threshold, 2 |A ∩ B| / (|A| + |B|).
+
+    Args:
+        probs: ``(N, *spatial, K)`` in [0, 1]; this and all others as in the module's rules.
+        target: The masks.
+        threshold: A number in [0, 1], or "adaptive".
+        normalize: Stretch each map to [0, 1] first.
+        activation: "sigmoid" or "softmax" if `probs` holds logits.
+        ignore_index: Default: None. A target value whose pixels do not count.
+        mask: ``(N, *spatial)``, bool, True where a pixel counts.
+        reduction: "mean", "sum" or "none" over the images.
+
+    Returns:
+        The measure, in [0, 1]; 1 if both sets are empty.
+
+    Raises:
+        ValueError: Shapes that do not match, or values or options out of range.
+        TypeError: An argument or option of the wrong type.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax.measures import dice
+        >>> target = jnp.zeros((1, 8, 8, 1)).at[:, 2:6, 2:6].set(1)
+        >>> print(f"{dice(jnp.roll(target, 1, 2), target):.4f}")
+        0.7500
+
+    References:
+        Dice, Measures of the Amount of Ecologic Association Between Species, Ecology 1945.
+    """
+    core.check_threshold(threshold)
+    return core.measured(
+        xp,
+        probs,
+        target,
+        lambda maps: core.dice_coefficient(maps, maps.counts(threshold))[:, 0],
+        normalize,
+        activation,
+        ignore_index,
+        mask,
+        reduction,
+    )
+
+
+def boundary_iou(
+    probs: jax.Array,
+    target: jax.Array,
+    *,
+    width: float = 0.02,
+    threshold: Threshold = 0.5,
+    normalize: bool = False,
+    activation: Activation = None,
+    ignore_index: int | None = None,
+    mask: jax.Array | None = None,
+    reduction: Reduction = "mean",
+) -> jax.Array:
+    """Boundary IoU: the intersection over union of the inner bands of mask and cut map.
+
+    The inner band of a set holds its pixels that are at most d rows and columns away from a pixel
+    outside it; what lies beyond the edge of the image is outside.
+
+    Args:
+        probs: ``(N, H, W, K)`` in [0, 1]; this and all others as in the module's rules.
+        target: The masks.
+        width: d as a share of the image's diagonal, above 0 to 1; d is rounded, and at least 1.
+        threshold: A number in [0, 1], or "adaptive".
+        normalize: Stretch each map to [0, 1] first.
+        activation: "sigmoid" or "softmax" if `probs` holds logits.
+        ignore_index: Default: None. A target value whose pixels do not count.
+        mask: ``(N, H, W)``, bool, True where a pixel counts.
+        reduction: "mean", "sum" or "none" over the images.
+
+    Returns:
+        The measure, in [0, 1]; 1 if both sets are empty.
+
+    Raises:
+        ValueError: Shapes that do not match, or values or options out of range.
+        TypeError: An argument or option of the wrong type.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax.measures import boundary_iou
+        >>> target = jnp.zeros((1, 8, 8, 1)).at[:, 2:6, 2:6].set(1)
+        >>> print(f"{boundary_iou(jnp.roll(target, 1, 2), target):.4f}")
+        0.3333
+
+    References:
+        Cheng, Girshick, Dollár, Berg and Kirillov, Boundary IoU: Improving Object-Centric Image
+        Segmentation Evaluation, CVPR 2021, §5.
+    """
+    checks.number("width", width, 0, 1, open_low=True)
+    core.check_threshold(threshold)
+    return core.measured(
+        xp,
+        probs,
+        target,
+        partial(core.boundary_iou, threshold=threshold, width=width),
+        normalize,
+        activation,
+        ignore_index,
+        mask,
+        reduction,
+    )
+
+
+def boundary_accuracy(
+    probs: jax.Array,
+    target: jax.Array,
+    *,
+    threshold: Threshold = 0.5,
+    normalize: bool = False,
+    activation: Activation = None,
+    ignore_index: int | None = None,
+    mask: jax.Array | None = None,
+    reduction: Reduction = "mean",
+) -> jax.Array:
+    """Mean boundary accuracy (mBA): the share of right pixels near the mask's boundary.
+
+    It is the mean over five bands around the boundary, whose radii rise from 1 pixel in equal steps
+    towards (H + W) / 300.
+
+    Args:
+        probs: ``(N, H, W, K)`` in [0, 1]; this and all others as in the module's rules.
+        target: The masks.
+        threshold: A number in [0, 1], or "adaptive".
+        normalize: Stretch each map to [0, 1] first.
+        activation: "sigmoid" or "softmax" if `probs` holds logits.
+        ignore_index: Default: None. A target value whose pixels do not count.
+        mask: ``(N, H, W)``, bool, True where a pixel counts.
+        reduction: "mean", "sum" or "none" over the images.
+
+    Returns:
+        The measure, in [0, 1]. For a mask of one class, which has no boundary, the share of all
+        right pixels; the authors' program divides 0 by 0 there.
+
+    Raises:
+        ValueError: Shapes that do not match, or values or options out of range.
+        TypeError: An argument or option of the wrong type.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax.measures import boundary_accuracy
+        >>> target = jnp.zeros((1, 8, 8, 1)).at[:, 2:6, 2:6].set(1)
+        >>> print(f"{boundary_accuracy(jnp.roll(target, 1, 2), target):.4f}")
+        0.7143
+
+    References:
+        Cheng, Chung, Tai and Tang, CascadePSP: Toward Class-Agnostic and Very High-Resolution
+        Segmentation via Global and Local Refinement, CVPR 2020, §4.
+    """
+    core.check_threshold(threshold)
+    return core.measured(
+        xp,
+        probs,
+        target,
+        partial(core.boundary_accuracy, threshold=threshold),
+        normalize,
+        activation,
+        ignore_index,
+        mask,
+        reduction,
+    )
+
+
+def auroc(
+    probs: jax.Array,
+    target: jax.Array,
+    *,
+    normalize: bool = False,
+    activation: Activation = None,
+    ignore_index: int | None = None,
+    mask: jax.Array | None = None,
+    reduction: Reduction = "mean",
+) -> jax.Array:
+    """Area under the receiver operating characteristic of a map of 256 levels.
+
+    It is the share of pairs of an object pixel and a background pixel in which the object pixel has
+    the higher level; ties count half.
+
+    Args:
+        probs: ``(N, *spatial, K)`` in [0, 1]; this and all others as in the module's rules.
+        target: The masks.
+        normalize: Stretch each map to [0, 1] first.
+        activation: "sigmoid" or "softmax" if `probs` holds logits.
+        ignore_index: Default: None. A target value whose pixels do not count.
+        mask: ``(N, *spatial)``, bool, True where a pixel counts.
+        reduction: "mean", "sum" or "none" over the images.
+
+    Returns:
+        The area, in [0, 1]; NaN for a mask of one class, which has no such pairs.
+
+    Raises:
+        ValueError: Shapes that do not match, or values or options out of range.
+        TypeError: An argument or option of the wrong type.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from saliency_losses.jax.measures import auroc
+        >>> target = jnp.zeros((1, 8, 8, 1)).at[:, 2:6, 2:6].set(1)
+        >>> print(f"{auroc(0.8 * target + 0.1, target):.4f}")
+        1.0000
+
+    References:
+        Hanley and McNeil, The Meaning and Use of the Area under a Receiver Operating Characteristic
+        (ROC) Curve, Radiology 1982.
+    """
+    return core.measured(
+        xp, probs, target, core.roc_area, normalize, activation, ignore_index, mask, reduction
+    )
