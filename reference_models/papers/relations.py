@@ -41,8 +41,9 @@ PAIRS = "training pairs"
 """The name, in place of a test set, of what is measured on the pairs that a run trains on."""
 
 
-# R §5.3. R prints neither the batch size nor the momentum of SGD, nor the power of its polynomial
-# schedule; .9 is usual for both.
+# R §5.3, from the maps of fcn-ce-clean, as those of PiCANet cannot be had. R prints no batch size;
+# ours is 8. It prints neither the momentum of SGD nor the power of its polynomial schedule; .9 is
+# usual for both.
 R_TRAINING = paper_scale(
     "relations",
     size=256,
