@@ -227,7 +227,7 @@ def promoting() -> Claim:
         "prior cut at ½. The embedding has learnt from masks: the rows of the centre prior show "
         "what it achieves without information from the prior, and those of the mask itself what "
         "it achieves with perfect anchors, which limits max F at small scale.",
-        effect="+.081 (T = 1)",
+        effect="F +.081 (T = 1)",
     )
 
 
@@ -260,7 +260,7 @@ def every_detector() -> Claim:
         tuple(bounds),
         why="The promoted maps lie closer together than the priors, because the embedding has "
         "learnt from masks where objects tend to be; see the centre prior above.",
-        effect="+.061 or more",
+        effect="F +.061 or more",
     )
 
 
@@ -329,7 +329,7 @@ def embeddings_and_flips() -> Claim:
         (Table("ECSSD, T = 1", tuple(dict.fromkeys(one for pair in pairs for one in pair))),),
         Effects(pairs),
         tuple(bounds),
-        effect="+.006 to +.013",
+        effect="F +.006 to +.013",
     )
 
 

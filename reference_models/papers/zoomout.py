@@ -237,7 +237,7 @@ def squeezing() -> Claim:
         why="The squeeze modules also see 3 × 3 neighbourhoods, which the 1 × 1 classifier alone "
         "does not. Memory is not compared: this network applies the classifier's first layer to "
         "each block at its own resolution, so the plain one needs no large features either.",
-        effect="less memory",
+        effect="saves memory",
     )
 
 

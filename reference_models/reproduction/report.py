@@ -4,6 +4,7 @@
 results/ or from the papers' tables, and all verdicts are computed from these numbers.
 """
 
+import re
 import statistics
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -51,6 +52,7 @@ from reference_models.reproduction.verdicts import (
     Tested,
     all_intervals,
     difference,
+    named,
     signed,
     spread,
     tally,
@@ -120,17 +122,16 @@ def effects_text(results: Results, known_intervals: Intervals, of: Effects) -> s
     return folded("Differences", text)
 
 
-def bounds_text(by_scale: Mapping[str, list[Tested]]) -> str:
+def bounds_text(claim: Claim, by_scale: Mapping[str, list[Tested]]) -> str:
     """The table of a claim's bounds, with our values and verdicts at each scale that has a run."""
-    first = next(iter(by_scale.values()), ())
     lines = [
         [test.label, test.bounds, *(outcome(tests[index]) for tests in by_scale.values())]
-        for index, test in enumerate(first)
+        for index, test in enumerate(tested({}, {}, claim, "small"))
     ]
     if not lines:
         return ""
     told = "; ".join(f"{scale}: {plain(tally(tests))}" for scale, tests in by_scale.items())
-    return folded(f"Bounds ({told})", table(("value", "bound", *by_scale), lines))
+    return folded(f"Bounds ({told or 'not run'})", table(("value", "bound", *by_scale), lines))
 
 
 def plain(text: str) -> str:
@@ -188,11 +189,12 @@ def results_text(
 INTRODUCTION = [
     "# Results",
     "",
-    "The systems of the five papers, trained here with the losses of this library. Each claim of a "
-    "paper stands with one of the differences that decide it: as the paper prints it, and as our "
-    "runs have it, with its 95 % interval. Backbones, data and image sizes are [not the "
-    "papers'](#how-the-runs-were-made), so compare differences, not values. *small*: a head on a "
-    "frozen backbone, trained on 1,540 images; *medium*: all of DUTS-TR and a fine-tuned backbone.",
+    "The systems of the five papers, trained here with the losses of this library. Each line holds "
+    "a claim of a paper and one of the differences that decide it, as the paper prints it and as "
+    "our runs have it, with its 95 % interval (hover over the link to see what is compared). "
+    "Backbones, data and image sizes are [not the papers'](#how-the-runs-were-made), so compare "
+    "differences, not values. *small*: a head on a frozen backbone, trained on 1,540 images; "
+    "*medium*: a fine-tuned backbone and all of DUTS-TR.",
     "",
     "The verdict counts all [bounds](#how-the-verdicts-are-made) of the claim. *Refuted* means "
     "that the whole interval lies outside the bound. The maintainers set the bounds for these "
@@ -218,10 +220,9 @@ def verdict_lines(
 ) -> Iterator[list[str]]:
     """The lines of a claim in the table of verdicts: one, or one for each part of a split claim."""
     by_scale = {scale: tested(results, known_intervals, claim, scale) for scale in scales}
-    every = tested({}, {}, claim, "small")
-    link, effect = f"[{claim.title}](#{anchor(claim.title)})<br>", claim.effect
+    every, effect, begin = tested({}, {}, claim, "small"), claim.effect, ""
     if not every:
-        yield without_bounds(results, known_intervals, claim, link, scales)
+        yield without_bounds(results, known_intervals, claim, scales)
     for part in dict.fromkeys(test.part for test in every):
         places = [place for place, test in enumerate(every) if test.part == part]
 
@@ -234,17 +235,29 @@ def verdict_lines(
             scale: tally(tests[place] for place in places) for scale, tests in by_scale.items()
         }
         told = {scale: text for scale, text in tallies.items() if text}
+        begin = "… " if begin else link_to(claim, every[shown].label) + ": " * bool(part)
         yield [
-            f"{link}{every[shown].label}",
-            every[shown].paper or effect,
+            f"{begin}{part}",
+            with_reservation(every[shown].paper, every[shown].label) or effect,
             *(tests[shown].brief for tests in by_scale.values()),
             *(verdict_of(told) or "not run",) * bool(scales),
         ]
-        link = effect = ""
+        effect = ""
+
+
+def link_to(claim: Claim, shown: str) -> str:
+    """A link to a claim's section. shown: the difference in the line, for readers who hover."""
+    return f'[{claim.title}](#{anchor(claim.title)} "{shown}")'
+
+
+def with_reservation(paper: str, label: str) -> str:
+    """The paper's value with the reservation that a row's label makes in parentheses, if any."""
+    reservations = dict.fromkeys(re.findall(r"\(.*?\)", label))
+    return paper and " ".join([paper, *reservations])
 
 
 def without_bounds(
-    results: Results, known_intervals: Intervals, claim: Claim, link: str, scales: Sequence[str]
+    results: Results, known_intervals: Intervals, claim: Claim, scales: Sequence[str]
 ) -> list[str]:
     """The line of a claim that has no bounds: its first difference."""
     pair = of, minus = claim.effects.pairs[0]
@@ -260,9 +273,14 @@ def without_bounds(
         )
         for scale in scales
     ]
-    paper = signed(theirs[measure]) if measure in theirs else claim.effect
-    label = f"{link}{difference(of, minus)}: {NAMES[measure]}"
-    return [label, paper, *ours, *("no bound set",) * bool(scales)]
+    label = f"{difference(of, minus)}: {NAMES[measure]}"
+    paper = named(measure, signed(theirs[measure]) if measure in theirs else "")
+    return [
+        link_to(claim, label),
+        with_reservation(paper, label) or claim.effect,
+        *(named(measure, value) for value in ours),
+        *("no bound set",) * bool(scales),
+    ]
 
 
 def verdict_of(told: Mapping[str, str]) -> str:
@@ -283,7 +301,7 @@ def claim_text(results: Results, known_intervals: Intervals, claim: Claim) -> li
         f"### {claim.title}",
         claim.paper,
         claim.why,
-        bounds_text(by_scale),
+        bounds_text(claim, by_scale),
         effects_text(results, known_intervals, claim.effects),
         *(table_text(results, part) for part in claim.tables),
     ]

@@ -156,9 +156,9 @@ class Tested(NamedTuple):
     verdict: Verdict | None
     """The verdict; None without a run, or for equal weights on a GPU."""
     brief: str = ""
-    """The value with its interval, or without one with the standard deviation."""
+    """The measure, with its interval, or without one with the standard deviation."""
     paper: str = ""
-    """What the paper prints for the value; empty if it prints nothing."""
+    """What the paper prints for the measure; empty if it prints nothing."""
     part: str = ""
     """The part of the claim that the bound belongs to, if the claim is split."""
 
@@ -178,8 +178,8 @@ def tested(results: Results, known_intervals: Intervals, claim: Claim, scale: st
                 bound_text(bound),
                 spread(by_seed, interval, sign=minus is not None),
                 verdict(bound, by_seed, interval) if by_seed else None,
-                spread(by_seed, interval, sign=minus is not None, brief=True),
-                show(theirs[measure]) if measure in theirs else "",
+                named(measure, spread(by_seed, interval, sign=minus is not None, brief=True)),
+                named(measure, show(theirs[measure]) if measure in theirs else ""),
                 part_of(claim, of),
             )
         )
@@ -195,11 +195,16 @@ def tested(results: Results, known_intervals: Intervals, claim: Claim, scale: st
                 "equal bit for bit on a CPU",
                 measured,
                 judged if on_cpu else None,
-                measured,
+                measured and f"weights {measured}",
                 part="equal weights" if claim.split else "",
             )
         )
     return tests
+
+
+def named(measure: str, value: str) -> str:
+    """A value with the name of its measure; empty without a value."""
+    return value and f"{NAMES[measure]} {value}"
 
 
 def part_of(claim: Claim, of: Row) -> str:

@@ -200,10 +200,10 @@ def effects(plot: Plot) -> Figure:
     axes.set(ylim=(len(labels) - 0.5, -0.5), xlabel="difference in the measure")
     # Most differences are hundredths; those of a collapsed network are tenths.
     axes.set_xscale("symlog", linthresh=0.05, linscale=2)
-    ticks = [-0.5, -0.1, -0.02, 0, 0.02, 0.1, 0.5]
+    ticks = [-0.5, -0.05, -0.02, 0, 0.02, 0.05, 0.5]
     axes.set_xticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
     axes.margins(x=0.03)
     axes.grid(axis="y", color="0.92")
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside upper right", ncols=3, frameon=False, fontsize=8)
     return figure

@@ -165,7 +165,7 @@ def test_without_results_only_the_papers_figures_stand_there(tmp_path):
     text = (tmp_path / "docs/results.md").read_text(encoding="utf-8")
     assert "| fcn-ce-clean | MAE .068, F .905 |" in text
     assert "pending" not in text
-    assert not re.findall(r"(?:medium|small): [MFR]|verdict \||Bounds \(", text)
+    assert not re.findall(r"(?:medium|small): [MFR]|verdict \||Bounds \((?!not run)", text)
     assert not list(tmp_path.rglob("*.png"))
 
 
@@ -336,42 +336,52 @@ CLAIM = Claim(
 )
 
 
+TITLE = '[W: a claim](#w-a-claim "zoomout-af − zoomout-ce: F^w exact")'
+
+
 def test_a_claim_has_one_line_with_the_difference_that_the_paper_prints_too():
     found = grouped(made("zoomout-af", f=0.71), made("zoomout-ce", f=0.7))
     ((title, paper, medium, small, verdict),) = verdict_lines(found, CLAIM)
-    assert title == "[W: a claim](#w-a-claim)<br>zoomout-af − zoomout-ce: F^w exact"
-    assert (paper, medium, small) == ("+.031", "", ".000")
+    assert title == TITLE
+    assert (paper, medium, small) == ("F^w exact +.031", "", "F^w exact .000")
     assert verdict == "2 of 3 hold, 1 not run"
     unmeasured = replace(CLAIM, bounds=CLAIM.bounds[:1])
     ((_, paper, medium, small, verdict),) = verdict_lines({}, unmeasured)
     assert (paper, medium, small, verdict) == (EFFECT, "", "", "not run")
     pair = (row("zoomout-af"), row("zoomout-ce"))
     without = replace(CLAIM, bounds=(), effects=Effects((pair,), ("f", "weighted_f_exact")))
-    title = "[W: a claim](#w-a-claim)<br>zoomout-af − zoomout-ce: F^w exact"
-    assert verdict_lines(found, without) == [[title, "+.031", "", ".000", "no bound set"]]
+    line = [TITLE, "F^w exact +.031", "", "F^w exact .000", "no bound set"]
+    assert verdict_lines(found, without) == [line]
+
+
+def test_a_label_in_parentheses_stands_beside_what_the_paper_prints():
+    ce = row("zoomout-ce", label="zoomout-ce (other data)")
+    claim = replace(CLAIM, bounds=(at_least(row("zoomout-af"), ce, "weighted_f_exact", 0.005),))
+    ((_, paper, *_),) = verdict_lines({}, claim)
+    assert paper == "F^w exact +.031 (other data)"
 
 
 @pytest.mark.parametrize(
-    ("split", "labels", "told"),
+    ("split", "parts", "told"),
     [
         (
             "network",
-            ["zoomout-af − zoomout-ce: F^w exact", "zoomout-exact − zoomout-ce: MAE"],
+            [": zoomout-af", "… zoomout-exact"],
             ["2 of 3 hold", "**does not hold**"],
         ),
         (
             "test",
-            ["zoomout-af − zoomout-ce: F^w exact", "zoomout-af − zoomout-ce: F"],
+            [": ECSSD", "… DUTS-TE"],
             ["1 of 3 hold", "holds"],
         ),
     ],
 )
-def test_a_split_claim_has_a_line_and_a_verdict_for_each_part(split, labels, told):
+def test_a_split_claim_has_a_line_and_a_verdict_for_each_part(split, parts, told):
     found = grouped(
         made("zoomout-af", f=0.71), made("zoomout-ce", f=0.7), made("zoomout-exact", f=0.7)
     )
     lines = verdict_lines(found, replace(CLAIM, split=split))
-    assert [line[0] for line in lines] == [f"[W: a claim](#w-a-claim)<br>{labels[0]}", labels[1]]
+    assert [line[0] for line in lines] == [f"{TITLE}{parts[0]}", parts[1]]
     assert [line[-1] for line in lines] == told
 
 
@@ -381,8 +391,7 @@ def test_equal_weights_are_a_part_of_their_own():
     found = grouped(made(pair.first), made(pair.second))
     first, second = verdict_lines(found, claim)
     assert first[-1] == "not run"
-    label = "weights of fcn-cas-clean and fcn-cas-swapped"
-    assert second == [label, "", "", "equal", "holds"]
+    assert second == ["… equal weights", "", "", "weights equal", "holds"]
 
 
 def test_medium_stands_beside_small_where_it_was_run(tmp_path):
@@ -416,7 +425,7 @@ def test_medium_stands_beside_small_where_it_was_run(tmp_path):
     verdicts_table = text.partition("\n## ")[0]
     (line,) = re.findall(r"\| \[W: the exact measure.*", verdicts_table)
     cells = line.strip("| ").split(" | ")
-    assert cells[2] == medium_value, "one seed has no standard deviation"
+    assert cells[2] == f"F^w exact {medium_value}", "one seed has no standard deviation"
     assert "<br>small: " in cells[-1]
 
 
@@ -436,14 +445,14 @@ def test_several_seeds_have_both_their_spread_and_an_interval(tmp_path):
     assert re.search(r"−\.100 ± \.000 \[−\.1\d\d, −\.0\d\d\]", text)
     claim = replace(CLAIM, bounds=(at_least(*pair, "weighted_f_exact", 0.005),))
     ((_, _, value, _, verdict),) = verdict_lines(found, claim, known)
-    assert re.fullmatch(r"−\.100 \[−\.1\d\d, −\.0\d\d\]", value)
+    assert re.fullmatch(r"F\^w exact −\.100 \[−\.1\d\d, −\.0\d\d\]", value)
     assert verdict == "**refuted**"
     # Without the rows of one seed the seeds decide.
     per_image.beside(folder / "zoomout-ce-torch-medium-1.json").unlink()
     known = verdicts.all_intervals(found, results.per_image_files(folder, found))
     assert known == {}
     ((_, _, value, _, verdict),) = verdict_lines(found, claim, known)
-    assert (value, verdict) == ("−.100 ± .000", "**does not hold**")
+    assert (value, verdict) == ("F^w exact −.100 ± .000", "**does not hold**")
 
 
 def test_a_value_without_a_second_row_has_an_interval_too(tmp_path):
