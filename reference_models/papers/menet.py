@@ -50,7 +50,8 @@ M_TABLE_4 = {
 }  # fmt: skip
 
 
-# M §3.2. M prints no size of its crops.
+# M §3.2, with the images of DUTS-TR, as MSRA10K and HKU-IS cannot be had. M prints no size of its
+# crops.
 M_TRAINING = paper_scale(
     "menet",
     size=224,

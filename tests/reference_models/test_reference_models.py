@@ -472,16 +472,21 @@ def test_batch_normalisation_is_not_split_on_cpus(monkeypatch):
         trainer.set_training_images(images)
 
 
+STAGES = "augmentation=Augmentation(), schedule=Stages((Stage(1, 1, frozen=True), Stage(1, 0.5)))"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("recipe", "rate"),
+    ("recipe", "rate", "more"),
     [
-        ("deeplab-cas-swapped", 0.0),
-        ("deeplab-cas-swapped", 0.1),
-        ("anchors", 0.0),
+        ("deeplab-cas-swapped", 0.0, ""),
+        ("deeplab-cas-swapped", 0.1, ""),
+        ("deeplab-cas-swapped", 0.1, f", {STAGES}"),
+        ("anchors", 0.0, ""),
     ],
+    ids=["frozen", "tuned", "stages", "anchors"],
 )
-def test_two_processes_train_as_one_does(recipe, rate, tmp_path: Path):
+def test_two_processes_train_as_one_does(recipe, rate, more, tmp_path: Path):
     """torchrun with gloo: the same losses and weights; one process writes, and alone can load."""
     program = tmp_path / "both.py"
     program.write_text(
@@ -490,13 +495,13 @@ def test_two_processes_train_as_one_does(recipe, rate, tmp_path: Path):
         "from pathlib import Path\n"
         "from reference_models.training.trained import restore_network\n"
         "from reference_models.papers.recipes import RECIPES\n"
-        "from reference_models.papers.schema import Backbone\n"
+        "from reference_models.papers.schema import *\n"
         "from reference_models.training.run import Shared, run\n"
         "from reference_models.training.stopping import clock\n"
         "from tests.reference_models.test_reference_models import with_backbone\n"
         f"recipe = RECIPES[{recipe!r}]\n"
         "backbone = Backbone('mobilenet_v2', (1, 3))\n"
-        f"small = replace(recipe.small, backbone=backbone, backbone_rate={rate})\n"
+        f"small = replace(recipe.small, backbone=backbone, backbone_rate={rate}{more})\n"
         "RECIPES[recipe.name] = replace(recipe, small=small)\n"
         f"folder = Path({str(tmp_path)!r})\n"
         "options = with_backbone(folder, recipe=recipe.name, out=folder / sys.argv[1])\n"

@@ -108,11 +108,12 @@ def test_the_paper_scale_runs_the_recipes_that_have_it(asked, ran):
 
 
 def test_what_another_starts_from_comes_first_and_once(asked, ran):
-    assert needs("relations") == ["fcn-ce-clean"]
+    assert needs("relations") == ["fcn-ce-clean", "zoomout-exact"]
     assert needs("anchors-ce") == needs("zoomout-ce") == []
     wanted = asked("relations", "anchors", seeds=(1,))
     runs = left(wanted)
-    assert runs == [Run("fcn-ce-clean", 1), Run("anchors", 1), Run("relations", 1)]
+    relations = [Run("zoomout-exact", 1), Run("relations", 1)]
+    assert runs == [Run("fcn-ce-clean", 1), Run("anchors", 1), *relations]
     assert go(wanted, runs, never) == []
     assert left(wanted) == []
     # Weights of another schedule do not do.
@@ -144,7 +145,7 @@ def test_results_of_old_but_no_weights(asked, ran):
     (paths.RUNS / "fcn-ce-clean-torch-medium-0.json").touch()
     assert left(asked("fcn-ce-clean", seeds=(0,))) == []
     runs = left(asked("fcn-ce-clean", "relations", seeds=(0,)))
-    assert runs == [Run("fcn-ce-clean", 0), Run("relations", 0)]
+    assert runs == [Run("fcn-ce-clean", 0), Run("zoomout-exact", 0), Run("relations", 0)]
 
 
 def test_it_goes_on_where_the_minutes_ended(asked, ran, capsys):

@@ -132,12 +132,7 @@ def trained(backend: str, rank: int, port: int, folder: Path) -> "subprocess.Pop
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot freeze a process")
 @pytest.mark.parametrize(
     ("backend", "rank", "name"),
-    [
-        ("torch", 1, "SIGKILL"),
-        ("torch", 0, "SIGSTOP"),
-        ("jax", 1, "SIGKILL"),
-        ("jax", 0, "SIGSTOP"),
-    ],
+    [("torch", 1, "SIGSTOP"), ("jax", 1, "SIGKILL"), ("jax", 0, "SIGSTOP")],
 )
 def test_the_others_end_with_the_reason(backend: str, rank: int, name: str, tmp_path: Path):
     with socket.socket() as free:
