@@ -58,6 +58,7 @@ CONTENTS = f"""
 Overview <overview>
 choosing
 losses
+measures
 numerics
 examples/README
 data

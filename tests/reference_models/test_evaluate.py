@@ -231,6 +231,7 @@ def test_the_row_of_drfi_on_a_hundred_images():
         "s": pytest.approx(0.8086, abs=1e-3),
         "e": pytest.approx(0.8891, abs=1e-3),
         "auroc": pytest.approx(0.9708, abs=1e-3),
+        "miou": pytest.approx(0.7999, abs=1e-3),
         "weighted_f_exact": pytest.approx(0.5959, abs=1e-3),
         "weighted_f_loss": pytest.approx(0.8125, abs=1e-3),
     }
