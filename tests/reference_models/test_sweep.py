@@ -181,11 +181,11 @@ def test_a_failing_run_does_not_stop_the_others(asked, ran, capsys):
     wanted = asked("fcn-ce-clean", "relations", "zoomout-ce", "zoomout-af", seeds=(0,))
     failed = go(wanted, left(wanted), never)
     told = capsys.readouterr()
-    assert ran.done == ["zoomout-af 0"]
+    assert ran.done == ["zoomout-af 0", "zoomout-exact 0"]
     assert [run.recipe for run in failed] == ["zoomout-ce", "fcn-ce-clean", "relations"]
     assert "FAILED fcn-ce-clean, seed 0: no data" in told.out
     assert "FAILED relations, seed 0: it starts from fcn-ce-clean, which" in told.out
-    assert "1 done, 3 failed, 0 left\nfailed: zoomout-ce, seed 0\n" in told.out
+    assert "2 done, 3 failed, 0 left\nfailed: zoomout-ce, seed 0\n" in told.out
     assert "RuntimeError: memory" in told.err
 
 
@@ -194,9 +194,9 @@ def test_a_run_of_another_sweep_is_passed_over_and_what_needs_it_waits(asked, ra
     with locked(wanted.options(Run("fcn-ce-clean", 0)).folder):
         ran.broken["fcn-ce-clean"] = Busy("another process is training")
         assert go(wanted, left(wanted), never) == []
-    assert ran.done == ["zoomout-ce 0"]
+    assert ran.done == ["zoomout-ce 0", "zoomout-exact 0"]
     assert capsys.readouterr().out.endswith(
-        "1 done, 0 failed, 0 left, 2 with another sweep\n"
+        "2 done, 0 failed, 0 left, 2 with another sweep\n"
         "with another sweep: fcn-ce-clean, seed 0\nwith another sweep: relations, seed 0\n"
     )
 
@@ -319,4 +319,4 @@ def test_the_command_lists(tmp_path):
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
-    assert lines in ([], ["fcn-ce-clean --seed 0", "relations --seed 0"])
+    assert lines in ([], ["fcn-ce-clean --seed 0", "zoomout-exact --seed 0", "relations --seed 0"])
