@@ -195,7 +195,7 @@ def test_a_run_of_another_sweep_is_passed_over_and_what_needs_it_waits(asked, ra
     with locked(wanted.options(Run("fcn-ce-clean", 0)).folder):
         ran.broken["fcn-ce-clean"] = Busy("another process is training")
         assert go(wanted, left(wanted), never) == []
-    assert ran.done == ["zoomout-ce 0", "zoomout-exact 0"]
+    assert ran.done == ["zoomout-ce 0"]
     assert capsys.readouterr().out.endswith(
         "1 done, 0 failed, 0 left, 2 with another sweep\n"
         "with another sweep: fcn-ce-clean, seed 0\nwith another sweep: anchors, seed 0\n"
