@@ -5,6 +5,7 @@ import secrets
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import AuthenticationError
@@ -13,6 +14,7 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
+from reference_models.command_line import with_repair
 from reference_models.errors import InputError, OutOfTime, count
 
 JOIN_MINUTES = 10
@@ -158,9 +160,7 @@ class Watch:
         """Tell the others, and end this process, whatever its other threads wait for."""
         for other in self.others:
             say(other, text.encode())
-        below_a_bar = "\n" if getattr(tqdm, "_instances", None) else ""
-        print(f"{below_a_bar}error: {text}", file=sys.stderr, flush=True)
-        os._exit(1)
+        end_process(f"error: {text}")
 
     def name(self, other: Connection) -> str:
         return f"process {self.others[other]} of {self.processes} (counted from 0)"
@@ -169,6 +169,15 @@ class Watch:
         """Tell the others that this process is done and may end."""
         self.leaves.set()
         self.left.wait(5 * BEAT)
+
+
+def end_process(text: str, status: int = 1) -> NoReturn:
+    """Print a text below a progress bar, and end the process even if nobody reads its output."""
+    below = "\n" if getattr(tqdm, "_instances", None) else ""
+    try:
+        print(below + text, file=sys.stderr, flush=True)
+    finally:
+        os._exit(status)
 
 
 def as_key(numbers: Sequence[int]) -> bytes:
@@ -197,19 +206,24 @@ def say(other: Connection, message: bytes) -> None:
 def together() -> Iterator[None]:
     """Tell the other processes, if any, how this one left the block.
 
-    After an error the process ends at once: at its exit, JAX would wait for the others.
+    After an error the process ends at once: at its exit, JAX would wait for the others, and they
+    would wait for it.
     """
     watch = Watch.current
     try:
         yield
-    except (InputError, OSError) as error:
-        if watch is None:
-            raise
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        os._exit(1)
     except OutOfTime:
         if watch is not None:
             watch.leave()
         raise
+    except BaseException as error:
+        if watch is None:
+            raise
+        if isinstance(error, KeyboardInterrupt):
+            end_process("stopped", 130)
+        if isinstance(error, OSError):
+            end_process(f"error: {with_repair(error)}")
+        is_expected = isinstance(error, InputError)
+        end_process(f"error: {error}" if is_expected else traceback.format_exc())
     if watch is not None:
         watch.leave()

@@ -324,6 +324,7 @@ def test_a_trained_network_is_evaluated_on_other_images(recipe: str, tmp_path: P
         assert list(rows) == [
             "set",
             *(f"set, {word}" for word in options.chosen_recipe.corruptions),
+            "set, features",
         ]
         assert 0 < rows["set"]["saliency head"]["weighted_f_exact"] < 1
 

@@ -47,6 +47,9 @@ with together():
     if ends == "fails":
         time.sleep(1)
         raise InputError("the disk is full")
+    elif ends == "has a bug":
+        time.sleep(1)
+        raise ZeroDivisionError
     elif ends == "is done":
         time.sleep(1)
     elif ends == "works long":
@@ -68,6 +71,7 @@ with together():
         (2, "SIGSTOP", "process 2 of 3 (counted from 0) has not answered for 4 seconds"),
         (0, "fails", "process 0 of 3 (counted from 0) stopped"),
         (2, "fails", "process 2 of 3 (counted from 0) stopped"),
+        (0, "has a bug", "process 0 of 3 (counted from 0) stopped"),
     ],
 )
 def test_all_processes_end_with_one_line_that_names_the_lost_one(rank, ends, line, tmp_path: Path):
@@ -78,7 +82,7 @@ def test_all_processes_end_with_one_line_that_names_the_lost_one(rank, ends, lin
         assert child.stdout.readline() == "joined\n"
     time.sleep(0.5)
     begun = time.monotonic()
-    if ends != "fails":
+    if ends.startswith("SIG"):
         lost.send_signal(getattr(signal, ends))
     for child in children:
         _, errors = child.communicate(timeout=30)
@@ -87,11 +91,28 @@ def test_all_processes_end_with_one_line_that_names_the_lost_one(rank, ends, lin
         assert errors.startswith(f"error: {line}")
         assert "run the same command" in errors
     assert time.monotonic() - begun < 15
-    if ends == "fails":
-        assert lost.communicate(timeout=30)[1] == "error: the disk is full\n"
-    else:
+    if ends.startswith("SIG"):
         lost.kill()
-        lost.communicate()
+    _, errors = lost.communicate(timeout=30)
+    assert {"fails": "error: the disk is full", "has a bug": "ZeroDivisionError"}.get(
+        ends, ""
+    ) in errors
+
+
+@pytest.mark.parametrize("ends", ["fails", "waits"])
+def test_processes_end_although_nobody_reads_their_errors(ends: str, tmp_path: Path):
+    children = [watched(rank, tmp_path, ends if rank else "waits") for rank in range(3)]
+    for child in children:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        assert child.stdout.readline() == "joined\n"
+        child.stdout.close()
+        child.stderr.close()
+    if ends == "waits":
+        children[0].kill()
+    for child in children[1:]:
+        assert child.wait(timeout=30) == 1
+    children[0].wait(timeout=30)
 
 
 def test_a_process_that_works_long_or_is_done_alarms_nobody(tmp_path: Path):
@@ -147,16 +168,17 @@ def test_the_others_end_with_the_reason(backend: str, rank: int, name: str, tmp_
     second = trained(backend, 1, port, tmp_path)
     lost, other = (second, first) if rank else (first, second)
     checkpoint = tmp_path / "run/checkpoint.safetensors"
-    deadline = time.monotonic() + 120
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert checkpoint.exists()
-    begun = time.monotonic()
-    lost.send_signal(getattr(signal, name))
+    deadline = time.monotonic() + 300
     try:
+        while not checkpoint.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert checkpoint.exists()
+        begun = time.monotonic()
+        lost.send_signal(getattr(signal, name))
         _, errors = other.communicate(timeout=60)
     finally:
-        lost.kill()
+        for child in (first, second):
+            child.kill()
         lost.communicate()
     assert other.returncode == 1, errors
     reason = "stopped" if name == "SIGKILL" else "has not answered for 5 seconds"
