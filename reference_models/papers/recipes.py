@@ -2,13 +2,19 @@
 
 from reference_models.networks.options import SystemName
 from reference_models.papers import anchors, class_agnostic, menet, relations, scenes, zoomout
-from reference_models.papers.schema import Claim, Recipe
+from reference_models.papers.schema import Claim, Recipe, ScaleName
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for paper in (scenes, zoomout, class_agnostic, menet, anchors, relations)
     for recipe in paper.recipes()
 }
+
+
+def has_prior(prior: str, scale: ScaleName) -> bool:
+    """False for the maps of a recipe that does not have the scale."""
+    other = prior.partition("run:")[2]
+    return not other or scale in RECIPES[other].scales
 
 
 def claims() -> tuple[Claim, ...]:

@@ -17,7 +17,7 @@ from reference_models.data.named_sets import ARCHIVES, DETECTORS
 from reference_models.errors import InputError, OutOfTime
 from reference_models.files import atomic_path
 from reference_models.options import Backend, Device, Options, bundled_backbone
-from reference_models.papers.recipes import RECIPES
+from reference_models.papers.recipes import RECIPES, has_prior
 from reference_models.papers.schema import ScaleName
 from reference_models.reproduction.priorities import blocks
 from reference_models.training.lock import Busy
@@ -131,12 +131,16 @@ def planned(sweep: Sweep) -> list[Run]:
     ]
 
 
-def needs(recipe: str) -> list[str]:
-    """The recipes whose maps or weights a recipe starts from."""
+def needs(recipe: str, scale: ScaleName) -> list[str]:
+    """The recipes whose maps or weights a recipe starts from at a scale."""
     train_prior, by_test = RECIPES[recipe].train_prior, RECIPES[recipe].test_priors
     start = RECIPES[recipe].start
     priors = [train_prior, *(prior for names in by_test.values() for prior in names)]
-    named = [p.removeprefix("run:") for p in priors if p and p[:4] == "run:"]
+    named = [
+        prior.removeprefix("run:")
+        for prior in priors
+        if prior and prior[:4] == "run:" and has_prior(prior, scale)
+    ]
     return list(dict.fromkeys([*named, *([start] if start else [])]))
 
 
@@ -145,7 +149,7 @@ def with_needs(sweep: Sweep, wanted: Sequence[Run]) -> list[Run]:
     ordered: dict[Run, None] = {}
 
     def add(run: Run) -> None:
-        for other in needs(run.recipe):
+        for other in needs(run.recipe, sweep.scale):
             if not sweep.trained(Run(other, run.seed)):
                 add(Run(other, run.seed))
         ordered[run] = None
@@ -219,7 +223,7 @@ def go(sweep: Sweep, left: list[Run], check: Clock) -> list[Run]:
         for run in left:
             check()
             begun = time.monotonic()
-            needed = [Run(name, run.seed) for name in needs(run.recipe)]
+            needed = [Run(name, run.seed) for name in needs(run.recipe, sweep.scale)]
             try:
                 if sweep.done(run) and sweep.trained(run):
                     pass

@@ -212,7 +212,8 @@ def without_priors(options: Options, data: Data) -> list[str]:
     """A note if a network needs prior maps and the user's data has none."""
     if options.data is None or not options.chosen_recipe.test_priors:
         return []
-    if any(priors_for(options.chosen_recipe, test) != ("centre",) for test in data.tests):
+    recipe, scale = options.chosen_recipe, options.scale
+    if any(priors_for(recipe, test, scale) != ("centre",) for test in data.tests):
         return []
     return [f"{options.data} has no priors/: a Gaussian at the centre is used as every prior map"]
 
@@ -258,7 +259,7 @@ def contact_sheet(network: Network, test: TestSet, title: str, path: Path) -> No
         columns.append(("one annotator's regions", figures.per_image(shown.labels.astype(float))))
     else:
         columns.append(("mask", shown.masks if shown.counted is None else grey_void(shown)))
-    priors = priors_for(options.chosen_recipe, test)
+    priors = priors_for(options.chosen_recipe, test, options.scale)
     if priors:
         maps = prior_maps(priors[0], test, options)[: len(shown)]
         shown = replace(shown, priors=maps)

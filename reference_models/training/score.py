@@ -28,7 +28,8 @@ from reference_models.measures.segmentation import NAMES as SEGMENTATION
 from reference_models.measures.segmentation import segmentation_each
 from reference_models.measures.sparsity import sparse_share, sparse_share_of_map
 from reference_models.options import Options
-from reference_models.papers.schema import CONTROLS, Recipe
+from reference_models.papers.recipes import has_prior
+from reference_models.papers.schema import CONTROLS, Recipe, ScaleName
 from reference_models.training.dense_crf import dense_crf
 from reference_models.training.stopping import Clock
 from reference_models.training.trained import Network, load_finished_run
@@ -75,7 +76,7 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
         if recipe.regions > 2:
             check()
             scored[test.name] = score_regions(network, test)
-        elif priors := priors_for(recipe, test):
+        elif priors := priors_for(recipe, test, network.options.scale):
             for prior in priors:
                 check()
                 images = replace(test.images, priors=prior_maps(prior, test, network.options))
@@ -180,11 +181,11 @@ def inference_seconds(
     return seconds
 
 
-def priors_for(recipe: Recipe, test: TestSet) -> tuple[str, ...]:
+def priors_for(recipe: Recipe, test: TestSet, scale: ScaleName) -> tuple[str, ...]:
     """Names of the prior maps that the network starts from; empty if it needs no prior map."""
     if not recipe.test_priors:
         return ()
-    priors = recipe.test_priors.get(test.name, ())
+    priors = [p for p in recipe.test_priors.get(test.name, ()) if has_prior(p, scale)]
     available = [p for p in priors if p in test.priors or p.startswith("run:")]
     if not available:  # The user's own data, whatever its name.
         return tuple(test.priors) or ("centre",)

@@ -264,15 +264,16 @@ def test_priors_by_name(tmp_path: Path, monkeypatch):
     assert (maps.min(axis=(1, 2)) == 0).all()
     assert (maps.max(axis=(1, 2)) == 255).all()
     # The recipe's own sizes stay what they were when it was trained, whatever ours are.
-    assert priors_for(options.chosen_recipe, test) == ("generated",)
-    assert priors_for(options.chosen_recipe, replace(test, name="own", priors={})) == ("centre",)
-    assert priors_for(RECIPES["scenes-cas"], test) == ()
+    assert priors_for(options.chosen_recipe, test, "small") == ("generated",)
+    without = replace(test, name="own", priors={})
+    assert priors_for(options.chosen_recipe, without, "small") == ("centre",)
+    assert priors_for(RECIPES["scenes-cas"], test, "small") == ()
     # A set of the user's that is called as one of ours: its own priors, no controls.
     mine = replace(test, name="ecssd", priors={"priors": test.images.priors})
-    assert priors_for(RECIPES["anchors"], mine) == ("priors",)
-    assert priors_for(RECIPES["anchors"], replace(mine, priors={})) == ("centre",)
+    assert priors_for(RECIPES["anchors"], mine, "small") == ("priors",)
+    assert priors_for(RECIPES["anchors"], replace(mine, priors={}), "small") == ("centre",)
     ours = replace(mine, priors={"drfi": test.images.priors})
-    assert priors_for(RECIPES["anchors"], ours) == ("drfi", "centre", "truth")
+    assert priors_for(RECIPES["anchors"], ours, "small") == ("drfi", "centre", "truth")
 
 
 def test_a_paper_system_runs_from_command_to_report(tmp_path: Path):
@@ -351,7 +352,7 @@ def test_a_recipe_starts_from_the_trained_weights_of_another(
         np.testing.assert_allclose(new[name], array, atol=1e-6)
     rows = [json.loads((one.folder / "run.json").read_text()) for one in (before, wanted)]
     assert rows[1]["start_sha256"] == rows[0]["weights_sha256"]
-    assert needs(second.name) == ["scenes-cas"]
+    assert needs(second.name, "small") == ["scenes-cas"]
 
 
 def test_regions_run_from_command_to_report(tmp_path: Path, monkeypatch):
