@@ -197,8 +197,10 @@ def test_the_same_outputs_losses_gradients_and_maps(name: str, monkeypatch):
     else:
         maps = ours.maps(our_output, ours_batch)
         assert list(maps) == list(expected)
+        # Steps of gradient descent on a test image enlarge rounding.
+        share = 5e-3 if recipe.options.get("steps_per_image") else 1e-3
         for one, other in zip(maps.values(), expected.values(), strict=True):
-            close(one, other, 1e-3)
+            close(one, other, share)
 
 
 @pytest.mark.parametrize(

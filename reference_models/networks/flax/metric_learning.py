@@ -59,7 +59,8 @@ def magnet_loss(
     """Each descriptor lies nearer to its region's mean than to the others, in units of the
     spread."""
     s, member, area, means = by_region(descriptors, labels, regions, counted)
-    centre = s.mean(axis=1, keepdims=True)  # For precision; the loss does not depend on it.
+    # For precision; the loss does not depend on it.
+    centre = jax.lax.stop_gradient(s.mean(axis=1, keepdims=True))
     s, means = s - centre, means - centre
     squares = jnp.square(s).sum(axis=-1)[:, :, None] + jnp.square(means).sum(axis=-1)[:, None]
     distance = relu(squares - 2 * s @ means.mT)

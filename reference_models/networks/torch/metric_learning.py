@@ -70,7 +70,8 @@ def magnet_loss(
     stand for the classes of a batch, with one cluster each. An image of one region has loss 0.
     """
     s, member, area, means = by_region(descriptors, labels, regions, counted)
-    centre = s.mean(dim=2, keepdim=True)  # For precision; the loss does not depend on it.
+    # For precision; the loss does not depend on it.
+    centre = s.detach().mean(dim=2, keepdim=True)
     s, means = s - centre, means - centre
     squares = s.square().sum(dim=1)[:, :, None] + means.square().sum(dim=1)[:, None]
     distance = relu(squares - 2 * s.mT @ means)
