@@ -99,17 +99,26 @@ class Watch:
             port, *drawn = share([0, *drawn])
 
         def run() -> None:
-            if rank == 0:
-                watch.others = accepted(listener, processes - 1)
-            else:
-                try:
+            silent = (
+                f"another of the {processes} processes has not answered for {patience:g} seconds"
+            )
+            alarm = threading.Timer(patience, lambda: watch.end(f"{silent}; end all, {RESUME}"))
+            alarm.daemon = True
+            alarm.start()
+            try:
+                if rank == 0:
+                    watch.others = accepted(listener, processes - 1)
+                else:
                     first = Client((host, port), authkey=as_key(drawn))
                     first.send_bytes(rank.to_bytes(8, "big"))
-                except OSError as error:
-                    print(f"note: this process cannot notice the loss of others: no connection to "
-                          f"{host}:{port} ({error.strerror})", file=sys.stderr)  # fmt: skip
-                    return
-                watch.others = {first: 0}
+                    watch.others = {first: 0}
+            except (OSError, EOFError, AuthenticationError) as error:
+                watch.end(
+                    f"no connection to process 0 of {processes} at {host}:{port} "
+                    f"({str(error) or type(error).__name__}): it stopped, or a firewall closes the "
+                    f"port; see its own message, {RESUME}"
+                )
+            alarm.cancel()
             watch.follow()
 
         threading.Thread(target=run, daemon=True).start()

@@ -99,6 +99,25 @@ def test_all_processes_end_with_one_line_that_names_the_lost_one(rank, ends, lin
     ) in errors
 
 
+def test_a_first_process_that_is_gone_before_the_others_connect(tmp_path: Path):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    (tmp_path / "shared.json").write_text(f"[{port}, 1, 2, 3, 4]")
+    _, errors = watched(1, tmp_path, "waits").communicate(timeout=60)
+    assert len(errors.splitlines()) == 1
+    assert f"no connection to process 0 of 3 at 127.0.0.1:{port}" in errors
+
+
+def test_a_first_process_that_never_connects(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        (tmp_path / "shared.json").write_text(f"[{port}, 1, 2, 3, 4]")
+        _, errors = watched(1, tmp_path, "waits").communicate(timeout=60)
+    assert errors.startswith("error: another of the 3 processes has not answered for 4 seconds")
+    assert len(errors.splitlines()) == 1
+
+
 @pytest.mark.parametrize("ends", ["fails", "waits"])
 def test_processes_end_although_nobody_reads_their_errors(ends: str, tmp_path: Path):
     children = [watched(rank, tmp_path, ends if rank else "waits") for rank in range(3)]
