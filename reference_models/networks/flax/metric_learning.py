@@ -59,13 +59,14 @@ def magnet_loss(
     """Each descriptor lies nearer to its region's mean than to the others, in units of the
     spread."""
     s, member, area, means = by_region(descriptors, labels, regions, counted)
+    pixels = area.sum(axis=1)
     # For precision; the loss does not depend on it.
-    centre = jax.lax.stop_gradient(s.mean(axis=1, keepdims=True))
+    total = (jax.lax.stop_gradient(means) * area[..., None]).sum(axis=1)
+    centre = (total / jnp.maximum(pixels, 1)[:, None])[:, None]
     s, means = s - centre, means - centre
     squares = jnp.square(s).sum(axis=-1)[:, :, None] + jnp.square(means).sum(axis=-1)[:, None]
     distance = relu(squares - 2 * s @ means.mT)
     own = (distance * member).sum(axis=2)
-    pixels = area.sum(axis=1)
     variance = own.sum(axis=1) / jnp.maximum(pixels - 1, 1) + constants.LEAST_VARIANCE
     other = (area > 0)[:, None] & (member == 0)
     exponents = jnp.where(other, -distance / (2 * variance[:, None, None]), -1e9)

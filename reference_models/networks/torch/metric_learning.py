@@ -70,13 +70,14 @@ def magnet_loss(
     stand for the classes of a batch, with one cluster each. An image of one region has loss 0.
     """
     s, member, area, means = by_region(descriptors, labels, regions, counted)
+    pixels = area.sum(dim=1)
     # For precision; the loss does not depend on it.
-    centre = s.detach().mean(dim=2, keepdim=True)
+    centre = (means.detach() * area[:, None]).sum(dim=2) / pixels.clamp(min=1)[:, None]
+    centre = centre[..., None]
     s, means = s - centre, means - centre
     squares = s.square().sum(dim=1)[:, :, None] + means.square().sum(dim=1)[:, None]
     distance = relu(squares - 2 * s.mT @ means)
     own = (distance * member).sum(dim=2)
-    pixels = area.sum(dim=1)
     variance = own.sum(dim=1) / (pixels - 1).clamp(min=1) + constants.LEAST_VARIANCE
     other = (area > 0)[:, None] & (member == 0)
     exponents = torch.where(other, -distance / (2 * variance[:, None, None]), -1e9)
