@@ -129,6 +129,12 @@ class Options:
             least = 0 if flag == "steps" and not self.chosen_recipe.at(self.scale).steps else 1
             if value is not None and value < least:
                 raise InputError(f"--{flag} must be at least {least}, got {value}")
+        one_at_most = min(self.plan.batch, self.plan.train_images or self.plan.batch) < 2
+        if one_at_most and self.chosen_recipe.network(self.plan).options.normalises_one_pixel:
+            raise InputError(
+                f"--batch and --train-images must be at least 2 for {self.recipe} at {self.scale} "
+                "scale, which normalises a map of 1 x 1 over the batch; pass larger ones"
+            )
         if not 0 <= self.swap_share <= 1:
             raise InputError(f"--swap-labels must lie in 0..1, got {self.swap_share}")
         if not self.plan.rate > 0:

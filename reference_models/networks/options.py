@@ -64,6 +64,11 @@ class NetworkOptions:
         """Whether batch normalisation in ResNet-101 uses the statistics of the training batch."""
         return False
 
+    @property
+    def normalises_one_pixel(self) -> bool:
+        """Whether batch normalisation sees a map of 1 x 1, so that a batch needs two images."""
+        return False
+
     def check_loss(self, loss: str) -> None:
         """Raise `InputError` if the network cannot be trained with this loss and these options."""
         if loss not in self.LOSSES:
@@ -221,6 +226,10 @@ class FullyConvolutionalOptions(NetworkOptions):
     def normalises_backbone(self) -> bool:
         return self.normalised
 
+    @property
+    def normalises_one_pixel(self) -> bool:
+        return self.normalised and self.head == "deeplab"
+
     def check_loss(self, loss: str) -> None:
         super().check_loss(loss)
         if loss in ("cace", "cace-pixel") and (self.channels, self.regions) != (2, 2):
@@ -278,6 +287,10 @@ class MEnetOptions(NetworkOptions):
             raise InputError(f"last must be odd, got {self.last}; pass 1, 3 or 5")
         check_choice("layout", self.layout, ("light", "paper"))
         check_choice("multi_scale", self.multi_scale, (True, False))
+
+    @property
+    def normalises_one_pixel(self) -> bool:
+        return self.layout == "paper"
 
     def check_loss(self, loss: str) -> None:
         super().check_loss(loss)

@@ -657,6 +657,10 @@ def test_a_gpu_that_is_not_there_is_named(backend):
         ({"seed": -1}, "--seed must not be negative"),
         ({"recipe": "fcn-cas-clean", "size": 80}, "--size must be a multiple of 32"),
         ({"recipe": "nothing"}, "unknown recipe 'nothing'"),
+        (
+            {"recipe": "menet-ce", "scale": "paper", "size": 64, "batch": 1},
+            "--batch and --train-images must be at least 2 for menet-ce at paper scale",
+        ),
     ],
 )
 def test_bad_options_are_named(changes, match):

@@ -85,15 +85,15 @@ def test_all_processes_end_with_one_line_that_names_the_lost_one(rank, ends, lin
     if ends.startswith("SIG"):
         lost.send_signal(getattr(signal, ends))
     for child in children:
-        _, errors = child.communicate(timeout=30)
+        _, errors = child.communicate(timeout=60)
         assert child.returncode == 1
         assert len(errors.splitlines()) == 1
         assert errors.startswith(f"error: {line}")
         assert "run the same command" in errors
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 30
     if ends.startswith("SIG"):
         lost.kill()
-    _, errors = lost.communicate(timeout=30)
+    _, errors = lost.communicate(timeout=60)
     assert {"fails": "error: the disk is full", "has a bug": "ZeroDivisionError"}.get(
         ends, ""
     ) in errors
@@ -130,8 +130,8 @@ def test_processes_end_although_nobody_reads_their_errors(ends: str, tmp_path: P
     if ends == "waits":
         children[0].kill()
     for child in children[1:]:
-        assert child.wait(timeout=30) == 1
-    children[0].wait(timeout=30)
+        assert child.wait(timeout=60) == 1
+    children[0].wait(timeout=60)
 
 
 def test_a_process_that_works_long_or_is_done_alarms_nobody(tmp_path: Path):
