@@ -64,7 +64,7 @@ def seen(system: MEnet, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Tensor
     hook = system.logits[0].register_forward_pre_hook(lambda _, inputs: joined.append(inputs[0]))
     output = system([batch.images])
     hook.remove()
-    return system.maps(output, batch), system.unit_features(output), joined[0]
+    return system.maps(output, batch), system.descriptors(output, batch), joined[0]
 
 
 def picture(axes: Axes, values: np.ndarray, title: str) -> None:
@@ -78,8 +78,8 @@ def picture(axes: Axes, values: np.ndarray, title: str) -> None:
 
 
 def components(axes: Axes, features: Tensor, mask: Tensor, title: str) -> None:
-    """The two principal components of the features `(C, H, W)` of one image."""
-    points = features.flatten(1).T
+    """The two principal components of the features `(H, W, C)` of one image."""
+    points = features.flatten(0, 1)
     points = points - points.mean(dim=0)
     axis = torch.linalg.svd(points, full_matrices=False).Vh[:2]
     shares = points.square().sum(), (points @ axis.T).square().sum()

@@ -124,7 +124,7 @@ def recipes() -> list[Recipe]:
             options=options,
             tests=SALIENCY_TESTS,
             corruptions=DISTORTED,
-            separation=loss != "ce",
+            further=() if loss == "ce" else ("features",),
             paper=M_TABLE_4.get(name),
         )
         for name, (loss, options, about) in scratch.items()
@@ -138,7 +138,7 @@ def recipes() -> list[Recipe]:
             medium=medium(FOUR),
             tests=SALIENCY_TESTS,
             corruptions=DISTORTED,
-            separation=True,
+            further=("features",),
         )
         for loss, about in head.items()
     ]

@@ -217,11 +217,9 @@ class Recipe:
     """The recipe from whose trained weights training starts. Default: new weights."""
     exact: bool = False
     """Also measure weighted F exactly as defined, and as the loss approximates it."""
-    separation: bool = False
-    """Also measure the distances between the features of the two regions, and how binary the maps
-    are."""
-    further: tuple[Literal["sparse", "contours"], ...] = ()
-    """Further measures: the share of sparse descriptors; F of the contours of label maps."""
+    further: tuple[Literal["features", "sparse", "contours"], ...] = ()
+    """Further measures: distances between the features of the two regions, and how binary the maps
+    are; the share of sparse descriptors; F of the contours of label maps."""
     paper: Paper | None = None
 
     def __post_init__(self) -> None:

@@ -117,7 +117,6 @@ class FlaxTrainer:
         )
         self._taps = jax.jit(partial(taps_of, network))
         self._maps = jax.jit(partial(maps_of, network, self.regions))
-        self._unit_features = jax.jit(partial(unit_features_of, network))
         self._descriptors = jax.jit(partial(descriptors_of, network))
         self._output = jax.jit(lambda *inputs: output_of(network, *inputs)[1:])
         self._loss = jax.jit(lambda parts, *inputs: network(parts).loss(*inputs))
@@ -183,10 +182,6 @@ class FlaxTrainer:
         maps = self._maps(self.local, *self.padded_arrays(images))
         cut = {name: np.asarray(values)[: len(images)] for name, values in maps.items()}
         return cut if self.regions > 2 else {n: np.clip(v, 0, 1) for n, v in cut.items()}
-
-    def unit_features(self, images: Images) -> np.ndarray:
-        features = self._unit_features(self.local, *self.padded_arrays(images))
-        return np.asarray(features)[: len(images)]
 
     def descriptors(self, images: Images) -> np.ndarray:
         return np.asarray(self._descriptors(self.local, *self.padded_arrays(images)))[: len(images)]
@@ -411,11 +406,6 @@ def maps_of(network: Network, regions: int, *inputs: Any) -> dict[str, Array]:
         return {"regions": system.segmentation(output, batch)}
     # The main map comes first, and JAX would sort the keys of a plain dict.
     return OrderedDict(system.maps(output, batch))
-
-
-def unit_features_of(network: Network, *inputs: Any) -> Array:
-    system, output, _ = output_of(network, *inputs)
-    return system.unit_features(output)
 
 
 def descriptors_of(network: Network, *inputs: Any) -> Array:

@@ -55,7 +55,7 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
     scored: Scored = {}
 
     def measured(test: TestSet, maps: dict[str, np.ndarray]) -> Each:
-        names = NAMES + EXACT * exact + BINARY * recipe.separation
+        names = NAMES + EXACT * exact + BINARY * ("features" in recipe.further)
         rows: dict[str, list[Row]] = {}
         for name, values in maps.items():
             rows[name] = []
@@ -93,12 +93,12 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
                 name = f"{test.name}, {corruption}" if corruption else test.name
                 maps = network.maps(replace(test.images, images=pixels))
                 scored[name] = measured(test, maps)
-            if recipe.separation:
+            if "features" in recipe.further:
                 check()
                 distances = [
                     row
                     for part in network.batches(test.images)
-                    for row in distances_each(network.trainer.unit_features(part), part.masks)
+                    for row in distances_each(network.trainer.descriptors(part), part.masks)
                 ]
                 # At the size of the features a small object can vanish, even in every image.
                 if any(distances):

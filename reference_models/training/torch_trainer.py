@@ -216,14 +216,6 @@ class TorchTrainer:
         return {name: values.float().clamp(0, 1).cpu().numpy() for name, values in maps.items()}
 
     @torch.no_grad()
-    def unit_features(self, images: Images) -> np.ndarray:
-        batch = self.as_batch(images)
-        self.system.eval()
-        with self.autocast():
-            output = self.system(self.system.backbone(batch.images))
-        return self.system.unit_features(output).permute(0, 2, 3, 1).cpu().numpy()
-
-    @torch.no_grad()
     def descriptors(self, images: Images) -> np.ndarray:
         batch = self.as_batch(images)
         self.system.eval()

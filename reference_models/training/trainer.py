@@ -51,12 +51,9 @@ class Trainer(Protocol):
         """Saliency maps by name, the main map first, float32 `(N, S, S)` in [0, 1]. A network for
         general segmentation has a single entry "regions", int `(N, S, S)`. Ignores the labels."""
 
-    def unit_features(self, images: Images) -> np.ndarray:
-        """Features of unit length, float32 `(N, h, w, C)`, of a network whose loss compares them.
-        Ignores the labels."""
-
     def descriptors(self, images: Images) -> np.ndarray:
-        """Softmax outputs of a network for general segmentation, float32 `(N, S, S, C)`."""
+        """What the loss compares, float32 `(N, h, w, C)`: features of unit length, or softmax
+        outputs of a network for general segmentation. Ignores the labels."""
 
     def backbone_features(self, images: Images) -> object:
         """The backbone's features on the device, computed when this returns; for timing."""

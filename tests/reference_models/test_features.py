@@ -55,7 +55,7 @@ def test_both_frameworks_give_the_features_of_equal_networks():
     images = load_data(options).tests[0].images
     torch, jax = (new_trainer(replace(options, backend=name)) for name in ("torch", "jax"))
     jax.load(torch.weights())
-    ours, theirs = (trainer.unit_features(images) for trainer in (jax, torch))
+    ours, theirs = (trainer.descriptors(images) for trainer in (jax, torch))
     assert ours.shape == theirs.shape == (3, 16, 16, 16)
     np.testing.assert_allclose(np.linalg.norm(ours, axis=-1), 1, atol=1e-5)
     np.testing.assert_allclose(ours, theirs, atol=2e-3)

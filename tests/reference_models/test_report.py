@@ -45,7 +45,7 @@ def made(recipe: str, scale: str = "small", seed: int = 0, device: str = "cpu: X
         maps = ("regions",)
     else:
         names = (
-            *BINARY * chosen.separation,
+            *BINARY * ("features" in chosen.further),
             "mae",
             "f",
             "max_f",
@@ -80,7 +80,7 @@ def made(recipe: str, scale: str = "small", seed: int = 0, device: str = "cpu: X
     ]
     given = {name: values.get(name, 0.5) for name in names}
     measures = {test: {name: dict(given) for name in maps} for test in tests}
-    if chosen.separation:
+    if "features" in chosen.further:
         distances = dict.fromkeys(DISTANCES, 0.5)
         measures |= {f"{test}, features": {"features": distances} for test in chosen.tests}
     if chosen.system == "relations":

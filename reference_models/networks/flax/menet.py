@@ -117,7 +117,7 @@ class MEnet(System):
     def maps(self, output: Array, batch: Batch) -> dict[str, Array]:
         return two_maps(self.name, output, batch)
 
-    def unit_features(self, output: Array) -> Array:
+    def descriptors(self, output: Array, batch: Batch) -> Array:
         return unit(output[..., 2:].astype(jnp.float32))
 
 
@@ -203,7 +203,7 @@ class MetricHead(System):
     def maps(self, output: Array, batch: Batch) -> dict[str, Array]:
         return two_maps(self.name, output, batch)
 
-    def unit_features(self, output: Array) -> Array:
+    def descriptors(self, output: Array, batch: Batch) -> Array:
         return unit(output[..., 2:].astype(jnp.float32))
 
 

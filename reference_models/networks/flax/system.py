@@ -71,16 +71,13 @@ class System(nnx.Module):
         """Saliency maps by name, the main one first: `(N, H, W)` in [0, 1]. Labels are not used."""
         raise NotImplementedError
 
-    def unit_features(self, output: Array) -> Array:
-        """Features of unit length `(N, h, w, C)`, of a network whose loss compares features."""
-        raise NotImplementedError
-
     def segmentation(self, output: Array, batch: Batch) -> Array:
         """Region numbers, int32 `(N, H, W)`, of a network for general segmentation."""
         raise NotImplementedError
 
     def descriptors(self, output: Array, batch: Batch) -> Array:
-        """Softmax outputs, `(N, H, W, C)`, of a network for general segmentation."""
+        """What the loss compares, channels last: features of unit length at the output's size, or
+        softmax outputs at the image's, of a network for general segmentation."""
         raise NotImplementedError
 
 

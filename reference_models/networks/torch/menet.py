@@ -124,8 +124,8 @@ class MEnet(System):
     def maps(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
         return two_maps(self.name, output, batch)
 
-    def unit_features(self, output: Tensor) -> Tensor:
-        return normalize(output[:, 2:].float())
+    def descriptors(self, output: Tensor, batch: Batch) -> Tensor:
+        return normalize(output[:, 2:].float()).movedim(1, -1)
 
 
 class PaperMEnet(MEnet):
@@ -238,8 +238,8 @@ class MetricHead(System):
     def maps(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
         return two_maps(self.name, output, batch)
 
-    def unit_features(self, output: Tensor) -> Tensor:
-        return normalize(output[:, 2:].float())
+    def descriptors(self, output: Tensor, batch: Batch) -> Tensor:
+        return normalize(output[:, 2:].float()).movedim(1, -1)
 
 
 def two_losses(name: MEnetLoss, output: Tensor, batch: Batch) -> Tensor:
