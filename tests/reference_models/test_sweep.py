@@ -101,16 +101,19 @@ def test_the_paper_scale_runs_the_recipes_that_have_it(asked, ran):
     assert {f"{name}.fp16.safetensors" for name in weights} < set(wanted.needed)
     # The maps that a recipe starts from are those of the paper scale, too.
     first, *others = left(asked("relations", scale="paper"))
-    assert [first.recipe, *(run.recipe for run in others)] == [*needs("relations"), "relations"]
-    assert {name for run in runs for name in needs(run.recipe)} <= set(recipes_at("paper"))
+    assert [first.recipe, *(run.recipe for run in others)] == [
+        *needs("relations", "paper"),
+        "relations",
+    ]
+    assert {name for run in runs for name in needs(run.recipe, "paper")} <= set(recipes_at("paper"))
     assert wanted.options(first).plan.backbone.name == "resnet101"
     with pytest.raises(InputError, match=r"zoomout-dice matches no recipe .* at paper scale"):
         planned(asked("zoomout-dice", scale="paper"))
 
 
 def test_what_another_starts_from_comes_first_and_once(asked, ran):
-    assert needs("relations", "small") == ["fcn-ce-clean", "zoomout-exact"]
-    assert needs("relations", "paper") == ["fcn-ce-clean"]
+    for scale in ("small", "paper"):
+        assert needs("relations", scale) == ["fcn-ce-clean", "zoomout-exact"]
     assert needs("anchors-ce", "small") == needs("zoomout-ce", "small") == []
     wanted = asked("relations", "anchors", seeds=(1,))
     runs = left(wanted)
