@@ -138,8 +138,16 @@ def recipes() -> list[Recipe]:
 
 
 def on(test: str, recipe: str) -> Row:
-    """The row of a recipe on a test set, named in its label."""
+    """The row of a recipe on a test set; the label names the set."""
     return row(recipe, test, f"{recipe}, {SETS[test]}")
+
+
+def tables_of(pairs: tuple[tuple[Row, Row], ...], measures: tuple[str, ...]) -> tuple[Table, ...]:
+    """A table for the pair of each test set; all but that of ECSSD are folded."""
+    return tuple(
+        Table(SETS[test], pair, measures, folded=test != "ecssd")
+        for test, pair in zip(SALIENCY_TESTS, pairs, strict=True)
+    )
 
 
 def weighted_tables(names: tuple[str, ...]) -> tuple[Table, ...]:
@@ -194,10 +202,7 @@ def absolute_errors() -> Claim:
         "There are no figures. If that is so, training with absolute errors must end at a lower "
         "weighted F and a higher MAE; the bounds ask for a change of .005. They were set after the "
         "runs at small scale.",
-        tuple(
-            Table(SETS[test], pair, ("mae", *WEIGHTED), folded=test != "ecssd")
-            for test, pair in zip(SALIENCY_TESTS, pairs, strict=True)
-        ),
+        tables_of(pairs, ("mae", *WEIGHTED)),
         Effects(pairs, ("mae", *WEIGHTED)),
         tuple(
             bound
@@ -222,10 +227,7 @@ def squeezing() -> Claim:
         "may cost is judged: weighted F and MAE must not be worse by more than .005 than those of "
         "a classifier that reads all channels of the backbone's blocks. The bounds were set before "
         "the runs.",
-        tuple(
-            Table(SETS[test], pair, ("mae", "max_f", *WEIGHTED), folded=test != "ecssd")
-            for test, pair in zip(SALIENCY_TESTS, pairs, strict=True)
-        ),
+        tables_of(pairs, ("mae", "max_f", *WEIGHTED)),
         Effects(pairs, ("mae", "max_f", *WEIGHTED)),
         tuple(
             bound

@@ -149,7 +149,7 @@ def outcome(test: Tested) -> str:
 def tested_at_scales(
     results: Results, known_intervals: Intervals, claim: Claim
 ) -> dict[str, list[Tested]]:
-    """The tests of a claim's bounds, at each scale at which one was measured."""
+    """The tested bounds of a claim, at each scale at which any was measured."""
     every = {scale: tested(results, known_intervals, claim, scale) for scale in SCALES}
     return {scale: tests for scale, tests in every.items() if any(t.measured for t in tests)}
 

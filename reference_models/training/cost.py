@@ -29,6 +29,8 @@ class Cost:
         holds = holds_backbone(self.plan, step)
         if holds != self.holds:
             self.holds, self.ends = holds, []
+        if len(self.ends) == max(LEFT_OUT):
+            return None
         self.ends.append(time.monotonic())
         seen = len(self.ends)
         if seen not in LEFT_OUT:

@@ -22,8 +22,7 @@ from reference_models.files import Arrays, describe_mismatch
 from reference_models.machine import progress
 from reference_models.networks.flax.backbones import Backbone, Depthwise, load_backbone
 from reference_models.networks.flax.build import build
-from reference_models.networks.flax.menet import nearest_resize
-from reference_models.networks.flax.system import Batch, System, resize
+from reference_models.networks.flax.system import Batch, System, nearest_resize, resize
 from reference_models.networks.flax.weights import from_torch, to_torch
 from reference_models.options import Options
 from reference_models.papers.schema import SGD, Scale
@@ -363,6 +362,7 @@ def enlarged(batch: Batch, size: tuple[int, ...]) -> Batch:
     return batch._replace(
         images=resize(batch.images, size),
         labels=nearest_resize(batch.labels, size),
+        counted=None if batch.counted is None else nearest_resize(batch.counted, size),
         prior=resize(batch.prior[..., None], size)[..., 0],
     )
 

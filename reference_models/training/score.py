@@ -98,7 +98,9 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
                 distances = [
                     row
                     for part in network.batches(test.images)
-                    for row in distances_each(network.trainer.descriptors(part), part.masks)
+                    for row in distances_each(
+                        network.trainer.descriptors(part), part.masks, part.counted
+                    )
                 ]
                 # At the size of the features a small object can vanish, even in every image.
                 if any(distances):

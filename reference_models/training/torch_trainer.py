@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DistributedSampler
 
@@ -20,7 +19,7 @@ from reference_models.files import Arrays, describe_mismatch
 from reference_models.machine import progress
 from reference_models.networks.torch.backbones import Backbone, load_backbone
 from reference_models.networks.torch.build import build
-from reference_models.networks.torch.system import Batch, System, resize
+from reference_models.networks.torch.system import Batch, System, nearest_resize, resize
 from reference_models.options import Options
 from reference_models.papers.schema import SGD, Scale
 from reference_models.training.augmentation import Draw, Recoloring
@@ -205,11 +204,15 @@ class TorchTrainer:
         )
 
     @torch.no_grad()
-    def maps(self, images: Images) -> dict[str, np.ndarray]:
-        batch = self.as_batch(images)
+    def output_of(self, batch: Batch) -> Tensor:
         self.system.eval()
         with self.autocast():
-            output = self.system(self.system.backbone(batch.images))
+            return self.system(self.system.backbone(batch.images))
+
+    @torch.no_grad()
+    def maps(self, images: Images) -> dict[str, np.ndarray]:
+        batch = self.as_batch(images)
+        output = self.output_of(batch)
         if self.regions > 2:
             return {"regions": self.system.segmentation(output, batch).cpu().numpy()}
         maps = self.system.maps(output, batch)
@@ -218,10 +221,7 @@ class TorchTrainer:
     @torch.no_grad()
     def descriptors(self, images: Images) -> np.ndarray:
         batch = self.as_batch(images)
-        self.system.eval()
-        with self.autocast():
-            output = self.system(self.system.backbone(batch.images))
-        return self.system.descriptors(output, batch).cpu().numpy()
+        return self.system.descriptors(self.output_of(batch), batch).cpu().numpy()
 
     @torch.no_grad()
     def backbone_features(self, images: Images) -> object:
@@ -357,10 +357,10 @@ class TorchTrainer:
 
 def enlarged(batch: Batch, size: Sequence[int]) -> Batch:
     """The batch with images, labels and priors of a greater size."""
-    labels = interpolate(batch.labels[:, None].float(), size=list(size), mode="nearest-exact")
     return batch._replace(
         images=resize(batch.images, size),
-        labels=labels[:, 0].long(),
+        labels=nearest_resize(batch.labels, size),
+        counted=None if batch.counted is None else nearest_resize(batch.counted, size),
         prior=resize(batch.prior[:, None], size)[:, 0],
     )
 

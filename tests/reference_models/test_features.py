@@ -20,7 +20,7 @@ def test_distances_are_those_of_all_pairs():
     def pairs(one: np.ndarray, other: np.ndarray) -> float:
         return float(((one[:, None] - other[None]) ** 2).sum(-1).mean())
 
-    row = distances(features, mask)
+    row = distances(features, mask, ~mask)
     assert row["within_object"] == pytest.approx(pairs(inside, inside))
     assert row["within_background"] == pytest.approx(pairs(outside, outside))
     assert row["between"] == pytest.approx(pairs(inside, outside))
@@ -39,7 +39,21 @@ def test_masks_are_reduced_and_an_image_of_one_region_has_no_distances():
         "within_object": 0.0, "within_background": 0.0, "between": 1.0, "within_to_between": 0.0
     }  # fmt: skip
     assert whole == none == {}
-    assert distances(np.ones((2, 2, 3)), np.eye(2, dtype=bool))["within_to_between"] == 1
+    diagonal = np.eye(2, dtype=bool)
+    assert distances(np.ones((2, 2, 3)), diagonal, ~diagonal)["within_to_between"] == 1
+
+
+def test_void_pixels_have_no_distances():
+    rng = np.random.default_rng(1)
+    features, masks = rng.normal(size=(1, 4, 6, 3)), rng.random((1, 4, 6)) < 0.4
+    counted = np.ones((1, 4, 6), bool)
+    counted[:, :, :2] = False
+    masks &= counted
+    rows = distances_each(features, masks, counted)
+    assert rows == [
+        pytest.approx(row) for row in distances_each(features[:, :, 2:], masks[:, :, 2:])
+    ]
+    assert rows != distances_each(features, masks)
 
 
 def test_the_share_of_binary_values():

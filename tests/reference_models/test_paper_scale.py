@@ -128,10 +128,11 @@ def test_an_image_is_standardised_over_all_its_values():
 
 def test_crops_are_enlarged_alike_in_both_frameworks():
     rng = np.random.default_rng(0)
-    images, labels, prior = (
+    images, labels, prior, counted = (
         rng.random((2, 12, 12, 3), np.float32),
         rng.integers(0, 2, (2, 12, 12)),
         rng.random((2, 12, 12), np.float32),
+        rng.random((2, 12, 12)) < 0.8,
     )
     theirs = torch_trainer.enlarged(
         torch_system.Batch(
@@ -139,14 +140,23 @@ def test_crops_are_enlarged_alike_in_both_frameworks():
             torch.from_numpy(labels),
             torch.from_numpy(prior),
             torch.Generator(),
+            counted=torch.from_numpy(counted),
         ),
         (16, 16),
     )
     ours = flax_trainer.enlarged(
-        flax_system.Batch(images, jnp.asarray(labels), jnp.asarray(prior), jax.random.key(0)),
+        flax_system.Batch(
+            images,
+            jnp.asarray(labels),
+            jnp.asarray(prior),
+            jax.random.key(0),
+            counted=jnp.asarray(counted),
+        ),
         (16, 16),
     )
     np.testing.assert_array_equal(ours.labels, theirs.labels)
+    assert theirs.counted.shape == (2, 16, 16)
+    np.testing.assert_array_equal(ours.counted, theirs.counted)
     np.testing.assert_allclose(ours.images, theirs.images.permute(0, 2, 3, 1), atol=1e-6)
     np.testing.assert_allclose(ours.prior, theirs.prior, atol=1e-6)
     plan = Scale(size=16, crop=12, steps=1, batch=2, rate=1.0, augmentation=Augmentation())

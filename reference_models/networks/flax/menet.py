@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import Array
 
@@ -26,6 +25,7 @@ from reference_models.networks.flax.system import (
     conv,
     cross_entropy,
     deconv,
+    nearest_resize,
     resize,
 )
 from reference_models.networks.options import (
@@ -249,15 +249,6 @@ def unit(features: Array) -> Array:
     """Features `(N, h, w, C)` scaled to unit length; zero vectors stay zero."""
     length = jnp.linalg.norm(features, axis=-1, keepdims=True)
     return features / jnp.maximum(length, 1e-12)
-
-
-def nearest_resize(labels: Array, size: tuple[int, ...]) -> Array:
-    """Labels `(N, H, W)` at the centre of each output pixel: PyTorch's mode "nearest-exact"."""
-    rows, columns = (
-        (2 * np.arange(after) + 1) * before // (2 * after)
-        for before, after in zip(labels.shape[1:], size, strict=True)
-    )
-    return labels[:, rows][:, :, columns]
 
 
 class Residual(nnx.Module):

@@ -209,6 +209,15 @@ def resize(x: Array, size: tuple[int, ...]) -> Array:
     return jax.image.resize(x, (len(x), *size, x.shape[-1]), "bilinear", antialias=False)
 
 
+def nearest_resize(labels: Array, size: tuple[int, ...]) -> Array:
+    """Labels `(N, H, W)` at the centre of each output pixel: PyTorch's mode "nearest-exact"."""
+    rows, columns = (
+        (2 * np.arange(after) + 1) * before // (2 * after)
+        for before, after in zip(labels.shape[1:], size, strict=True)
+    )
+    return labels[:, rows][:, :, columns]
+
+
 def area_resize(maps: Array, size: tuple[int, ...]) -> Array:
     """Resize float maps `(N, H, W)` in [0, 1] to a smaller height and width by averaging."""
     rows, columns = (

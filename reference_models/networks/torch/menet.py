@@ -5,11 +5,9 @@ from scratch; `MetricHead` has the same two heads on pretrained features. Both o
 sixteen features, and give two saliency maps.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize, relu
+from torch.nn.functional import adaptive_avg_pool2d, normalize, relu
 
 from reference_models.networks.options import (
     DEEPEST_SIDE,
@@ -25,6 +23,7 @@ from reference_models.networks.torch.system import (
     IdentityBackbone,
     System,
     cross_entropy,
+    nearest_resize,
     resize,
 )
 from saliency_losses.torch import metric_loss, semantic_distance
@@ -259,12 +258,6 @@ def two_losses(name: MEnetLoss, output: Tensor, batch: Batch) -> Tensor:
         hard_negatives=name == "metric-hard-negatives",
         mask=None if batch.counted is None else nearest_resize(batch.counted, size),
     )
-
-
-def nearest_resize(labels: Tensor, size: Sequence[int]) -> Tensor:
-    """Labels `(N, H, W)` at the centre of each output pixel."""
-    resized = interpolate(labels[:, None].float(), size=list(size), mode="nearest-exact")
-    return resized[:, 0].to(labels.dtype)
 
 
 def two_maps(name: MEnetLoss, output: Tensor, batch: Batch) -> dict[str, Tensor]:

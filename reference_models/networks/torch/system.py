@@ -115,6 +115,12 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     return interpolate(x, size=list(size), mode="bilinear", align_corners=False)
 
 
+def nearest_resize(labels: Tensor, size: Sequence[int]) -> Tensor:
+    """Labels `(N, H, W)` at the centre of each output pixel."""
+    resized = interpolate(labels[:, None].float(), size=list(size), mode="nearest-exact")
+    return resized[:, 0].to(labels.dtype)
+
+
 def area_resize(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Resize float maps `(N, H, W)` to a smaller height and width by averaging."""
     return interpolate(maps[:, None], size=list(size), mode="area")[:, 0]
