@@ -10,7 +10,6 @@ from PIL import Image
 
 from reference_models.data.images import Data, Images
 from reference_models.data.label_swaps import swap_labels
-from reference_models.data.maps import read_maps
 from reference_models.data.named_sets import (
     ARCHIVES,
     DETECTORS,
@@ -22,6 +21,7 @@ from reference_models.data.pictures import centre_prior
 from reference_models.data.sets import Sources, decode, describe, largest, load, read_priors
 from reference_models.data.splits import evenly
 from reference_models.errors import InputError
+from tests.support.maps import read_maps
 from tests.support.paths import DATA
 
 SCENES = Sources("scenes", archives=DATA, train_images=8)
