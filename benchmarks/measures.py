@@ -1,6 +1,6 @@
 """Measures of saliency maps, compared with the field's evaluation program on real maps.
 
-`python -m benchmarks.measures` measures all detectors' maps of ECSSD by `SaliencyMeasures` and by
+`python -m benchmarks.measures` measures all detectors' maps of ECSSD by `saliency_measures` and by
 pysodmetrics, and writes `results/benchmarks/measures.csv`.
 """
 
@@ -29,7 +29,7 @@ from tqdm import tqdm
 from benchmarks.fbeta_versions import maps_and_masks
 from benchmarks.options import RESULTS
 from benchmarks.timing import commit, device_name, versions
-from saliency_losses.torch import measures, weighted_fmeasure
+from saliency_losses.torch import measures
 
 Array = NDArray[Any]
 DETECTORS = ("DRFI", "RC", "HS", "CHS", "MF_supervised", "MF_heuristic", "IG", "SR")
@@ -95,17 +95,21 @@ def compared(values: Array, mask: Array) -> dict[tuple[str, str], tuple[float, f
     return results
 
 
+OURS = {
+    "MAE": "mae",
+    "F, adaptive": "f",
+    "F, curve": "f_curve",
+    "E, adaptive": "e",
+    "E, curve": "e_curve",
+    "S": "s",
+    "weighted F": "weighted_f",
+}
+
+
 def ours(values: Array, mask: Array, dtype: torch.dtype) -> dict[str, Array]:
     maps = torch.from_numpy(values).to(dtype)[None, None], torch.from_numpy(mask)[None, None]
-    return {
-        "MAE": measures.mean_absolute_error(*maps).numpy(),
-        "F, adaptive": measures.fmeasure(*maps).numpy(),
-        "F, curve": measures.fmeasure_curve(*maps).numpy(),
-        "E, adaptive": measures.emeasure(*maps).numpy(),
-        "E, curve": measures.emeasure_curve(*maps).numpy(),
-        "S": measures.smeasure(*maps).numpy(),
-        "weighted F": weighted_fmeasure(*maps).numpy(),
-    }
+    found = measures.saliency_measures(*maps, names=tuple(OURS.values()))
+    return {label: found[name].numpy() for label, name in OURS.items()}
 
 
 def program(values: Array, mask: Array) -> dict[str, Array]:

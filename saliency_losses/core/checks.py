@@ -417,6 +417,8 @@ def binary_values(
     xp: Ops, name: str, x: Array, argument: Array, counted: Array | None
 ) -> tuple[Array, Array]:
     """Check that `x` is 0 or 1; returns as `_values_in_range`."""
+    if xp.is_array(argument) and xp.kind(argument) == "bool":
+        return x, xp.no_image(x)
     x, outside = unit_values(xp, name, x, argument, counted)
     bad = values(
         xp,

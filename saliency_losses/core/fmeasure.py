@@ -81,20 +81,21 @@ def of_maps(xp: Ops, p: Array, foreground: Array, beta: Any) -> Array:
     if 0 in p.shape:
         return xp.sum_pixels(xp.flat(y))
     error = xp.abs(p - y)
-    squared, nearest = nearest_pixel(xp, foreground)
     # Every pixel takes the error of its nearest foreground pixel (a foreground pixel its own).
+    squared, nearest = nearest_pixel(xp, foreground)
     spread = xp.reshape(xp.take_along(xp.flat(error), xp.flat(nearest), 1), p.shape)
     # σ = 5, cut to seven pixels and normalised to a sum of 1. Computed in the function, since
     # torch.compile with dynamic shapes takes floats of the module for variables.
     gaussian = [exp(-(k**2) / (2 * 5**2)) for k in range(-3, 4)]
     for axis in range(1, p.ndim):
         spread = xp.filter_axis(spread, [tap / sum(gaussian) for tap in gaussian], axis)
-    weighted = xp.where(foreground & (spread < error), spread, error) * importance(xp, squared, p)
 
     beta = checks.as_scalar(xp, beta, p)
     size = count_in_dtype(xp, xp.flat(foreground), p)
-    missed = xp.sum_pixels(xp.flat(xp.where(foreground, weighted, 0.0)))
-    spurious = xp.sum_pixels(xp.flat(xp.where(foreground, 0.0, weighted)))
+    # Products instead of `where`, which on a CPU is 30 times slower.
+    missed = xp.sum_pixels(xp.flat(xp.minimum(spread, error) * y))
+    alarms = error * (1 - y) * importance(xp, squared, p)
+    spurious = xp.sum_pixels(xp.flat(alarms))
     # (1 + β²) P R / (R + β² P) with P = TP / (TP + FP), R = TP / |Y| and TP = |Y| − FN
     hits, has_foreground = size - missed, size > 0
     denominator = xp.where(has_foreground, beta**2 * size + hits + spurious, 1.0)

@@ -51,8 +51,9 @@ class Maps:
         if normalize and p.shape[0]:
             p = stretched(xp, p, counted)
         self.xp, self.images, self.channels = xp, p.shape[0], p.shape[1]
-        # Thresholds would turn a NaN into background.
-        self.bad = bad | xp.any_per_image(xp.isnan(p))
+        if not xp.known_within(p, 0, 1):  # Thresholds would turn a NaN into background.
+            bad = bad | xp.any_per_image(xp.isnan(p))
+        self.bad = bad
         each_map = (self.images * self.channels, *p.shape[2:])
         self.p = xp.reshape(p, each_map)
         self.object = xp.reshape(y == 1, each_map)
@@ -80,7 +81,14 @@ class Maps:
     @cached_property
     def background(self) -> Array:
         """1 in the counted background."""
+        if self.counted is None:
+            return self.off
         return self.xp.cast(self.among_counted(~self.object), self.p)
+
+    @cached_property
+    def off(self) -> Array:
+        """1 outside the object."""
+        return 1 - self.y
 
     @cached_property
     def positives(self) -> Array:
@@ -126,8 +134,10 @@ class Maps:
         """The numbers of hits and of false alarms at the 256 thresholds, ``(M, 256)``."""
         xp = self.xp
         margin = MARGIN if xp.epsilon(self.p) > MARGIN**4 else 0.0
-        level = xp.clip(xp.integers(255 * self.p + margin), 0, 255)  # A NaN becomes any level.
-        place = level + LEVELS * xp.integers(self.object)
+        most = 2 * LEVELS
+        level = xp.integers_to(255 * self.p + margin, most)
+        level = xp.clip(level, 0, 255)  # A NaN becomes any level.
+        place = level + LEVELS * xp.integers_to(self.object, most)
         if self.counted is not None:
             place = xp.where(self.counted, place, 2 * LEVELS)
         histogram = xp.histogram(xp.flat(place), 2 * LEVELS + 1)
@@ -230,8 +240,9 @@ def e_measure(maps: Maps, counts: Counts) -> Array:
     map_mean = (hits + alarms) / xp.maximum(pixels, 1.0)
     mask_mean = positives / xp.maximum(pixels, 1.0)
 
+    # 1 + 2ab / (a² + b²) = (a + b)² / (a² + b²); b is not 0 where both classes occur.
     def part(size: Array, a: Array, b: Array) -> Array:
-        return size * (1 + _ratio(xp, 2 * a * b, a * a + b * b, 0.0)) ** 2 / 4
+        return size * ((a + b) ** 2 / xp.maximum(a * a + b * b, 1e-30)) ** 2 / 4
 
     mixed = (
         part(hits, 1 - map_mean, 1 - mask_mean)
@@ -294,7 +305,7 @@ def _object_part(maps: Maps) -> Array:
     xp = maps.xp
     mean = maps.mean_over(maps.p, maps.y, maps.positives)
     background_mean = maps.mean_over(maps.p, maps.background, maps.negatives)
-    residual = maps.p - (maps.per_map(mean) * maps.y + maps.per_map(background_mean) * (1 - maps.y))
+    residual = maps.p - (maps.per_map(mean) * maps.y + maps.per_map(background_mean) * maps.off)
     squares = residual * residual
     total: Array = 0.0
     for region, size, m in (
@@ -313,47 +324,53 @@ def _region_part(maps: Maps) -> Array:
     # The row and the column of the centre belong to the upper left part.
     upper, left = (xp.cast(x, y) for x in _up_to_centre(maps))
     left = xp.reshape(left, (count, 1, columns))
+    lower, right_of = 1 - upper, 1 - left
 
     def sums(x: Array) -> list[Array]:
         """The sums over the upper left, upper right, lower left and lower right part, ``(M,)``."""
         lefts, rights = (
             xp.reshape(xp.sum_pixels(xp.reshape(x * side, (count * rows, columns))), (count, rows))
-            for side in (left, 1 - left)
+            for side in (left, right_of)
         )
         return [
-            xp.sum_pixels(of_rows * side)
-            for side in (upper, 1 - upper)
-            for of_rows in (lefts, rights)
+            xp.sum_pixels(of_rows * side) for side in (upper, lower) for of_rows in (lefts, rights)
         ]
 
-    counted = y + maps.background
-    sizes, p_sums, y_sums = sums(counted), sums(maps.p), sums(y)
+    every = None if maps.counted is None else y + maps.background
+    if every is None:
+        below, right = rows - xp.sum_vector(upper), columns - xp.sum_pixels(left[:, 0])
+        sizes = [a * b for a in (rows - below, below) for b in (columns - right, right)]
+    else:
+        sizes = sums(every)
     divisors = [xp.maximum(size, 1.0) for size in sizes]
-    p_means = [total / size for total, size in zip(p_sums, divisors, strict=True)]
-    y_means = [total / size for total, size in zip(y_sums, divisors, strict=True)]
+    p_means, y_means = (
+        [total / size for total, size in zip(sums(x), divisors, strict=True)] for x in (maps.p, y)
+    )
     # The mean of each pixel's part: by rows for either side, and then by columns.
     by_row = [
         xp.reshape(
-            upper * p_means[side][:, None] + (1 - upper) * p_means[2 + side][:, None],
+            upper * p_means[side][:, None] + lower * p_means[2 + side][:, None],
             (count, rows, 1),
         )
         for side in (0, 1)
     ]
-    rest = (maps.p - (by_row[0] * left + by_row[1] * (1 - left))) * counted
-    total: Array = 0.0
-    for size, x, y_mean, rest_sum, squares, product in zip(
-        sizes, p_means, y_means, sums(rest), sums(rest * rest), sums(rest * y), strict=True
-    ):
-        # Sums stand for variances, as their common divisor cancels. The sum of `rest` is rounding
-        # error, with which the covariance is exactly 0 where the mask is constant.
-        covariance = product - y_mean * rest_sum
-        y_squares = size * y_mean * (1 - y_mean)
-        # The mean of equal values is rounded too; that must not make a variance.
-        squares = xp.where(squares <= size * (4 * xp.epsilon(x) * x) ** 2, 0.0, squares)
-        numerator = 4 * x * y_mean * covariance
-        denominator = (x * x + y_mean * y_mean) * (squares + y_squares)
-        total = total + size * _ratio(xp, numerator, denominator, 1.0)
-    return total / xp.maximum(maps.pixels, 1.0)
+    rest = maps.p - (by_row[0] * left + by_row[1] * right_of)
+    if every is not None:
+        rest = rest * every
+    size, x, y_mean, rest_sum, squares, product = (
+        xp.join(parts)
+        for parts in (sizes, p_means, y_means, sums(rest), sums(rest * rest), sums(rest * y))
+    )
+    # Sums stand for variances, as their common divisor cancels. The sum of `rest` is rounding
+    # error, with which the covariance is exactly 0 where the mask is constant.
+    covariance = product - y_mean * rest_sum
+    y_squares = size * y_mean * (1 - y_mean)
+    # The mean of equal values is rounded too; that must not make a variance.
+    squares = xp.where(squares <= size * (4 * xp.epsilon(x) * x) ** 2, 0.0, squares)
+    numerator = 4 * x * y_mean * covariance
+    denominator = (x * x + y_mean * y_mean) * (squares + y_squares)
+    parts = size * _ratio(xp, numerator, denominator, 1.0)
+    return xp.sum_vector(parts) / xp.maximum(maps.pixels, 1.0)
 
 
 def _up_to_centre(maps: Maps) -> tuple[Array, Array]:
@@ -363,10 +380,11 @@ def _up_to_centre(maps: Maps) -> tuple[Array, Array]:
     """
     xp = maps.xp
     count, rows, columns = maps.object.shape
-    of_rows = xp.reshape(xp.count(xp.reshape(maps.object, (count * rows, columns))), (count, rows))
-    of_columns = xp.sum_vector(xp.integers(maps.object))
+    # Sums of a row or a column of 0 and 1 are exact.
+    of_rows = xp.reshape(xp.sum_pixels(xp.reshape(maps.y, (count * rows, columns))), (count, rows))
     up_to = []
-    for pixels in (of_rows, of_columns):
+    for sums in (of_rows, xp.sum_vector(maps.y)):
+        pixels = xp.integers(sums)
         place = xp.positions(pixels, 1)
         mean = xp.sum_pixels(xp.cast(place, maps.p) * xp.cast(pixels, maps.p)) / xp.maximum(
             maps.positives, 1.0

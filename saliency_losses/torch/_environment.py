@@ -15,6 +15,16 @@ def compiling_for_cpu(x: Tensor) -> bool:
     return compiling_plainly() and x.device.type == "cpu"
 
 
+def eager_on_cpu(x: Tensor) -> bool:
+    """Whether `x` is plain memory of a CPU: not compiled, transformed, or of a subclass."""
+    return (
+        type(x) is Tensor
+        and x.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
 def replicate_like(x: Tensor, local: Tensor) -> Tensor:
     """`local`, equal on all processes, as a replicated DTensor if `x` is a DTensor."""
     if not hasattr(x, "device_mesh"):

@@ -22,7 +22,7 @@ from saliency_losses.torch._autograd import squared_distances as squared_distanc
 from saliency_losses.torch._distance import nearest_parabola as nearest_parabola
 from saliency_losses.torch._distance import nearest_true as nearest_true
 from saliency_losses.torch._distance import positions as positions
-from saliency_losses.torch._environment import replicate_like
+from saliency_losses.torch._environment import eager_on_cpu, replicate_like
 
 
 def array(name: str, x: Any) -> Tensor:
@@ -149,6 +149,8 @@ def promote(*xs: Tensor) -> tuple[Tensor, ...]:
 
 
 def cast(x: Tensor, like: Tensor) -> Tensor:
+    if x.dtype == torch.bool and eager_on_cpu(x):
+        x = x.view(torch.uint8)  # Converted seven times as fast.
     return x.to(like.dtype)
 
 
@@ -158,8 +160,11 @@ def floats(x: Tensor) -> Tensor:
 
 def integers_to(x: Tensor, most: int) -> Tensor:
     # Narrow integers are proportionally faster; the compiler does not vectorise 16-bit ones.
-    narrow = torch.uint8 if most < 2**8 and not torch.compiler.is_compiling() else torch.int32
-    return x.to(narrow)
+    if torch.compiler.is_compiling() or most >= 2**15:
+        return x.to(torch.int32)
+    if x.dtype == torch.bool and eager_on_cpu(x):
+        x = x.view(torch.uint8)
+    return x.to(torch.uint8 if most < 2**8 else torch.int16)
 
 
 def integers(x: Tensor) -> Tensor:
@@ -315,7 +320,12 @@ def cumulative_count(x: Tensor) -> Tensor:
 
 
 def histogram(x: Tensor, bins: int) -> Tensor:
-    # Not bincount, whose result has a size that the compiler cannot know.
+    if eager_on_cpu(x):
+        if len(x) > 1:
+            x = x + bins * torch.arange(len(x)).unsqueeze(1)
+        return torch.bincount(x.flatten(), minlength=bins * len(x)).reshape(len(x), bins)
+    # The result of bincount has a size that the compiler cannot know.
+    x = x.long()
     return x.new_zeros(x.shape[0], bins).scatter_add(1, x, torch.ones_like(x))
 
 

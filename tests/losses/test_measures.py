@@ -55,10 +55,12 @@ def measured(name: str, probs: Floats, truth: NDArray[Any], **options: Any) -> A
 
 
 class Structure(py_sod_metrics.Smeasure):
-    """Without the means of empty parts, whose weight is 0."""
+    """Without the means of empty parts, whose weight is 0, and the rounding of constant ones."""
 
     def ssim(self, pred: Floats, gt: Bools) -> float:
-        return float(super().ssim(pred, gt)) if pred.size else 0.0
+        if not pred.size:
+            return 0.0
+        return 1.0 if np.ptp(pred) == np.ptp(gt * 1) == 0 else float(super().ssim(pred, gt))
 
 
 def programs(values: Floats, mask: Bools) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """The measure over a data set: equal to one call, whatever the batches and the processes."""
 
+import json
+import os
+import socket
 import subprocess
 import sys
 from itertools import pairwise
@@ -19,9 +22,11 @@ from scipy import ndimage
 from torch import Tensor
 
 from saliency_losses import reference
+from saliency_losses.jax.metrics import SaliencyMeasures as SeveralInFlax
 from saliency_losses.jax.metrics import WeightedFMeasure as InFlax
 from saliency_losses.torch import weighted_fmeasure
-from saliency_losses.torch.metrics import WeightedFMeasure
+from saliency_losses.torch.metrics import SaliencyMeasures, WeightedFMeasure
+from tests.support import measured_together
 from tests.support.backends import Backend, close
 from tests.support.paths import ROOT
 
@@ -160,6 +165,11 @@ def in_a_process(rank: int, folder: str) -> None:
             metric.update(p[None], y[None])
         expected = weighted_fmeasure(probs, target, normalize=True, reduction=how)
         torch.testing.assert_close(metric.compute(), expected, check_dtype=False, **SINGLE)
+    several, whole = SaliencyMeasures(), SaliencyMeasures(sync_on_compute=False)
+    whole.update(probs, target)
+    for p, y in zip(probs[shares[rank]], target[shares[rank]], strict=True):
+        several.update(p[None], y[None])
+    torch.testing.assert_close(several.compute(), whole.compute(), **SINGLE)
     torch.distributed.destroy_process_group()
 
 
@@ -221,6 +231,32 @@ def test_in_flax_images_that_fill_up_a_batch_do_not_count() -> None:
 def test_the_flax_metric_is_a_pytree_of_its_states() -> None:
     _, state = nnx.split(InFlax(beta=0.5))
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(state)} == {"float32", "int32"}
+
+
+def test_in_flax_two_processes_have_the_measures_of_all_images() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.support.measured_together", str(rank), str(port)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=settings,
+        )
+        for rank in (0, 1)
+    ]
+    probs, target = measured_together.data(5)
+    whole = SeveralInFlax()
+    whole.update(preds=jnp.asarray(probs), target=jnp.asarray(target))
+    expected = {name: float(value) for name, value in whole.compute().items()}
+    for child in children:
+        out, errors = child.communicate(timeout=120)
+        assert child.returncode == 0, errors[-4000:]
+        assert json.loads(out.splitlines()[-1]) == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 # Without the packages

@@ -1,5 +1,6 @@
 """Measures: hand cases, other libraries, definitions by brute force."""
 
+import csv
 import warnings
 from concurrent.futures.process import BrokenProcessPool
 from itertools import combinations
@@ -27,7 +28,7 @@ from reference_models.measures.saliency import (
 )
 from reference_models.measures.segmentation import measure_segmentation
 from tests.losses.test_real_masks import image
-from tests.support.paths import DATA
+from tests.support.paths import DATA, ROOT
 
 
 def blobs(count: int, size: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -219,6 +220,13 @@ def test_rows_of_real_maps_are_the_programs_to_the_digits_that_are_kept():
     weighted = np.array([[rows[i]["weighted_f"] for rows in (ours, theirs)] for i in range(8)])
     assert np.abs(weighted[:, 0] - weighted[:, 1]).max() < 5e-4
     assert abs(weighted[:, 0].mean() - weighted[:, 1].mean()) < 5e-5
+
+
+def test_means_of_real_maps_are_the_programs_to_four_digits():
+    with (ROOT / "results/benchmarks/measures.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["measure"] != "milliseconds an image"]
+    assert {row["detector"] for row in rows} == set(DETECTORS)
+    assert all(abs(float(row["ours"]) - float(row["program"])) < 5e-6 for row in rows)
 
 
 def of_the_program(values: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
