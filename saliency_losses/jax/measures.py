@@ -751,6 +751,10 @@ def saliency_measures(
         >>> found = saliency_measures(0.8 * target + 0.1, target, names=("mae", "s"))
         >>> {name: f"{value:.4f}" for name, value in found.items()}
         {'mae': '0.1000', 's': '0.9682'}
+
+    References:
+        Those of each function. Several of them together: Borji, Cheng, Jiang and Li, Salient Object
+        Detection: A Benchmark, TIP 2015.
     """
     return core.saliency_measures(
         xp,

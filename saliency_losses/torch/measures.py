@@ -763,6 +763,10 @@ def saliency_measures(
         >>> target[..., 2:6, 2:6] = 1
         >>> saliency_measures(0.8 * target + 0.1, target, names=("mae", "s"))
         {'mae': tensor(0.1000), 's': tensor(0.9682)}
+
+    References:
+        Those of each function. Several of them together: Borji, Cheng, Jiang and Li, Salient Object
+        Detection: A Benchmark, TIP 2015.
     """
     return core.saliency_measures(
         xp,
