@@ -58,21 +58,38 @@ def read_map_files(files: Sequence[Folder], what: str) -> list[SaliencyMap]:
     return settle_maps(maps)
 
 
-def settle_maps(maps: Sequence[SaliencyMap]) -> list[SaliencyMap]:
-    """The maps of one folder from 0 to 255.
+class White(NamedTuple):
+    """What is white in the maps of one folder. It is decided for all of them together, so that a
+    dark map beside bright ones stays dark."""
 
-    For all of them together it is decided whether 1 means white, and which float does, so that a
-    dark map beside bright ones stays dark.
-    """
-    highest = max((float(each.values.max()) for each in maps if each.kind == "floats"), default=1.0)
-    white = white_of_floats(highest)
-    settled = [
-        each._replace(values=scaled(each.values, white)) if each.kind == "floats" else each
-        for each in maps
-    ]
-    if any(each.values.max() > 1 for each in settled):
-        return settled
-    return [each._replace(values=255 * (each.values > 0).astype(np.uint8)) for each in settled]
+    of_floats: int
+    is_one: bool
+    """No map has a value above 1."""
+
+
+def white_of(maps: Iterable[tuple[str, float]]) -> White:
+    """What is white in maps of these kinds and highest values."""
+    listed = list(maps)
+    floats = [highest for kind, highest in listed if kind == "floats"]
+    white = white_of_floats(max(floats, default=1.0))
+    others = [highest for kind, highest in listed if kind != "floats"]
+    values = [*others, *scaled(np.array(floats), white).tolist()]
+    return White(white, max(values, default=0) <= 1)
+
+
+def settle_map(saliency: SaliencyMap, white: White) -> SaliencyMap:
+    """A map from 0 to 255."""
+    if saliency.kind == "floats":
+        saliency = saliency._replace(values=scaled(saliency.values, white.of_floats))
+    if white.is_one:
+        return saliency._replace(values=255 * (saliency.values > 0).astype(np.uint8))
+    return saliency
+
+
+def settle_maps(maps: Sequence[SaliencyMap]) -> list[SaliencyMap]:
+    """The maps of one folder from 0 to 255."""
+    white = white_of((each.kind, float(each.values.max())) for each in maps)
+    return [settle_map(each, white) for each in maps]
 
 
 def as_map(image: Image.Image, file: Folder, what: str) -> SaliencyMap:

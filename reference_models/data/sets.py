@@ -3,40 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
-from scipy.ndimage import distance_transform_edt
 
 from reference_models.data import seeds
-from reference_models.data.images import VOID, Data, Images, TestSet
-from reference_models.data.maps import read_map_files
-from reference_models.data.masks import (
-    Mask,
-    as_mask,
-    fit_labels,
-    has_void,
-    label_map,
-    mask_notes,
-    settled_mask,
-)
+from reference_models.data.decoding import Decoded, decode, describe, read_priors, stream
+from reference_models.data.images import Data, Images, Streamed, TestSet
 from reference_models.data.named_sets import ARCHIVES, Files, detector_folder, find, find_archive
-from reference_models.data.photographs import read_photograph
-from reference_models.data.pictures import (
-    Folder,
-    by_stem,
-    centre_prior,
-    check_size,
-    fit_prior,
-    open_image,
-    require,
-    side_by_side,
-)
 from reference_models.data.scenes import scenes
 from reference_models.data.splits import evenly, split
 from reference_models.data.textures import recombined
-from reference_models.errors import Faults, InputError, count, first_few
+from reference_models.errors import Faults, InputError, count
 
 
 @dataclass(frozen=True)
@@ -64,6 +42,9 @@ class Sources:
     lower case."""
     regions: int = 2
     """Maximum number of regions per image; more than 2 for label maps only."""
+    memory_gb: float = 8.0
+    """Training images that take more than this when decoded are not kept, but decoded whenever
+    they are taken. In GB (10⁹ bytes)."""
 
 
 def truth_folder(regions: int) -> str:
@@ -107,10 +88,14 @@ def load(sources: Sources, size: int, seed: int) -> Data:
         notes=tuple(dict.fromkeys(notes)),
     )
     names = [str(sources.train), "validation", *(test.name for test in data.tests)]
-    parts = [data.train, data.validation, *(test.images for test in data.tests)]
+    parts: list[Images | Streamed] = [
+        data.train,
+        data.validation,
+        *(test.images for test in data.tests),
+    ]
     for name, part in zip(names, parts, strict=True):
         kind = "training" if part is data.train else "held-out"
-        if part is not data.validation and not part.masks.any():
+        if part is not data.validation and not part.has_object:
             raise InputError(
                 f"{name}: every {kind} mask is all background at {size} px; choose a larger "
                 "--size, or masks with objects" + "".join(f"; {note}" for note in data.notes)
@@ -176,12 +161,15 @@ def from_archive(sources: Sources, size: int) -> Data:
         validation = evenly(stems, max(1, min(most, len(stems) // 4)))
         stems = [stem for stem in stems if stem not in set(validation)]
     if name == "outex":
-        parts = decode_parts(files, (stems, validation), size, sources.regions)
-        made = recombined(parts[0].images, sources.train_images or MOSAICS, seed=0)
-        return Data(made, parts[1].images, (), (f"{name}: {MOSAIC_NOTE}",))
+        mosaics, held_out = (
+            decode(files, part, size, sources.regions) for part in (stems, validation)
+        )
+        made = recombined(mosaics.images, sources.train_images or MOSAICS, seed=0)
+        return Data(made, held_out.images, (), (f"{name}: {MOSAIC_NOTE}",))
     stems = evenly(stems, sources.train_images)
-    parts = decode_parts(files, (stems, validation), size, sources.regions)
-    return Data(parts[0].images, parts[1].images, (), (*notes, *describe(files, parts)))
+    train, (held_out,) = decode_parts(files, stems, [validation], size, sources)
+    notes += describe(files, [train, held_out])
+    return Data(train.images, held_out.images, (), tuple(notes))
 
 
 MOSAICS = 1000
@@ -209,28 +197,16 @@ def from_path(sources: Sources, size: int, seed: int) -> Data:
         )
     if len(faults.errors) > len(files.faults):
         faults.report()
-    chosen = (
-        evenly(train, sources.train_images),
-        evenly(validation, sources.validation_images),
-        evenly(test, sources.test_images),
-    )
-    parts = decode_parts(files, chosen, size, sources.regions)
-    test_images = parts[2].images
-    ambiguous = path.stem in ("train", "validation")
-    priors = {"priors": test_images.priors} if files.priors else {}
+    chosen = [evenly(validation, sources.validation_images), evenly(test, sources.test_images)]
+    parts = decode_parts(files, evenly(train, sources.train_images), chosen, size, sources)
+    validating, testing = parts.held_out
+    name = "test" if path.stem in ("train", "validation") else path.stem
+    priors = {"priors": testing.images.priors} if files.priors else {}
     return Data(
-        train=parts[0].images,
-        validation=parts[1].images,
-        tests=(
-            TestSet(
-                "test" if ambiguous else path.stem,
-                test_images,
-                parts[2].truth,
-                priors,
-                parts[2].voids,
-            ),
-        ),
-        notes=(*describe(files, parts), note),
+        train=parts.train.images,
+        validation=validating.images,
+        tests=(TestSet(name, testing.images, testing.truth, priors, testing.voids),),
+        notes=(*describe(files, [parts.train, *parts.held_out]), note),
     )
 
 
@@ -270,165 +246,33 @@ def as_test_set(
     return TestSet(name, part.images, part.truth, priors, part.voids), describe(files, [part])
 
 
-# Decoding ----------------------------------------------------------------------------------------
+class Parts(NamedTuple):
+    """The parts of a data set."""
 
-
-class Decoded(NamedTuple):
-    """Decoded images, their truth if it was kept, the kinds of masks, and stems of empty masks."""
-
-    images: Images
-    truth: tuple[np.ndarray, ...]
-    kinds: list[str]
-    empty: list[str]
-    voids: tuple[np.ndarray | None, ...]
-    """The void pixels of the truth, as in `TestSet`."""
+    train: Decoded[Images] | Decoded[Streamed]
+    held_out: list[Decoded[Images]]
+    """For validation, and for testing, which keeps its truth."""
 
 
 def decode_parts(
-    files: Files, parts: Sequence[Sequence[str]], size: int, regions: int
-) -> list[Decoded]:
-    """Several parts of a data set, decoded; the third, for testing, keeps its truth. The faults of
-    all parts are reported together."""
-    decoded, faults = [], Faults()
-    for place, stems in enumerate(parts):
-        with faults.collect():
-            decoded.append(decode(files, stems, size, regions, keep_truth=place == 2))
-    faults.report()
-    return decoded
-
-
-def decode(
-    files: Files, stems: Sequence[str], size: int, regions: int = 2, keep_truth: bool = False
-) -> Decoded:
-    """The images and labels of these stems as squares of side `size`.
-
-    Masks are read by `as_mask`. If an image has several label maps, the one with the median number
-    of regions becomes its labels (with an even number, the lower median), with at most `regions`
-    regions, see `largest`.
-
-    keep_truth: Also return masks or label maps at their original size.
-    """
-    images = np.empty((len(stems), size, size, 3), np.uint8)
-    labels = np.empty((len(stems), size, size), np.uint8)
-
-    def decode_image(index: int) -> tuple[Mask | np.ndarray | None, str, bool]:
-        """Fill in image and labels; return the truth if it is kept, the kind of mask, and whether
-        the mask is empty."""
-        stem, faults = stems[index], Faults()
-        if stem not in files.truth:  # One of `files.faults`.
-            read_photograph(files.images[stem])
-            return None, "", False
-        truth: list[Mask | np.ndarray] = []
-        photo: Image.Image | None = None
-        with faults.collect():
-            photo = read_photograph(files.images[stem]).pixels
-            images[index] = np.asarray(photo.resize((size, size), Image.Resampling.LANCZOS))
-        for file in files.truth[stem]:
-            with faults.collect():
-                opened = open_image(file)
-                with faults.collect():
-                    if photo is not None:
-                        check_size(files.images[stem], photo.size, file, opened.size)
-                truth.append(label_map(opened, file) if files.segmented else as_mask(opened, file))
-        faults.report()
-        if isinstance(truth[0], Mask):
-            mask = truth[0]
-            labels[index] = fit_labels(mask, size)
-            is_kept = keep_truth or mask.kind == "three values"
-            return mask if is_kept else None, mask.kind, not mask.object.any()
-        maps = cast("list[np.ndarray]", truth)
-        regions_of = [len(np.unique(values)) for values in maps]
-        typical = maps[np.argsort(regions_of, kind="stable")[(len(maps) - 1) // 2]]
-        labels[index] = largest(typical, size, regions)
-        return np.stack(maps) if keep_truth else None, "regions", False
-
-    faults = Faults(files.faults)
-    results: list[tuple[Mask | np.ndarray | None, str, bool]] = []
+    files: Files,
+    train: Sequence[str],
+    held_out: Sequence[Sequence[str]],
+    size: int,
+    sources: Sources,
+) -> Parts:
+    """Several parts of a data set, decoded, with the faults of all of them at once."""
+    faults, decoded = Faults(), []
+    read = stream if decoded_gb(files, len(train), size) > sources.memory_gb else decode
     with faults.collect():
-        results = side_by_side(decode_image, len(stems), files.name)
-    priors = np.broadcast_to(centre_prior(size), labels.shape)
-    if files.priors:
+        part = read(files, train, size, sources.regions)
+    for place, stems in enumerate(held_out):
         with faults.collect():
-            folder_priors = [files.priors[stem] for stem in stems if stem in files.priors]
-            priors = fit_priors(folder_priors, size, f"priors of {files.name}")
+            decoded.append(decode(files, stems, size, sources.regions, keep_truth=place == 1))
     faults.report()
-    kept = [truth for truth, _, _ in results]
-    kinds, empty = [kind for _, kind, _ in results], [is_empty for _, _, is_empty in results]
-    void = has_void(kinds)
-    for index, (mask, kind) in enumerate(zip(kept, kinds, strict=True)):
-        if isinstance(mask, Mask):
-            kept[index] = mask = settled_mask(mask, void)
-            kinds[index], empty[index] = mask.kind, not mask.object.any()
-            labels[index] = fit_labels(mask, size)
-        elif kind == "0/255" and void:
-            labels[index] *= VOID
-            kinds[index], empty[index] = "with void", True
-    truth = [each for each in kept if each is not None] if keep_truth else []
-    voids = [each.void if isinstance(each, Mask) else None for each in truth]
-    return Decoded(
-        images=Images(tuple(stems), images, labels, priors),
-        truth=tuple(each.object if isinstance(each, Mask) else each for each in truth),
-        kinds=kinds,
-        empty=[stem for stem, is_empty in zip(stems, empty, strict=True) if is_empty],
-        voids=tuple(voids) if any(void is not None for void in voids) else (),
-    )
+    return Parts(part, decoded)
 
 
-def describe(files: Files, parts: Sequence[Decoded]) -> list[str]:
-    """Notes on the masks or label maps of a data set."""
-    kinds = {
-        stem: kind
-        for part in parts
-        for stem, kind in zip(part.images.names, part.kinds, strict=True)
-    }
-    empty = sorted(stem for part in parts for stem in part.empty)
-    notes = []
-    if files.segmented:
-        several = any(len(maps) > 1 for maps in files.truth.values())
-        chosen = "the labels are those of the annotator with the median number of regions, "
-        notes.append(f"{chosen * several}small regions joined to the nearest")
-    notes += mask_notes(kinds)
-    if empty:
-        notes.append(
-            f"{count(len(empty), 'mask is', 'masks are')} all background ({first_few(empty)}): "
-            "counted in the MAE only"
-        )
-    if files.unused:
-        masks = count(len(files.unused), "mask without an image is", "masks without an image are")
-        notes.append(f"{masks} not used ({first_few(files.unused)})")
-    return [f"{files.name}: {note}" for note in notes]
-
-
-def largest(regions: np.ndarray, size: int, most: int) -> np.ndarray:
-    """Resize a label map and number its regions by area, from 0 for the largest.
-
-    The `most` largest regions are kept; pixels of the others join the nearest region that is kept.
-    Returns uint8 `(size, size)`.
-    """
-    fitted = Image.fromarray(regions).resize((size, size), Image.Resampling.NEAREST)
-    _, numbers, areas = np.unique(np.asarray(fitted), return_inverse=True, return_counts=True)
-    ranks = np.empty(len(areas), np.intp)
-    ranks[np.argsort(-areas, kind="stable")] = np.arange(len(areas))
-    ranked = ranks[numbers.reshape(size, size)]
-    if len(areas) > most:
-        row, column = distance_transform_edt(
-            ranked >= most, return_distances=False, return_indices=True
-        )
-        ranked = ranked[row, column]
-    return ranked.astype(np.uint8)
-
-
-# Priors ------------------------------------------------------------------------------------------
-
-
-def read_priors(folder: Folder, stems: Sequence[str], size: int) -> np.ndarray:
-    """The maps of these stems as priors, uint8 `(N, size, size)`; see `fit_prior`."""
-    files = by_stem([folder])
-    require(stems, files, f"map in {folder}")
-    return fit_priors([files[stem] for stem in stems], size, f"maps of {folder.name}")
-
-
-def fit_priors(files: Sequence[Folder], size: int, what: str) -> np.ndarray:
-    """Priors of several images, uint8 `(N, size, size)`. what: the files, for the progress bar."""
-    maps = read_map_files(files, what)
-    return np.stack([fit_prior(Image.fromarray(each.values), size) for each in maps])
+def decoded_gb(files: Files, count: int, size: int) -> float:
+    """Gigabytes of `count` images with their labels, and with their priors if they have any."""
+    return count * size**2 * (5 if files.priors else 4) / 1e9

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from reference_models.data.corruption import corrupt
-from reference_models.data.images import Images, TestSet
+from reference_models.data.images import Images, Streamed, TestSet
 from reference_models.data.pictures import centre_prior
 from reference_models.measures.contours import NAMES as CONTOURS
 from reference_models.measures.contours import contours_each
@@ -194,15 +194,22 @@ def priors_for(recipe: Recipe, test: TestSet, scale: ScaleName) -> tuple[str, ..
     return (*available, *(p for p in priors if p in CONTROLS))
 
 
-def prior_maps(name: str, source: TestSet | Images, options: Options) -> np.ndarray:
+def prior_maps(name: str, source: TestSet | Images | Streamed, options: Options) -> np.ndarray:
     """The prior maps with this name (see `Recipe.test_priors`), uint8 `(N, S, S)` in 0..255."""
     images = source.images if isinstance(source, TestSet) else source
     if name == "centre":
-        return np.broadcast_to(centre_prior(images.images.shape[1]), images.labels.shape)
+        side = images.side
+        return np.broadcast_to(centre_prior(side), (len(images), side, side))
     if name == "truth":
-        return 255 * images.masks.astype(np.uint8)
+        return np.concatenate([255 * part.masks.astype(np.uint8) for part in images.parts()])
     if name.startswith("run:"):
-        maps = load_finished_run(name.removeprefix("run:"), options).main_map(images)
-        low, high = (limit(axis=(1, 2), keepdims=True) for limit in (maps.min, maps.max))
-        return np.rint(255 * (maps - low) / np.maximum(high - low, 1e-6)).astype(np.uint8)
+        network = load_finished_run(name.removeprefix("run:"), options)
+        return np.concatenate([stretched(network.main_map(part)) for part in images.parts()])
+    assert isinstance(source, TestSet)
     return source.priors[name]
+
+
+def stretched(maps: np.ndarray) -> np.ndarray:
+    """Each map from 0 to 255, uint8."""
+    low, high = (limit(axis=(1, 2), keepdims=True) for limit in (maps.min, maps.max))
+    return np.rint(255 * (maps - low) / np.maximum(high - low, 1e-6)).astype(np.uint8)
