@@ -11,11 +11,11 @@ from scipy.ndimage import distance_transform_edt
 from reference_models.data.images import VOID, Images, Streamed
 from reference_models.data.maps import (
     SaliencyMap,
-    White,
+    Scale,
     as_map,
     read_map_files,
+    scale_of,
     settle_map,
-    white_of,
 )
 from reference_models.data.masks import (
     Mask,
@@ -119,11 +119,11 @@ class Decoder:
         file = self.files.priors[stem]
         return as_map(open_image(file), file, "saliency map")
 
-    def prior(self, stem: str, white: White) -> np.ndarray:
+    def prior(self, stem: str, scale: Scale) -> np.ndarray:
         """uint8 `(size, size)`, see `fit_prior`; without priors, a Gaussian at the centre."""
         if not self.files.priors:
             return centre_prior(self.size)
-        return fitted(settle_map(self.prior_map(stem), white), self.size)
+        return fitted(settle_map(self.prior_map(stem), scale), self.size)
 
 
 def joined(truth: Sequence[Truth]) -> Truth:
@@ -232,7 +232,7 @@ def stream(files: Files, stems: Sequence[str], size: int, regions: int = 2) -> D
         with faults.collect():
             bright = side_by_side(brightness, len(stems), f"priors of {files.name}")
     faults.report()
-    void, white = has_void(kind for kind, _, _ in seen), white_of(bright)
+    void, scale = has_void(kind for kind, _, _ in seen), scale_of(bright)
     settled = [beside if void else without for _, without, beside in seen]
     images = Streamed(
         names=tuple(stems),
@@ -240,7 +240,7 @@ def stream(files: Files, stems: Sequence[str], size: int, regions: int = 2) -> D
         occurring=frozenset().union(*(each.labels for each in settled)),
         image=lambda index: decoder.image(stems[index]),
         label=lambda index: decoder.labels(decoder.truth(stems[index]), void),
-        prior=lambda index: decoder.prior(stems[index], white),
+        prior=lambda index: decoder.prior(stems[index], scale),
     )
     kinds = [each.kind for each in settled]
     empty = [stem for stem, each in zip(stems, settled, strict=True) if each.is_empty]

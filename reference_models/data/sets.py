@@ -111,16 +111,23 @@ def check_masks(masks: Sequence[np.ndarray], voids: Sequence[np.ndarray | None],
 
     voids: See `TestSet`.
     """
-    filled = [
-        mask if void is None else mask | void
-        for mask, void in zip(masks, voids or [None] * len(masks), strict=True)
-    ]
-    if any(mask.any() and not full.all() for mask, full in zip(masks, filled, strict=True)):
+    pairs = zip(masks, voids or [None] * len(masks), strict=True)
+    check_classes([classes(mask, void) for mask, void in pairs], name)
+
+
+def classes(mask: np.ndarray, void: np.ndarray | None) -> tuple[bool, bool]:
+    """Whether a mask has an object, and whether it has background."""
+    return bool(mask.any()), not bool((mask if void is None else mask | void).all())
+
+
+def check_classes(found: Sequence[tuple[bool, bool]], name: str) -> None:
+    """`check_masks` by the `classes` of the masks."""
+    if any(has_object and has_background for has_object, has_background in found):
         return
-    full = sum(bool(mask.any()) for mask in masks)
+    full = sum(has_object for has_object, _ in found)
     raise InputError(
         f"{name}: no mask has both object and background ({count(full, 'mask is', 'masks are')} "
-        f"all object, {len(masks) - full} all background), so that F and other measures are not "
+        f"all object, {len(found) - full} all background), so that F and other measures are not "
         "defined; check how the masks are stored"
     )
 

@@ -11,7 +11,6 @@ from PIL import Image
 from reference_models.data.decoding import decode, describe, largest, read_priors
 from reference_models.data.images import Data, Images
 from reference_models.data.label_swaps import swap_labels
-from reference_models.data.maps import read_maps
 from reference_models.data.named_sets import (
     ARCHIVES,
     DETECTORS,
@@ -23,6 +22,7 @@ from reference_models.data.pictures import centre_prior
 from reference_models.data.sets import Sources, load
 from reference_models.data.splits import evenly
 from reference_models.errors import InputError
+from tests.support.maps import read_maps
 from tests.support.paths import DATA
 
 SCENES = Sources("scenes", archives=DATA, train_images=8)
