@@ -85,8 +85,8 @@ class Options:
     checkpoint_seconds: float = 30.0
     """Seconds between checkpoints."""
     memory_gb: float = 8.0
-    """Memory for the decoded training images, in GB (10⁹ bytes). If they take more, they are read
-    again in every step, by grain, as their files are decoded in advance."""
+    """Memory for the decoded training images, and for those of each test set, in GB (10⁹ bytes).
+    Larger sets are decoded as they are needed: in every training step, read ahead by grain."""
     answer_seconds: float = 60.0
     """For several processes that train together: a process ends if another one gives no sign of
     life for this many seconds. A slow step is no reason, since a thread gives the signs."""

@@ -52,10 +52,10 @@ class Decoded(NamedTuple, Generic[Kept]):
 
     images: Kept
     truth: tuple[np.ndarray, ...]
-    kinds: list[str]
-    empty: list[str]
     voids: tuple[np.ndarray | None, ...]
     """The void pixels of the truth, as in `TestSet`."""
+    kinds: list[str]
+    empty: list[str]
 
 
 @dataclass(frozen=True)
@@ -177,14 +177,9 @@ def decode(
             labels[index] *= VOID
             kinds[index], empty[index] = "with void", True
     truth = [each for each in kept if each is not None] if keep_truth else []
-    voids = [each.void if isinstance(each, Mask) else None for each in truth]
-    return Decoded(
-        images=Images(tuple(stems), images, labels, priors),
-        truth=tuple(each.object if isinstance(each, Mask) else each for each in truth),
-        kinds=kinds,
-        empty=[stem for stem, is_empty in zip(stems, empty, strict=True) if is_empty],
-        voids=tuple(voids) if any(void is not None for void in voids) else (),
-    )
+    empty_stems = [stem for stem, is_empty in zip(stems, empty, strict=True) if is_empty]
+    decoded = Images(tuple(stems), images, labels, priors)
+    return Decoded(decoded, *truths(truth), kinds, empty_stems)
 
 
 class Summary(NamedTuple):
@@ -196,7 +191,20 @@ class Summary(NamedTuple):
     """The labels that occur."""
 
 
-def stream(files: Files, stems: Sequence[str], size: int, regions: int = 2) -> Decoded[Streamed]:
+class Look(NamedTuple):
+    """What `stream` finds in the files of an image."""
+
+    kind: str
+    """The kind of mask before it is settled."""
+    summaries: tuple[Summary, ...]
+    """Without void, and beside it; see `has_void`."""
+    truth: Truth | None
+    """If it is kept."""
+
+
+def stream(
+    files: Files, stems: Sequence[str], size: int, regions: int = 2, keep_truth: bool = False
+) -> Decoded[Streamed]:
     """As `decode`, for more images than fit in memory: each is decoded whenever it is taken.
 
     Here every picture is read once, to report its faults and to decide what the masks and the
@@ -211,29 +219,31 @@ def stream(files: Files, stems: Sequence[str], size: int, regions: int = 2) -> D
         mask = settled_mask(truth, void)
         return Summary(mask.kind, not mask.object.any(), labels)
 
-    def look(index: int) -> tuple[str, Summary, Summary]:
-        """The kind of mask before it is settled, and its summaries without and beside void."""
+    def look(index: int) -> Look:
         stem = stems[index]
         if stem not in files.truth:  # One of `files.faults`.
             decoder.image(stem)
-            return "", Summary("", False, frozenset()), Summary("", False, frozenset())
+            return Look("", (), None)
         _, truth = decoder.both(stem)
         kind = truth.kind if isinstance(truth, Mask) else "regions"
-        return kind, summary(truth, False), summary(truth, True)
+        summaries = summary(truth, False), summary(truth, True)
+        return Look(kind, summaries, truth if keep_truth else None)
 
     def brightness(index: int) -> tuple[str, float]:
         prior = decoder.prior_map(stems[index])
         return prior.kind, float(prior.values.max())
 
-    faults, seen, bright = Faults(files.faults), [], []
+    faults = Faults(files.faults)
+    seen: list[Look] = []
+    bright: list[tuple[str, float]] = []
     with faults.collect():
         seen = side_by_side(look, len(stems), files.name)
     if files.priors and not files.faults:
         with faults.collect():
             bright = side_by_side(brightness, len(stems), f"priors of {files.name}")
     faults.report()
-    void, scale = has_void(kind for kind, _, _ in seen), scale_of(bright)
-    settled = [beside if void else without for _, without, beside in seen]
+    void, scale = has_void(each.kind for each in seen), scale_of(bright)
+    settled = [each.summaries[void] for each in seen]
     images = Streamed(
         names=tuple(stems),
         side=size,
@@ -244,7 +254,18 @@ def stream(files: Files, stems: Sequence[str], size: int, regions: int = 2) -> D
     )
     kinds = [each.kind for each in settled]
     empty = [stem for stem, each in zip(stems, settled, strict=True) if each.is_empty]
-    return Decoded(images, (), kinds, empty, ())
+    truth = (each.truth for each in seen if each.truth is not None)
+    kept = [settled_mask(each, void) if isinstance(each, Mask) else each for each in truth]
+    return Decoded(images, *truths(kept), kinds, empty)
+
+
+def truths(
+    kept: Sequence[Truth],
+) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray | None, ...]]:
+    """The truth and the void pixels of settled masks or of label maps, as in `TestSet`."""
+    voids = tuple(each.void if isinstance(each, Mask) else None for each in kept)
+    objects = tuple(each.object if isinstance(each, Mask) else each for each in kept)
+    return objects, voids if any(void is not None for void in voids) else ()
 
 
 def largest(regions: np.ndarray, size: int, most: int) -> np.ndarray:

@@ -88,6 +88,9 @@ class Images:
         """All images, in parts that fit in memory."""
         yield self
 
+    def all_priors(self) -> np.ndarray:
+        return self.priors
+
     def rows(self, priors: bool) -> Iterator[np.ndarray]:
         """Each image, then the labels of each, then the priors of each if `priors`."""
         for array in (self.images, self.labels, *[self.priors] * priors):
@@ -147,6 +150,11 @@ class Streamed:
         for begin in range(0, len(self), PART):
             yield self.take(range(begin, min(begin + PART, len(self))))
 
+    def all_priors(self) -> np.ndarray:
+        """The priors of all images, uint8 `(N, S, S)`."""
+        with ThreadPoolExecutor(cores()) as pool:
+            return np.stack(list(pool.map(self.prior, range(len(self)))))
+
     def rows(self, priors: bool) -> Iterator[np.ndarray]:
         """Each image, then the labels of each, then the priors of each if `priors`."""
         with ThreadPoolExecutor(cores()) as pool:
@@ -176,10 +184,31 @@ class TestSet:
     __test__ = False  # Keeps pytest from collecting this class for its name.
 
     name: str
-    images: Images
+    images: Images | Streamed
     truth: tuple[np.ndarray, ...]
     priors: dict[str, np.ndarray] = field(default_factory=dict)
     voids: tuple[np.ndarray | None, ...] = ()
+
+    def parts(self) -> Iterator["TestPart"]:
+        """The images in parts that fit in memory, in their order."""
+        first = 0
+        for images in self.images.parts():
+            place = slice(first, first + len(images))
+            yield TestPart(first, images, self.truth[place], self.voids[place])
+            first += len(images)
+
+
+@dataclass(frozen=True)
+class TestPart:
+    """Consecutive images of a test set."""
+
+    __test__ = False
+
+    first: int
+    """The index of the first one."""
+    images: Images
+    truth: tuple[np.ndarray, ...]
+    voids: tuple[np.ndarray | None, ...]
 
 
 @dataclass(frozen=True)

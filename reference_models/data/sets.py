@@ -1,9 +1,10 @@
 """Data sets of a run: generated, or read from named archives, folders and zips."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -43,8 +44,8 @@ class Sources:
     regions: int = 2
     """Maximum number of regions per image; more than 2 for label maps only."""
     memory_gb: float = 8.0
-    """Training images that take more than this when decoded are not kept, but decoded whenever
-    they are taken. In GB (10⁹ bytes)."""
+    """Training images, or images of a test set, that take more when decoded are streamed. In GB
+    (10⁹ bytes)."""
 
 
 def truth_folder(regions: int) -> str:
@@ -174,9 +175,8 @@ def from_archive(sources: Sources, size: int) -> Data:
         made = recombined(mosaics.images, sources.train_images or MOSAICS, seed=0)
         return Data(made, held_out.images, (), (f"{name}: {MOSAIC_NOTE}",))
     stems = evenly(stems, sources.train_images)
-    train, (held_out,) = decode_parts(files, stems, [validation], size, sources)
-    notes += describe(files, [train, held_out])
-    return Data(train.images, held_out.images, (), tuple(notes))
+    parts = decode_parts(files, [stems, validation], size, sources)
+    return Data(parts[0].images, parts[1].images, (), (*notes, *describe(files, parts)))
 
 
 MOSAICS = 1000
@@ -204,16 +204,18 @@ def from_path(sources: Sources, size: int, seed: int) -> Data:
         )
     if len(faults.errors) > len(files.faults):
         faults.report()
-    chosen = [evenly(validation, sources.validation_images), evenly(test, sources.test_images)]
-    parts = decode_parts(files, evenly(train, sources.train_images), chosen, size, sources)
-    validating, testing = parts.held_out
+    chosen = [
+        evenly(train, sources.train_images),
+        evenly(validation, sources.validation_images),
+        evenly(test, sources.test_images),
+    ]
+    parts = decode_parts(files, chosen, size, sources)
     name = "test" if path.stem in ("train", "validation") else path.stem
-    priors = {"priors": testing.images.priors} if files.priors else {}
     return Data(
-        train=parts.train.images,
-        validation=validating.images,
-        tests=(TestSet(name, testing.images, testing.truth, priors, testing.voids),),
-        notes=(*describe(files, [parts.train, *parts.held_out]), note),
+        train=parts[0].images,
+        validation=parts[1].images,
+        tests=(as_test_set(parts[2], name, files),),
+        notes=(*describe(files, parts), note),
     )
 
 
@@ -225,9 +227,9 @@ def read_test(name: str, sources: Sources, size: int) -> tuple[TestSet, list[str
             f"{', '.join(ARCHIVES)}, or give a folder or zip"
         )
     if name not in ARCHIVES:
-        return read_test_folder(Path(name), size, sources.regions, sources.test_images)
+        return read_test_folder(Path(name), size, sources)
     files, notes = find_archive(name, sources.archives)
-    test, more = as_test_set(files, name, size, sources.regions, sources.test_images)
+    test, more = tested(files, name, size, sources)
     if name == "ecssd":
         for detector in sources.test_priors:
             folder = detector_folder(sources.archives, detector)
@@ -235,51 +237,45 @@ def read_test(name: str, sources: Sources, size: int) -> tuple[TestSet, list[str
     return test, [*notes, *more]
 
 
-def read_test_folder(
-    path: Path, size: int, regions: int = 2, most: int | None = None
-) -> tuple[TestSet, list[str]]:
-    """A folder or zip as a test set, and notes on it. most: Maximum number of images."""
-    files = find([path], truth=truth_folder(regions))
-    return as_test_set(files, path.stem, size, regions, most)
+def read_test_folder(path: Path, size: int, sources: Sources) -> tuple[TestSet, list[str]]:
+    """A folder or zip as a test set, and notes on it."""
+    return tested(find([path], truth=truth_folder(sources.regions)), path.stem, size, sources)
 
 
-def as_test_set(
-    files: Files, name: str, size: int, regions: int, most: int | None
-) -> tuple[TestSet, list[str]]:
+def tested(files: Files, name: str, size: int, sources: Sources) -> tuple[TestSet, list[str]]:
     """The images in the test list of a data set, or all images if it has none."""
-    stems = evenly(files.lists.get("test") or list(files.images), most)
-    part = decode(files, stems, size, regions, keep_truth=True)
-    priors = {"priors": part.images.priors} if files.priors else {}
-    return TestSet(name, part.images, part.truth, priors, part.voids), describe(files, [part])
+    stems = evenly(files.lists.get("test") or list(files.images), sources.test_images)
+    read = reader(files, len(stems), size, sources.memory_gb)
+    part = read(files, stems, size, sources.regions, keep_truth=True)
+    return as_test_set(part, name, files), describe(files, [part])
 
 
-class Parts(NamedTuple):
-    """The parts of a data set."""
-
-    train: Decoded[Images] | Decoded[Streamed]
-    held_out: list[Decoded[Images]]
-    """For validation, and for testing, which keeps its truth."""
+def as_test_set(part: Decoded[Any], name: str, files: Files) -> TestSet:
+    priors = {"priors": part.images.all_priors()} if files.priors else {}
+    return TestSet(name, part.images, part.truth, priors, part.voids)
 
 
 def decode_parts(
-    files: Files,
-    train: Sequence[str],
-    held_out: Sequence[Sequence[str]],
-    size: int,
-    sources: Sources,
-) -> Parts:
-    """Several parts of a data set, decoded, with the faults of all of them at once."""
+    files: Files, parts: Sequence[Sequence[str]], size: int, sources: Sources
+) -> list[Decoded[Any]]:
+    """Images for training, validation and testing, with the faults of all of them at once.
+
+    Those for validation are kept in memory; the others are streamed if they are too many. Those for
+    testing keep their truth.
+    """
     faults, decoded = Faults(), []
-    read = stream if decoded_gb(files, len(train), size) > sources.memory_gb else decode
-    with faults.collect():
-        part = read(files, train, size, sources.regions)
-    for place, stems in enumerate(held_out):
+    for place, stems in enumerate(parts):
         with faults.collect():
-            decoded.append(decode(files, stems, size, sources.regions, keep_truth=place == 1))
+            memory_gb = sources.memory_gb if place != 1 else math.inf
+            read = reader(files, len(stems), size, memory_gb)
+            decoded.append(read(files, stems, size, sources.regions, keep_truth=place == 2))
     faults.report()
-    return Parts(part, decoded)
+    return decoded
 
 
-def decoded_gb(files: Files, count: int, size: int) -> float:
-    """Gigabytes of `count` images with their labels, and with their priors if they have any."""
-    return count * size**2 * (5 if files.priors else 4) / 1e9
+def reader(
+    files: Files, number: int, size: int, memory_gb: float
+) -> Callable[..., Decoded[Images] | Decoded[Streamed]]:
+    """`decode`, or `stream` for more images, with their labels and priors, than fit in memory."""
+    gigabytes = number * size**2 * (5 if files.priors else 4) / 1e9
+    return decode if gigabytes <= memory_gb else stream

@@ -14,7 +14,7 @@ from reference_models.data.decoding import Decoded, decode, describe, stream
 from reference_models.data.images import Data, Images, Streamed
 from reference_models.data.label_swaps import swap_labels
 from reference_models.data.named_sets import find
-from reference_models.data.sets import Sources, load
+from reference_models.data.sets import Sources, load, read_test_folder
 from reference_models.errors import InputError, OutOfTime
 from reference_models.files import Arrays, read_arrays
 from reference_models.options import Backend, Options
@@ -23,8 +23,10 @@ from reference_models.training.augmentation import draw_step
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.loop import train
 from reference_models.training.run import load_data
+from reference_models.training.score import score
 from reference_models.training.stopping import Clock
 from reference_models.training.streaming import images_of_steps
+from reference_models.training.trained import Network
 from tests.reference_models.test_data import a_mask, assert_same, make_pairs, save, save_mask
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
@@ -38,11 +40,15 @@ def both(folder: Path, regions: int = 2) -> tuple[Decoded[Images], Decoded[Strea
     truth = "masks" if regions == 2 else "segmentations"
     files = find([folder], truth=truth)
     stems = list(files.images)
-    kept, streamed = decode(files, stems, 32, regions), stream(files, stems, 32, regions)
+    kept, streamed = (read(files, stems, 32, regions, keep_truth=True) for read in (decode, stream))
     assert_same(kept.images, everything(streamed.images))
     assert kept.kinds == streamed.kinds
     assert kept.empty == streamed.empty
     assert describe(files, [kept]) == describe(files, [streamed])
+    for ours, theirs in ((kept.truth, streamed.truth), (kept.voids, streamed.voids)):
+        assert len(ours) == len(theirs)
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(one, other)
     for part in (kept.images, streamed.images):
         assert part.side == 32
         assert part.has_object == kept.images.masks.any()
@@ -206,6 +212,37 @@ def test_a_stopped_training_resumes_in_the_other_way(
     resumed, same = trained(pictures, tmp_path / "stopped", 8 - memory_gb)
     assert losses == same
     assert_equal(weights, resumed)
+
+
+@pytest.mark.parametrize("recipe", ["menet-ce", "relations", "regions-cas-4"])
+def test_streamed_test_images_have_the_same_measures(recipe: str, tmp_path: Path, monkeypatch):
+    """Corrupted images, images with priors, and label maps of regions."""
+    monkeypatch.setattr("reference_models.data.images.PART", 4)
+    rng = np.random.default_rng(0)
+    for i in range(10):
+        save(tmp_path / f"images/{i}.png", rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+        save(tmp_path / f"priors/{i}.png", rng.integers(0, 256, (32, 32), dtype=np.uint8))
+        labels = np.kron(rng.integers(0, 3, (4, 4)), np.ones((8, 8))).astype(np.uint8)
+        save(tmp_path / f"segmentations/{i}_1.png", labels)
+        save_mask(tmp_path, i, 255 * (labels > 0).astype(np.uint8))
+    options = Options(recipe=recipe, scale="small", size=32, data=tmp_path)
+    network = Network(options, new_trainer(options))
+    sources = Sources(tmp_path, tmp_path, regions=options.chosen_recipe.regions)
+    scored = []
+    for memory_gb in (8, 0):
+        test, _ = read_test_folder(tmp_path, 32, replace(sources, memory_gb=memory_gb))
+        assert isinstance(test.images, Images if memory_gb else Streamed)
+        scored.append(score(network, [test], lambda: None))
+    kept, streamed = scored
+    assert list(kept) == list(streamed)
+    for name, each in kept.items():
+        other = streamed[name]
+        assert each[:2] == other[:2]
+        assert each.object_share == other.object_share
+        for rows, others in zip(each.maps.values(), other.maps.values(), strict=True):
+            for row, same in zip(rows, others, strict=True):
+                for measure, value in row.items():
+                    np.testing.assert_allclose(value, same[measure], rtol=1e-5, atol=1e-6)
 
 
 def test_a_frozen_backbone_computes_its_features_in_each_step(
