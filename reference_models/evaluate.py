@@ -9,7 +9,7 @@ import tyro
 
 from reference_models.command_line import command, parse
 from reference_models.data.pairs import Pairs, find_pairs
-from reference_models.data.sets import check_masks, read_test_folder
+from reference_models.data.sets import Sources, check_masks, read_test_folder
 from reference_models.errors import InputError, count
 from reference_models.files import make_folder, read_about, write_json
 from reference_models.machine import progress
@@ -214,7 +214,8 @@ def run_network(options: Options) -> None:
             )
     network = load_network(str(options.maps), archives=options.archives, backend=options.backend)
     trained = network.options
-    test, notes = read_test_folder(options.masks, trained.plan.size, trained.chosen_recipe.regions)
+    sources = Sources(options.masks, trained.archive_folder, regions=trained.chosen_recipe.regions)
+    test, notes = read_test_folder(options.masks, trained.plan.size, sources)
     if read_about(weights_file(str(options.maps))).get("data") == str(options.masks.resolve()):
         notes.append(
             "the network was trained on this data set; run.json has its measures on the images "
