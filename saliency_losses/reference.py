@@ -409,6 +409,7 @@ def weighted_fmeasure(
     Args:
         probs, target: `(*spatial)`, rank 2 or 3; target 0 or 1.
         normalize: Stretch `probs` to [0, 1] by its minimum and maximum, unless it is constant.
+        spacing: The size of a pixel along each axis, for the distance and the nearest pixel.
 
     Returns:
         F; 0 without foreground.
@@ -491,6 +492,7 @@ def distance_transform(
 
     Args:
         foreground: bool `(*spatial)`, rank 1 to 3.
+        spacing: The size of a pixel along each axis; 1 by default.
 
     Returns:
         `(*spatial)`; with `return_indices` also the pixel's index, `(*spatial, rank)`.

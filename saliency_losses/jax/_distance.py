@@ -78,7 +78,11 @@ def dense_minimum(x: Array, width: float) -> tuple[Array, Array]:
     # Unrolled, a result stays in registers over several rows: two to four times faster. A remainder
     # of fewer than 16 rows would cost more than all full runs, hence the rounding up.
     found: tuple[Array, Array] = lax.fori_loop(
-        1, length + -length % 16 + 1, nearer, (x[0] + width * place**2, 0 * place), unroll=16
+        1,
+        length + -length % 16 + 1,
+        nearer,
+        (x[:1] + width * place**2, jnp.zeros_like(place)),
+        unroll=16,
     )
     return found
 

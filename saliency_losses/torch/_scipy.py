@@ -62,9 +62,12 @@ def transform(
             squared[n] = np.iinfo(np.int32).max if spacing is None else np.inf
             indices[n] = 0
 
-    # SciPy releases the interpreter's lock.
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        list(threads.map(of_image, range(len(images))))
+    threads = min(torch.get_num_threads(), len(images))
+    if threads > 1:  # SciPy releases the interpreter's lock
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(of_image, range(len(images))))
+    else:
+        list(map(of_image, range(len(images))))
     return torch.from_numpy(squared), torch.from_numpy(indices)
 
 

@@ -75,6 +75,7 @@ def test_bits_without_scipy(foreground: np.ndarray, return_indices: bool) -> Non
     torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
 @pytest.mark.usefixtures("without_scipy")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_spacing_without_scipy(shape: tuple[int, ...]) -> None:
@@ -338,6 +339,7 @@ def test_fake_and_meta_tensors() -> None:
     assert (meta.shape, meta.device.type) == ((2, 5, 4), "meta")
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize("spacing", [None, (0.5, 2.0)])
 def test_torch_losses_compiled_mapped_and_differentiated(
     spacing: tuple[float, float] | None,
