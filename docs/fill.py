@@ -208,8 +208,9 @@ def distance_table(rows: tables.Rows) -> str:
         }
         cells = [times_scipy(own[side]) if side in own else "–" for side in sides]
         largest = own[max(own, key=int)]
-        added = int(largest["memory_bytes"] or 0) / int(largest["size"]) ** 2
-        lines.append(f"| {case} | {backend} | " + " | ".join([*cells, f"{added:.1f}"]) + " |")
+        added = largest["memory_bytes"]
+        cells.append(f"{int(added) / int(largest['size']) ** 2:.0f}" if added else "–")
+        lines.append(f"| {case} | {backend} | " + " | ".join(cells) + " |")
     notes = tables.unique(
         f"- {row['case']}, {row['backend']}: {row['note']}." for row in rows if row["note"]
     )
@@ -220,7 +221,7 @@ def distance_table(rows: tables.Rows) -> str:
 
 def times_scipy(row: dict[str, str]) -> str:
     ours, unit = float(row["min_s"]), float(row["unit_min_s"])
-    return f"{ours / unit:.2f} ({1000 * ours:.3g} ms)"
+    return f"{ours / unit:.2f} ({1000 * ours:,.{1 if ours < 0.01 else 0}f} ms)"
 
 
 def stuck_table(results: dict) -> str:

@@ -234,7 +234,7 @@ def test_distances_beside_scipy(tmp_path: Path) -> None:
     ):
         Image.fromarray(mask).save(file, "PNG")
     options = distance.Options(
-        tmp_path / "ecssd.zip", "m.png", sides=(16, 32), cases=("scipy",), seconds=0.0
+        tmp_path / "ecssd.zip", "m.png", sides=(16, 32), cases=("scipy",), seconds=0.01
     )
     timed = [row for row in distance.rows(options) if row.min_s]
     assert [(row.case, row.size) for row in timed] == [
