@@ -1,23 +1,18 @@
 """Entry point of `python -m benchmarks`; see `--help`."""
 
 import os
-import sys
 import tempfile
 from pathlib import Path
 
 import tyro
 
-from benchmarks.options import RESULTS, Options, limit_threads
-
-# By default glibc maps every buffer of 32 MiB or more anew, so times would jump at that size.
-KEEP_PAGES = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=1099511627776"
+from benchmarks.options import RESULTS, Options, keep_pages, limit_threads
 
 
 def main() -> None:
     options = tyro.cli(Options, prog="python -m benchmarks")
-    if options.command == "growth" and "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = KEEP_PAGES
-        os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]])
+    if options.command == "growth":
+        keep_pages("benchmarks")
     limit_threads(options.threads)
     # The frameworks read the limits when they are imported.
     from benchmarks import commands

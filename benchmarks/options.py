@@ -1,6 +1,7 @@
 """Command-line options, and the thread limit, which must be set before any framework starts."""
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -40,6 +41,18 @@ class Options:
     """Run only cases whose name contains one of these; "paper" selects the paper's benchmark."""
     threads: int = 1
     """Number of CPU cores to which the process (NumPy, PyTorch and XLA) is pinned."""
+
+
+def keep_pages(module: str) -> None:
+    """Restart the process so that memory is kept between calls.
+
+    By default glibc maps every buffer of 32 MiB or more anew, so times would jump at that size.
+    """
+    if "GLIBC_TUNABLES" not in os.environ:
+        os.environ["GLIBC_TUNABLES"] = (
+            "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=1099511627776"
+        )
+        os.execv(sys.executable, [sys.executable, "-m", module, *sys.argv[1:]])
 
 
 def limit_threads(threads: int) -> None:

@@ -22,11 +22,14 @@ from benchmarks.cases import Array, Inputs, predictions
 OURS = "ours"
 INSTALL = "pip install -e .[peers]"
 PACKAGES = (
+    "edt",
     "kornia",
     "monai",
+    "opencv-python-headless",
     "optax",
     "pysodmetrics",
     "segmentation-models-pytorch",
+    "torch-distmap",
     "torchmetrics",
 )
 EAGER, COMPILED = Backend("torch", "eager"), Backend("torch", "compile")
@@ -83,6 +86,7 @@ ARRAYS: dict[str, Callable[[np.random.Generator, Array], Array]] = {
     "label maps": lambda rng, masks: masks[..., None].astype(np.int64),
     "foreground": lambda rng, masks: masks,
     "background": lambda rng, masks: ~masks,
+    "background bytes": lambda rng, masks: (~masks).astype(np.uint8),
 }
 ACTIVATIONS: dict[tuple[str, str], Callable[[Any], Any]] = {
     ("torch", "sigmoid"): torch.sigmoid,
@@ -281,6 +285,13 @@ PEERS: tuple[Peer, ...] = (
     ),
     *_ours(
         DISTANCES,
+        "distance_transform",
+        "distance_transform",
+        "foreground",
+        gradient_count=0,
+    ),
+    *_ours(
+        DISTANCES,
         "distance_transform, indices",
         "distance_transform",
         "foreground",
@@ -291,11 +302,52 @@ PEERS: tuple[Peer, ...] = (
         DISTANCES,
         "numpy",
         "scipy",
+        "distance_transform_edt",
+        "scipy.ndimage.distance_transform_edt",
+        ("background",),
+        gradient_count=0,
+        per_image=True,
+    ),
+    Peer(
+        DISTANCES,
+        "numpy",
+        "scipy",
         "distance_transform_edt, indices",
         "scipy.ndimage.distance_transform_edt",
         ("background",),
         gradient_count=0,
         options={"return_indices": True},
+        per_image=True,
+    ),
+    Peer(
+        DISTANCES,
+        "numpy",
+        "OpenCV",
+        "distanceTransform, precise",
+        "cv2.distanceTransform",
+        ("background bytes",),
+        gradient_count=0,
+        options={"distanceType": 2, "maskSize": 0},  # cv2.DIST_L2, cv2.DIST_MASK_PRECISE
+        per_image=True,
+    ),
+    Peer(
+        DISTANCES,
+        "numpy",
+        "edt",
+        "edt",
+        "edt.edt",
+        ("background",),
+        gradient_count=0,
+        per_image=True,
+    ),
+    Peer(
+        DISTANCES,
+        "torch",
+        "torch-distmap",
+        "euclidean_distance_transform",
+        "distmap.euclidean_distance_transform",
+        ("background",),
+        gradient_count=0,
         per_image=True,
     ),
     Peer(

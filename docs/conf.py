@@ -59,6 +59,7 @@ Overview <overview>
 choosing
 losses
 measures
+distance
 numerics
 examples/README
 data

@@ -24,6 +24,7 @@ PAGES = (
     "docs/losses/weighted-fbeta.md",
     "docs/benchmarks.md",
     "docs/measures.md",
+    "docs/distance.md",
 )
 
 
@@ -36,6 +37,8 @@ def texts_by_marker() -> dict[str, str]:
             json.loads((RESULTS / "equal_iou.json").read_text(encoding="utf-8"))
         ),
         "training_steps": steps_table(RESULTS / "training_steps.csv"),
+        "copies": copies_table(tables.read_rows(RESULTS / "copies.csv")),
+        "distance": distance_table(tables.read_rows(RESULTS / "distance.csv")),
         "measures": measures_table(tables.read_rows(RESULTS / "measures.csv")),
     }
 
@@ -168,6 +171,57 @@ def measures_table(rows: tables.Rows) -> str:
             "",
         ]
     )
+
+
+def copies_table(rows: tables.Rows) -> str:
+    """Slopes and times of copies, a row for each, a column for each framework."""
+    backends = tables.unique(row["backend"] for row in rows)
+    sizes = " / ".join(f"{size}²" for size in tables.unique(row["size"] for row in rows))
+    lines = [
+        "| | " + " | ".join(f"{backend} ({sizes}, ms)" for backend in backends) + " |",
+        "|---" * (len(backends) + 1) + "|",
+    ]
+    for case in tables.unique(row["case"] for row in rows):
+        cells = []
+        for backend in backends:
+            times = tables.median_times(tables.select(rows, case=case, backend=backend))
+            slope = tables.growth_exponent([size**2 for size in times], list(times.values()))
+            milliseconds = " / ".join(f"{1000 * seconds:.3g}" for seconds in times.values())
+            cells.append(f"{slope:.2f} ({milliseconds})")
+        lines.append(f"| {case} | " + " | ".join(cells) + " |")
+    row = rows[0]
+    stamp = f"{row['device']}; {row['threads']} thread; {row['versions']}; commit {row['commit']}"
+    return "\n".join([*lines, "", f"`python -m benchmarks.copies`; {stamp}.", ""])
+
+
+def distance_table(rows: tables.Rows) -> str:
+    """Multiples of SciPy's time at each side, of the fastest repeats, and the memory added."""
+    timed = [row for row in rows if row["min_s"]]
+    sides = tables.unique(row["size"] for row in timed)
+    lines = [
+        "| | backend | " + " | ".join(f"{side}²" for side in sides) + " | bytes a pixel |",
+        "|---" * (len(sides) + 3) + "|",
+    ]
+    for case, backend in dict.fromkeys((row["case"], row["backend"]) for row in timed):
+        own = {
+            row["size"]: row for row in timed if (row["case"], row["backend"]) == (case, backend)
+        }
+        cells = [times_scipy(own[side]) if side in own else "–" for side in sides]
+        largest = own[max(own, key=int)]
+        added = largest["memory_bytes"]
+        cells.append(f"{int(added) / int(largest['size']) ** 2:.0f}" if added else "–")
+        lines.append(f"| {case} | {backend} | " + " | ".join(cells) + " |")
+    notes = tables.unique(
+        f"- {row['case']}, {row['backend']}: {row['note']}." for row in rows if row["note"]
+    )
+    row = rows[0]
+    stamp = f"{row['device']}; {row['threads']} thread; {row['versions']}; commit {row['commit']}"
+    return "\n".join([*lines, "", *notes, "", f"`python -m benchmarks.distance`; {stamp}.", ""])
+
+
+def times_scipy(row: dict[str, str]) -> str:
+    ours, unit = float(row["min_s"]), float(row["unit_min_s"])
+    return f"{ours / unit:.2f} ({1000 * ours:,.{1 if ours < 0.01 else 0}f} ms)"
 
 
 def stuck_table(results: dict) -> str:

@@ -15,6 +15,7 @@ R = deep relations.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -391,7 +392,12 @@ def exact_weighted_fbeta_score(
 
 
 def weighted_fmeasure(
-    probs: ArrayLike, target: ArrayLike, *, beta: float = 1.0, normalize: bool = False
+    probs: ArrayLike,
+    target: ArrayLike,
+    *,
+    beta: float = 1.0,
+    normalize: bool = False,
+    spacing: Sequence[float] | None = None,
 ) -> float:
     """The weighted F-measure of one map as evaluation programs compute it (Margolin et al., 2014).
 
@@ -403,6 +409,7 @@ def weighted_fmeasure(
     Args:
         probs, target: `(*spatial)`, rank 2 or 3; target 0 or 1.
         normalize: Stretch `probs` to [0, 1] by its minimum and maximum, unless it is constant.
+        spacing: The size of a pixel along each axis, for the distance and the nearest pixel.
 
     Returns:
         F; 0 without foreground.
@@ -414,7 +421,7 @@ def weighted_fmeasure(
     if normalize and p.min() < p.max():
         p = (p - p.min()) / (p.max() - p.min())
     error = np.abs(p - y)
-    distance, nearest = distance_transform(y, return_indices=True)
+    distance, nearest = distance_transform(y, spacing=spacing, return_indices=True)
     spread = error[tuple(np.moveaxis(nearest, -1, 0))]
     kernel = np.exp(-((_coordinates((7,) * p.ndim) - 3) ** 2).sum(axis=1) / 50)
     kernel = (kernel / kernel.sum()).reshape((7,) * p.ndim)
@@ -454,41 +461,48 @@ def distance_weights(
 
 @overload
 def distance_transform(
-    foreground: ArrayLike, *, return_indices: Literal[False] = False
+    foreground: ArrayLike,
+    *,
+    spacing: Sequence[float] | None = None,
+    return_indices: Literal[False] = False,
 ) -> Floats: ...
 
 
 @overload
 def distance_transform(
-    foreground: ArrayLike, *, return_indices: Literal[True]
+    foreground: ArrayLike, *, spacing: Sequence[float] | None = None, return_indices: Literal[True]
 ) -> tuple[Floats, Ints]: ...
 
 
 @overload
 def distance_transform(
-    foreground: ArrayLike, *, return_indices: bool
+    foreground: ArrayLike, *, spacing: Sequence[float] | None = None, return_indices: bool
 ) -> Floats | tuple[Floats, Ints]: ...
 
 
 def distance_transform(
-    foreground: ArrayLike, *, return_indices: bool = False
+    foreground: ArrayLike,
+    *,
+    spacing: Sequence[float] | None = None,
+    return_indices: bool = False,
 ) -> Floats | tuple[Floats, Ints]:
     """Distance to the nearest foreground pixel; of equally near ones, the first in row-major order.
 
-    d_i = min over foreground j of ‖i − j‖; ∞ and index −1 in an image without foreground.
+    d_i = min over foreground j of ‖spacing · (i − j)‖; without foreground ∞ and index −1.
 
     Args:
         foreground: bool `(*spatial)`, rank 1 to 3.
+        spacing: The size of a pixel along each axis; 1 by default.
 
     Returns:
         `(*spatial)`; with `return_indices` also the pixel's index, `(*spatial, rank)`.
     """
     y = np.asarray(foreground)
-    places = np.argwhere(y)
+    places, size = np.argwhere(y), 1 if spacing is None else np.asarray(spacing)
     distances, indices = np.full(y.shape, np.inf), np.full((*y.shape, y.ndim), -1)
     for pixel in np.ndindex(y.shape):
         if len(places):
-            squared = ((places - pixel) ** 2).sum(axis=1)
+            squared = ((size * (places - pixel)) ** 2).sum(axis=1)
             nearest = squared.argmin()
             distances[pixel], indices[pixel] = np.sqrt(squared[nearest]), places[nearest]
     return (distances, indices) if return_indices else distances

@@ -7,6 +7,8 @@ from typing import Any
 
 from saliency_losses.core.ops import Array, Ops
 
+Spacing = tuple[float, ...] | None  # the size of a pixel along each spatial axis; None for 1
+
 
 def option(name: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
@@ -58,6 +60,29 @@ def scheduled(
 def as_scalar(xp: Ops, value: Any, like: Array) -> Any:
     """A scalar array in the dtype of `like`, so as not to widen the result; else a Python float."""
     return xp.cast(value, like) if xp.is_array(value) else float(value)
+
+
+def spacing(value: Any, axes: int | None = None) -> Spacing:
+    """`value` as floats, one for each of the spatial `axes`."""
+    if value is None:
+        return None
+    try:
+        sizes = tuple(float(size) for size in value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            "spacing must be None or a sequence of numbers, one per spatial axis, "
+            f"got {_shown('spacing', value)}"
+        ) from error
+    if axes is not None and len(sizes) != axes:
+        raise ValueError(
+            f"spacing must have one number for each of the {axes} spatial axes, got {value!r}"
+        )
+    if not all(1e-9 <= size <= 1e9 for size in sizes):
+        raise ValueError(
+            f"spacing must be positive and finite, from 1e-9 to 1e9, got {value!r}; "
+            "choose another unit of length"
+        )
+    return sizes
 
 
 def reduction(value: str) -> None:

@@ -41,6 +41,7 @@ def check_options(
     theta: int,
     phi: int,
     distance: str,
+    spacing: Any,
     error: str,
     normalize_kernel: bool,
     activation: str | None,
@@ -49,13 +50,22 @@ def check_options(
 ) -> None:
     check_beta(xp, beta)
     checks.integer("theta", theta, 1)
-    checks.integer("phi", phi, 0)
-    checks.option("distance", distance, ("window", "euclidean"))
+    _check_distance(phi, distance, spacing)
     checks.option("error", error, ("squared", "absolute"))
     checks.flag("normalize_kernel", normalize_kernel)
     checks.activation(activation)
     checks.ignore_index(ignore_index)
     checks.reduction(reduction)
+
+
+def _check_distance(phi: int, distance: str, spacing: Any) -> None:
+    checks.integer("phi", phi, 0)
+    checks.option("distance", distance, ("window", "euclidean"))
+    if checks.spacing(spacing) is not None and distance == "window":
+        raise ValueError(
+            'spacing must be None with distance="window", whose reach is in pixels, '
+            f'got {spacing!r}; set distance="euclidean"'
+        )
 
 
 def weighted_fbeta_loss(
@@ -67,6 +77,7 @@ def weighted_fbeta_loss(
     theta: int,
     phi: int,
     distance: str,
+    spacing: Any,
     error: str,
     normalize_kernel: bool,
     activation: str | None,
@@ -80,11 +91,23 @@ def weighted_fbeta_loss(
     (β² FN + FP) / ((1 + β²) TP + β² FN + FP), reduced over the images.
     """
     check_options(
-        xp, beta, theta, phi, distance, error, normalize_kernel, activation, ignore_index, reduction
+        xp,
+        beta,
+        theta,
+        phi,
+        distance,
+        spacing,
+        error,
+        normalize_kernel,
+        activation,
+        ignore_index,
+        reduction,
     )
     p, y, counted, bad = counted_maps(xp, probs, target, activation, ignore_index, mask)
     images, channels = p.shape[:2]
-    p, y, b = xp.promote(p, y, _weights_of_alarms(xp, y, p, phi, distance, distance_weights))
+    p, y, b = xp.promote(
+        p, y, _weights_of_alarms(xp, y, p, phi, distance, spacing, distance_weights)
+    )
 
     def errors(residual: Array, b: Array) -> Array:
         misses, alarms = _weighted(xp, residual, b, theta, error, normalize_kernel)
@@ -117,6 +140,7 @@ def weighted_error(
     theta: int,
     phi: int,
     distance: str,
+    spacing: Any,
     error: str,
     normalize_kernel: bool,
     activation: str | None,
@@ -129,7 +153,9 @@ def weighted_error(
     min(A E, E) · B, and 0 at ignored pixels.
     """
     p, y, *_ = counted_maps(xp, probs, target, activation, ignore_index, mask)
-    p, y, b = xp.promote(p, y, _weights_of_alarms(xp, y, p, phi, distance, distance_weights))
+    p, y, b = xp.promote(
+        p, y, _weights_of_alarms(xp, y, p, phi, distance, spacing, distance_weights)
+    )
     misses, alarms = _weighted(
         xp, _each_map(xp, p - y), _each_map(xp, b), theta, error, normalize_kernel
     )
@@ -161,12 +187,20 @@ def counted_maps(
 
 
 def _weights_of_alarms(
-    xp: Ops, y: Array, p: Array, phi: int, distance: str, argument: Array | None
+    xp: Ops,
+    y: Array,
+    p: Array,
+    phi: int,
+    distance: str,
+    spacing: Any,
+    argument: Array | None,
 ) -> Array:
     """B of W eq. 4, ``(N, K, *spatial)``."""
+    sizes = checks.spacing(spacing, p.ndim - 2)
 
     def compute() -> Array:
-        return xp.reshape(_distance_weights(xp, _each_map(xp, y > 0.5), p, phi, distance), p.shape)
+        foreground = _each_map(xp, y > 0.5)
+        return xp.reshape(_distance_weights(xp, foreground, p, phi, distance, sizes), p.shape)
 
     if argument is None:
         return compute()
@@ -210,6 +244,7 @@ def weighted_fbeta_score(
     theta: int,
     phi: int,
     distance: str,
+    spacing: Any,
     error: str,
     normalize_kernel: bool,
     activation: str | None,
@@ -231,6 +266,7 @@ def weighted_fbeta_score(
         theta=theta,
         phi=phi,
         distance=distance,
+        spacing=spacing,
         error=error,
         normalize_kernel=normalize_kernel,
         activation=activation,
@@ -243,14 +279,20 @@ def weighted_fbeta_score(
 
 
 def distance_weights(
-    xp: Ops, target: Array, *, phi: int, distance: str, ignore_index: int | None, mask: Array
+    xp: Ops,
+    target: Array,
+    *,
+    phi: int,
+    distance: str,
+    spacing: Any,
+    ignore_index: int | None,
+    mask: Array,
 ) -> Array:
     """The weight B of a false alarm at each pixel (W eq. 4), in the public layout of `target`.
 
     2 − exp(ln(0.5)/5 · Δ), where Δ is 0 at foreground pixels and grows with the distance to them.
     """
-    checks.integer("phi", phi, 0)
-    checks.option("distance", distance, ("window", "euclidean"))
+    _check_distance(phi, distance, spacing)
     checks.ignore_index(ignore_index)
     t = checks.real(xp, "target", target)
     if not 4 <= t.ndim <= 5:
@@ -262,11 +304,14 @@ def distance_weights(
     counted = checks.mask(xp, mask, xp.map_shape(t.shape), "target")
     t, counted, bad = checks.target_values(xp, xp.images(t), target, counted, ignore_index)
     foreground = t > 0.5 if counted is None else (t > 0.5) & counted
-    weights = _distance_weights(xp, _each_map(xp, foreground), xp.floats(t), phi, distance)
+    sizes = checks.spacing(spacing, t.ndim - 2)
+    weights = _distance_weights(xp, _each_map(xp, foreground), xp.floats(t), phi, distance, sizes)
     return xp.public_images(checks.nan_where_bad(xp, xp.reshape(weights, t.shape), bad))
 
 
-def _distance_weights(xp: Ops, foreground: Array, like: Array, phi: int, distance: str) -> Array:
+def _distance_weights(
+    xp: Ops, foreground: Array, like: Array, phi: int, distance: str, spacing: checks.Spacing
+) -> Array:
     """B of W eq. 4, ``(B, *spatial)``, in the dtype of `like`."""
     if 0 in foreground.shape:
         return xp.cast(foreground, like)
@@ -275,12 +320,12 @@ def _distance_weights(xp: Ops, foreground: Array, like: Array, phi: int, distanc
         squared = _squared_distance_within(xp, foreground, phi)
         weights = 2 - xp.exp(ALPHA * xp.cast(squared, like))
         return xp.where(squared <= phi**2, weights, 2.0)
-    return importance(xp, squared_distance(xp, foreground), like)
+    return importance(xp, squared_distance(xp, foreground, spacing), like)
 
 
 def importance(xp: Ops, squared: Array, like: Array) -> Array:
     """B of W eq. 4 from the exact squared distance, which is 0 at foreground pixels."""
-    # Beyond 512 pixels B equals 2 in float precision; clipping avoids slow denormal numbers.
+    # Beyond a distance of 512 B equals 2 in float precision; clipping avoids slow denormal numbers.
     distance = xp.sqrt(xp.cast(xp.clip(squared, 0, 512**2), like))
     return 2 - xp.exp(ALPHA * distance)
 

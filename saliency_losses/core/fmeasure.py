@@ -14,12 +14,14 @@ def check_options(
     xp: Ops,
     beta: Any,
     normalize: bool,
+    spacing: Any,
     activation: str | None,
     ignore_index: int | None,
     reduction: str,
 ) -> None:
     check_beta(xp, beta)
     checks.flag("normalize", normalize)
+    checks.spacing(spacing)
     checks.activation(activation)
     checks.ignore_index(ignore_index)
     checks.reduction(reduction)
@@ -32,6 +34,7 @@ def weighted_fmeasure(
     *,
     beta: Any,
     normalize: bool,
+    spacing: Any,
     activation: str | None,
     ignore_index: int | None,
     mask: Array,
@@ -41,7 +44,7 @@ def weighted_fmeasure(
 
     (1 + β²) P R / (β² P + R) with weighted precision P and recall R, reduced over the images.
     """
-    check_options(xp, beta, normalize, activation, ignore_index, reduction)
+    check_options(xp, beta, normalize, spacing, activation, ignore_index, reduction)
     p, y, counted, bad = counted_maps(
         xp, probs, target, activation, ignore_index, mask, binary=True
     )
@@ -49,7 +52,8 @@ def weighted_fmeasure(
         p = stretched(xp, p, counted)
     images, channels = p.shape[:2]
     maps = (images * channels, *p.shape[2:])
-    measure = of_maps(xp, xp.reshape(p, maps), xp.reshape(y == 1, maps), beta)
+    sizes = checks.spacing(spacing, p.ndim - 2)
+    measure = of_maps(xp, xp.reshape(p, maps), xp.reshape(y == 1, maps), beta, sizes)
     measure = xp.sum_vector(xp.reshape(measure, (images, channels))) / channels
     return checks.reduce(xp, checks.nan_where_bad(xp, measure, bad), reduction)
 
@@ -75,14 +79,16 @@ def stretched(xp: Ops, p: Array, counted: Array | None) -> Array:
     return stretched if counted is None else xp.where(counted, stretched, 0.0)
 
 
-def of_maps(xp: Ops, p: Array, foreground: Array, beta: Any) -> Array:
+def of_maps(
+    xp: Ops, p: Array, foreground: Array, beta: Any, spacing: checks.Spacing = None
+) -> Array:
     """The measure of each map ``(M, *spatial)``, ``(M,)``."""
     y = xp.cast(foreground, p)
     if 0 in p.shape:
         return xp.sum_pixels(xp.flat(y))
     error = xp.abs(p - y)
     # Every pixel takes the error of its nearest foreground pixel (a foreground pixel its own).
-    squared, nearest = nearest_pixel(xp, foreground)
+    squared, nearest = nearest_pixel(xp, foreground, spacing)
     spread = xp.reshape(xp.take_along(xp.flat(error), xp.flat(nearest), 1), p.shape)
     # σ = 5, cut to seven pixels and normalised to a sum of 1. Computed in the function, since
     # torch.compile with dynamic shapes takes floats of the module for variables.

@@ -246,12 +246,25 @@ class Ops(Protocol):
         In a row without True, an index at least `far` away. `far` must be at least the length.
         """
 
-    def nearest_parabola(self, x: Array, axis: int, bound: int) -> tuple[Array, Array]:
-        """The minimum over k of x_k + (i − k)² along `axis`, and the first k that attains it.
+    def nearest_parabola(
+        self, x: Array, axis: int, bound: float, steepness: float | None
+    ) -> tuple[Array, Array]:
+        """The minimum over k of x_k + s (i − k)² along `axis`, and the first k that attains it.
 
-        `x` holds integers >= 0. Values >= `bound` mean "no foreground": where the minimum is
-        >= `bound`, the results need only be >= `bound` and any k. Below it, x + length² fits in 32
-        bits.
+        Where `steepness` s is None, it is 1, `x` holds integers >= 0, and below `bound` x + length²
+        fits in 32 bits. Otherwise `x` holds floats, and of nearly equal k any may be returned.
+        Values >= `bound` mean "no foreground": where the minimum is >= `bound`, the results need
+        only be >= `bound` and any k.
+        """
+
+    def nearest_foreground(
+        self, foreground: Array, spacing: Sequence[float] | None, return_indices: bool
+    ) -> Sequence[Array] | None:
+        """The squared distance to the nearest True and, if asked for, its index along each axis.
+
+        By another library, if there is one for this array; otherwise None. Integers without
+        `spacing`, else float32; as large as the dtype allows in an image without True. Of equally
+        near pixels the first in row-major order.
         """
 
     def positions(self, x: Array, axis: int) -> Array:

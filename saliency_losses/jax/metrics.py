@@ -34,6 +34,7 @@ class WeightedFMeasure(nnx.Metric):
             name is β².
         normalize: Stretch each map to [0, 1] by its minimum and maximum first, as programs that
             read maps from files do; a constant map stays unchanged.
+        spacing: The size of a pixel along each spatial axis, as in `weighted_fmeasure`.
         activation: "sigmoid" or "softmax" if the maps are logits.
         ignore_index: Default: None. A target value whose pixels are ignored.
 
@@ -60,12 +61,14 @@ class WeightedFMeasure(nnx.Metric):
         *,
         beta: float = 1.0,
         normalize: bool = False,
+        spacing: Sequence[float] | None = None,
         activation: Activation = None,
         ignore_index: int | None = None,
     ) -> None:
-        fmeasure.check_options(xp, beta, normalize, activation, ignore_index, "mean")
+        fmeasure.check_options(xp, beta, normalize, spacing, activation, ignore_index, "mean")
         self.beta = beta
         self.normalize = normalize
+        self.spacing = spacing
         self.activation: Activation = activation
         self.ignore_index = ignore_index
         self.total = nnx.metrics.MetricState(jnp.zeros((), jnp.float32))
@@ -91,6 +94,7 @@ class WeightedFMeasure(nnx.Metric):
             target,
             beta=self.beta,
             normalize=self.normalize,
+            spacing=self.spacing,
             activation=self.activation,
             ignore_index=self.ignore_index,
             reduction="none",

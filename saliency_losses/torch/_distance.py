@@ -31,14 +31,36 @@ def nearest_true(x: Tensor, far: int) -> Tensor:
     return after + nearer * (before - after)
 
 
-def nearest_parabola(x: Tensor, axis: int, bound: int) -> tuple[Tensor, Tensor]:
+def nearest_parabola(
+    x: Tensor, axis: int, bound: float, steepness: float | None
+) -> tuple[Tensor, Tensor]:
     x = x.clamp(max=bound).movedim(axis, 1)
     lanes = x.flatten(2) if x.ndim > 2 else x.unsqueeze(2)
+    if steepness is None:
+        value, source = _integer_minimum(lanes, int(bound))
+    else:
+        value, source = _float_minimum(lanes, steepness)
+    return value.reshape(x.shape).movedim(1, axis), source.reshape(x.shape).movedim(1, axis)
+
+
+def _integer_minimum(x: Tensor, bound: int) -> tuple[Tensor, Tensor]:
     # With dynamic sizes the compiler could not unroll the levels of `_lower_envelope`.
     fixed = not torch.compiler.is_compiling() or has_static_value(bound)
-    dense = not fixed or (compiling_for_cpu(x) and _in_32_bits(lanes.shape[1], bound))
-    value, source = (_dense_minimum if dense else _lower_envelope)(lanes, bound)
-    return value.reshape(x.shape).movedim(1, axis), source.reshape(x.shape).movedim(1, axis)
+    dense = not fixed or (compiling_for_cpu(x) and _in_32_bits(x.shape[1], bound))
+    return (_dense_minimum if dense else _lower_envelope)(x, bound)
+
+
+def _float_minimum(x: Tensor, steepness: float) -> tuple[Tensor, Tensor]:
+    """min_k x_k + steepness (i − k)² and its first k along axis 1 of three."""
+    k = index_range(x, x.shape[1], torch.int32)
+    rise = (steepness * (k.unsqueeze(1) - k).to(x.dtype) ** 2).unsqueeze(2)
+    if torch.compiler.is_compiling():
+        value, source = (x.unsqueeze(1) + rise).min(2)  # the compiler does not store the sum
+    else:
+        found = [(x + each).min(1) for each in rise]
+        value = torch.stack([each.values for each in found], 1)
+        source = torch.stack([each.indices for each in found], 1)
+    return value, source.int()
 
 
 def _lower_envelope(x: Tensor, bound: int) -> tuple[Tensor, Tensor]:

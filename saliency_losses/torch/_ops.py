@@ -23,6 +23,7 @@ from saliency_losses.torch._distance import nearest_parabola as nearest_parabola
 from saliency_losses.torch._distance import nearest_true as nearest_true
 from saliency_losses.torch._distance import positions as positions
 from saliency_losses.torch._environment import eager_on_cpu, replicate_like
+from saliency_losses.torch._scipy import nearest_foreground as nearest_foreground
 
 
 def array(name: str, x: Any) -> Tensor:

@@ -16,6 +16,7 @@ three spatial axes. All functions share these rules:
 * NaN in a counted input makes the loss of that image NaN and raises no error.
 """
 
+from collections.abc import Sequence
 from typing import Literal, overload
 
 import torch
@@ -322,6 +323,7 @@ def weighted_fbeta_loss(
     theta: int = 9,
     phi: int = 5,
     distance: Literal["window", "euclidean"] = "window",
+    spacing: Sequence[float] | None = None,
     error: Literal["squared", "absolute"] = "squared",
     normalize_kernel: bool = False,
     activation: Activation = None,
@@ -353,6 +355,8 @@ def weighted_fbeta_loss(
         phi: The reach of distance="window" in pixels, at least 0.
         distance: "window": Δ is the squared distance to the nearest foreground pixel within φ, and
             ∞ beyond (§3). "euclidean": Δ is the exact distance, of any range (eq. 4).
+        spacing: Default: 1 each. The size of a pixel along each spatial axis, for
+            distance="euclidean"; Δ is then in its unit. θ stays in pixels.
         error: "squared" (§3) or "absolute" (eq. 2).
         normalize_kernel: Divide g by its sum over the window.
         activation: Default: None, `probs` are probabilities. With "sigmoid" or "softmax" (over the
@@ -401,6 +405,7 @@ def weighted_fbeta_loss(
         theta=theta,
         phi=phi,
         distance=distance,
+        spacing=spacing,
         error=error,
         normalize_kernel=normalize_kernel,
         activation=activation,
@@ -419,6 +424,7 @@ def weighted_fbeta_score(
     theta: int = 9,
     phi: int = 5,
     distance: Literal["window", "euclidean"] = "euclidean",
+    spacing: Sequence[float] | None = None,
     error: Literal["squared", "absolute"] = "absolute",
     normalize_kernel: bool = False,
     activation: Activation = None,
@@ -441,6 +447,7 @@ def weighted_fbeta_score(
         theta: Half the width of the Gaussian window in pixels, at least 1.
         phi: The reach of distance="window" in pixels, at least 0.
         distance: As in `weighted_fbeta_loss`.
+        spacing: As in `weighted_fbeta_loss`.
         error: As in `weighted_fbeta_loss`.
         normalize_kernel: Divide the Gaussian by its sum over the window.
         activation: As in `weighted_fbeta_loss`.
@@ -483,6 +490,7 @@ def weighted_fbeta_score(
         theta=theta,
         phi=phi,
         distance=distance,
+        spacing=spacing,
         error=error,
         normalize_kernel=normalize_kernel,
         activation=activation,
@@ -499,6 +507,7 @@ def weighted_fmeasure(
     *,
     beta: float | Tensor = 1.0,
     normalize: bool = False,
+    spacing: Sequence[float] | None = None,
     activation: Activation = None,
     ignore_index: int | None = None,
     mask: Tensor | None = None,
@@ -522,6 +531,8 @@ def weighted_fmeasure(
             programs the argument of this name is β².
         normalize: Stretch each map of `probs` to [0, 1] by its minimum and maximum first, as
             programs that read maps from files do; a constant map stays unchanged.
+        spacing: Default: 1 each. The size of a pixel along each spatial axis, in whose unit Δ is;
+            G stays in pixels.
         activation: As in `weighted_fbeta_loss`.
         ignore_index: Default: None. A target value whose pixels are ignored, as where `mask` is
             False.
@@ -562,6 +573,7 @@ def weighted_fmeasure(
         target,
         beta=beta,
         normalize=normalize,
+        spacing=spacing,
         activation=activation,
         ignore_index=ignore_index,
         mask=mask,
@@ -574,6 +586,7 @@ def distance_weights(
     *,
     phi: int = 5,
     distance: Literal["window", "euclidean"] = "window",
+    spacing: Sequence[float] | None = None,
     ignore_index: int | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
@@ -590,6 +603,7 @@ def distance_weights(
         phi: The reach of distance="window" in pixels, at least 0.
         distance: "window": Δ is the squared distance to the nearest foreground pixel within φ, and
             ∞ beyond. "euclidean": Δ is the exact distance.
+        spacing: As in `weighted_fbeta_loss`.
         ignore_index: Default: None. A target value whose pixels are background.
         mask: ``(N, *spatial)``, bool, True where a pixel counts; other pixels are background.
 
@@ -615,37 +629,49 @@ def distance_weights(
         see docs/losses/weighted-fbeta.md.
     """
     return fbeta.distance_weights(
-        xp, target, phi=phi, distance=distance, ignore_index=ignore_index, mask=mask
+        xp,
+        target,
+        phi=phi,
+        distance=distance,
+        spacing=spacing,
+        ignore_index=ignore_index,
+        mask=mask,
     )
 
 
 @overload
-def distance_transform(foreground: Tensor, *, return_indices: Literal[False] = False) -> Tensor: ...
+def distance_transform(
+    foreground: Tensor,
+    *,
+    spacing: Sequence[float] | None = None,
+    return_indices: Literal[False] = False,
+) -> Tensor: ...
 
 
 @overload
 def distance_transform(
-    foreground: Tensor, *, return_indices: Literal[True]
+    foreground: Tensor, *, spacing: Sequence[float] | None = None, return_indices: Literal[True]
 ) -> tuple[Tensor, Tensor]: ...
 
 
 @overload
 def distance_transform(
-    foreground: Tensor, *, return_indices: bool
+    foreground: Tensor, *, spacing: Sequence[float] | None = None, return_indices: bool
 ) -> Tensor | tuple[Tensor, Tensor]: ...
 
 
 def distance_transform(
-    foreground: Tensor, *, return_indices: bool = False
+    foreground: Tensor, *, spacing: Sequence[float] | None = None, return_indices: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
     """The exact Euclidean distance of each pixel to the nearest foreground pixel.
 
     Computed axis by axis, with static shapes only::
 
-        d_i = min over foreground j of ‖i − j‖
+        d_i = min over foreground j of ‖spacing · (i − j)‖
 
     Args:
         foreground: ``(N, *spatial)``, bool, with one to three spatial axes.
+        spacing: Default: 1 each. The size of a pixel along each spatial axis, from 1e-9 to 1e9.
         return_indices: Also return the index of that pixel.
 
     Returns:
@@ -670,10 +696,12 @@ def distance_transform(
         Functions, Theory of Computing 2012 (the parabolas).
 
     Convention:
-        Among equally near pixels, the index is that of the first in row-major order. The distance
-        has no gradient.
+        Among equally near pixels, the index is that of the first in row-major order; with `spacing`
+        rounding decides. The distance has no gradient. See docs/distance.md.
     """
-    return distance.distance_transform(xp, foreground, return_indices=return_indices)
+    return distance.distance_transform(
+        xp, foreground, spacing=spacing, return_indices=return_indices
+    )
 
 
 def anchor_softmax_loss(

@@ -37,6 +37,7 @@ class WeightedFMeasure(Metric):
             name is β².
         normalize: Stretch each map to [0, 1] by its minimum and maximum first, as programs that
             read maps from files do; a constant map stays unchanged.
+        spacing: The size of a pixel along each spatial axis, as in `weighted_fmeasure`.
         activation: "sigmoid" or "softmax" if the maps are logits.
         ignore_index: Default: None. A target value whose pixels are ignored.
         reduction: "mean" or "sum" over the images, or "none" for the measure of each image, in the
@@ -78,15 +79,17 @@ class WeightedFMeasure(Metric):
         *,
         beta: float = 1.0,
         normalize: bool = False,
+        spacing: Sequence[float] | None = None,
         activation: Activation = None,
         ignore_index: int | None = None,
         reduction: Reduction = "mean",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        fmeasure.check_options(xp, beta, normalize, activation, ignore_index, reduction)
+        fmeasure.check_options(xp, beta, normalize, spacing, activation, ignore_index, reduction)
         self.beta = beta
         self.normalize = normalize
+        self.spacing = spacing
         self.activation: Activation = activation
         self.ignore_index = ignore_index
         self.reduction: Reduction = reduction
@@ -104,6 +107,7 @@ class WeightedFMeasure(Metric):
                 target,
                 beta=self.beta,
                 normalize=self.normalize,
+                spacing=self.spacing,
                 activation=self.activation,
                 ignore_index=self.ignore_index,
                 reduction="none",

@@ -9,7 +9,7 @@ makes the host wait for it.
 * "never": on no batch. The loss of an image with a value out of range is NaN.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -207,6 +207,7 @@ class WeightedFBetaLoss(_Loss):
         theta: int = 9,
         phi: int = 5,
         distance: Literal["window", "euclidean"] = "window",
+        spacing: Sequence[float] | None = None,
         error: Literal["squared", "absolute"] = "squared",
         normalize_kernel: bool = False,
         activation: Activation = None,
@@ -221,6 +222,7 @@ class WeightedFBetaLoss(_Loss):
             theta,
             phi,
             distance,
+            spacing,
             error,
             normalize_kernel,
             activation,
@@ -231,6 +233,7 @@ class WeightedFBetaLoss(_Loss):
         self.theta = theta
         self.phi = phi
         self.distance: Literal["window", "euclidean"] = distance
+        self.spacing = spacing
         self.error: Literal["squared", "absolute"] = error
         self.normalize_kernel = normalize_kernel
         self.activation: Activation = activation
@@ -253,6 +256,7 @@ class WeightedFBetaLoss(_Loss):
             theta=self.theta,
             phi=self.phi,
             distance=self.distance,
+            spacing=self.spacing,
             error=self.error,
             normalize_kernel=self.normalize_kernel,
             activation=self.activation,

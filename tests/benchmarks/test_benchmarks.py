@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
 
-from benchmarks import equal_iou, tables, training_steps
+from PIL import Image
+
+from benchmarks import copies, distance, equal_iou, tables, training_steps
 from benchmarks.cases import CASES, paper_images
 from benchmarks.timing import FIELDS, Recorder, Row, time_call
 from tests.support.paths import ROOT
@@ -219,3 +222,31 @@ def test_quick_speed_then_report_again(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.partial.*"))
     assert tables.text("speed", rows) in printed
     assert run_benchmark(tmp_path, "report") == printed
+
+
+def test_distances_beside_scipy(tmp_path: Path) -> None:
+    """Each transform is timed in turns with SciPy's."""
+    mask = np.zeros((9, 7), np.uint8)
+    mask[3:5, 2:4] = 255
+    with (
+        zipfile.ZipFile(tmp_path / "ecssd.zip", "w") as archive,
+        archive.open("m.png", "w") as file,
+    ):
+        Image.fromarray(mask).save(file, "PNG")
+    options = distance.Options(
+        tmp_path / "ecssd.zip", "m.png", sides=(16, 32), cases=("scipy",), seconds=0.01
+    )
+    timed = [row for row in distance.rows(options) if row.min_s]
+    assert [(row.case, row.size) for row in timed] == [
+        (f"scipy: distance_transform_edt{more}", side)
+        for side in (16, 32)
+        for more in ("", ", indices")
+    ]
+    assert all(row.unit_min_s for row in timed)
+
+
+def test_copies_of_both_frameworks() -> None:
+    rows = [*copies.rows(copies.Options(sizes=(8,), seconds=0.0))]
+    assert len(rows) == 8
+    assert {row.backend for row in rows} == {"torch eager", "jax.jit"}
+    assert all(row.median_s for row in rows)

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import saliency_losses.jax as J
-from saliency_losses.jax._distance import last_and_next
+from saliency_losses.jax._distance import dense_minimum, scan_to_nearest
 
 IMAGES, SIDE = 8, 32
 AXES = PartitionSpec("images")
@@ -57,6 +57,11 @@ def given_weights(probs: jax.Array, target: jax.Array, weights: jax.Array) -> ja
 
 def masked(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
     return function(*arrays[:-1], mask=arrays[-1])
+
+
+def other_axis(labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    value, source = dense_minimum(jnp.moveaxis(labels.astype(jnp.int32), 1, 0), 1)
+    return jnp.moveaxis(value, 0, 1), jnp.moveaxis(source, 0, 1)
 
 
 def cases() -> dict[str, Case]:
@@ -108,8 +113,9 @@ def cases() -> dict[str, Case]:
         "measure, two maps": (J.weighted_fmeasure, ("several", "classes"), 1),
         "weights": (J.distance_weights, ("target",), 0),
         "transform": (partial(J.distance_transform, return_indices=True), ("labels",), 0),
-        # The step of the transform that is another on a GPU.
-        "scan": (partial(last_and_next, far=2 * SIDE), ("labels",), 0),
+        # The steps of the transform that are others on a GPU.
+        "scan": (partial(scan_to_nearest, far=2 * SIDE), ("labels",), 0),
+        "dense": (other_axis, ("labels",), 0),
         # Images that see each other, which has to be noticed.
         "control": (lambda x: (x * x[::-1]).sum(), ("scores",), 1),
     }

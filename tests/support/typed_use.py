@@ -57,6 +57,7 @@ def pytorch(x: Tensor, y: Tensor, mask: Tensor | None, rng: torch.Generator) -> 
             theta=3,
             phi=2,
             distance="euclidean",
+            spacing=(1.0, 2.0),
             error="absolute",
             normalize_kernel=True,
             activation="sigmoid",
@@ -81,6 +82,7 @@ def pytorch(x: Tensor, y: Tensor, mask: Tensor | None, rng: torch.Generator) -> 
             theta=3,
             phi=2,
             distance="window",
+            spacing=None,
             error="squared",
             normalize_kernel=True,
             activation="sigmoid",
@@ -94,14 +96,17 @@ def pytorch(x: Tensor, y: Tensor, mask: Tensor | None, rng: torch.Generator) -> 
             y,
             beta=0.6,
             normalize=True,
+            spacing=[1, 2],
             activation="sigmoid",
             ignore_index=255,
             mask=mask,
             reduction="sum",
         ),
         st.deep_supervision(st.cas_loss, [x, x], y, weights=[1, 0.5], resize=None, mask=mask),
-        st.distance_weights(y, phi=2, distance="euclidean", ignore_index=255, mask=mask),
-        st.distance_transform(y),
+        st.distance_weights(
+            y, phi=2, distance="euclidean", spacing=(1.0, 2.0), ignore_index=255, mask=mask
+        ),
+        st.distance_transform(y, spacing=[1, 2]),
         st.anchor_probabilities(x, x),
         st.region_anchors(x, y),
         st.update_prior(x, x, 3),
@@ -141,6 +146,7 @@ def modules(x: Tensor, y: Tensor, mask: Tensor | None) -> None:
         theta=3,
         phi=2,
         distance="euclidean",
+        spacing=(1.0, 2.0),
         error="absolute",
         normalize_kernel=True,
         activation="sigmoid",
@@ -165,10 +171,10 @@ def modules(x: Tensor, y: Tensor, mask: Tensor | None) -> None:
 
 
 def metrics(x: Tensor, y: Tensor, p: jax.Array, t: jax.Array, mask: jax.Array) -> None:
-    in_torch = stm.WeightedFMeasure(beta=0.6, normalize=True, reduction="none")
+    in_torch = stm.WeightedFMeasure(beta=0.6, normalize=True, spacing=[1, 2], reduction="none")
     in_torch.update(x, y)
     assert_type(in_torch.compute(), Tensor)
-    in_jax = sjm.WeightedFMeasure(beta=0.6, normalize=True)
+    in_jax = sjm.WeightedFMeasure(beta=0.6, normalize=True, spacing=[1, 2])
     in_jax.update(preds=p, target=t, mask=mask)
     assert_type(in_jax.compute(), jax.Array)
     all_torch = stm.SaliencyMeasures(names=("mae", "s"), normalize=True, activation="sigmoid")
@@ -471,6 +477,7 @@ def in_jax(x: jax.Array, y: jax.Array, mask: jax.Array | None, rng: jax.Array) -
             theta=3,
             phi=2,
             distance="euclidean",
+            spacing=(1.0, 2.0),
             error="absolute",
             normalize_kernel=True,
             activation="sigmoid",
@@ -492,6 +499,7 @@ def in_jax(x: jax.Array, y: jax.Array, mask: jax.Array | None, rng: jax.Array) -
             theta=3,
             phi=2,
             distance="window",
+            spacing=None,
             error="squared",
             normalize_kernel=True,
             activation="sigmoid",
@@ -505,14 +513,17 @@ def in_jax(x: jax.Array, y: jax.Array, mask: jax.Array | None, rng: jax.Array) -
             y,
             beta=0.6,
             normalize=True,
+            spacing=[1, 2],
             activation="sigmoid",
             ignore_index=255,
             mask=mask,
             reduction="sum",
         ),
         sj.deep_supervision(sj.cas_loss, (x, x), y, weights=[1, 0.5], resize=None, mask=mask),
-        sj.distance_weights(y, phi=2, distance="euclidean", ignore_index=255, mask=mask),
-        sj.distance_transform(y),
+        sj.distance_weights(
+            y, phi=2, distance="euclidean", spacing=(1.0, 2.0), ignore_index=255, mask=mask
+        ),
+        sj.distance_transform(y, spacing=[1, 2]),
         sj.anchor_probabilities(x, x),
         sj.region_anchors(x, y),
         sj.update_prior(x, x, 3),
@@ -561,14 +572,14 @@ def exact(x: Floats, y: Bools, mask: Bools | None) -> None:
             mask=mask,
         ),
         sr.exact_weighted_fbeta_score(x, y, beta=0.6, theta=3, mask=mask),
-        sr.weighted_fmeasure(x, y, beta=0.6, normalize=True),
+        sr.weighted_fmeasure(x, y, beta=0.6, normalize=True, spacing=[1, 2]),
         sr.js_mutual_information(x, y, mask=mask),
     ):
         assert_type(loss, float)
     for result in (
         sr.semantic_distance(x, y),
         sr.distance_weights(y, phi=2, distance="euclidean", mask=mask),
-        sr.distance_transform(y),
+        sr.distance_transform(y, spacing=[1, 2]),
         sr.anchor_probabilities(x, x),
         sr.region_anchors(x, y),
         sr.update_prior(x, x, 3),
