@@ -286,8 +286,8 @@ def region_index(labels: Tensor, num_regions: int) -> Tensor:
 
 
 def _is_region(index: Tensor, r: int) -> Tensor:
-    if torch.compiler.is_compiling():
-        return index == r
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return index == r  # torch 2.13 has no batching rule for `eq_`.
     # In place, since PyTorch compares with vector instructions only if the dtype stays the same.
     return index.clone().eq_(r)
 
