@@ -135,6 +135,17 @@ def _jax_step(backend: Backend, loss: Callable[[Any], Any], gradients: tuple[str
     return step
 
 
+def floor(backend: Backend, case: Case, inputs: Inputs) -> Call:
+    """The steadiest unit: (x * x).sum() of the case's input, with its gradient, run as the case.
+
+    x are the inputs that get gradients, or a measure's probs.
+    """
+    names = case.gradients or ("probs",)
+    step = backend.step(lambda placed: sum((placed[n] * placed[n]).sum() for n in names), names)
+    placed = backend.place({name: inputs[name] for name in names})
+    return lambda: step(placed)[0]
+
+
 def bce(framework: str, batch: int, size: int) -> Call:
     """The unit: the framework's own BCE of batch × 1 × size² logits, with its gradient."""
     rng = np.random.default_rng(0)

@@ -156,11 +156,14 @@ def _time_or_note(
     call: Call,
     options: Options,
     unit: Call | None = None,
+    floor: Call | None = None,
     share: float = 1.0,
 ) -> None:
     """Time the call, or note its error: one failing backend must not end a long run."""
     try:
-        time_call(row, call, seconds=share * _seconds(options), repeats=REPEATS, unit=unit)
+        time_call(
+            row, call, seconds=share * _seconds(options), repeats=REPEATS, unit=unit, floor=floor
+        )
     except Exception as error:
         row.note = _failed(error)
 
@@ -221,7 +224,7 @@ def paper(options: Options, out: Path) -> None:
 
 
 def speed(options: Options, out: Path) -> None:
-    """Time forward and backward of a batch of 8 on the CPU, in turns with the framework's BCE.
+    """Time forward and backward of a batch of 8 on the CPU, in turns with the floor and BCE.
 
     Times on one thread go to speed.csv, those on several to speed_threads.csv.
     """
@@ -247,11 +250,12 @@ def speed(options: Options, out: Path) -> None:
                     bar.set_description(f"{case.name}, {backend.name}, {size}²")
                     row = Row(case.name, backend.name, case.direction, size, batch, case.channels)
                     row.unit = f"{backend.framework} BCE"
-                    call = partial(
-                        backend.function(case, bool(case.gradients)), backend.place(inputs)
-                    )
                     if backend.mode != "compile" or case is cases[0] or not options.quick:
-                        _time_or_note(row, call, options, units[backend.framework])
+                        floor = backends.floor(backend, case, inputs)
+                        call = partial(
+                            backend.function(case, bool(case.gradients)), backend.place(inputs)
+                        )
+                        _time_or_note(row, call, options, units[backend.framework], floor)
                         if backend.mode == "eager" and case.gradients:
                             row.memory_bytes = backends.saved_bytes(case, inputs)
                             row.input_bytes = sum(inputs[name].nbytes for name in case.gradients)

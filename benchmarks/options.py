@@ -17,9 +17,9 @@ class Options:
     """Time saliency_losses against its exact definitions and against other libraries.
 
     `compare`: time by image size, and the benchmark of the weighted F-beta paper; `speed`:
-    multiples of BCE beside their goals; `growth`: scaling beyond the CPU's caches; `bandwidth`:
-    shares of a GPU's copy bandwidth; `peers`: speed and robustness of other libraries' losses;
-    `report`: print the tables and redraw the plots of existing CSV files.
+    multiples of the floor and of BCE beside their goals; `growth`: scaling beyond the CPU's caches;
+    `bandwidth`: shares of a GPU's copy bandwidth; `peers`: speed and robustness of other libraries'
+    losses; `report`: print the tables and redraw the plots of existing CSV files.
     """
 
     command: Positional[Literal["compare", "speed", "growth", "bandwidth", "peers", "report"]] = (

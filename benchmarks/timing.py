@@ -40,6 +40,8 @@ class Row:
     unit_median_s: float | None = None
     unit_min_s: float | None = None
     unit_max_s: float | None = None
+    floor_median_s: float | None = None  # (x * x).sum() with its gradient, timed in turns too
+    floor_min_s: float | None = None
     memory_bytes: int | None = None  # exact: peak; torch eager: kept for backward, with inputs
     input_bytes: int | None = None  # of the inputs that get gradients
     value: float | None = None
@@ -64,9 +66,10 @@ def time_call(
     seconds: float,
     repeats: int,
     unit: Callable[[], Any] | None = None,
+    floor: Callable[[], Any] | None = None,
     warm_up: bool = True,
 ) -> None:
-    """Time `call` in turns with `unit` and write the statistics to `row`.
+    """Time `call` in turns with `unit` and `floor` and write the statistics to `row`.
 
     There are at least 3 timings, and at most `repeats` within `seconds`. The first call is
     recorded apart, since it may compile. Without `warm_up` (NumPy) a first call that alone takes
@@ -74,29 +77,32 @@ def time_call(
     """
     row.first_s, value = _timed(call)
     row.value = None if value is None else float(value)
-    times, unit_times = [], []
+    times: list[float] = []
+    others: dict[Callable[[], Any], list[float]] = {u: [] for u in (floor, unit) if u}
     if not warm_up and row.first_s > seconds:
         times, repeats = [row.first_s], 1
     else:
-        for warm in (unit, call) if unit else (call,):
+        for warm in (*others, call):
             warm()
     gc.disable()
     try:
         started = time.perf_counter()
         while len(times) < repeats and (len(times) < 3 or time.perf_counter() - started < seconds):
-            if unit:
+            for other, measured in others.items():
                 # An untimed call first: a large case leaves cold caches, which would slow the
                 # unit down and so make the multiple look small.
-                unit()
-                unit_times.append(_timed(unit)[0])
+                other()
+                measured.append(_timed(other)[0])
             times.append(_timed(call)[0])
     finally:
         gc.enable()
     row.repeats, row.median_s = len(times), statistics.median(times)
     row.min_s, row.max_s = min(times), max(times)
-    if unit_times:
-        row.unit_median_s = statistics.median(unit_times)
-        row.unit_min_s, row.unit_max_s = min(unit_times), max(unit_times)
+    if unit:
+        row.unit_median_s = statistics.median(others[unit])
+        row.unit_min_s, row.unit_max_s = min(others[unit]), max(others[unit])
+    if floor:
+        row.floor_median_s, row.floor_min_s = statistics.median(others[floor]), min(others[floor])
 
 
 def _timed(call: Callable[[], Any]) -> tuple[float, Any]:

@@ -65,10 +65,17 @@ def cas_loss(
         # The uniformer is stationary in the means; ignored pixels are constant.
         slope = 2 * xp.over_pixels(grads[1]) * share
         shift = xp.over_channels(share) * grads[0] - xp.over_channels(slope) * outputs[0]
-        return s * xp.over_channels(xp.region_take(slope, index)) + xp.region_take(shift, index)
+
+        def line(s: Array, index: Array, slope: Array, shift: Array) -> tuple[Array]:
+            slopes = xp.over_channels(xp.region_take(slope, index))
+            return (s * slopes + xp.region_take(shift, index),)
+
+        return xp.image_by_image(line, s, index, slope, shift)[0]
 
     constants = (index, share) if counted is None else (index, share, counted)
-    region_mean, uniformer = xp.custom_vjp(moments, vjp, s, *constants)
+    region_mean, uniformer = xp.custom_vjp(
+        lambda *args: tuple(xp.image_by_image(moments, *args)), vjp, s, *constants
+    )
 
     # C eq. 1, discriminator: Σ_{r≠q} ‖ŝ_r − ŝ_q‖² = 2R Σ_r ‖ŝ_r − m‖², accurate for close means
     regions, deviation = _deviation(xp, region_mean, area > 0)

@@ -228,11 +228,12 @@ def _weighted(
     xp: Ops, residual: Array, b: Array, theta: int, error: str, normalize_kernel: bool
 ) -> tuple[Array, Array]:
     """E^w of misses and E^w of false alarms, each 0 at all other pixels."""
-    e, miss = residual * residual if error == "squared" else xp.abs(residual), residual < 0
-    missed = xp.where(miss, e, 0.0)
+    missed, alarm = xp.relu(-residual), xp.relu(residual)
+    if error == "squared":
+        missed, alarm = missed * missed, alarm * alarm
     # W eq. 3, the Gaussian sum of the misses around a miss, and W eq. 5, the minimum
     spread = _gaussian(xp, missed, theta, normalize_kernel)
-    return xp.where(spread < missed, spread, missed), xp.where(miss, 0.0, e) * b
+    return xp.where(spread < missed, spread, missed), alarm * b
 
 
 def weighted_fbeta_score(

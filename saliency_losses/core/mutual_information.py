@@ -25,19 +25,27 @@ def js_mutual_information_loss(
 
     def surprises(t: Array, joint: Array, product_pairs: Array) -> tuple[Array, Array]:
         surprise = _surprise(xp, t, joint)
-        return tuple(
-            xp.sum_pixels(zero_ignored(xp, surprise, pairs)) for pairs in (joint, product_pairs)
+        # By products, since PyTorch selects values one at a time.
+        joint_sum, product_sum = (
+            xp.sum_pixels(surprise * xp.cast(pairs, t)) for pairs in (joint, product_pairs)
         )
+        return joint_sum, product_sum
 
     def vjp(
         grads: tuple[Array, Array], _: Any, t: Array, joint: Array, product_pairs: Array
     ) -> Array:
         # Ignored scores are constants, so any value will do for them.
-        joint_sum, product_sum = grads
-        slope = xp.where(joint, -xp.over_pixels(joint_sum), xp.over_pixels(product_sum))
-        return slope * xp.sigmoid(xp.where(joint, -t, t))
+        def slopes(
+            t: Array, joint: Array, product_pairs: Array, of_joint: Array, of_product: Array
+        ) -> tuple[Array]:
+            slope = xp.cast(product_pairs, t) * of_product - xp.cast(joint, t) * of_joint
+            return (slope * xp.sigmoid(_exchanged(xp, t, joint)),)
 
-    joint_sum, product_sum = xp.custom_vjp(surprises, vjp, t, joint, product_pairs)
+        return xp.image_by_image(slopes, t, joint, product_pairs, *map(xp.over_pixels, grads))[0]
+
+    joint_sum, product_sum = xp.custom_vjp(
+        lambda *args: tuple(xp.image_by_image(surprises, *args)), vjp, t, joint, product_pairs
+    )
     num_joint, num_product = count_in_dtype(xp, joint, t), count_in_dtype(xp, product_pairs, t)
     if balance:
         loss = joint_sum / xp.maximum(num_joint, 1.0) + product_sum / xp.maximum(num_product, 1.0)
@@ -82,7 +90,12 @@ def _pairs(xp: Ops, scores: Array, joint: Array, mask: Array) -> tuple[Array, Ar
 
 def _surprise(xp: Ops, t: Array, joint: Array) -> Array:
     # R eq. 5: −log σ(T) = softplus(−T) for joint pairs, −log(1 − σ(T)) = softplus(T) for others
-    return xp.softplus(xp.where(joint, -t, t))
+    return xp.softplus(_exchanged(xp, t, joint))
+
+
+def _exchanged(xp: Ops, t: Array, joint: Array) -> Array:
+    """−T for joint pairs, T for others."""
+    return (1 - 2 * xp.cast(joint, t)) * t
 
 
 def js_mutual_information(

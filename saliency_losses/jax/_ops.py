@@ -14,8 +14,9 @@ from saliency_losses.jax._distance import nearest_parabola as nearest_parabola
 from saliency_losses.jax._distance import nearest_true as nearest_true
 from saliency_losses.jax._distance import positions as positions
 from saliency_losses.jax._environment import barrier, compiled, is_staging
-from saliency_losses.jax._sums import FEW_REGIONS, broadcast_pixels, split, sum_in_runs
+from saliency_losses.jax._sums import FEW_REGIONS, broadcast_pixels, region_sums, split, sum_in_runs
 from saliency_losses.jax._sums import squared_distances as squared_distances
+from saliency_losses.jax._sums import sum_channels as sum_channels
 from saliency_losses.jax._sums import sum_pixels as sum_pixels
 from saliency_losses.jax._sums import weighted_sum as weighted_sum
 
@@ -174,6 +175,10 @@ def abs(x: Array) -> Array:
     return jnp.where(x == 0, 0.0, jnp.abs(x))  # gradient 0 at 0, as in PyTorch
 
 
+def relu(x: Array) -> Array:
+    return jax.nn.relu(x)
+
+
 def clip(x: Array, low: float, high: float) -> Array:
     return jnp.clip(x, low, high)
 
@@ -209,10 +214,6 @@ def equals(x: Array, value: int) -> Array:
             return jnp.zeros_like(x, jnp.bool_)
     result: Array = x == value
     return result
-
-
-def sum_channels(x: Array) -> Array:
-    return x.sum(-1)
 
 
 def sum_vector(x: Array) -> Array:
@@ -269,9 +270,7 @@ def region_count(index: Array, counted: Array | None, num_regions: int) -> Array
 
 def region_sum(x: Array, index: Array, num_regions: int) -> Array:
     if num_regions <= FEW_REGIONS:
-        return jnp.stack(
-            [sum_pixels(jnp.where((index == r)[..., None], x, 0.0)) for r in range(num_regions)], 1
-        )
+        return region_sums(x, index, num_regions)
     runs = blocks(index.shape[1], num_regions)
 
     def of_image(x: Array, index: Array) -> Array:
@@ -299,7 +298,19 @@ def custom_vjp(
     x: Array,
     *constants: Array,
 ) -> tuple[Array, ...]:
-    return function(x, *constants)
+    @jax.custom_jvp
+    def differentiable(x: Array, *constants: Array) -> tuple[Array, ...]:
+        return function(x, *constants)
+
+    @differentiable.defjvp
+    def jvp(primals: Sequence[Array], tangents: Sequence[Array]) -> tuple[Any, Any]:
+        outputs = differentiable(*primals)
+        # The VJP is linear in the gradients; its transpose is the JVP.
+        transposed = jax.linear_transpose(lambda *grads: vjp(grads, outputs, *primals), *outputs)
+        return outputs, transposed(tangents[0])
+
+    results: tuple[Array, ...] = differentiable(x, *constants)
+    return results
 
 
 def recomputed(function: Callable[..., Array], *inputs: Array) -> Array:

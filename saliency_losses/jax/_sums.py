@@ -1,6 +1,8 @@
 """Sums over pixels with bounded rounding error, and their gradients."""
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,8 @@ from saliency_losses.jax._environment import barrier, compiled
 RUN_LENGTH = 256
 # Up to this many regions are looped over; a scatter is slow in XLA on a CPU.
 FEW_REGIONS = 8
+# Up to this many channels are added one by one.
+FEW_CHANNELS = 8
 
 
 @jax.custom_jvp
@@ -45,6 +49,20 @@ def _weighted_sum_jvp(
         precision=lax.Precision.HIGHEST,
     ).sum(1)  # no TF32
     return weighted_sum(x, weights), of_x + of_weights
+
+
+@jax.custom_jvp
+def sum_channels(x: Array) -> Array:
+    if x.shape[-1] > FEW_CHANNELS:
+        return x.sum(-1)
+    # XLA on a CPU passes a sum to a library, for which it stores the terms.
+    first, *others = (x[..., c] for c in range(x.shape[-1]))
+    return sum(others, first)
+
+
+@sum_channels.defjvp
+def _sum_channels_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return sum_channels(primals[0]), tangents[0].sum(-1)
 
 
 def squared_distances(x: Array, centers: Array) -> Array:
@@ -94,6 +112,28 @@ def sum_in_runs(x: Array) -> Array:
         x = _runs(x, 16)
         x = jnp.add(*_fused_sums([x[:, :, :8], x[:, :, 8:]], 2))
     return x.sum(1)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def region_sums(x: Array, index: Array, num_regions: int) -> Array:
+    """The sums of features over each of a few regions, in one pass."""
+    return _region_sums(x, index, num_regions)
+
+
+@compiled(2)
+def _region_sums(x: Array, index: Array, num_regions: int) -> Array:
+    runs, regions = _runs(x, 16), _runs(index, 16)[..., None]
+    terms = [jnp.where(regions == r, runs, 0.0) for r in range(num_regions)]
+    return jnp.stack([sum_in_runs(sums) for sums in _fused_sums(terms, 2)], 1)
+
+
+@region_sums.defjvp
+def _region_sums_jvp(
+    num_regions: int, primals: tuple[Array, Array], tangents: tuple[Array, Any]
+) -> tuple[Array, Array]:
+    x, index = primals
+    each = (jnp.where((index == r)[..., None], tangents[0], 0.0) for r in range(num_regions))
+    return region_sums(x, index, num_regions), jnp.stack([_linear_sum(x) for x in each], 1)
 
 
 def _linear_sum(x: Array) -> Array:

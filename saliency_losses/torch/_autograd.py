@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from saliency_losses.torch._environment import compiling_plainly
 
@@ -65,8 +66,10 @@ class _CustomVjp(torch.autograd.Function):
 
 
 def recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    if compiling_plainly():
+        recomputing: Tensor = checkpoint(function, *inputs, use_reentrant=False)
+        return recomputing
     if torch.compiler.is_compiling():
-        # The compiler decides itself what to store for backward.
         return function(*inputs)
     result: Tensor = _Recomputed.apply(function, *inputs)  # type: ignore[no-untyped-call]
     return result

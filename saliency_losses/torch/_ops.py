@@ -25,6 +25,9 @@ from saliency_losses.torch._distance import positions as positions
 from saliency_losses.torch._environment import eager_on_cpu, replicate_like
 from saliency_losses.torch._scipy import nearest_foreground as nearest_foreground
 
+# Up to this many regions are looped over; a scatter adds one value after another.
+FEW_REGIONS = 4
+
 
 def array(name: str, x: Any) -> Tensor:
     if not isinstance(x, Tensor):
@@ -151,7 +154,7 @@ def promote(*xs: Tensor) -> tuple[Tensor, ...]:
 
 def cast(x: Tensor, like: Tensor) -> Tensor:
     if x.dtype == torch.bool and eager_on_cpu(x):
-        x = x.view(torch.uint8)  # Converted seven times as fast.
+        x = x.view(torch.uint8)  # PyTorch converts bools one at a time.
     return x.to(like.dtype)
 
 
@@ -190,6 +193,10 @@ def exp(x: Tensor) -> Tensor:
 
 def abs(x: Tensor) -> Tensor:
     return x.abs()
+
+
+def relu(x: Tensor) -> Tensor:
+    return x.relu()
 
 
 def clip(x: Tensor, low: float, high: float) -> Tensor:
@@ -267,6 +274,9 @@ def sum_images(x: Tensor) -> Tensor:
 
 
 def region_index(labels: Tensor, num_regions: int) -> Tensor:
+    index = labels.clamp(0, num_regions - 1)
+    if num_regions <= FEW_REGIONS:
+        return index.to(torch.uint8)
     pixels = labels.shape[1]
     runs = blocks(pixels, num_regions)
     length = -(-max(pixels, 1) // runs)
@@ -276,15 +286,30 @@ def region_index(labels: Tensor, num_regions: int) -> Tensor:
         torch.arange(length, max(pixels, length), length, device=labels.device),
         right=True,
     )
-    return labels.clamp(0, num_regions - 1) + num_regions * replicate_like(labels, run)
+    return index + num_regions * replicate_like(labels, run)
+
+
+def _is_region(index: Tensor, r: int) -> Tensor:
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return index == r  # torch 2.13 has no batching rule for `eq_`.
+    # In place, since PyTorch compares with vector instructions only if the dtype stays the same.
+    return index.clone().eq_(r)
 
 
 def region_count(index: Tensor, counted: Tensor | None, num_regions: int) -> Tensor:
+    if num_regions <= FEW_REGIONS:
+        regions = [_is_region(index, r) for r in range(num_regions)]
+        if counted is not None:
+            regions = [region & counted for region in regions]
+        return torch.stack([count(region) for region in regions], 1)
     ones = index.new_ones(()).expand(index.shape) if counted is None else counted.long()
     return region_sum(ones.unsqueeze(1), index, num_regions).squeeze(1)
 
 
 def region_sum(x: Tensor, index: Tensor, num_regions: int) -> Tensor:
+    if num_regions <= FEW_REGIONS:
+        regions = (_is_region(index, r).to(x.dtype).unsqueeze(1) for r in range(num_regions))
+        return torch.stack([(x * region).sum(2) for region in regions], 2)
     runs = blocks(index.shape[1], num_regions)
     sums = x.new_zeros(*x.shape[:2], runs * num_regions)
     sums = sums.scatter_add(2, index.unsqueeze(1).expand(x.shape), x)
@@ -294,6 +319,10 @@ def region_sum(x: Tensor, index: Tensor, num_regions: int) -> Tensor:
 def region_take(x: Tensor, index: Tensor) -> Tensor:
     if x.ndim == 2:
         return region_take(x.unsqueeze(1), index).squeeze(1)
+    if x.shape[2] <= FEW_REGIONS:
+        regions = (_is_region(index, r).to(x.dtype).unsqueeze(1) for r in range(x.shape[2]))
+        first, *others = (x[:, :, r, None] * region for r, region in enumerate(regions))
+        return sum(others, first)
     runs = blocks(index.shape[1], x.shape[2])
     return x.repeat(1, 1, runs).gather(2, index.unsqueeze(1).expand(-1, x.shape[1], -1))
 

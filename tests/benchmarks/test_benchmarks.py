@@ -4,6 +4,7 @@ import csv
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ pytest.importorskip("scipy")
 from PIL import Image
 
 from benchmarks import copies, distance, equal_iou, tables, training_steps
+from benchmarks.backends import OURS, Backend, floor
 from benchmarks.cases import CASES, paper_images
 from benchmarks.timing import FIELDS, Recorder, Row, time_call
 from tests.support.paths import ROOT
@@ -47,12 +49,30 @@ def test_exponent_is_fitted_to_the_largest_sizes_and_names_them() -> None:
 
 def test_time_call_counts_calls_and_records_the_first_apart() -> None:
     row, calls = Row("case", "backend"), []
-    time_call(row, lambda: calls.append(0) or 7.0, seconds=0.0, repeats=31, unit=lambda: 0)
+    units, floors = [], []
+    time_call(
+        row,
+        lambda: calls.append(0) or 7.0,
+        seconds=0.0,
+        repeats=31,
+        unit=lambda: units.append(0),
+        floor=lambda: floors.append(0),
+    )
     assert (row.repeats, len(calls), row.value) == (3, 5, 7.0)
     assert row.min_s is not None
     assert row.median_s is not None
     assert row.min_s <= row.median_s
+    assert len(units) == len(floors) == 7  # in turns: a warm-up, then an untimed and a timed call
     assert row.unit_median_s is not None
+    assert row.floor_median_s is not None
+
+
+@pytest.mark.parametrize("backend", [b for b in OURS if b.mode != "compile"])
+def test_the_floor_is_the_sum_of_squares_of_what_gets_gradients(backend: Backend) -> None:
+    case = next(c for c in CASES if c.name.startswith("anchor"))
+    inputs = case.inputs(0, 2, 8)
+    expected = np.square(inputs["features"]).sum() + np.square(inputs["anchors"]).sum()
+    assert float(floor(backend, case, inputs)()) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_pairs_of_equal_iou_are_found_and_the_furthest_apart_is_named() -> None:
@@ -136,7 +156,7 @@ def test_paper_table_marks_what_was_extrapolated() -> None:
 def test_speed_table_sets_multiples_beside_goals() -> None:
     case = next(c for c in CASES if c.name.startswith("CAS"))
     eager, compiled, jitted = case.goals or (0, 0, 0)
-    times = {"torch eager": eager, "torch.compile": compiled + 1, "jax.jit": 1.5 * jitted}
+    times = {"torch eager": eager, "torch.compile": compiled, "jax.jit": 1.5 * jitted}
     rows = [
         Row(
             case.name,
@@ -146,17 +166,24 @@ def test_speed_table_sets_multiples_beside_goals() -> None:
             8,
             median_s=seconds,
             unit="BCE",
-            unit_median_s=1.0,
+            unit_median_s=0.5,
+            floor_median_s=1.0,
             threads=1,
         )
         for size in (256, 512)
         for backend, seconds in times.items()
     ]
     goals, without = tables.speed_table(rows_of(*rows)).split("| 8 × C × 512² |")
-    assert f"| {eager:.2f} ({eager},000 ms) | {eager} |" in goals
-    assert f", within the 4 for value checks | {compiled} |" in goals
+    assert f"| {eager:.2f} ({2 * eager:.1f}; {eager},000) | {eager} |" in goals
     assert f", **1.50 × the goal** | {jitted} |" in goals
     assert "goal" not in without
+
+
+def test_speed_table_reads_files_from_before_the_floor() -> None:
+    row = Row("CAS", "torch eager", "forward + backward", 256, 8, median_s=0.01)
+    (old,) = rows_of(replace(row, unit="BCE", unit_median_s=0.005))
+    del old["floor_median_s"]
+    assert "| – (2.00; 10.0) |" in tables.speed_table([old])
 
 
 def test_growth_and_bandwidth_tables() -> None:
@@ -219,6 +246,7 @@ def test_quick_speed_then_report_again(tmp_path: Path) -> None:
     rows = tables.read_rows(tmp_path / "speed.csv")
     assert not [r["note"] for r in rows if r["note"]]
     assert all(r["unit_median_s"] and r["threads"] == "1" for r in rows)
+    assert all(r["floor_median_s"] for r in rows if r["direction"])
     assert not list(tmp_path.glob("*.partial.*"))
     assert tables.text("speed", rows) in printed
     assert run_benchmark(tmp_path, "report") == printed
