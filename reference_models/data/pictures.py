@@ -178,7 +178,10 @@ def open_image(file: Folder, admit: Callable[[int], None] | None = None) -> Imag
     try:
         if not file.is_file():
             raise InputError(f"{file} is not a file; remove it from the folder")
-        with READING if isinstance(file, zipfile.Path) else nullcontext(), file.open("rb") as stream:
+        with (
+            READING if isinstance(file, zipfile.Path) else nullcontext(),
+            file.open("rb") as stream,
+        ):
             content = stream.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
             raise InputError(f"{file} is larger than {MOST_BYTES >> 20} MB; save it smaller")

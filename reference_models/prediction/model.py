@@ -28,6 +28,7 @@ from reference_models.training.trained import (
 from saliency_losses import __version__
 from saliency_losses.plotting import explain
 
+
 @dataclass(frozen=True)
 class Inputs:
     """What the networks read of a photograph."""
@@ -80,6 +81,18 @@ class Model:
         start = None if self.default is None else self.default.options.plan.size
         recipe = self.network.options.chosen_recipe
         return Sizes(self.network.options.plan.size, bool(recipe.test_priors), start)
+
+    @property
+    def usual_batch(self) -> int:
+        """Number of photographs to compute at once: one on a CPU, where more are no faster."""
+        return 1 if self.network.trainer.device == "cpu" else 16
+
+    def limit_threads(self, callers: int) -> None:
+        """Divide PyTorch's threads on a CPU among threads that call `maps` at the same time."""
+        if self.network.options.backend == "torch":
+            import torch
+
+            torch.set_num_threads(max(1, torch.get_num_threads() // max(1, callers)))
 
     def maps(self, inputs: Sequence[Inputs]) -> np.ndarray:
         """The saliency maps at the network's size, float32 `(N, S, S)` in [0, 1]."""

@@ -40,6 +40,11 @@ class Outputs:
     settings: str
     """A text that differs if any map would."""
 
+    @property
+    def ends(self) -> list[str]:
+        """Ends of the names of what is written."""
+        return [f"-{kind}.{self.format}" for kind in self.kinds]
+
     def path(self, job: Job, kind: str) -> Path:
         return self.folder / f"{job.stem}-{kind}.{self.format}"
 
@@ -77,7 +82,7 @@ class Outputs:
                 f"{job.file} is {longest} pixels long, and {self.format} files have at most "
                 f"{LONGEST_SIDE[self.format]}; pass --format png"
             )
-        make_folder(self.path(job, "").parent, "--out")
+        make_folder((self.folder / job.stem).parent, "--out")
         exif = Image.Exif()
         exif[Base.Software] = tag
 

@@ -10,14 +10,17 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from reference_models import paths, predict
+from reference_models.data.images import Images
 from reference_models.data.masks import Mask
-from reference_models.data.photographs import read_photograph
+from reference_models.data.photographs import Photograph, read_photograph
 from reference_models.errors import InputError
 from reference_models.files import read_about, read_arrays, write_arrays, write_json
 from reference_models.networks.torch.backbones import mobilenet_v2
 from reference_models.options import Options
 from reference_models.papers.schema import ScaleName
 from reference_models.predict import Predict
+from reference_models.prediction import model as network
+from reference_models.prediction import outputs
 from reference_models.reproduction import publish_weights as pack
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.trained import default_model, load_network, options_of
@@ -163,8 +166,8 @@ def test_transparent_pixels_are_white_and_stay_transparent(place):
     image, alpha = read_photograph(Path("one.png"))
     assert image.getpixel((0, 0)) == (255, 255, 255)
     assert image.getpixel((39, 0)) == (0, 0, 0)
-    predict.write_images(image, alpha, np.full((30, 40), 200, np.uint8), place / "x")
-    cutout = picture("x-cutout.png").getchannel("A")
+    photograph = Photograph(image, alpha)
+    cutout = outputs.cutout(photograph, np.full((30, 40), 200, np.uint8)).getchannel("A")
     assert (cutout.getpixel((0, 0)), cutout.getpixel((39, 0))) == (0, 200)
 
 
@@ -283,10 +286,10 @@ def test_a_mask_shows_what_the_loss_sees(place, monkeypatch, recipe):
     truth[10:40, 20:50] = 255
     (place / "masks").mkdir()
     Image.fromarray(truth).save("masks/one.png")
-    explained = predict.explain
+    explained = network.explain
     figures = []
     monkeypatch.setattr(
-        predict,
+        network,
         "explain",
         lambda *args, **more: figures.append(explained(*args, **more)) or figures[-1],
     )
@@ -297,8 +300,9 @@ def test_a_mask_shows_what_the_loss_sees(place, monkeypatch, recipe):
     image, _, target, weight = (axes.images[0].get_array() for axes in figures[0].axes[:4])
     np.testing.assert_allclose(image, np.asarray(picture(file)) / 255, atol=1e-6)
     np.testing.assert_array_equal(target, truth == 255)
-    model = predict.Model(load_network(run))
-    one = model.resized(picture(file), None, truth == 255)
+    model = network.Model(load_network(run))
+    square = network.square_of(picture(file), 64)
+    one = Images.single(square, truth == 255)
     np.testing.assert_allclose(weight, model.network.trainer.pixel_weights(one)[0], rtol=1e-4)
 
 
@@ -306,12 +310,13 @@ def test_either_framework_explains_the_same(place):
     run = str(ended("scenes-weighted-fbeta", place / "run"))
     weights = []
     for backend in ("torch", "jax"):
-        model = predict.Model(load_network(run, backend=backend))
+        model = network.Model(load_network(run, backend=backend))
         mask = np.arange(32) > 12
         void = np.zeros((32, 32), bool)
         void[:, -4:] = True
+        photograph = np.full((32, 32, 3), 100, np.uint8)
         figure = model.explained(
-            Image.fromarray(np.full((32, 32, 3), 100, np.uint8)),
+            network.Inputs(photograph, None, None, (32, 32)),
             Mask(np.outer(mask, mask), void, "with void"),
         )
         for axes in figure.axes[1:4]:
