@@ -68,15 +68,16 @@ class Outputs:
         self,
         job: Job,
         tag: str,
-        photo: Photograph,
+        photo: Photograph | None,
         saliency: np.ndarray,
         run: Callable[[Callable[[str], None], Iterable[str]], Iterable[None]] = map,
     ) -> None:
         """Write the images of a photograph.
 
-        saliency: uint8 `(H, W)`. run: Calls a function on each kind, `map` or a pool's.
+        photo: Not needed for a map. saliency: uint8 `(H, W)`. run: Calls a function on each kind,
+        `map` or a pool's.
         """
-        longest = max(photo.pixels.size)
+        longest = max(saliency.shape)
         if longest > LONGEST_SIDE[self.format]:
             raise InputError(
                 f"{job.file} is {longest} pixels long, and {self.format} files have at most "
@@ -87,7 +88,7 @@ class Outputs:
         exif[Base.Software] = tag
 
         def write(kind: str) -> None:
-            image = IMAGES[kind](photo, saliency)
+            image = Image.fromarray(saliency) if photo is None else IMAGES[kind](photo, saliency)
             with atomic_path(self.path(job, kind)) as partial:
                 save(image, partial, self.format, exif.tobytes())
 
