@@ -62,8 +62,7 @@ def predict(options: Predict) -> list[str]:
     """Write the images for every photograph; returns an error message for each that failed."""
     shard = Shard.choose(options.shard)
     kinds = options.kinds
-    if options.workers is not None and options.workers < 1:
-        raise InputError(f"--workers must be at least 1, got {options.workers}")
+    options.check_numbers("batch", "workers")
     jobs = find_jobs(options.images, options.out)
     source = choose_source(options)
     if options.mask is not None:

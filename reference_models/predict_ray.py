@@ -67,8 +67,7 @@ def main() -> None:
 def predict_ray(options: PredictRay) -> list[str]:
     """Write the images for every photograph; returns an error message for each that failed."""
     options = with_absolute_paths(options)
-    if options.networks is not None and options.networks < 1:
-        raise InputError(f"--networks must be at least 1, got {options.networks}")
+    options.check_numbers("batch", "networks")
     kinds = options.kinds
     jobs = find_jobs(options.images, options.out)
     source = choose_source(options)
@@ -121,15 +120,15 @@ def dataset(jobs: list[Job], source: Source, outputs: Outputs, options: PredictR
     context.enable_progress_bars = context.print_on_execution_start = False
     context.max_errored_blocks = -1  # A photograph that ends its process stops no other.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    available = ray.cluster_resources()
+    available: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     kind = "GPU" if options.device != "cpu" and available.get("GPU", 0) > 0 else "CPU"
     networks = options.networks or int(available[kind])
     if networks > available[kind]:
         raise InputError(
             f"--networks {networks} is more than the {available[kind]:g} {kind}s of the cluster"
         )
-    batch = options.batch or {"CPU": 1, "GPU": 16}[kind]
-    share = {"CPU": {"num_cpus": 0.5}, "GPU": {"num_gpus": 1}}[kind]
+    batch = options.batch or (1 if kind == "CPU" else 16)
+    share: dict[str, Any] = {"num_cpus": 0.5} if kind == "CPU" else {"num_gpus": 1}
     priors = None if options.prior is None else Companions(options.prior, "--prior")
     rows = [{"job": job} for job in jobs]
     return (

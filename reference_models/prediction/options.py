@@ -38,6 +38,13 @@ class Common:
     """Folder of the ImageNet weights, for a model with a frozen backbone that is not in
     reference_models/weights. Default: data/."""
 
+    def check_numbers(self, *names: str) -> None:
+        """Raise an error unless each of these options is at least 1, or absent."""
+        for name in names:
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise InputError(f"--{name} must be at least 1, got {number}; omit it")
+
     @property
     def kinds(self) -> tuple[str, ...]:
         """What to write, checked."""
