@@ -59,6 +59,7 @@ Overview <overview>
 choosing
 losses
 measures
+predict
 numerics
 examples/README
 data

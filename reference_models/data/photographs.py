@@ -38,7 +38,7 @@ def as_photograph(image: Image.Image, file: Folder) -> Photograph:
         values = checked(image, file)
         image = Image.fromarray(scaled(values, white_of_floats(float(values.max()))))
     if not is_transparent(image):
-        return Photograph(image.convert("RGB"), None)
+        return Photograph(image if image.mode == "RGB" else image.convert("RGB"), None)
     layers = image.convert("RGBA")
     alpha = layers.getchannel("A")
     white = Image.new("RGB", image.size, "white")
