@@ -6,6 +6,9 @@
 
 import csv
 import os
+import re
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,20 +23,18 @@ from PIL import Image
 
 from benchmarks.options import RESULTS
 from benchmarks.timing import commit, device_name, versions
-from reference_models import predict
 from reference_models.data.photographs import Photograph, read_photograph
 from reference_models.data.png import save_png
 from reference_models.measures.saliency import eight_bit
-from reference_models.prediction.jobs import find_jobs
-from reference_models.prediction.model import Model, choose_source
-from reference_models.prediction.outputs import IMAGES, KINDS, Outputs, save
-from reference_models.prediction.sharing import in_threads
+from reference_models.prediction.outputs import IMAGES, KINDS, save
+from reference_models.training.photographs import Model, choose_source
 
 Part = Literal["large", "small", "files"]
 COLUMNS = (
     *("part", "what", "photographs", "megapixels", "cores", "seconds", "megabytes"),
     *("device", "versions", "commit"),
 )
+LARGE_COPIES = 4
 LARGE, SMALL = (4000, 3000), (400, 300)
 """Width and height."""
 
@@ -109,23 +110,36 @@ CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else
 
 
 def large(folder: Path, options: Options) -> list[dict[str, Any]]:
-    """The steps of one photograph on one core, and all of them in `predict` on two."""
-    file = folder / "large.jpg"
-    photograph(LARGE, 0).save(file, quality=92)
-    command = predict.Predict((file,), out=folder / "large")
+    """The steps of one photograph on one core, and `predict` on two, one photograph at a time."""
+    for i in range(LARGE_COPIES):
+        (folder / "in").mkdir(exist_ok=True)
+        photograph(LARGE, 0).save(folder / "in" / f"{i}.jpg", quality=92)
     on_cores(1)
-    model = choose_source(command).load()
-    steps = timed_steps(model, file, folder)
+    steps = timed_steps(choose_source(None, False).load(), folder / "in/0.jpg", folder)
     rows = [{"what": what, "cores": 1, "seconds": seconds} for what, seconds in steps.items()]
     on_cores(2)
-    for write in ("map", "map,cutout,overlay"):
-        for format in ("png", "webp", "jpg"):
-            if format == "jpg" and write != "map":
-                continue
-            one = predict.Predict((file,), out=folder / "large", write=write, format=format)
-            seconds = seconds_of(one, repeats=3)
-            rows.append({"what": f"predict, {write}, {format}", "cores": 2, "seconds": seconds})
+    for write, format in (
+        *(("map", format) for format in ("png", "webp", "jpg")),
+        *(("map,cutout,overlay", format) for format in ("png", "webp")),
+    ):
+        how = ["--write", write, "--format", format, "--workers", "1"]
+        seconds = 1 / rate(folder / "in", folder / f"{write}-{format}", *how)
+        rows.append({"what": f"predict, {write}, {format}", "cores": 2, "seconds": seconds})
     return [{"photographs": 1, "megapixels": 12, **row} for row in rows]
+
+
+def rate(photographs: Path, out: Path, *options: str) -> float:
+    """Photographs per second that `predict` prints; loading the network does not count."""
+    command = [
+        sys.executable,
+        "-m",
+        "reference_models.predict",
+        str(photographs),
+        "--out",
+        str(out),
+    ]
+    run = subprocess.run([*command, *options], check=True, capture_output=True, text=True)
+    return float(re.findall(r"([\d.]+) photographs/s", run.stdout)[-1])
 
 
 def timed_steps(model: Model, file: Path, folder: Path) -> dict[str, float]:
@@ -145,47 +159,23 @@ def timed_steps(model: Model, file: Path, folder: Path) -> dict[str, float]:
     return steps
 
 
-def seconds_of(command: predict.Predict, repeats: int) -> float:
-    """The least time that `predict` takes for its photographs, without loading the network."""
-    seconds = []
-    jobs = find_jobs(command.images, command.out)
-    source = choose_source(command)
-    for repeat in range(repeats):
-        settings = f"{source.settings}{repeat}"  # So that nothing counts as finished.
-        outputs = Outputs(command.out, command.kinds, command.format, settings)
-        predictor = predict.Predictor(command, source, outputs, len(jobs))
-        with predictor.encoders:
-            began = time.perf_counter()
-            outcomes = list(in_threads(predictor.outcome, jobs, predictor.workers))
-            seconds.append(time.perf_counter() - began)
-        assert not any(outcome for _, outcome in outcomes), outcomes
-    return min(seconds)
-
-
 # Many small photographs --------------------------------------------------------------------------
 
 
 def small(folder: Path, options: Options) -> list[dict[str, Any]]:
-    """All photographs on one core and on two, in turns of a tenth of them."""
+    """All photographs on one core and on two."""
     (folder / "small").mkdir()
     for i in range(20):
         photograph(SMALL, i).save(folder / "small" / f"{i}.jpg", quality=92)
-    turns = [folder / f"turn{i}" for i in range(10)]
-    for turn in turns:
-        turn.mkdir()
-        for i in range(options.photographs // len(turns)):
-            (turn / f"{i}.jpg").write_bytes((folder / "small" / f"{i % 20}.jpg").read_bytes())
-    seconds: dict[int, list[float]] = {1: [], 2: []}
-    for turn in turns:
-        for cores in seconds:
-            on_cores(cores)
-            command = predict.Predict((turn,), out=folder / f"out{cores}")
-            seconds[cores].append(seconds_of(command, repeats=1))
-    size = {"photographs": options.photographs, "megapixels": 0.12}
-    return [
-        {"what": "predict", "cores": cores, **size, "seconds": sum(each)}
-        for cores, each in seconds.items()
-    ]
+    for i in range(20, options.photographs):
+        copy = folder / "small" / f"{i}.jpg"
+        copy.write_bytes((folder / "small" / f"{i % 20}.jpg").read_bytes())
+    rows = []
+    for cores in (1, 2):
+        on_cores(cores)
+        seconds = options.photographs / rate(folder / "small", folder / f"out{cores}")
+        rows.append({"what": "predict", "cores": cores, "seconds": seconds})
+    return [{"photographs": options.photographs, "megapixels": 0.12, **row} for row in rows]
 
 
 # Files -------------------------------------------------------------------------------------------

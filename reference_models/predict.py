@@ -14,13 +14,13 @@ from reference_models.errors import InputError
 from reference_models.machine import cores, leave_group, processes_here
 from reference_models.measures.saliency import eight_bit
 from reference_models.prediction.jobs import Companions, Job, check_outputs, find_jobs
-from reference_models.prediction.model import Model, Source, choose_source
 from reference_models.prediction.options import Common
 from reference_models.prediction.outputs import Outputs
 from reference_models.prediction.report import DONE, FINISHED, Report, fault_of
 from reference_models.prediction.sharing import Batches, Budget, in_threads
 from reference_models.shards import Shard
 from reference_models.training.figures import save
+from reference_models.training.photographs import Model, Source, choose_source
 
 WORKER_PIXELS = 2**24
 """Pixels that each worker may hold on average. A pixel takes about 30 bytes."""
@@ -64,7 +64,9 @@ def predict(options: Predict) -> list[str]:
     kinds = options.kinds
     options.check_numbers("batch", "workers")
     jobs = find_jobs(options.images, options.out)
-    source = choose_source(options)
+    source = choose_source(
+        options.model, options.prior is not None, options.backend, options.device, options.archives
+    )
     if options.mask is not None:
         check_mask(options.mask, source, len(jobs))
     outputs = Outputs(options.out, kinds, options.format, source.settings)
@@ -95,7 +97,7 @@ class Predictor:
         self.workers = options.workers or max(cores() // processes_here(), 2 * size * (size > 1))
         self.batches = Batches(self.model.maps, size)
         self.budget = Budget(WORKER_PIXELS * max(8, self.workers))
-        self.encoders = ThreadPoolExecutor(self.workers)
+        self.encoders = ThreadPoolExecutor(max(cores(), self.workers))
         self.explaining = Lock()
         self.kinds_of_masks: dict[str, str] = {}
         self.model.limit_threads(min(self.workers, photographs))

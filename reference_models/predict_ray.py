@@ -18,11 +18,11 @@ from reference_models.errors import InputError
 from reference_models.measures.saliency import eight_bit
 from reference_models.paths import DATA
 from reference_models.prediction.jobs import Companions, Job, check_outputs, find_jobs
-from reference_models.prediction.model import Inputs, Sizes, Source, choose_source
 from reference_models.prediction.options import Common
 from reference_models.prediction.outputs import Outputs
 from reference_models.prediction.report import DONE, FINISHED, Report, fault_of
 from reference_models.shards import Shard
+from reference_models.training.photographs import Inputs, Sizes, Source, choose_source
 from reference_models.training.trained import bundled_models
 
 # Read at the import. Ray would report its use to its makers, and print its own lines of errors.
@@ -70,7 +70,9 @@ def predict_ray(options: PredictRay) -> list[str]:
     options.check_numbers("batch", "networks")
     kinds = options.kinds
     jobs = find_jobs(options.images, options.out)
-    source = choose_source(options)
+    source = choose_source(
+        options.model, options.prior is not None, options.backend, options.device, options.archives
+    )
     outputs = Outputs(options.out, kinds, options.format, source.settings)
     check_outputs(jobs, options.out, outputs.ends)
     unknown = {str(job.stem): job for job in jobs}

@@ -4,11 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from threading import Condition, Lock
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
-
-from reference_models.prediction.model import Inputs
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -67,7 +65,7 @@ class Budget:
                 self.changed.notify_all()
 
 
-class Batches:
+class Batches(Generic[Item]):
     """Calls the network on what several threads ask for at the same time.
 
     A thread that finds the network free computes for up to `size` threads that wait, and none waits
@@ -76,12 +74,12 @@ class Batches:
     compile a program for each number.
     """
 
-    def __init__(self, maps: Callable[[list[Inputs]], np.ndarray], size: int) -> None:
+    def __init__(self, maps: Callable[[list[Item]], np.ndarray], size: int) -> None:
         self.maps, self.size = maps, size
-        self.waiting: list[tuple[Inputs, Future[np.ndarray]]] = []
+        self.waiting: list[tuple[Item, Future[np.ndarray]]] = []
         self.changes, self.network = Lock(), Lock()
 
-    def map(self, inputs: Inputs) -> np.ndarray:
+    def map(self, inputs: Item) -> np.ndarray:
         """The saliency map, float32 `(S, S)`."""
         if self.size == 1:
             return self.maps([inputs])[0]

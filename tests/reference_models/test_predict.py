@@ -24,10 +24,10 @@ from reference_models.networks.torch.backbones import mobilenet_v2
 from reference_models.options import Options
 from reference_models.papers.schema import ScaleName
 from reference_models.predict import Predict
-from reference_models.prediction import model as network
 from reference_models.prediction import outputs
 from reference_models.prediction.sharing import Batches, Budget, in_threads
 from reference_models.reproduction import publish_weights as pack
+from reference_models.training import photographs as network
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.trained import default_model, load_network, options_of
 

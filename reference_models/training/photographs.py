@@ -17,7 +17,6 @@ from reference_models.errors import InputError
 from reference_models.files import read_about
 from reference_models.measures.saliency import eight_bit
 from reference_models.options import Backend, Device, Options
-from reference_models.prediction.options import Common
 from reference_models.training.trained import (
     Network,
     default_model,
@@ -169,24 +168,33 @@ class Source:
         return options_of(weights_file(name), self.device, self.archives)
 
 
-def choose_source(options: Common) -> Source:
-    """The networks that the command line asks for; prints where prior maps come from."""
-    model = options.model or default_model()
+def choose_source(
+    model: str | None,
+    has_prior: bool,
+    backend: Backend | None = None,
+    device: Device = "auto",
+    archives: Path | None = None,
+) -> Source:
+    """The networks that the command line asks for; prints where prior maps come from.
+
+    has_prior: The user passes prior maps.
+    """
+    model = model or default_model()
     if model is None:
         raise InputError(
             "reference_models/weights holds no model that works without a prior map; pass --model "
             "RUN_FOLDER, the folder of a run of `python -m reference_models.train`"
         )
-    source = Source(model, None, options.backend, options.device, options.archives)
+    source = Source(model, None, backend, device, archives)
     recipe = source.options(model).chosen_recipe
     if recipe.regions > 2:
         raise InputError(
             f"{model} divides images into regions and makes no saliency maps; choose another "
             "--model"
         )
-    if not recipe.test_priors and options.prior is not None:
+    if not recipe.test_priors and has_prior:
         raise InputError(f"{model} does not use a prior map; omit --prior")
-    if not recipe.test_priors or options.prior is not None:
+    if not recipe.test_priors or has_prior:
         return source
     default = default_model()
     start = "a Gaussian at the centre" if default is None else f"the maps of {default}"
