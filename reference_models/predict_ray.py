@@ -181,7 +181,8 @@ class Read:
             state = State(job, tag, inputs)
             return DONE
 
-        return {"state": state._replace(outcome=fault_of(read, row["job"]))}
+        outcome = fault_of(read, row["job"])
+        return {"state": state._replace(outcome=outcome)}
 
 
 class Network:
@@ -219,8 +220,7 @@ class Write:
             self.outputs.write(job, state.tag, photo, saliency)
             return DONE
 
-        has_map = state.saliency is not None
-        outcome = fault_of(write, state.job) if has_map else state.outcome
+        outcome = fault_of(write, state.job) if state.outcome == DONE else state.outcome
         return {"stem": str(state.job.stem), "outcome": outcome}
 
 
