@@ -38,7 +38,7 @@ def texts_by_marker() -> dict[str, str]:
         ),
         "training_steps": steps_table(RESULTS / "training_steps.csv"),
         "measures": measures_table(tables.read_rows(RESULTS / "measures.csv")),
-        "throughput": throughput_text(tables.read_rows(RESULTS / "throughput.csv")),
+        "throughput": throughput_text(RESULTS / "throughput.csv"),
     }
 
 
@@ -172,8 +172,11 @@ def measures_table(rows: tables.Rows) -> str:
     )
 
 
-def throughput_text(rows: tables.Rows) -> str:
+def throughput_text(path: Path) -> str:
     """The time of one large photograph, the rate of small ones, and the encoders."""
+    if not path.exists():
+        return "Not measured yet: `python -m benchmarks.throughput`.\n"
+    rows = tables.read_rows(path)
     large, small, files = (tables.select(rows, part=part) for part in ("large", "small", "files"))
     steps = [row for row in large if not row["what"].startswith("predict")]
     total = sum(float(row["seconds"]) for row in steps)

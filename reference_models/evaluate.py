@@ -1,30 +1,30 @@
 """The command `python -m reference_models.evaluate MAPS --masks DATA`: measures of maps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import numpy as np
 import tyro
 
 from reference_models.command_line import command, parse
-from reference_models.data.maps import read_maps
-from reference_models.data.masks import Mask, as_mask, has_void, mask_notes, settled_mask
-from reference_models.data.pictures import (
-    Folder,
-    by_stem,
-    has_images,
-    one_folder,
-    open_folder,
-    open_image,
-    side_by_side,
-)
-from reference_models.data.sets import check_masks, read_test_folder
-from reference_models.errors import Faults, InputError, count
+from reference_models.data.pairs import Pairs, find_pairs
+from reference_models.data.sets import Sources, check_masks, read_test_folder
+from reference_models.errors import InputError, count
 from reference_models.files import make_folder, read_about, write_json
-from reference_models.measures.saliency import LABELS, measure, one_line
+from reference_models.machine import progress
+from reference_models.measures.rows import RowFile, in_order, joined, rounded, rows_path
+from reference_models.measures.saliency import (
+    EXACT,
+    LABELS,
+    NAMES,
+    Pair,
+    means,
+    measure_stream,
+    one_line,
+)
 from reference_models.options import Backend
+from reference_models.shards import Shard
 from reference_models.training.score import flatten_rows, means_of, score
 from reference_models.training.stopping import clock
 from reference_models.training.trained import (
@@ -33,6 +33,9 @@ from reference_models.training.trained import (
     load_network,
     weights_file,
 )
+from saliency_losses import __version__
+
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,15 @@ class Options:
     shared: bool = False
     """Ignore masks without a map; otherwise they are an error."""
     out: Path | None = None
-    """JSON file to write the measures to, besides printing them."""
+    """JSON file to write the measures to, besides printing them. For maps, the measures of each
+    image are written beside it, as NAME.rows.jsonl, as they come; the same command goes on where
+    the last one stopped, and measures images again whose files have changed."""
+    shard: str | None = None
+    """I/N: measure the I-th of N parts of the maps, for several processes or machines that share
+    the work. Default: by RANK and WORLD_SIZE, or the task of a Slurm array, if they are set. It
+    needs --out, and writes rows only."""
+    join: bool = False
+    """Instead of measuring, report the rows of all shards; other options as for the shards."""
     exact: bool = False
     """Also compute the weighted F exactly as the paper defines it, and as the loss approximates it;
     slower."""
@@ -78,6 +89,8 @@ def run(options: Options) -> None:
             raise InputError(f"--out {options.out} is a folder; pass the name of a JSON file")
     if str(options.maps) in bundled_models() or (options.maps / RUN_WEIGHTS).is_file():
         run_network(options)
+    elif options.join:
+        run_join(options)
     else:
         run_maps(options)
 
@@ -88,55 +101,121 @@ def run_maps(options: Options) -> None:
             f"--backend applies to networks only, and {options.maps} is a folder or zip of maps; "
             "omit it"
         )
-    path = options.maps
-    if len(path.parts) == 1 and not path.exists():
+    if len(options.maps.parts) == 1 and not options.maps.exists():
         raise InputError(
-            f"{path} is not a folder or zip of maps, a run folder or a bundled model; the bundled "
-            f"models are: {', '.join(bundled_models())}"
+            f"{options.maps} is not a folder or zip of maps, a run folder or a bundled model; the "
+            f"bundled models are: {', '.join(bundled_models())}"
         )
-    files = mask_files(options.masks)
-    faults = Faults()
-    with faults.collect():
-        masks, notes = read_masks(files)
-    with faults.collect():
-        maps, map_notes = read_maps(path, files, options.shared)
-    faults.report()
-    check_masks(
-        [mask.object for mask in masks.values()],
-        [mask.void for mask in masks.values()],
-        str(options.masks),
-    )
-    notes += map_notes
-    if len(maps) < len(masks):
-        missing = count(len(masks) - len(maps), "mask has", "masks have")
-        notes.append(f"{missing} no map, not measured")
-        masks = {stem: masks[stem] for stem in maps}
-    objects = [mask.object for mask in masks.values()]
-    notes += notes_on(list(maps.values()), objects)
-    voids = [mask.void for mask in masks.values()]
-    row = measure(list(maps.values()), objects, exact=options.exact, voids=voids)
+    shard = Shard.choose(options.shard)
+    if shard.count > 1 and options.out is None:
+        raise InputError(
+            f"shard {shard} needs a file for its rows; pass --out, the same for all shards, or "
+            "--shard 1/1 for all images"
+        )
+    pairs = find_pairs(options.masks, options.maps, options.shared)
+    if options.out is None:
+        rows = map(rounded, measured(pairs, range(len(pairs.stems)), names_of(options)))
+        report(options, pairs.notes, len(pairs.stems), rows)
+        return
+    path = rows_path(options.out, shard)
+    with RowFile.begin(path, about(options, pairs), shard) as file:
+        add_rows(file, pairs, names_of(options))
+        if shard.count > 1:
+            images = count(len(shard.of(pairs.stems)), "image")
+            print(f"shard {shard}: {images} of {options.masks}, rows in {path}")
+            print("run the same command with --join instead of --shard when all shards are done")
+        else:
+            report(options, pairs.notes, len(pairs.stems), in_order([file]))
+
+
+def run_join(options: Options) -> None:
+    """Report what all shards have measured."""
+    if options.out is None or options.shard is not None:
+        raise InputError("--join needs the --out of the shards, and no --shard")
+    with joined(options.out) as shards:
+        found = shards[0].about
+        for name, value in asked(options).items():
+            if found[name] != value:
+                raise InputError(
+                    f"the shards of {options.out} are of {name} {found[name]}, not {value}; run "
+                    "the command of the shards with --join instead of --shard"
+                )
+        report(options, found["notes"], found["images"], in_order(shards))
+
+
+def names_of(options: Options) -> tuple[str, ...]:
+    return NAMES + EXACT * options.exact
+
+
+def asked(options: Options) -> dict[str, Any]:
+    """What the rows of a file are measures of, as far as the command says."""
+    return {
+        "maps": str(options.maps),
+        "masks": str(options.masks),
+        "measures": list(names_of(options)),
+    }
+
+
+def about(options: Options, pairs: Pairs) -> dict[str, Any]:
+    """What the rows of a file are measures of."""
+    return asked(options) | {
+        "images": len(pairs.stems),
+        "files": pairs.digest(),
+        "notes": pairs.notes,
+        "version": __version__,
+    }
+
+
+def measured(pairs: Pairs, places: Sequence[int], names: Sequence[str]) -> Iterator[Row]:
+    """The measures of the pairs at these places."""
+
+    def read(index: int) -> Pair:
+        saliency, mask = pairs.read(places[index])
+        return saliency.values, mask.object, mask.void
+
+    rows = measure_stream(read, len(places), names)
+    yield from progress(rows, desc="measuring", total=len(places), unit=" images")
+
+
+def add_rows(file: RowFile, pairs: Pairs, names: Sequence[str]) -> None:
+    """Measure the pairs of a shard that its file lacks, or whose files have changed."""
+    stamps = {place: pairs.stamp(place) for place in file.shard.of(range(len(pairs.stems)))}
+    places = [place for place, stamp in stamps.items() if file.stamps.get(place) != stamp]
+    if 0 < len(places) < len(stamps):
+        print(f"{file.path} has rows of {count(len(stamps) - len(places), 'image')}; going on")
+    for place, row in zip(places, measured(pairs, places, names), strict=True):
+        file.add(place, pairs.stems[place], stamps[place], rounded(row))
+
+
+def report(options: Options, notes: Sequence[str], images: int, rows: Iterable[Row]) -> None:
+    """Print and write the means over the rows of all images."""
+    values = means(rows, names_of(options))
     for note in notes:
         print(f"note: {note}")
-    print(f"{count(len(maps), 'image')} of {options.masks}, maps of {path}")
-    for name, value in row.items():
+    print(f"{count(images, 'image')} of {options.masks}, maps of {options.maps}")
+    for name, value in values.items():
         print(f"{LABELS[name]:27}{value:.4f}")
     write(
         options.out,
-        maps=str(path),
+        maps=str(options.maps),
         masks=str(options.masks),
-        images=len(maps),
+        images=images,
         notes=notes,
-        measures=row,
+        measures=values,
     )
 
 
 def run_network(options: Options) -> None:
     """Measure all maps of a network from all priors, as after training."""
-    if options.shared:
-        raise InputError(f"--shared applies to maps only, and {options.maps} is a network; omit it")
+    for option in ("shared", "shard", "join"):
+        if getattr(options, option):
+            raise InputError(
+                f"--{option} applies to maps only, and {options.maps} is a network; omit it"
+            )
     network = load_network(str(options.maps), archives=options.archives, backend=options.backend)
     trained = network.options
-    test, notes = read_test_folder(options.masks, trained.plan.size, trained.chosen_recipe.regions)
+    sources = Sources(options.masks, trained.archive_folder, regions=trained.chosen_recipe.regions)
+    test, notes = read_test_folder(options.masks, trained.plan.size, sources)
     if read_about(weights_file(str(options.maps))).get("data") == str(options.masks.resolve()):
         notes.append(
             "the network was trained on this data set; run.json has its measures on the images "
@@ -164,56 +243,6 @@ def write(out: Path | None, **content: object) -> None:
     if out is not None:
         write_json(out, content)
         print(f"written to {out}")
-
-
-def notes_on(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[str]:
-    """Notes on maps that are resized, and on masks without foreground."""
-    notes = []
-    resized = sum(values.shape != mask.shape for values, mask in zip(maps, masks, strict=True))
-    if resized:
-        notes.append(
-            count(
-                resized,
-                "map differs in size from its mask and is resized to it",
-                "maps differ in size from their masks and are resized to them",
-            )
-        )
-    empty = sum(not mask.any() for mask in masks)
-    if empty:
-        notes.append(
-            count(
-                empty,
-                "mask is all background: it counts in the MAE only",
-                "masks are all background: they count in the MAE only",
-            )
-        )
-    return notes
-
-
-# Masks -------------------------------------------------------------------------------------------
-
-
-def read_masks(files: Mapping[str, Folder]) -> tuple[dict[str, Mask], list[str]]:
-    """The masks by stem, and notes on how they are read."""
-    stems = list(files)
-
-    def read_one(index: int) -> Mask:
-        file = files[stems[index]]
-        return as_mask(open_image(file), file)
-
-    masks = side_by_side(read_one, len(stems), "masks")
-    void = has_void(mask.kind for mask in masks)
-    read = {stem: settled_mask(mask, void) for stem, mask in zip(stems, masks, strict=True)}
-    return read, mask_notes({stem: mask.kind for stem, mask in read.items()})
-
-
-def mask_files(path: Path) -> dict[str, Folder]:
-    """The masks in the masks/ of a folder or zip or one level below, or in the folder itself."""
-    root = open_folder(path)
-    if has_images(root) and not (root / "masks").is_dir():
-        return by_stem([root])
-    place = one_folder(path, lambda folder: (folder / "masks").is_dir(), "masks/")
-    return by_stem([place / "masks"])
 
 
 if __name__ == "__main__":

@@ -84,6 +84,9 @@ class Options:
     swapped. Default: the recipe's."""
     checkpoint_seconds: float = 30.0
     """Seconds between checkpoints."""
+    memory_gb: float = 8.0
+    """Memory for the decoded training images, and for those of each test set, in GB (10⁹ bytes).
+    Larger sets are decoded as they are needed: in every training step, read ahead by grain."""
     answer_seconds: float = 60.0
     """For several processes that train together: a process ends if another one gives no sign of
     life for this many seconds. A slow step is no reason, since a thread gives the signs."""
@@ -141,6 +144,8 @@ class Options:
             raise InputError(f"--learning-rate must be positive, got {self.plan.rate}")
         if not self.answer_seconds >= 3:
             raise InputError(f"--answer-seconds must be at least 3, got {self.answer_seconds}")
+        if not self.memory_gb >= 0:
+            raise InputError(f"--memory-gb must not be negative, got {self.memory_gb}")
         if self.seed < 0:
             raise InputError(f"--seed must not be negative, got {self.seed}")
 

@@ -14,7 +14,7 @@ from reference_models.paths import ROOT
 def versions(backend: str) -> dict[str, str]:
     """Versions of Python and of the packages that a run with this backend uses."""
     frameworks = {"torch": ("torch",), "jax": ("jax", "jaxlib", "flax", "optax")}[backend]
-    measures = ("pysodmetrics", "scikit-image", "scikit-learn")
+    measures = ("scikit-image", "scikit-learn")
     packages = (*frameworks, "numpy", "scipy", "pillow", *measures)
     return {"python": platform.python_version()} | {name: version(name) for name in packages}
 

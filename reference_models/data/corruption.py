@@ -16,8 +16,8 @@ VARIANCES, QUALITIES = (0.07, 0.29), (3, 4, 5, 6)
 """Ends of the random variance of the noise, and the random qualities of JPEG."""
 
 
-def corrupt(images: np.ndarray, recipe: str, seed: int) -> np.ndarray:
-    """Distort images, uint8 `(N, H, W, 3)`.
+def corrupt(images: np.ndarray, recipe: str, seed: int, first: int = 0) -> np.ndarray:
+    """Distort images, uint8 `(N, H, W, 3)`. first: The index of the first one.
 
     recipe: "noise VARIANCE", "jpeg QUALITY", "noise of random variance", "jpeg of random quality",
     or "" for none. A random strength is drawn for each image, as for Table 3 of the paper; it
@@ -27,14 +27,16 @@ def corrupt(images: np.ndarray, recipe: str, seed: int) -> np.ndarray:
         case []:
             return images
         case ["noise", variance] if number(variance) >= 0:
-            return add_noise(images, number(variance), seed)
+            return add_noise(images, number(variance), seed, first)
         case ["jpeg", quality] if number(quality) in range(1, 101):
             return jpeg(images, int(number(quality)))
         case ["noise", "of", "random", "variance"]:
-            variances = [stream.uniform(*VARIANCES) for stream in strengths(len(images), seed)]
-            return add_noise(images, variances, seed)
+            streams = strengths(len(images), seed, first)
+            variances = [stream.uniform(*VARIANCES) for stream in streams]
+            return add_noise(images, variances, seed, first)
         case ["jpeg", "of", "random", "quality"]:
-            qualities = [stream.choice(QUALITIES) for stream in strengths(len(images), seed)]
+            streams = strengths(len(images), seed, first)
+            qualities = [stream.choice(QUALITIES) for stream in streams]
             return jpeg(images, qualities)
     raise InputError(
         f'a corruption must be "noise VARIANCE" or "jpeg QUALITY", got "{recipe}"; give a variance '
@@ -44,9 +46,9 @@ def corrupt(images: np.ndarray, recipe: str, seed: int) -> np.ndarray:
     )
 
 
-def strengths(count: int, seed: int) -> Iterator[np.random.Generator]:
+def strengths(count: int, seed: int, first: int) -> Iterator[np.random.Generator]:
     """A generator for the random strength of each image."""
-    for index in range(count):
+    for index in range(first, first + count):
         yield np.random.default_rng((seed, seeds.STRENGTH, index))
 
 
@@ -59,17 +61,19 @@ def number(word: str) -> float:
     return value if isfinite(value) else float("nan")
 
 
-def add_noise(images: np.ndarray, variance: float | Sequence[float], seed: int) -> np.ndarray:
+def add_noise(
+    images: np.ndarray, variance: float | Sequence[float], seed: int, first: int = 0
+) -> np.ndarray:
     """Add white Gaussian noise, then clip and round.
 
     images: uint8 `(N, H, W, 3)`. variance: for pixels scaled to 0..1, of all images or of each. The
-    noise of an image depends only on the seed, its index and its size; another variance scales the
-    same noise.
+    noise of an image depends only on the seed, its index (from `first` on) and its size; another
+    variance scales the same noise.
     """
     variances = np.broadcast_to(variance, len(images))
 
     def noisy(index: int) -> np.ndarray:
-        rng = np.random.default_rng((seed, seeds.NOISE, index))
+        rng = np.random.default_rng((seed, seeds.NOISE, first + index))
         noise = rng.standard_normal(images.shape[1:], dtype=np.float32)
         return np.rint(np.clip(images[index] + 255 * sqrt(variances[index]) * noise, 0, 255))
 

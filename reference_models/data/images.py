@@ -1,11 +1,15 @@
 """Images with their labels and priors, test sets, and the data of a run."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Self, final
 
 import numpy as np
+
+from reference_models.machine import cores
 
 VOID = 255
 """Label of pixels that belong to neither object nor background; they count nowhere."""
@@ -27,6 +31,23 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def side(self) -> int:
+        return self.images.shape[1]
+
+    @property
+    def has_object(self) -> bool:
+        return bool(self.masks.any())
+
+    @property
+    def has_void(self) -> bool:
+        return self.counted is not None
+
+    @property
+    def highest_label(self) -> int:
+        """Void pixels aside."""
+        return int(self.labels.max(initial=0, where=self.labels != VOID))
 
     @property
     def masks(self) -> np.ndarray:
@@ -56,6 +77,100 @@ class Images:
         names = tuple(self.names[i] for i in indices)
         return Images(names, self.images[indices], self.labels[indices], self.priors[indices])
 
+    def with_priors(self, priors: np.ndarray) -> Self:
+        return replace(self, priors=priors)
+
+    def swapped(self, flips: np.ndarray) -> Self:
+        """With labels 0 and 1 exchanged where `flips`, uint8 `(N,)`, is 1."""
+        return replace(self, labels=exchanged(self.labels, flips[:, None, None]))
+
+    def parts(self) -> Iterator["Images"]:
+        """All images, in parts that fit in memory."""
+        yield self
+
+    def all_priors(self) -> np.ndarray:
+        return self.priors
+
+    def rows(self, priors: bool) -> Iterator[np.ndarray]:
+        """Each image, then the labels of each, then the priors of each if `priors`."""
+        for array in (self.images, self.labels, *[self.priors] * priors):
+            yield from array  # Row by row, so that a shared prior is not copied N times.
+
+
+@final
+@dataclass(frozen=True)
+class Streamed:
+    """Images that are decoded whenever they are taken, as too many to keep. See `Images`.
+
+    image, label, prior: The arrays of an image by its index, at the size that the network reads.
+    """
+
+    names: tuple[str, ...]
+    side: int
+    occurring: frozenset[int]
+    """The labels that occur, with VOID."""
+    image: Callable[[int], np.ndarray]
+    label: Callable[[int], np.ndarray]
+    prior: Callable[[int], np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def has_object(self) -> bool:
+        return self.highest_label > 0
+
+    @property
+    def has_void(self) -> bool:
+        return VOID in self.occurring
+
+    @property
+    def highest_label(self) -> int:
+        return max(self.occurring - {VOID}, default=0)
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> Images:
+        """The images at these indices, in that order, decoded in threads."""
+        with ThreadPoolExecutor(cores()) as pool:
+            images, labels, priors = (
+                np.stack(list(pool.map(read, indices)))
+                for read in (self.image, self.label, self.prior)
+            )
+        return Images(tuple(self.names[i] for i in indices), images, labels, priors)
+
+    def with_priors(self, priors: np.ndarray) -> Self:
+        return replace(self, prior=lambda index: priors[index])
+
+    def swapped(self, flips: np.ndarray) -> Self:
+        """With labels 0 and 1 exchanged where `flips`, uint8 `(N,)`, is 1."""
+        label = self.label
+        return replace(self, label=lambda index: exchanged(label(index), flips[index]))
+
+    def parts(self) -> Iterator[Images]:
+        """All images, in parts that fit in memory."""
+        for begin in range(0, len(self), PART):
+            yield self.take(range(begin, min(begin + PART, len(self))))
+
+    def all_priors(self) -> np.ndarray:
+        """The priors of all images, uint8 `(N, S, S)`."""
+        with ThreadPoolExecutor(cores()) as pool:
+            return np.stack(list(pool.map(self.prior, range(len(self)))))
+
+    def rows(self, priors: bool) -> Iterator[np.ndarray]:
+        """Each image, then the labels of each, then the priors of each if `priors`."""
+        with ThreadPoolExecutor(cores()) as pool:
+            for read in (self.image, self.label, *[self.prior] * priors):
+                for begin in range(0, len(self), PART):
+                    yield from pool.map(read, range(begin, min(begin + PART, len(self))))
+
+
+PART = 64
+"""Number of streamed images in memory at a time, when all of them are read."""
+
+
+def exchanged(labels: np.ndarray, flips: np.ndarray) -> np.ndarray:
+    """Labels 0 and 1 exchanged where `flips` is 1; void stays void."""
+    return np.where(labels == VOID, labels, labels ^ flips)
+
 
 @dataclass(frozen=True)
 class TestSet:
@@ -69,17 +184,38 @@ class TestSet:
     __test__ = False  # Keeps pytest from collecting this class for its name.
 
     name: str
-    images: Images
+    images: Images | Streamed
     truth: tuple[np.ndarray, ...]
     priors: dict[str, np.ndarray] = field(default_factory=dict)
     voids: tuple[np.ndarray | None, ...] = ()
+
+    def parts(self) -> Iterator["TestPart"]:
+        """The images in parts that fit in memory, in their order."""
+        first = 0
+        for images in self.images.parts():
+            place = slice(first, first + len(images))
+            yield TestPart(first, images, self.truth[place], self.voids[place])
+            first += len(images)
+
+
+@dataclass(frozen=True)
+class TestPart:
+    """Consecutive images of a test set."""
+
+    __test__ = False
+
+    first: int
+    """The index of the first one."""
+    images: Images
+    truth: tuple[np.ndarray, ...]
+    voids: tuple[np.ndarray | None, ...]
 
 
 @dataclass(frozen=True)
 class Data:
     """The training, validation and test images of a run, and notes on them for every report."""
 
-    train: Images
+    train: Images | Streamed
     validation: Images
     tests: tuple[TestSet, ...]
     notes: tuple[str, ...]
@@ -89,6 +225,7 @@ class Data:
 
     def counts(self) -> dict[str, int]:
         """Number of images by set."""
+        parts: dict[str, Images | Streamed]
         parts = {"train": self.train, "validation": self.validation}
         parts |= {test.name: test.images for test in self.tests}
         return {name: len(part) for name, part in parts.items()}
@@ -98,12 +235,8 @@ class Data:
         """A fingerprint of all pixels, labels, true masks and priors."""
         digest = hashlib.sha256(self.computed_by.encode())
         for part in (self.train, self.validation, *(test.images for test in self.tests)):
-            arrays = [part.images, part.labels]
-            if part is not self.train or not self.computed_by:
-                arrays.append(part.priors)
-            for array in arrays:
-                for row in array:  # Row by row, so that a shared prior is not copied N times.
-                    digest.update(np.ascontiguousarray(row).data)
+            for row in part.rows(priors=part is not self.train or not self.computed_by):
+                digest.update(np.ascontiguousarray(row).data)
         for test in self.tests:
             voids = (void for void in test.voids if void is not None)
             for array in (*test.truth, *test.priors.values(), *voids):

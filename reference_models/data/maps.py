@@ -59,20 +59,41 @@ def read_map_files(files: Sequence[Folder], what: str) -> list[SaliencyMap]:
 
 
 def settle_maps(maps: Sequence[SaliencyMap]) -> list[SaliencyMap]:
-    """The maps of one folder from 0 to 255.
+    """The maps of one folder from 0 to 255."""
+    scale = scale_of((each.kind, float(each.values.max())) for each in maps)
+    return [settle_map(each, scale) for each in maps]
 
-    For all of them together it is decided whether 1 means white, and which float does, so that a
-    dark map beside bright ones stays dark.
+
+class Scale(NamedTuple):
+    """What the values of the maps of one folder mean.
+
+    It is decided for all of them together, so that a dark map beside bright ones stays dark.
     """
-    highest = max((float(each.values.max()) for each in maps if each.kind == "floats"), default=1.0)
-    white = white_of_floats(highest)
-    settled = [
-        each._replace(values=scaled(each.values, white)) if each.kind == "floats" else each
-        for each in maps
-    ]
-    if any(each.values.max() > 1 for each in settled):
-        return settled
-    return [each._replace(values=255 * (each.values > 0).astype(np.uint8)) for each in settled]
+
+    white: int
+    """The float that means white."""
+    one_is_white: bool
+    """Whether 1 means white, because no map has a greater value."""
+
+
+def scale_of(stored: Iterable[tuple[str, float]]) -> Scale:
+    """The scale of maps of these kinds and highest values."""
+    stored = list(stored)
+    white = white_of_floats(max((top for kind, top in stored if kind == "floats"), default=1.0))
+    tops = (
+        float(scaled(np.array(top), white)) if kind == "floats" else top for kind, top in stored
+    )
+    return Scale(white, not any(top > 1 for top in tops))
+
+
+def settle_map(saliency: SaliencyMap, scale: Scale) -> SaliencyMap:
+    """A map of a folder of this scale, from 0 to 255."""
+    values = saliency.values
+    if saliency.kind == "floats":
+        values = scaled(values, scale.white)
+    if scale.one_is_white:
+        values = 255 * (values > 0).astype(np.uint8)
+    return saliency._replace(values=values)
 
 
 def as_map(image: Image.Image, file: Folder, what: str) -> SaliencyMap:
@@ -118,11 +139,8 @@ def integer_map(image: Image.Image, file: Folder) -> SaliencyMap:
     return SaliencyMap(scaled(values, 65535), "16 bits")
 
 
-def read_maps(
-    path: Path, stems: Iterable[str], shared: bool = False
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The saliency maps of these stems, uint8 `(H, W)`, with their original size and values, and
-    notes on how they are stored.
+def map_files(path: Path, stems: Iterable[str], shared: bool = False) -> dict[str, Folder]:
+    """The files of the maps of these stems.
 
     path: A folder or zip that holds the maps, or that holds a single folder of maps; also a folder
     inside a zip (`maps.zip/drfi`). The map of photo.jpg is photo.png, or photo-map.png as `predict`
@@ -139,22 +157,22 @@ def read_maps(
                 "1.png or 1-map.png"
             )
     require(images, files, f"map in {root}")
-    results = read_map_files([files[stem] for stem in images], f"maps of {root.name}")
-    maps = dict(zip(images, results, strict=True))
-    return {stem: saliency.values for stem, saliency in maps.items()}, map_notes(maps)
+    return {stem: files[stem] for stem in images}
 
 
-def map_notes(maps: Mapping[str, SaliencyMap]) -> list[str]:
-    """Notes on maps that are not stored as 8-bit grey."""
-    white = any(saliency.kind == "0/1" and saliency.values.max() > 1 for saliency in maps.values())
+def map_notes(kinds: Mapping[str, str], scale: Scale) -> list[str]:
+    """Notes on maps that are not stored as 8-bit grey. kinds: The kind of each map, by stem."""
     texts = {
         "0/1": "the values 0 and 1: "
-        + ("1 is read as white" if white else "nearly black, as other maps are brighter"),
+        + (
+            "1 is read as white"
+            if scale.one_is_white
+            else "nearly black, as other maps are brighter"
+        ),
         "16 bits": "16 bits, of which the upper 8 are read",
         "floats": "floats, read as 8 bits",
         "palette": "a palette, read by its colours",
         "one hue": "one hue on black, read by its brightness",
         "transparency": "transparency, which is read as the map",
     }
-    kinds = {stem: saliency.kind for stem, saliency in maps.items()}
     return notes_by_kind("map", kinds, texts)

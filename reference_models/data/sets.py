@@ -1,42 +1,21 @@
 """Data sets of a run: generated, or read from named archives, folders and zips."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any
 
 import numpy as np
-from PIL import Image
-from scipy.ndimage import distance_transform_edt
 
 from reference_models.data import seeds
-from reference_models.data.images import VOID, Data, Images, TestSet
-from reference_models.data.maps import read_map_files
-from reference_models.data.masks import (
-    Mask,
-    as_mask,
-    fit_labels,
-    has_void,
-    label_map,
-    mask_notes,
-    settled_mask,
-)
+from reference_models.data.decoding import Decoded, decode, describe, read_priors, stream
+from reference_models.data.images import Data, Images, Streamed, TestSet
 from reference_models.data.named_sets import ARCHIVES, Files, detector_folder, find, find_archive
-from reference_models.data.photographs import read_photograph
-from reference_models.data.pictures import (
-    Folder,
-    by_stem,
-    centre_prior,
-    check_size,
-    fit_prior,
-    open_image,
-    require,
-    side_by_side,
-)
 from reference_models.data.scenes import scenes
 from reference_models.data.splits import evenly, split
 from reference_models.data.textures import recombined
-from reference_models.errors import Faults, InputError, count, first_few
+from reference_models.errors import Faults, InputError, count
 
 
 @dataclass(frozen=True)
@@ -64,6 +43,9 @@ class Sources:
     lower case."""
     regions: int = 2
     """Maximum number of regions per image; more than 2 for label maps only."""
+    memory_gb: float = 8.0
+    """Training images, or images of a test set, that take more when decoded are streamed. In GB
+    (10⁹ bytes)."""
 
 
 def truth_folder(regions: int) -> str:
@@ -107,10 +89,14 @@ def load(sources: Sources, size: int, seed: int) -> Data:
         notes=tuple(dict.fromkeys(notes)),
     )
     names = [str(sources.train), "validation", *(test.name for test in data.tests)]
-    parts = [data.train, data.validation, *(test.images for test in data.tests)]
+    parts: list[Images | Streamed] = [
+        data.train,
+        data.validation,
+        *(test.images for test in data.tests),
+    ]
     for name, part in zip(names, parts, strict=True):
         kind = "training" if part is data.train else "held-out"
-        if part is not data.validation and not part.masks.any():
+        if part is not data.validation and not part.has_object:
             raise InputError(
                 f"{name}: every {kind} mask is all background at {size} px; choose a larger "
                 "--size, or masks with objects" + "".join(f"; {note}" for note in data.notes)
@@ -126,16 +112,23 @@ def check_masks(masks: Sequence[np.ndarray], voids: Sequence[np.ndarray | None],
 
     voids: See `TestSet`.
     """
-    filled = [
-        mask if void is None else mask | void
-        for mask, void in zip(masks, voids or [None] * len(masks), strict=True)
-    ]
-    if any(mask.any() and not full.all() for mask, full in zip(masks, filled, strict=True)):
+    pairs = zip(masks, voids or [None] * len(masks), strict=True)
+    check_classes([classes(mask, void) for mask, void in pairs], name)
+
+
+def classes(mask: np.ndarray, void: np.ndarray | None) -> tuple[bool, bool]:
+    """Whether a mask has an object, and whether it has background."""
+    return bool(mask.any()), not bool((mask if void is None else mask | void).all())
+
+
+def check_classes(found: Sequence[tuple[bool, bool]], name: str) -> None:
+    """`check_masks` by the `classes` of the masks."""
+    if any(has_object and has_background for has_object, has_background in found):
         return
-    full = sum(bool(mask.any()) for mask in masks)
+    full = sum(has_object for has_object, _ in found)
     raise InputError(
         f"{name}: no mask has both object and background ({count(full, 'mask is', 'masks are')} "
-        f"all object, {len(masks) - full} all background), so that F and other measures are not "
+        f"all object, {len(found) - full} all background), so that F and other measures are not "
         "defined; check how the masks are stored"
     )
 
@@ -176,11 +169,13 @@ def from_archive(sources: Sources, size: int) -> Data:
         validation = evenly(stems, max(1, min(most, len(stems) // 4)))
         stems = [stem for stem in stems if stem not in set(validation)]
     if name == "outex":
-        parts = decode_parts(files, (stems, validation), size, sources.regions)
-        made = recombined(parts[0].images, sources.train_images or MOSAICS, seed=0)
-        return Data(made, parts[1].images, (), (f"{name}: {MOSAIC_NOTE}",))
+        mosaics, held_out = (
+            decode(files, part, size, sources.regions) for part in (stems, validation)
+        )
+        made = recombined(mosaics.images, sources.train_images or MOSAICS, seed=0)
+        return Data(made, held_out.images, (), (f"{name}: {MOSAIC_NOTE}",))
     stems = evenly(stems, sources.train_images)
-    parts = decode_parts(files, (stems, validation), size, sources.regions)
+    parts = decode_parts(files, [stems, validation], size, sources)
     return Data(parts[0].images, parts[1].images, (), (*notes, *describe(files, parts)))
 
 
@@ -209,27 +204,17 @@ def from_path(sources: Sources, size: int, seed: int) -> Data:
         )
     if len(faults.errors) > len(files.faults):
         faults.report()
-    chosen = (
+    chosen = [
         evenly(train, sources.train_images),
         evenly(validation, sources.validation_images),
         evenly(test, sources.test_images),
-    )
-    parts = decode_parts(files, chosen, size, sources.regions)
-    test_images = parts[2].images
-    ambiguous = path.stem in ("train", "validation")
-    priors = {"priors": test_images.priors} if files.priors else {}
+    ]
+    parts = decode_parts(files, chosen, size, sources)
+    name = "test" if path.stem in ("train", "validation") else path.stem
     return Data(
         train=parts[0].images,
         validation=parts[1].images,
-        tests=(
-            TestSet(
-                "test" if ambiguous else path.stem,
-                test_images,
-                parts[2].truth,
-                priors,
-                parts[2].voids,
-            ),
-        ),
+        tests=(as_test_set(parts[2], name, files),),
         notes=(*describe(files, parts), note),
     )
 
@@ -242,9 +227,9 @@ def read_test(name: str, sources: Sources, size: int) -> tuple[TestSet, list[str
             f"{', '.join(ARCHIVES)}, or give a folder or zip"
         )
     if name not in ARCHIVES:
-        return read_test_folder(Path(name), size, sources.regions, sources.test_images)
+        return read_test_folder(Path(name), size, sources)
     files, notes = find_archive(name, sources.archives)
-    test, more = as_test_set(files, name, size, sources.regions, sources.test_images)
+    test, more = tested(files, name, size, sources)
     if name == "ecssd":
         for detector in sources.test_priors:
             folder = detector_folder(sources.archives, detector)
@@ -252,183 +237,45 @@ def read_test(name: str, sources: Sources, size: int) -> tuple[TestSet, list[str
     return test, [*notes, *more]
 
 
-def read_test_folder(
-    path: Path, size: int, regions: int = 2, most: int | None = None
-) -> tuple[TestSet, list[str]]:
-    """A folder or zip as a test set, and notes on it. most: Maximum number of images."""
-    files = find([path], truth=truth_folder(regions))
-    return as_test_set(files, path.stem, size, regions, most)
+def read_test_folder(path: Path, size: int, sources: Sources) -> tuple[TestSet, list[str]]:
+    """A folder or zip as a test set, and notes on it."""
+    return tested(find([path], truth=truth_folder(sources.regions)), path.stem, size, sources)
 
 
-def as_test_set(
-    files: Files, name: str, size: int, regions: int, most: int | None
-) -> tuple[TestSet, list[str]]:
+def tested(files: Files, name: str, size: int, sources: Sources) -> tuple[TestSet, list[str]]:
     """The images in the test list of a data set, or all images if it has none."""
-    stems = evenly(files.lists.get("test") or list(files.images), most)
-    part = decode(files, stems, size, regions, keep_truth=True)
-    priors = {"priors": part.images.priors} if files.priors else {}
-    return TestSet(name, part.images, part.truth, priors, part.voids), describe(files, [part])
+    stems = evenly(files.lists.get("test") or list(files.images), sources.test_images)
+    read = reader(files, len(stems), size, sources.memory_gb)
+    part = read(files, stems, size, sources.regions, keep_truth=True)
+    return as_test_set(part, name, files), describe(files, [part])
 
 
-# Decoding ----------------------------------------------------------------------------------------
-
-
-class Decoded(NamedTuple):
-    """Decoded images, their truth if it was kept, the kinds of masks, and stems of empty masks."""
-
-    images: Images
-    truth: tuple[np.ndarray, ...]
-    kinds: list[str]
-    empty: list[str]
-    voids: tuple[np.ndarray | None, ...]
-    """The void pixels of the truth, as in `TestSet`."""
+def as_test_set(part: Decoded[Any], name: str, files: Files) -> TestSet:
+    priors = {"priors": part.images.all_priors()} if files.priors else {}
+    return TestSet(name, part.images, part.truth, priors, part.voids)
 
 
 def decode_parts(
-    files: Files, parts: Sequence[Sequence[str]], size: int, regions: int
-) -> list[Decoded]:
-    """Several parts of a data set, decoded; the third, for testing, keeps its truth. The faults of
-    all parts are reported together."""
-    decoded, faults = [], Faults()
+    files: Files, parts: Sequence[Sequence[str]], size: int, sources: Sources
+) -> list[Decoded[Any]]:
+    """Images for training, validation and testing, with the faults of all of them at once.
+
+    Those for validation are kept in memory; the others are streamed if they are too many. Those for
+    testing keep their truth.
+    """
+    faults, decoded = Faults(), []
     for place, stems in enumerate(parts):
         with faults.collect():
-            decoded.append(decode(files, stems, size, regions, keep_truth=place == 2))
+            memory_gb = sources.memory_gb if place != 1 else math.inf
+            read = reader(files, len(stems), size, memory_gb)
+            decoded.append(read(files, stems, size, sources.regions, keep_truth=place == 2))
     faults.report()
     return decoded
 
 
-def decode(
-    files: Files, stems: Sequence[str], size: int, regions: int = 2, keep_truth: bool = False
-) -> Decoded:
-    """The images and labels of these stems as squares of side `size`.
-
-    Masks are read by `as_mask`. If an image has several label maps, the one with the median number
-    of regions becomes its labels (with an even number, the lower median), with at most `regions`
-    regions, see `largest`.
-
-    keep_truth: Also return masks or label maps at their original size.
-    """
-    images = np.empty((len(stems), size, size, 3), np.uint8)
-    labels = np.empty((len(stems), size, size), np.uint8)
-
-    def decode_image(index: int) -> tuple[Mask | np.ndarray | None, str, bool]:
-        """Fill in image and labels; return the truth if it is kept, the kind of mask, and whether
-        the mask is empty."""
-        stem, faults = stems[index], Faults()
-        if stem not in files.truth:  # One of `files.faults`.
-            read_photograph(files.images[stem])
-            return None, "", False
-        truth: list[Mask | np.ndarray] = []
-        photo: Image.Image | None = None
-        with faults.collect():
-            photo = read_photograph(files.images[stem]).pixels
-            images[index] = np.asarray(photo.resize((size, size), Image.Resampling.LANCZOS))
-        for file in files.truth[stem]:
-            with faults.collect():
-                opened = open_image(file)
-                with faults.collect():
-                    if photo is not None:
-                        check_size(files.images[stem], photo.size, file, opened.size)
-                truth.append(label_map(opened, file) if files.segmented else as_mask(opened, file))
-        faults.report()
-        if isinstance(truth[0], Mask):
-            mask = truth[0]
-            labels[index] = fit_labels(mask, size)
-            is_kept = keep_truth or mask.kind == "three values"
-            return mask if is_kept else None, mask.kind, not mask.object.any()
-        maps = cast("list[np.ndarray]", truth)
-        regions_of = [len(np.unique(values)) for values in maps]
-        typical = maps[np.argsort(regions_of, kind="stable")[(len(maps) - 1) // 2]]
-        labels[index] = largest(typical, size, regions)
-        return np.stack(maps) if keep_truth else None, "regions", False
-
-    faults = Faults(files.faults)
-    results: list[tuple[Mask | np.ndarray | None, str, bool]] = []
-    with faults.collect():
-        results = side_by_side(decode_image, len(stems), files.name)
-    priors = np.broadcast_to(centre_prior(size), labels.shape)
-    if files.priors:
-        with faults.collect():
-            folder_priors = [files.priors[stem] for stem in stems if stem in files.priors]
-            priors = fit_priors(folder_priors, size, f"priors of {files.name}")
-    faults.report()
-    kept = [truth for truth, _, _ in results]
-    kinds, empty = [kind for _, kind, _ in results], [is_empty for _, _, is_empty in results]
-    void = has_void(kinds)
-    for index, (mask, kind) in enumerate(zip(kept, kinds, strict=True)):
-        if isinstance(mask, Mask):
-            kept[index] = mask = settled_mask(mask, void)
-            kinds[index], empty[index] = mask.kind, not mask.object.any()
-            labels[index] = fit_labels(mask, size)
-        elif kind == "0/255" and void:
-            labels[index] *= VOID
-            kinds[index], empty[index] = "with void", True
-    truth = [each for each in kept if each is not None] if keep_truth else []
-    voids = [each.void if isinstance(each, Mask) else None for each in truth]
-    return Decoded(
-        images=Images(tuple(stems), images, labels, priors),
-        truth=tuple(each.object if isinstance(each, Mask) else each for each in truth),
-        kinds=kinds,
-        empty=[stem for stem, is_empty in zip(stems, empty, strict=True) if is_empty],
-        voids=tuple(voids) if any(void is not None for void in voids) else (),
-    )
-
-
-def describe(files: Files, parts: Sequence[Decoded]) -> list[str]:
-    """Notes on the masks or label maps of a data set."""
-    kinds = {
-        stem: kind
-        for part in parts
-        for stem, kind in zip(part.images.names, part.kinds, strict=True)
-    }
-    empty = sorted(stem for part in parts for stem in part.empty)
-    notes = []
-    if files.segmented:
-        several = any(len(maps) > 1 for maps in files.truth.values())
-        chosen = "the labels are those of the annotator with the median number of regions, "
-        notes.append(f"{chosen * several}small regions joined to the nearest")
-    notes += mask_notes(kinds)
-    if empty:
-        notes.append(
-            f"{count(len(empty), 'mask is', 'masks are')} all background ({first_few(empty)}): "
-            "counted in the MAE only"
-        )
-    if files.unused:
-        masks = count(len(files.unused), "mask without an image is", "masks without an image are")
-        notes.append(f"{masks} not used ({first_few(files.unused)})")
-    return [f"{files.name}: {note}" for note in notes]
-
-
-def largest(regions: np.ndarray, size: int, most: int) -> np.ndarray:
-    """Resize a label map and number its regions by area, from 0 for the largest.
-
-    The `most` largest regions are kept; pixels of the others join the nearest region that is kept.
-    Returns uint8 `(size, size)`.
-    """
-    fitted = Image.fromarray(regions).resize((size, size), Image.Resampling.NEAREST)
-    _, numbers, areas = np.unique(np.asarray(fitted), return_inverse=True, return_counts=True)
-    ranks = np.empty(len(areas), np.intp)
-    ranks[np.argsort(-areas, kind="stable")] = np.arange(len(areas))
-    ranked = ranks[numbers.reshape(size, size)]
-    if len(areas) > most:
-        row, column = distance_transform_edt(
-            ranked >= most, return_distances=False, return_indices=True
-        )
-        ranked = ranked[row, column]
-    return ranked.astype(np.uint8)
-
-
-# Priors ------------------------------------------------------------------------------------------
-
-
-def read_priors(folder: Folder, stems: Sequence[str], size: int) -> np.ndarray:
-    """The maps of these stems as priors, uint8 `(N, size, size)`; see `fit_prior`."""
-    files = by_stem([folder])
-    require(stems, files, f"map in {folder}")
-    return fit_priors([files[stem] for stem in stems], size, f"maps of {folder.name}")
-
-
-def fit_priors(files: Sequence[Folder], size: int, what: str) -> np.ndarray:
-    """Priors of several images, uint8 `(N, size, size)`. what: the files, for the progress bar."""
-    maps = read_map_files(files, what)
-    return np.stack([fit_prior(Image.fromarray(each.values), size) for each in maps])
+def reader(
+    files: Files, number: int, size: int, memory_gb: float
+) -> Callable[..., Decoded[Images] | Decoded[Streamed]]:
+    """`decode`, or `stream` for more images, with their labels and priors, than fit in memory."""
+    gigabytes = number * size**2 * (5 if files.priors else 4) / 1e9
+    return decode if gigabytes <= memory_gb else stream

@@ -1,31 +1,22 @@
-"""Standard measures of saliency maps, most of them computed by pysodmetrics."""
+"""Standard measures of saliency maps, image by image, computed by this library."""
 
 import math
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 from multiprocessing.process import BaseProcess
 from threading import Thread
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from py_sod_metrics import (
-    MAE,
-    Emeasure,
-    FmeasureHandler,
-    FmeasureV2,
-    PrecisionHandler,
-    RecallHandler,
-    Smeasure,
-    WeightedFmeasure,
-)
 
 from reference_models.errors import InputError, count
 from reference_models.machine import cores
@@ -39,6 +30,8 @@ IMAGES_PER_TASK = 8
 
 
 Maps = np.ndarray | Sequence[np.ndarray]
+Pair = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+"""A map, its mask and the void pixels, if there are any."""
 Row = dict[str, float | np.ndarray]
 """The measures of one image; max F, E, precision and recall are curves over the 256 thresholds,
 from 255 down to 0."""
@@ -50,7 +43,8 @@ Measures = dict[str, float]
 mae: Mean absolute error.
 f: F with β² = 0.3, at the threshold min(2 × the map's mean, 1).
 max_f: Highest point of the mean F curve over 256 thresholds, β² = 0.3.
-weighted_f: Margolin's weighted F with β² = 1, as pysodmetrics computes it.
+weighted_f: Margolin's weighted F with β = 1. Where several object pixels are equally near, the
+    field's program takes any of them, and we the first; in one image this changes up to 3e-4.
 s: S-measure, α = 0.5.
 e: Highest point of the mean E-measure curve over 256 thresholds. Like max F, it does not depend on
     one threshold: at the threshold 2 × the mean, a constant map of 0.5 is entirely background. The
@@ -83,8 +77,9 @@ def measure(
     Processes are spawned, so a script that uses several needs `if __name__ == "__main__"`.
     voids: For each image the pixels that do not count, bool `(H, W)`, or None. Default: none.
 
-    Maps are rounded to 8 bits, as if they had been saved. Unlike pysodmetrics' default, they are
-    not stretched to 0..1 per image, because an uncertain map would then score like a certain one.
+    Maps are rounded to 8 bits, as if they had been saved. Unlike the default of the field's program
+    (pysodmetrics), they are not stretched to 0..1 per image, because an uncertain map would then
+    score like a certain one.
     An image whose mask is all background counts in the MAE only, because its F is 0/0. An image
     whose mask is all object does not count in the AUROC.
 
@@ -105,28 +100,46 @@ def measure_each(
     voids: Sequence[np.ndarray | None] = (),
 ) -> list[Row]:
     """The measures of each image; see `measure`. Measures not defined for an image are missing."""
+    if len(maps) != len(masks) or len(masks) == 0:
+        raise InputError(
+            f"maps and masks must be equal in number, and at least 1, got "
+            f"{count(len(maps), 'map')} and {count(len(masks), 'mask')}; pass a mask for each map"
+        )
+
+    def read(index: int) -> Pair:
+        return maps[index], masks[index], voids[index] if voids else None
+
+    return list(measure_stream(read, len(masks), names, workers))
+
+
+def measure_stream(
+    read: Callable[[int], Pair], number: int, names: Sequence[str], workers: int | None = None
+) -> Iterator[Row]:
+    """The measures of image after image, of which few are in memory at a time; see `measure`.
+
+    read: Returns map, mask and void pixels (or None) of an index below `number`.
+    """
     every = (*NAMES, *EXACT, *BINARY, *CURVES)
     if unknown := [name for name in names if name not in every]:
         raise InputError(
             f"{count(len(unknown), 'unknown measure')}: {', '.join(unknown)}; choose from "
             f"{', '.join(every)}"
         )
-    if len(maps) != len(masks) or len(masks) == 0:
-        raise InputError(
-            f"maps and masks must be equal in number, and at least 1, got "
-            f"{count(len(maps), 'map')} and {count(len(masks), 'mask')}; pass a mask for each map"
-        )
     if workers is None:
-        workers = cores() if len(masks) > MOST_WITHOUT_POOL else 1
-    rows = partial(rows_of, names=tuple(names))
+        workers = cores() if number > MOST_WITHOUT_POOL else 1
     if workers == 1:
-        return rows(0, maps, masks, voids)
-    starts = range(0, len(maps), IMAGES_PER_TASK)
-    parts = [slice(start, start + IMAGES_PER_TASK) for start in starts]
-    arguments = [(part.start, maps[part], masks[part], voids[part]) for part in parts]
+        for index in range(number):
+            yield from rows_of(index, [read(index)], tuple(names))
+        return
+    waiting: deque[Future[list[Row]]] = deque()
     try:
-        tasks = [pool(workers).submit(rows, *each) for each in arguments]
-        return [row for task in tasks for row in task.result()]
+        for first in range(0, number, IMAGES_PER_TASK):
+            images = [read(index) for index in range(first, min(first + IMAGES_PER_TASK, number))]
+            waiting.append(pool(workers).submit(rows_of, first, images, tuple(names)))
+            if len(waiting) > 2 * workers:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
     except BrokenProcessPool:
         end_pool(workers)
         raise InputError(
@@ -138,19 +151,23 @@ def measure_each(
         raise
 
 
-def rows_of(
-    first: int,
-    maps: Maps,
-    masks: Maps,
-    voids: Sequence[np.ndarray | None],
-    names: tuple[str, ...],
-) -> list[Row]:
+def rows_of(first: int, images: Sequence[Pair], names: tuple[str, ...]) -> list[Row]:
     """The measures of consecutive images. first: index of the first one, for error messages."""
-    voids = voids or [None] * len(masks)
-    return [
-        measure_image(first + index, saliency, mask, void, names)
-        for index, (saliency, mask, void) in enumerate(zip(maps, masks, voids, strict=True))
-    ]
+    with one_thread():
+        return [measure_image(first + place, *image, names) for place, image in enumerate(images)]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute in one thread, so that equal images have equal bits in any process."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 # The E-measure divides by one pixel fewer than there are, which matters in very small masks.
@@ -166,17 +183,23 @@ MOST = {
 }
 
 
-def means(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Measures:
+def means(rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> Measures:
     """The mean of each measure over the images that define it, or the mean curve's maximum."""
+    totals: dict[str, Any] = {}
+    images: Counter[str] = Counter()
+    for row in rows:
+        for name in names:
+            if name in row:
+                totals[name] = totals.get(name, 0.0) + np.asarray(row[name], np.float64)
+                images[name] += 1
     averages: Measures = {}
     for name in names:
-        values = [row[name] for row in rows if name in row]
-        if not values:
+        if not images[name]:
             raise InputError(
                 f"{name} is not defined, because no mask has both object and background; check the "
                 "masks"
             )
-        averages[name] = float(np.max(np.mean(values, axis=0)))
+        averages[name] = float(np.max(totals[name] / images[name]))
         if not -ROUNDING <= averages[name] <= MOST.get(name, 1.0) + ROUNDING:
             raise InputError(f"{name} is {averages[name]}, which no maps can have; check the maps")
     return averages
@@ -196,56 +219,58 @@ def measure_image(
             "write mask > 0 for a 0/1 mask, or mask >= 128 for a 0/255 mask"
         )
     values = eight_bit(saliency, mask.shape, f"maps[{index}]")
-    unit = values / 255
-    structure = Structure(alpha=0.5)
-    whole, whole_mask = unit, mask
-    if void is not None:
-        counted = ~void
-        # Measures that do not depend on places see the counted pixels as one row.
-        values, unit, mask = (x[counted][None] for x in (values, unit, mask & counted))
-        whole, whole_mask = np.where(void, 0, whole), whole_mask & counted
-        structure.places = np.nonzero(counted)
+    counted = np.ones(mask.shape, bool) if void is None else ~void
+    pixels, objects = int(counted.sum()), int((mask & counted).sum())
+    asked = set(names)
+    if not pixels:
+        asked = set()
+    elif not objects:
+        asked &= {"mae", "binary"}
+    if pixels == 1:  # The E-measure divides by the number of pixels less one.
+        asked.discard("e")
+    if objects == pixels:
+        asked.discard("auroc")
+    return measures_of(values, mask, None if void is None else counted, asked)
+
+
+OURS = {
+    "max_f": "f_curve",
+    "e": "e_curve",
+    "precision": "precision_curve",
+    "recall": "recall_curve",
+} | {name: name for name in ("mae", "f", "weighted_f", "s", "auroc")}
+"""What the library calls these measures."""
+
+
+def measures_of(
+    values: np.ndarray, mask: np.ndarray, counted: np.ndarray | None, names: Set[str]
+) -> Row:
+    """Measures of a map of 8 bits that are all defined. counted: None counts all pixels."""
+    import torch
+
+    from saliency_losses.torch import weighted_fbeta_loss, weighted_fbeta_score
+    from saliency_losses.torch.measures import iou, saliency_measures
+
+    probs = torch.from_numpy(values / 255)[None, None]
+    target = torch.from_numpy(mask.copy())[None, None]
+    kept = None if counted is None else torch.from_numpy(counted)[None]
     row: Row = {}
-    if not mask.size:
-        return row
-    if "mae" in names:
-        row["mae"] = float(MAE().cal_mae(unit, mask))
-    if "binary" in names:
-        row["binary"] = float(((unit <= 0.1) | (unit >= 0.9)).mean())
-    if not mask.any():
-        return row
-    handlers: dict[str, Any] = {}
-    if "f" in names or "max_f" in names:
-        handlers["f"] = FmeasureHandler(
-            with_dynamic="max_f" in names, with_adaptive="f" in names, beta=0.3
-        )
-    if "precision" in names:
-        handlers["precision"] = PrecisionHandler(with_dynamic=True, with_adaptive=False)
-    if "recall" in names:
-        handlers["recall"] = RecallHandler(with_dynamic=True, with_adaptive=False)
-    if handlers:
-        FmeasureV2(handlers).step(unit, mask, normalize=False)
-    if "f" in names:
-        row["f"] = float(handlers["f"].adaptive_results[0])
-    if "max_f" in names:
-        row["max_f"] = handlers["f"].dynamic_results[0]
-    row |= {name: handlers[name].dynamic_results[0] for name in CURVES if name in names}
-    if "weighted_f" in names:
-        weighted = WeightedFmeasure(beta=1)
-        weighted.step(whole, whole_mask, normalize=False)
-        row["weighted_f"] = float(weighted.get_results()["wfm"])
-    if "s" in names:
-        row["s"] = float(structure.cal_sm(unit, mask))
-    if "e" in names and mask.size > 1:  # It divides by the number of pixels less one.
-        alignment = Emeasure()
-        alignment.step(unit, mask, normalize=False)
-        row["e"] = alignment.get_results()["em"]["curve"]
-    if "auroc" in names and not mask.all():
-        row["auroc"] = auroc(values, mask)
+    if ours := [name for name in OURS if name in names]:
+        found = saliency_measures(probs, target, names=[OURS[name] for name in ours], mask=kept)
+        for name in ours:
+            measured = found[OURS[name]].numpy()
+            row[name] = measured[::-1] if measured.ndim else float(measured)
     if "miou" in names:
-        row["miou"] = mean_iou(unit >= 0.5, mask)
-    if not set(EXACT).isdisjoint(names):
-        row |= exact_weighted_f(whole, whole_mask, void, names)
+        cut = probs >= 0.5
+        both = (torch.cat([x, ~x], dim=1) for x in (cut, target))
+        row["miou"] = float(iou(*(x.double() for x in both), mask=kept))
+    if "binary" in names:
+        shares = (values <= 0.1 * 255) | (values >= 0.9 * 255)
+        row["binary"] = float(shares[counted if counted is not None else ...].mean())
+    if "weighted_f_exact" in names:
+        row["weighted_f_exact"] = float(weighted_fbeta_score(probs, target, mask=kept))
+    if "weighted_f_loss" in names:
+        row["weighted_f_loss"] = 1 - float(weighted_fbeta_loss(probs, target, mask=kept))
     return row
 
 
@@ -281,77 +306,15 @@ def eight_bit(saliency: np.ndarray, shape: tuple[int, int], name: str = "map") -
     return np.rint(values, out=values).astype(np.uint8)
 
 
-class Structure(Smeasure):
-    """The S-measure, also for an object in the last row or column only, and for images with void.
-
-    In the first case some quadrants of the map are empty; pysodmetrics returns NaN for them.
-    """
-
-    places: tuple[np.ndarray, ...] | None = None
-    """Rows and columns of the counted pixels, if map and mask hold these alone, in one row."""
-
-    def region(self, pred: np.ndarray, gt: np.ndarray) -> float:
-        if self.places is None:
-            return float(super().region(pred, gt))
-        halves = []
-        for place in self.places:
-            centre = place[gt[0]].mean().round() + 1
-            halves.append((place < centre, place >= centre))
-        quadrants = [rows & columns for rows in halves[0] for columns in halves[1]]
-        return sum(self.ssim(pred[:, q], gt[:, q]) * q.mean() for q in quadrants)
-
-    def ssim(self, pred: np.ndarray, gt: np.ndarray) -> float:
-        return super().ssim(pred, gt) if pred.size else 0.0
-
-
-def auroc(values: np.ndarray, mask: np.ndarray) -> float:
-    """The area under the ROC curve of a uint8 map. The mask must have object and background.
-
-    This is the share of pairs of an object pixel and a background pixel in which the object pixel
-    has the higher value; ties count half. It follows from the histograms of the 256 values.
-    """
-    counts = np.bincount(values.ravel() + 256 * mask.ravel().astype(np.int64), minlength=512)
-    background, foreground = counts.reshape(2, 256)
-    below = background.cumsum() - background
-    ordered = (foreground * (below + background / 2)).sum()
-    return float(ordered / (foreground.sum() * background.sum()))
-
-
-def mean_iou(cut: np.ndarray, mask: np.ndarray) -> float:
-    """Mean IoU of the two classes of a bool map; the IoU of a class that neither has is 1."""
-    unions = [(cut | mask).sum(), (~cut | ~mask).sum()]
-    intersections = [(cut & mask).sum(), (~cut & ~mask).sum()]
-    pairs = zip(intersections, unions, strict=True)
-    return float(np.mean([shared / union if union else 1.0 for shared, union in pairs]))
-
-
 def mean_curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
     """Mean precision and recall over the images with an object, at the thresholds 255, 250, …, 0.
 
-    The precision of an image without a pixel at or above the threshold is 0, as in pysodmetrics.
+    The precision of an image without a pixel at or above the threshold is 0.
     """
     return {
         name: np.mean([row[name] for row in rows if name in row], axis=0)[::5].round(4).tolist()
         for name in CURVES
     }
-
-
-def exact_weighted_f(
-    unit: np.ndarray, mask: np.ndarray, void: np.ndarray | None, names: tuple[str, ...]
-) -> Row:
-    """The measures in `EXACT`, by this library. unit: the map in [0, 1]."""
-    import torch
-
-    from saliency_losses.torch import weighted_fbeta_loss, weighted_fbeta_score
-
-    probs, target = torch.from_numpy(unit)[None, None], torch.from_numpy(mask.copy())[None, None]
-    counted = None if void is None else torch.from_numpy(~void)[None]
-    row: Row = {}
-    if "weighted_f_exact" in names:
-        row["weighted_f_exact"] = float(weighted_fbeta_score(probs, target, mask=counted))
-    if "weighted_f_loss" in names:
-        row["weighted_f_loss"] = 1 - float(weighted_fbeta_loss(probs, target, mask=counted))
-    return row
 
 
 @cache

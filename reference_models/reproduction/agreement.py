@@ -78,9 +78,8 @@ def compare(options: Options, steps: int, shared: Mapping[Backend, Shared]) -> S
             initial = trainer.weights()
         trainer.load(initial)
         trainer.set_training_images(images)
-        size = images.images.shape[1]
         losses[backend] = [
-            trainer.step(draw_step(len(images), size, options.plan, options.seed, step))
+            trainer.step(draw_step(len(images), images.side, options.plan, options.seed, step))
             for step in progress(range(steps), desc=f"{options.recipe} ({backend})")
         ]
     return {

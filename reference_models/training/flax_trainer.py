@@ -16,7 +16,7 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from reference_models.data.images import Images
+from reference_models.data.images import VOID, Images, Streamed
 from reference_models.errors import InputError
 from reference_models.files import Arrays, describe_mismatch
 from reference_models.machine import progress
@@ -120,13 +120,21 @@ class FlaxTrainer:
         self._output = jax.jit(lambda *inputs: output_of(network, *inputs)[1:])
         self._loss = jax.jit(lambda parts, *inputs: network(parts).loss(*inputs))
 
-    def set_training_images(self, images: Images) -> None:
+    def set_training_images(self, images: Images | Streamed) -> None:
         batch, devices = min(self.plan.batch, len(images)), self.shared.num_devices
         if batch % devices:
             raise InputError(
                 f"a batch of {batch} cannot be split evenly over {devices} devices; pass --batch "
                 "with a multiple of them"
             )
+        self.has_void = images.has_void
+        if isinstance(images, Streamed):
+            self.caches_features = False
+        else:
+            self.stored = self.store(images)
+
+    def store(self, images: Images) -> StoredImages:
+        """The training set, or the images of a step, on the devices."""
         # A prior map shared by all images is stored once.
         is_shared = images.priors.strides[0] == 0
         priors = np.array(images.priors[:1] if is_shared else images.priors)
@@ -138,10 +146,10 @@ class FlaxTrainer:
                 self.features.clear()  # One training set at a time: features take gigabytes.
                 self.features[key] = self.put(self.all_taps(images.images), self.everywhere)
             taps = self.features[key]
-        labels, counted = truth(images)
+        labels, counted = truth(images, self.has_void)
         arrays = (images.images, labels, priors, counted)
         pixels, labels, priors, counted = self.put(arrays, self.everywhere)
-        self.stored = StoredImages(pixels, labels, priors, taps, counted)
+        return StoredImages(pixels, labels, priors, taps, counted)
 
     def all_taps(self, images: np.ndarray) -> list[np.ndarray]:
         """Backbone features of all images, then of all mirrored images, in half precision."""
@@ -153,10 +161,17 @@ class FlaxTrainer:
                 parts.append([np.asarray(tap[: len(batch)]) for tap in taps])
         return [np.concatenate(taps) for taps in zip(*parts, strict=True)]
 
-    def step(self, draw: Draw) -> float:
+    def share(self, count: int) -> range:
+        return range(count)  # Of every process, as they put equal arrays on their devices.
+
+    def step(self, draw: Draw, images: Images | None = None) -> float:
+        if images is None:
+            places, stored = draw.indices, self.stored
+        else:
+            places, stored = np.arange(len(images)), self.store(images)
         indices, mirrored, corners, recoloring = self.put(
             (
-                draw.indices.astype(np.int32),
+                places.astype(np.int32),
                 draw.mirrored,
                 draw.corners.astype(np.int32),
                 draw.recoloring,
@@ -170,7 +185,7 @@ class FlaxTrainer:
                 self.parts.running,
                 self.moments,
                 self.parts.fixed,
-                self.stored,
+                stored,
                 DeviceDraw(indices, mirrored, corners, seed, recoloring),
                 hold=holds_backbone(self.plan, draw.step),
             )
@@ -205,7 +220,7 @@ class FlaxTrainer:
 
     def padded_arrays(self, images: Images) -> tuple[Any, ...]:
         """Images, labels, priors and counted pixels, padded to a power of two, and a seed."""
-        labels, counted = truth(images)
+        labels, counted = truth(images, images.has_void)
         arrays = (images.images, labels, images.priors, counted)
         return (*jax.tree.map(self.pad_to_power_of_two, arrays), np.uint32(self.seed))
 
@@ -273,10 +288,12 @@ class FlaxTrainer:
         return jax.tree.map(make, tree)
 
 
-def truth(images: Images) -> tuple[np.ndarray, np.ndarray | None]:
+def truth(images: Images, has_void: bool) -> tuple[np.ndarray, np.ndarray | None]:
     """The labels, 0 on void pixels, and the pixels that count; None if all do."""
-    counted = images.counted
-    return (images.labels, None) if counted is None else (images.labels * counted, counted)
+    if not has_void:
+        return images.labels, None
+    counted = images.labels != VOID
+    return images.labels * counted, counted
 
 
 # Compiled functions ------------------------------------------------------------------------------

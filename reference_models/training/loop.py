@@ -2,13 +2,15 @@
 
 import math
 import time
+from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from reference_models.data.images import Images
+from reference_models.data.images import Images, Streamed
 from reference_models.data.label_swaps import swap_labels
 from reference_models.errors import InputError, OutOfTime
 from reference_models.files import read_arrays, write_arrays
@@ -18,6 +20,7 @@ from reference_models.provenance import hardware
 from reference_models.training.augmentation import draw_step
 from reference_models.training.cost import Cost
 from reference_models.training.stopping import Clock
+from reference_models.training.streaming import images_of_steps
 from reference_models.training.trained import Network
 from reference_models.training.trainer import Trainer
 
@@ -33,7 +36,7 @@ class History(NamedTuple):
 def train(
     options: Options,
     trainer: Trainer,
-    images: Images,
+    images: Images | Streamed,
     validation: Images,
     folder: Path,
     check: Clock,
@@ -72,7 +75,7 @@ def correlation(maps: np.ndarray, masks: np.ndarray) -> float:
 
 
 def fit(
-    trainer: Trainer, images: Images, options: Options, checkpoint: Path, check: Clock
+    trainer: Trainer, images: Images | Streamed, options: Options, checkpoint: Path, check: Clock
 ) -> History:
     """Train to the last step. The history covers the steps before a stop as well.
 
@@ -119,14 +122,18 @@ def fit(
         unit=" steps",
         disable=not trainer.is_main_process,
     )
+    streamed: Iterator[Images | None] = repeat(None)
+    if isinstance(images, Streamed):
+        share = trainer.share(min(plan.batch, len(images)))
+        streamed = images_of_steps(images, plan, options.seed, len(losses), share)
     cost = Cost(plan, hardware(trainer.device))
     for step in bar:
         stopped = stop_request()
         if trainer.any_process(stopped is not None):
             save()
             raise stopped or OutOfTime
-        draw = draw_step(len(images), images.images.shape[1], plan, options.seed, step)
-        loss = trainer.step(draw)
+        draw = draw_step(len(images), images.side, plan, options.seed, step)
+        loss = trainer.step(draw, next(streamed))
         if not math.isfinite(loss):
             raise InputError(f"the loss is {loss} at step {step}; try a lower --learning-rate")
         losses.append(loss)

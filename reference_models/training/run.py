@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from reference_models import paths
-from reference_models.data.images import VOID, Data, Images, TestSet
+from reference_models.data.images import VOID, Data, Images, Streamed, TestSet
 from reference_models.data.sets import Sources, load
 from reference_models.errors import InputError
 from reference_models.files import Arrays, fingerprint, make_folder, write_arrays, write_json
@@ -158,6 +158,11 @@ def announce(options: Options, data: Data, device: str) -> None:
         print(f"compared with {recipe.paper}")
     for note in (*data.notes, *without_priors(options, data)):
         print(f"note: {note}")
+    if isinstance(data.train, Streamed):
+        print(
+            f"note: the training images take more than {options.memory_gb:g} GB (--memory-gb), so "
+            "their files are decoded again in every step"
+        )
     if options.scale == "paper" and device == "cpu":
         print(
             "note: the paper scale is meant for a GPU; on this CPU it will take long, and after "
@@ -182,6 +187,7 @@ def load_data(options: Options, shared: Shared | None = None) -> Data:
         learns_on_tests=recipe.learns_on_tests,
         archives=options.archive_folder,
         # A network that learns on the test images does not need the training set.
+        memory_gb=options.memory_gb,
         train_images=1 if recipe.learns_on_tests and is_named else plan.train_images,
         test_images=plan.test_images,
         test_priors=tuple(sorted(detectors)) if is_named else (),
@@ -205,7 +211,7 @@ def load_data(options: Options, shared: Shared | None = None) -> Data:
         return data
     other = (recipe.train_prior or "").partition("run:")[2]
     computed_by = fingerprint(load_finished_run(other, options).trainer.weights()) if other else ""
-    return replace(data, train=replace(data.train, priors=maps), computed_by=computed_by)
+    return replace(data, train=data.train.with_priors(maps), computed_by=computed_by)
 
 
 def without_priors(options: Options, data: Data) -> list[str]:
@@ -226,7 +232,7 @@ def curve(losses: list[float], points: int = 200) -> list[float]:
     return [round(float(interval.mean()), 6) for interval in intervals]
 
 
-def pair_rows(options: Options, images: Images, losses: list[float]) -> Rows:
+def pair_rows(options: Options, images: Images | Streamed, losses: list[float]) -> Rows:
     """What the relation model's pairs are worth: the share of the pixels taken as foreground that
     are foreground in the mask (R §5.5), and the mutual information in training."""
     network = options.chosen_recipe.network(options.plan).options
@@ -237,9 +243,10 @@ def pair_rows(options: Options, images: Images, losses: list[float]) -> Rows:
         ("certain foreground", network.certain),
         ("approximate foreground", network.foreground),
     ):
-        taken = images.priors / np.float32(255) >= threshold
-        if taken.any():
-            rows[name] = {"true_foreground": float(images.masks[taken].mean())}
+        # The masks where the prior passes the threshold.
+        taken = [part.masks[part.priors / np.float32(255) >= threshold] for part in images.parts()]
+        if count := sum(map(len, taken)):
+            rows[name] = {"true_foreground": float(sum(map(np.sum, taken)) / count)}
     if network.balance and losses:
         # js_mutual_information is log 2 − loss / 2 if both kinds of pair have the same weight.
         estimates = math.log(2) - np.array(losses) / 2

@@ -1,13 +1,13 @@
 """Measures of a trained network on test sets: clean and corrupted images, and prior maps."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from reference_models.data.corruption import corrupt
-from reference_models.data.images import Images, TestSet
+from reference_models.data.images import Images, Streamed, TestPart, TestSet
 from reference_models.data.pictures import centre_prior
 from reference_models.measures.contours import NAMES as CONTOURS
 from reference_models.measures.contours import contours_each
@@ -54,78 +54,104 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
     recipe = network.options.chosen_recipe
     scored: Scored = {}
 
-    def measured(test: TestSet, maps: dict[str, np.ndarray]) -> Each:
+    def measured(part: TestPart, maps: dict[str, np.ndarray]) -> Each:
         names = NAMES + EXACT * exact + BINARY * ("features" in recipe.further)
         rows: dict[str, list[Row]] = {}
         for name, values in maps.items():
             rows[name] = []
             for begin in range(0, len(values), CHUNK):
                 check()
-                part = slice(begin, begin + CHUNK)
+                place = slice(begin, begin + CHUNK)
                 rows[name] += measure_each(
-                    values[part], test.truth[part], names + CURVES, voids=test.voids[part]
+                    values[place], part.truth[place], names + CURVES, voids=part.voids[place]
                 )
             if "sparse" in recipe.further:
                 for row, saliency in zip(rows[name], values, strict=True):
                     row["sparse"] = sparse_share_of_map(saliency)
         names += ("sparse",) * ("sparse" in recipe.further)
-        shares = tuple(float(mask.mean()) for mask in test.truth)
-        return Each(test.images.names, names, rows, shares)
+        shares = tuple(float(mask.mean()) for mask in part.truth)
+        return Each(part.images.names, names, rows, shares)
+
+    def from_prior(part: TestPart) -> Each:
+        start = part.images.priors / 255
+        maps = {"prior": start, "prior, cut at 1/2": start >= 0.5, **network.maps(part.images)}
+        if recipe.dense_crf:
+            maps["dense CRF"] = dense_crf(part.images.images, start)
+        return measured(part, maps)
+
+    def corrupted(part: TestPart, corruption: str) -> Each:
+        pixels = corrupt(part.images.images, corruption, seed=0, first=part.first)
+        return measured(part, network.maps(replace(part.images, images=pixels)))
 
     for test in tests:
         if recipe.regions > 2:
             check()
-            scored[test.name] = score_regions(network, test)
+            scored[test.name] = joined(score_regions(network, part) for part in test.parts())
         elif priors := priors_for(recipe, test, network.options.scale):
             for prior in priors:
                 check()
-                images = replace(test.images, priors=prior_maps(prior, test, network.options))
-                start = images.priors / 255
-                maps = {"prior": start, "prior, cut at 1/2": start >= 0.5, **network.maps(images)}
-                if recipe.dense_crf:
-                    maps["dense CRF"] = dense_crf(images.images, start)
-                scored[f"{test.name}, {prior}"] = measured(test, maps)
+                maps = prior_maps(prior, test, network.options)
+                started = replace(test, images=test.images.with_priors(maps))
+                scored[f"{test.name}, {prior}"] = joined(map(from_prior, started.parts()))
         else:
             corruptions = recipe.corruptions if test is tests[0] else ()
             for corruption in ("", *corruptions):
                 check()
-                pixels = corrupt(test.images.images, corruption, seed=0)
                 name = f"{test.name}, {corruption}" if corruption else test.name
-                maps = network.maps(replace(test.images, images=pixels))
-                scored[name] = measured(test, maps)
+                scored[name] = joined(corrupted(part, corruption) for part in test.parts())
             if "features" in recipe.further:
                 check()
-                distances = [
-                    row
-                    for part in network.batches(test.images)
-                    for row in distances_each(
-                        network.trainer.descriptors(part), part.masks, part.counted
-                    )
-                ]
+                each = joined(distances(network, part) for part in test.parts())
                 # At the size of the features a small object can vanish, even in every image.
-                if any(distances):
-                    each = Each(test.images.names, DISTANCES, {"features": distances})
+                if any(each.maps["features"]):
                     scored[f"{test.name}, features"] = each
     return scored
 
 
-def score_regions(network: Network, test: TestSet) -> Each:
+def joined(parts: Iterable[Each]) -> Each:
+    """The measures of consecutive parts of a test set."""
+    first, *others = parts
+    if not others:
+        return first
+    parts = [first, *others]
+    shares = None
+    if first.object_share is not None:
+        shares = tuple(share for part in parts for share in part.object_share or ())
+    return Each(
+        stems=tuple(stem for part in parts for stem in part.stems),
+        measures=first.measures,
+        maps={name: [row for part in parts for row in part.maps[name]] for name in first.maps},
+        object_share=shares,
+    )
+
+
+def distances(network: Network, part: TestPart) -> Each:
+    """The distances between the features of a network."""
+    rows = [
+        row
+        for images in network.batches(part.images)
+        for row in distances_each(network.trainer.descriptors(images), images.masks, images.counted)
+    ]
+    return Each(part.images.names, DISTANCES, {"features": rows})
+
+
+def score_regions(network: Network, part: TestPart) -> Each:
     """The measures of label maps, and those that the recipe asks for besides."""
     further = network.options.chosen_recipe.further
     names: tuple[str, ...] = SEGMENTATION
-    regions = network.maps(test.images)["regions"]
-    rows: list[Row] = [dict(row) for row in segmentation_each(regions, test.truth)]
+    regions = network.maps(part.images)["regions"]
+    rows: list[Row] = [dict(row) for row in segmentation_each(regions, part.truth)]
     if further:
-        descriptors = network.descriptors(test.images)
+        descriptors = network.descriptors(part.images)
     if "sparse" in further:
         names += ("sparse",)
         for row, each in zip(rows, descriptors, strict=True):
             row["sparse"] = sparse_share(each)
     if "contours" in further:
         names += CONTOURS
-        for row, more in zip(rows, contours_each(regions, descriptors, test.truth), strict=True):
+        for row, more in zip(rows, contours_each(regions, descriptors, part.truth), strict=True):
             row |= more
-    return Each(test.images.names, names, {"regions": rows})
+    return Each(part.images.names, names, {"regions": rows})
 
 
 def means_of(scored: Scored) -> Rows:
@@ -158,7 +184,7 @@ def flatten_rows(rows: Rows) -> list[tuple[str, dict[str, float]]]:
 
 
 def inference_seconds(
-    trainer: Trainer, images: Images, repeats: int = 5
+    trainer: Trainer, images: Images | Streamed, repeats: int = 5
 ) -> dict[str, dict[str, float]]:
     """Seconds per image from pixels in memory to maps, and to the features of the backbone alone.
 
@@ -194,15 +220,22 @@ def priors_for(recipe: Recipe, test: TestSet, scale: ScaleName) -> tuple[str, ..
     return (*available, *(p for p in priors if p in CONTROLS))
 
 
-def prior_maps(name: str, source: TestSet | Images, options: Options) -> np.ndarray:
+def prior_maps(name: str, source: TestSet | Images | Streamed, options: Options) -> np.ndarray:
     """The prior maps with this name (see `Recipe.test_priors`), uint8 `(N, S, S)` in 0..255."""
     images = source.images if isinstance(source, TestSet) else source
     if name == "centre":
-        return np.broadcast_to(centre_prior(images.images.shape[1]), images.labels.shape)
+        side = images.side
+        return np.broadcast_to(centre_prior(side), (len(images), side, side))
     if name == "truth":
-        return 255 * images.masks.astype(np.uint8)
+        return np.concatenate([255 * part.masks.astype(np.uint8) for part in images.parts()])
     if name.startswith("run:"):
-        maps = load_finished_run(name.removeprefix("run:"), options).main_map(images)
-        low, high = (limit(axis=(1, 2), keepdims=True) for limit in (maps.min, maps.max))
-        return np.rint(255 * (maps - low) / np.maximum(high - low, 1e-6)).astype(np.uint8)
+        network = load_finished_run(name.removeprefix("run:"), options)
+        return np.concatenate([stretched(network.main_map(part)) for part in images.parts()])
+    assert isinstance(source, TestSet)
     return source.priors[name]
+
+
+def stretched(maps: np.ndarray) -> np.ndarray:
+    """Each map from 0 to 255, uint8."""
+    low, high = (limit(axis=(1, 2), keepdims=True) for limit in (maps.min, maps.max))
+    return np.rint(255 * (maps - low) / np.maximum(high - low, 1e-6)).astype(np.uint8)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DistributedSampler
 
-from reference_models.data.images import Images
+from reference_models.data.images import VOID, Images, Streamed
 from reference_models.errors import InputError, first_few
 from reference_models.files import Arrays, describe_mismatch
 from reference_models.machine import progress
@@ -71,7 +71,7 @@ class TorchTrainer:
         self.parameters = sum(p.numel() for group in groups for p in group["params"])
         self.features = {} if features is None else features
 
-    def set_training_images(self, images: Images) -> None:
+    def set_training_images(self, images: Images | Streamed) -> None:
         # Not in the constructor, as a single process may load a trained network.
         self.objective: nn.Module = Objective(self.system, self.half)
         if self.processes > 1:
@@ -89,12 +89,11 @@ class TorchTrainer:
                     )
                 self.objective = nn.SyncBatchNorm.convert_sync_batchnorm(self.objective)
             self.objective = DistributedDataParallel(self.objective)
-        self.images = torch.from_numpy(images.images).to(self.device).permute(0, 3, 1, 2)
-        self.labels, self.counted = self.truth(images)
-        # A prior map shared by all images is stored once.
-        is_shared = images.priors.strides[0] == 0
-        priors = torch.from_numpy(np.array(images.priors[:1] if is_shared else images.priors))
-        self.priors = priors.to(self.device).expand(len(images), -1, -1)
+        self.has_void = images.has_void
+        if isinstance(images, Streamed):
+            self.caches_features = False
+            return
+        self.store(images)
         if self.caches_features:
             digest = hashlib.sha256(np.ascontiguousarray(images.images).data).hexdigest()
             key = f"{self.plan.backbone} {digest}"
@@ -102,6 +101,15 @@ class TorchTrainer:
                 self.features.clear()  # One training set at a time: features take gigabytes.
                 self.features[key] = self.all_taps()
             self.taps = self.features[key]
+
+    def store(self, images: Images) -> None:
+        """Load the training set, or the images of a step, onto the device."""
+        self.images = torch.from_numpy(images.images).to(self.device).permute(0, 3, 1, 2)
+        self.labels, self.counted = self.truth(images, self.has_void)
+        # A prior map shared by all images is stored once.
+        is_shared = images.priors.strides[0] == 0
+        priors = torch.from_numpy(np.array(images.priors[:1] if is_shared else images.priors))
+        self.priors = priors.to(self.device).expand(len(images), -1, -1)
 
     @torch.no_grad()
     def all_taps(self) -> list[Tensor]:
@@ -122,16 +130,17 @@ class TorchTrainer:
             parts = [self.system.backbone(part) for part in pixels.split(self.inference_batch)]
         return [torch.cat(taps).float() for taps in zip(*parts, strict=True)]
 
-    def step(self, draw: Draw) -> float:
-        share: list[int] = list(
-            DistributedSampler(
-                range(len(draw.indices)),  # type: ignore[arg-type]
-                self.processes,
-                self.rank,
-                shuffle=False,
-            )
-        )
-        indices = torch.from_numpy(draw.indices[share]).to(self.device)
+    def share(self, count: int) -> list[int]:
+        everything: Any = range(count)
+        return list(DistributedSampler(everything, self.processes, self.rank, shuffle=False))
+
+    def step(self, draw: Draw, images: Images | None = None) -> float:
+        share = self.share(len(draw.indices))
+        places = draw.indices[share]
+        if images is not None:
+            self.store(images)
+            places = np.arange(len(images))
+        indices = torch.from_numpy(places).to(self.device)
         mirrored = torch.from_numpy(draw.mirrored[share]).to(self.device)
         batch = Batch(
             images=self.pixels(self.select(self.images, draw, share, indices, mirrored)),
@@ -147,8 +156,8 @@ class TorchTrainer:
         if self.plan.enlarge_crops:
             batch = enlarged(batch, self.images.shape[-2:])
         if draw.recoloring is not None:
-            images = self.recolored(batch.images, draw.recoloring, share)
-            batch = batch._replace(images=images)
+            recolored = self.recolored(batch.images, draw.recoloring, share)
+            batch = batch._replace(images=recolored)
         taps = None
         if self.caches_features:
             rows = indices + len(self.images) * mirrored
@@ -249,16 +258,16 @@ class TorchTrainer:
 
         return LossView(loss, output, batch.labels, batch.images, batch.counted)
 
-    def truth(self, images: Images) -> tuple[Tensor, Tensor | None]:
+    def truth(self, images: Images, has_void: bool) -> tuple[Tensor, Tensor | None]:
         """The labels, 0 on void pixels, and the pixels that count; None if all do."""
-        labels, is_counted = torch.from_numpy(images.labels).to(self.device), images.counted
-        if is_counted is None:
+        labels = torch.from_numpy(images.labels).to(self.device)
+        if not has_void:
             return labels, None
-        counted = torch.from_numpy(is_counted).to(self.device)
+        counted = labels != VOID
         return labels * counted, counted
 
     def as_batch(self, images: Images) -> Batch:
-        labels, counted = self.truth(images)
+        labels, counted = self.truth(images, images.has_void)
         pixels = torch.from_numpy(images.images).to(self.device).permute(0, 3, 1, 2)
         return Batch(
             images=self.pixels(pixels),

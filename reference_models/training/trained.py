@@ -8,7 +8,7 @@ from typing import Any, get_args
 import numpy as np
 
 from reference_models import paths
-from reference_models.data.images import Images
+from reference_models.data.images import Images, Streamed
 from reference_models.errors import InputError
 from reference_models.files import read_about, read_arrays
 from reference_models.options import Backend, Device, Options
@@ -52,22 +52,22 @@ class Network:
             )
         return notes
 
-    def maps(self, images: Images) -> dict[str, np.ndarray]:
+    def maps(self, images: Images | Streamed) -> dict[str, np.ndarray]:
         """The trainer's maps, computed in batches, and inverted if `inverted`."""
         parts = [self.trainer.maps(part) for part in self.batches(images)]
         joined = {name: np.concatenate([maps[name] for maps in parts]) for name in parts[0]}
         return {name: 1 - maps for name, maps in joined.items()} if self.inverted else joined
 
-    def descriptors(self, images: Images) -> np.ndarray:
+    def descriptors(self, images: Images | Streamed) -> np.ndarray:
         """The trainer's descriptors, computed in batches."""
         return np.concatenate([self.trainer.descriptors(part) for part in self.batches(images)])
 
-    def batches(self, images: Images) -> list[Images]:
+    def batches(self, images: Images | Streamed) -> list[Images]:
         """The images in parts of at most the trainer's inference batch."""
         count = -(-len(images) // self.trainer.inference_batch)
         return [images.take(part) for part in np.array_split(np.arange(len(images)), count)]
 
-    def main_map(self, images: Images) -> np.ndarray:
+    def main_map(self, images: Images | Streamed) -> np.ndarray:
         return next(iter(self.maps(images).values()))
 
 

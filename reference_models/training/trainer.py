@@ -1,13 +1,13 @@
 """The interface of a trainer, and the learning-rate schedules."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from reference_models.data.images import Images
+from reference_models.data.images import Images, Streamed
 from reference_models.files import Arrays
 from reference_models.papers.schema import Constant, OneCycle, Polynomial, Scale, Stage, Stages
 from reference_models.training.augmentation import Draw
@@ -41,11 +41,17 @@ class Trainer(Protocol):
     inference_batch: int
     """Batch size for `maps`."""
 
-    def set_training_images(self, images: Images) -> None:
-        """Load the training set onto the device."""
+    def set_training_images(self, images: Images | Streamed) -> None:
+        """Load the training set onto the device, unless it is streamed."""
 
-    def step(self, draw: Draw) -> float:
-        """Update the weights at the rate of `learning_rate`; returns the loss before the update."""
+    def share(self, count: int) -> Sequence[int]:
+        """The positions in a batch of `count` images that this process needs."""
+
+    def step(self, draw: Draw, images: Images | None = None) -> float:
+        """Update the weights at the rate of `learning_rate`; returns the loss before the update.
+
+        images: This process's share of the step's images, if the training set is streamed.
+        """
 
     def maps(self, images: Images) -> dict[str, np.ndarray]:
         """Saliency maps by name, the main map first, float32 `(N, S, S)` in [0, 1]. A network for

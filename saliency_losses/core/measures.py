@@ -111,6 +111,10 @@ class Maps:
     def adaptive_counts(self) -> tuple[Array, Array]:
         return self.counts("adaptive")
 
+    @cached_property
+    def counts_at_half(self) -> tuple[Array, Array]:
+        return self.counts(0.5)
+
     def counts(self, threshold: float | str) -> tuple[Array, Array]:
         """The numbers of hits and of false alarms at a threshold, ``(M, 1)``."""
         selected = self.selected(threshold)
@@ -449,62 +453,75 @@ def _spread(xp: Ops, x: Array, axis: int, reach: int, outside: int) -> Array:
     return x
 
 
-# All measures of a data set -----------------------------------------------------------------------
+# Several measures together ------------------------------------------------------------------------
 
 BETA = 0.3**0.5
-PARTS: dict[str, Callable[[Maps], Array]] = {
+CURVES: dict[str, Callable[[Maps], Array]] = {
+    "f_curve": lambda maps: f_measure(maps, maps.counts_by_level, BETA),
+    "e_curve": lambda maps: e_measure(maps, maps.counts_by_level),
+    "precision_curve": lambda maps: precision_recall(maps, maps.counts_by_level)[0],
+    "recall_curve": lambda maps: precision_recall(maps, maps.counts_by_level)[1],
+}
+VALUES: dict[str, Callable[[Maps], Array]] = {
     "mae": absolute_error,
     "f": lambda maps: f_measure(maps, maps.adaptive_counts, BETA)[:, 0],
-    "f_curve": lambda maps: f_measure(maps, maps.counts_by_level, BETA),
     "weighted_f": lambda maps: of_maps(maps.xp, maps.p, maps.object, 1.0),
     "s": lambda maps: structure(maps, 0.5),
     "e": lambda maps: e_measure(maps, maps.adaptive_counts)[:, 0],
-    "e_curve": lambda maps: e_measure(maps, maps.counts_by_level),
-    "iou": lambda maps: intersection_over_union(maps, maps.counts(0.5))[:, 0],
-    "dice": lambda maps: dice_coefficient(maps, maps.counts(0.5))[:, 0],
+    "iou": lambda maps: intersection_over_union(maps, maps.counts_at_half)[:, 0],
+    "dice": lambda maps: dice_coefficient(maps, maps.counts_at_half)[:, 0],
     "boundary_iou": lambda maps: boundary_iou(maps, 0.5, 0.02),
     "boundary_accuracy": lambda maps: boundary_accuracy(maps, 0.5),
+    "auroc": roc_area,
 }
-"""What is summed over the images: a value or a curve for each map."""
+OF_AN_IMAGE = (*VALUES, *CURVES)
+
 OF_CURVES = {
     "max_f": ("f_curve", "max"),
     "mean_f": ("f_curve", "mean"),
     "max_e": ("e_curve", "max"),
     "mean_e": ("e_curve", "mean"),
 }
-CURVES = ("f_curve", "e_curve")
-NAMES = (*(name for name in PARTS if name not in CURVES), *OF_CURVES)
+# An image without an area under the curve would leave the whole set without one.
+NAMES = (*(name for name in VALUES if name != "auroc"), *OF_CURVES)
+"""The measures of a data set."""
 
 
-def check_names(names: Any) -> tuple[str, ...]:
-    if isinstance(names, str) or not names or not set(names) <= set(NAMES):
+def check_names(names: Any, known: tuple[str, ...] = NAMES) -> tuple[str, ...]:
+    if isinstance(names, str) or not names or not set(names) <= set(known):
         raise ValueError(
-            f"names must be one or more of {', '.join(NAMES)}, got {names!r}; pass a tuple of names"
+            f"names must be one or more of {', '.join(known)}, got {names!r}; pass a tuple of names"
         )
     return tuple(names)
 
 
-def parts_of(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The parts that these measures need."""
-    return tuple(dict.fromkeys(OF_CURVES[n][0] if n in OF_CURVES else n for n in names))
-
-
-def measured_parts(
+def saliency_measures(
     xp: Ops,
     probs: Array,
     target: Array,
-    names: tuple[str, ...],
+    *,
+    names: Any,
     normalize: bool,
     activation: str | None,
     ignore_index: int | None,
+    mask: Array = None,
+    reduction: str = "none",
 ) -> dict[str, Array]:
-    """The parts of each image, ``(N,)`` or ``(N, 256)``."""
-    maps = Maps(xp, probs, target, normalize, activation, ignore_index, None)
-    return {part: maps.reduce(PARTS[part](maps), "none") for part in parts_of(names)}
+    """Several measures by name, a number or a curve for each image, reduced over the images."""
+    names = check_names(names, OF_AN_IMAGE)
+    checks.reduction(reduction)
+    maps = Maps(xp, probs, target, normalize, activation, ignore_index, mask)
+    functions = VALUES | CURVES
+    return {name: maps.reduce(functions[name](maps), reduction) for name in names}
+
+
+def parts_of(names: tuple[str, ...]) -> tuple[str, ...]:
+    """What these measures of a data set need of each image."""
+    return tuple(dict.fromkeys(OF_CURVES[n][0] if n in OF_CURVES else n for n in names))
 
 
 def results(names: tuple[str, ...], means: dict[str, Array]) -> dict[str, Array]:
-    """The measures from the means of their parts over the images."""
+    """The measures of a data set from the means over its images."""
 
     def result(name: str) -> Array:
         if name not in OF_CURVES:

@@ -172,8 +172,14 @@ class SaliencyMeasures(nnx.Metric):
             mask: ``(N,)``, bool, True for images that count, False for padding of the batch.
         """
         counted = _counted(mask, preds.shape[:1])
-        parts = measures.measured_parts(
-            xp, preds, target, self.names, self.normalize, self.activation, self.ignore_index
+        parts = measures.saliency_measures(
+            xp,
+            preds,
+            target,
+            names=measures.parts_of(self.names),
+            normalize=self.normalize,
+            activation=self.activation,
+            ignore_index=self.ignore_index,
         )
         for part, each in parts.items():
             kept = jnp.where(counted.reshape(-1, *[1] * (each.ndim - 1)), each, 0)

@@ -20,6 +20,7 @@ All functions share these rules:
   `probs`.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
@@ -716,4 +717,61 @@ def auroc(
     """
     return core.measured(
         xp, probs, target, core.roc_area, normalize, activation, ignore_index, mask, reduction
+    )
+
+
+def saliency_measures(
+    probs: Tensor,
+    target: Tensor,
+    *,
+    names: Sequence[str] = core.OF_AN_IMAGE,
+    normalize: bool = False,
+    activation: Activation = None,
+    ignore_index: int | None = None,
+    mask: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> dict[str, Tensor]:
+    """Several measures together, which share their work.
+
+    Each is that of its own function with its defaults: "mae", "f", "weighted_f" (with β = 1), "s",
+    "e", "iou", "dice", "boundary_iou", "boundary_accuracy" and "auroc"; and at 256 thresholds
+    "f_curve", "e_curve", "precision_curve" and "recall_curve".
+
+    Args:
+        probs: ``(N, K, *spatial)`` in [0, 1], with two spatial axes for "s" and the measures of
+            boundaries; this and all others as in the module's rules.
+        target: The masks.
+        names: Default: all. The measures.
+        normalize: Stretch each map to [0, 1] first.
+        activation: "sigmoid" or "softmax" if `probs` holds logits.
+        ignore_index: Default: None. A target value whose pixels do not count.
+        mask: ``(N, *spatial)``, bool, True where a pixel counts.
+        reduction: "mean", "sum" or "none" over the images.
+
+    Returns:
+        The measures by name: a scalar and ``(256,)``, or ``(N,)`` and ``(N, 256)`` without a
+        reduction.
+
+    Raises:
+        ValueError: Shapes that do not match, or values or options out of range.
+        TypeError: An argument or option of the wrong type.
+
+    Example:
+        >>> import torch
+        >>> from saliency_losses.torch.measures import saliency_measures
+        >>> target = torch.zeros(1, 1, 8, 8)
+        >>> target[..., 2:6, 2:6] = 1
+        >>> saliency_measures(0.8 * target + 0.1, target, names=("mae", "s"))
+        {'mae': tensor(0.1000), 's': tensor(0.9682)}
+    """
+    return core.saliency_measures(
+        xp,
+        probs,
+        target,
+        names=names,
+        normalize=normalize,
+        activation=activation,
+        ignore_index=ignore_index,
+        mask=mask,
+        reduction=reduction,
     )

@@ -187,8 +187,14 @@ class SaliencyMeasures(Metric):
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Add a batch of maps ``(N, K, *spatial)`` in [0, 1] and their masks."""
         with torch.no_grad():
-            parts = measures.measured_parts(
-                xp, preds, target, self.names, self.normalize, self.activation, self.ignore_index
+            parts = measures.saliency_measures(
+                xp,
+                preds,
+                target,
+                names=measures.parts_of(self.names),
+                normalize=self.normalize,
+                activation=self.activation,
+                ignore_index=self.ignore_index,
             )
         for part, each in parts.items():
             setattr(self, f"sum_{part}", getattr(self, f"sum_{part}") + each.sum(0))

@@ -417,6 +417,53 @@ def test_the_compiler_takes_them(name: str) -> None:
         np.testing.assert_array_equal(first, second)
 
 
+# Several together
+
+SINGLY: dict[str, Callable[..., Any]] = {
+    "mae": in_torch.mean_absolute_error,
+    "f": in_torch.fmeasure,
+    "weighted_f": weighted_fmeasure,
+    "s": in_torch.smeasure,
+    "e": in_torch.emeasure,
+    "iou": in_torch.iou,
+    "dice": in_torch.dice,
+    "boundary_iou": in_torch.boundary_iou,
+    "boundary_accuracy": in_torch.boundary_accuracy,
+    "auroc": in_torch.auroc,
+    "f_curve": in_torch.fmeasure_curve,
+    "e_curve": in_torch.emeasure_curve,
+    "precision_curve": lambda *x, **o: in_torch.precision_recall_curve(*x, **o)[0],
+    "recall_curve": lambda *x, **o: in_torch.precision_recall_curve(*x, **o)[1],
+}
+
+
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_together_they_are_what_they_are_singly(options: dict[str, Any]) -> None:
+    probs, masks = batch("float32")
+    target = masks.astype(np.int64)
+    if "ignore_index" in options:
+        target[:, 2:4, 3:8] = 7
+    p, y = torch.from_numpy(probs).movedim(-1, 1), torch.from_numpy(target).movedim(-1, 1)
+    options = {"mask": torch.rand(3, 9, 11) > 0.2, "reduction": "none", **options}
+    together = in_torch.saliency_measures(p, y, **options)
+    assert set(together) == set(SINGLY)
+    for name, values in together.items():
+        torch.testing.assert_close(values, SINGLY[name](p, y, **options), equal_nan=True)
+    in_flax = in_jax.saliency_measures(
+        jnp.asarray(probs),
+        jnp.asarray(target),
+        **{**options, "mask": jnp.asarray(options["mask"].numpy())},
+    )
+    for name, values in together.items():
+        np.testing.assert_allclose(in_flax[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("names", ["mae", (), ("mae", "max_f")])
+def test_measures_of_a_set_are_none_of_an_image(names: Any) -> None:
+    with pytest.raises(ValueError, match="names must be one or more of mae, f, weighted_f"):
+        in_torch.saliency_measures(torch.rand(1, 1, 6, 6), torch.ones(1, 1, 6, 6), names=names)
+
+
 # Over a data set
 
 

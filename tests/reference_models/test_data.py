@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reference_models.data.decoding import decode, describe, largest, read_priors
 from reference_models.data.images import Data, Images
 from reference_models.data.label_swaps import swap_labels
-from reference_models.data.maps import read_maps
 from reference_models.data.named_sets import (
     ARCHIVES,
     DETECTORS,
@@ -19,9 +19,10 @@ from reference_models.data.named_sets import (
     find_archive,
 )
 from reference_models.data.pictures import centre_prior
-from reference_models.data.sets import Sources, decode, describe, largest, load, read_priors
+from reference_models.data.sets import Sources, load
 from reference_models.data.splits import evenly
 from reference_models.errors import InputError
+from tests.support.maps import read_maps
 from tests.support.paths import DATA
 
 SCENES = Sources("scenes", archives=DATA, train_images=8)

@@ -1,20 +1,26 @@
 """`reference_models.evaluate`: any detector's maps from a folder or zip, against masks."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from reference_models.data.maps import read_maps
+from reference_models.data.maps import SaliencyMap
+from reference_models.data.masks import Mask
+from reference_models.data.pairs import Pairs, find_pairs, notes_on
 from reference_models.errors import InputError
-from reference_models.evaluate import Options, mask_files, notes_on, read_masks, run
+from reference_models.evaluate import Options, run
 from reference_models.measures.saliency import NAMES, measure
+from tests.support.maps import read_maps, true_masks
 from tests.support.paths import DATA
 
 with_archives = pytest.mark.skipif(
@@ -38,10 +44,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def true_masks(path: Path) -> dict[str, np.ndarray]:
-    return {stem: mask.object for stem, mask in read_masks(mask_files(path))[0].items()}
-
-
 def zipped(folder: Path) -> Path:
     path = folder.with_suffix(".zip")
     with zipfile.ZipFile(path, "w") as archive:
@@ -63,7 +65,9 @@ def test_folders_and_zips_give_the_same_row(folder: Path, capsys):
 
     masks = true_masks(zipped(folder / "set"))
     maps, _ = read_maps(zipped(folder / "all") / "blur", masks)
-    assert measure(list(maps.values()), list(masks.values())) == written["measures"]
+    # The rows have seven decimals.
+    whole = measure(list(maps.values()), list(masks.values()))
+    assert whole == pytest.approx(written["measures"], abs=1e-6)
     # A folder of masks alone, and maps that need not be resized.
     run(Options(folder / "all/noise", masks=folder / "set/masks", out=folder / "2.json"))
     assert json.loads((folder / "2.json").read_text())["notes"] == []
@@ -85,7 +89,8 @@ def test_maps_of_predict_and_maps_of_a_few(folder: Path, capsys):
     assert written["images"] == 2
     assert f"{len(masks) - 2} masks have no map, not measured" in written["notes"]
     stems = list(plain)[:2]
-    assert written["measures"] == measure([plain[s] for s in stems], [masks[s] for s in stems])
+    expected = measure([plain[s] for s in stems], [masks[s] for s in stems])
+    assert written["measures"] == pytest.approx(expected, abs=1e-6)
     for file in some.iterdir():
         file.rename(some / f"x{file.name}")
     with pytest.raises(InputError, match=r"no map in .*some has the name of a mask"):
@@ -95,9 +100,9 @@ def test_maps_of_predict_and_maps_of_a_few(folder: Path, capsys):
 
 
 def test_values_are_taken_as_they_are(folder: Path):
-    masks, (_, notes) = true_masks(folder / "set"), read_masks(mask_files(folder / "set"))
+    masks = true_masks(folder / "set")
     maps, _ = read_maps(folder / "all/noise", masks)
-    assert notes == []
+    assert find_pairs(folder / "set", folder / "all/noise").notes == []
     for stem, values in maps.items():
         with Image.open(folder / f"all/noise/{stem}.png") as image:
             np.testing.assert_array_equal(values, np.asarray(image))
@@ -141,14 +146,21 @@ def test_a_place_for_the_measures_is_checked_before_the_work(folder: Path):
 def test_masks_of_other_kinds_are_noted(folder: Path):
     for i, high in enumerate((1, 200, 0)):
         Image.fromarray(np.uint8([[0, high], [0, high]])).save(folder / f"set/masks/{i}.png")
-    masks, (_, notes) = true_masks(folder / "set"), read_masks(mask_files(folder / "set"))
+    masks, notes = (
+        true_masks(folder / "set"),
+        find_pairs(folder / "set", folder / "all/noise").notes,
+    )
     assert [mask.sum() for mask in masks.values()][:3] == [2, 2, 0]
     assert notes == [
         "1 mask has the values 0 and 1: 1 is read as the object (0)",
         "1 mask has 0 and one other value, which is read as the object (1)",
+        "3 maps differ in size from their masks and are resized to them",
+        "1 mask is all background: it counts in the MAE only",
     ]
-    notes = notes_on([mask.astype(float) for mask in masks.values()], [*masks.values()])
-    assert notes == ["1 mask is all background: it counts in the MAE only"]
+    assert notes_on(1, 2) == [
+        "1 map differs in size from its mask and is resized to it",
+        "2 masks are all background: they count in the MAE only",
+    ]
 
 
 def test_bad_data_is_named(folder: Path):
@@ -188,6 +200,147 @@ def test_the_command(folder: Path):
     assert wrong.returncode == 1
     assert "error: " in wrong.stderr
     assert "Traceback" not in wrong.stderr
+
+
+# Rows, shards and memory --------------------------------------------------------------------------
+
+
+def measured_stems(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The stems of the images that are measured from now on."""
+    stems: list[str] = []
+
+    def read(pairs: Pairs, place: int) -> tuple[SaliencyMap, Mask]:
+        stems.append(pairs.stems[place])
+        return whole(pairs, place)
+
+    whole = Pairs.read
+    monkeypatch.setattr(Pairs, "read", read)
+    return stems
+
+
+def rows_in(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()[1:]]
+
+
+def test_a_stopped_evaluation_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    options = Options(folder / "all/noise", masks=folder / "set", out=folder / "row.json")
+    stems = measured_stems(monkeypatch)
+    run(options)
+    first, path = json.loads((folder / "row.json").read_text()), folder / "row.rows.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert [row["stem"] for row in rows_in(path)] == stems == list("01234")
+    assert first["measures"]["mae"] == np.mean([row["mae"] for row in rows_in(path)])
+    # Two rows, and half of the third.
+    (folder / "row.json").unlink()
+    path.write_bytes(b"".join(lines[:3]) + lines[3][:40])
+    stems.clear()
+    run(options)
+    assert stems == list("234")
+    assert json.loads((folder / "row.json").read_text()) == first
+    assert path.read_bytes() == b"".join(lines)
+    # Nothing is left to do; then one map is written anew.
+    stems.clear()
+    run(options)
+    assert stems == []
+    shutil.copy(folder / "all/noise/0.png", folder / "all/noise/3.png")
+    os.utime(folder / "all/noise/3.png", ns=(0, 0))
+    run(options)
+    assert stems == ["3"]
+    again = Options(folder / "all/noise", masks=folder / "set", out=folder / "new.json")
+    run(again)
+    written = [json.loads((folder / name).read_text()) for name in ("row.json", "new.json")]
+    assert written[0] == written[1] != first
+    # Other measures, or other files: all images anew.
+    stems.clear()
+    run(replace(options, exact=True))
+    assert len(stems) == 5
+    path.write_text("my notes\n")
+    with pytest.raises(
+        InputError, match=r"row\.rows\.jsonl is not a file of rows .*; remove it, or"
+    ):
+        run(options)
+
+
+def test_shards_join_to_the_same_report(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    options = Options(folder / "all/noise", masks=folder / "set", out=folder / "whole.json")
+    run(options)
+    joined = replace(options, out=folder / "joined.json")
+    for shard in ("2/3", "1/3"):
+        run(replace(joined, shard=shard))
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    run(joined)
+    assert not (folder / "joined.json").exists()
+    assert [row["stem"] for row in rows_in(folder / "joined.1-of-3.rows.jsonl")] == ["0", "3"]
+    capsys.readouterr()
+    run(replace(joined, join=True))
+    printed = capsys.readouterr().out
+    assert (folder / "joined.json").read_bytes() == (folder / "whole.json").read_bytes()
+    monkeypatch.delenv("RANK")
+    run(options)
+    assert capsys.readouterr().out.splitlines()[:-1] == printed.splitlines()[:-1]
+
+
+def test_shards_that_do_not_belong_together_are_named(folder: Path):
+    options = Options(folder / "all/noise", masks=folder / "set", out=folder / "row.json")
+    join = replace(options, join=True)
+
+    def fails(match: str, changed: Options = join) -> None:
+        with pytest.raises(InputError, match=match):
+            run(changed)
+
+    fails("--join needs the --out of the shards", replace(join, out=None))
+    fails("shard 1/2 needs a file for its rows", replace(options, out=None, shard="1/2"))
+    fails("--shard must be I/N with I from 1 to N, got 3/2", replace(options, shard="3/2"))
+    fails(r"there are no shards of .*row\.json to join; run evaluate --shard 1/N")
+    run(replace(options, shard="1/2"))
+    fails(r"1 shard of .*row\.json missing: 2/2; run evaluate --shard")
+    first, second = (folder / f"row.{i}-of-2.rows.jsonl" for i in (1, 2))
+    shutil.copy(first, second)
+    fails(r"row\.2-of-2\.rows\.jsonl holds shard 1/2, unlike its name")
+    second.unlink()
+    run(replace(options, shard="2/2"))
+    fails(
+        "the shards of .* are of maps .*noise, not .*blur", replace(join, maps=folder / "all/blur")
+    )
+    lines = second.read_bytes().splitlines(keepends=True)
+    second.write_bytes(b"".join(lines[:-1]))
+    fails(r"2-of-2\.rows\.jsonl lacks 1 image of 2; run evaluate --shard 2/2 again")
+    run(replace(options, shard="2/2"))
+    run(join)
+    Image.new("L", (21, 16)).save(folder / "all/noise/1.png")
+    run(replace(options, shard="2/2"))
+    fails("are of different evaluations: they differ in files, notes; remove the wrong one")
+    run(replace(options, shard="1/3"))
+    fails("lie shards of 2 and of 3; remove all but those of one number")
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from reference_models.evaluate import Options, run
+run(Options(Path(sys.argv[1]), masks=Path(sys.argv[2]), out=Path(sys.argv[3])))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss differs by system")
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path):
+    """24 images of 4 MB as maps of floats, against 4: in memory they would take 80 MB more."""
+    mask = np.zeros((1000, 1000), np.uint8)
+    mask[300:600, 200:700] = 255
+    for name in ("masks", "maps"):
+        (tmp_path / name).mkdir()
+    peaks = []
+    for number in (4, 24):
+        for i in range(number):
+            Image.fromarray(mask).save(tmp_path / f"masks/{i}.png")
+            Image.fromarray((mask / 255).astype(np.float32)).save(tmp_path / f"maps/{i}.tif")
+        command = [sys.executable, "-c", PEAK, *(tmp_path / x for x in ("maps", "masks", "x.json"))]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout.split()[-1]) / 1024)
+    assert peaks[1] - peaks[0] < 40
 
 
 # The maps of ECSSD -------------------------------------------------------------------------------

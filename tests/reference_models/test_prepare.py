@@ -11,11 +11,11 @@ from PIL import Image
 from scipy.io import savemat
 
 from reference_models import prepare as command
-from reference_models.data.maps import read_maps
 from reference_models.data.named_sets import ARCHIVES, DETECTORS, DETECTORS_NAME
 from reference_models.data.sets import Sources, load, read_test
 from reference_models.errors import InputError
 from reference_models.prepare import LAYOUTS, packed_size, prepare
+from tests.support.maps import read_maps
 from tests.support.paths import DATA, ROOT
 
 

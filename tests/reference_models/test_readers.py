@@ -9,11 +9,12 @@ import pytest
 from PIL import Image
 
 from reference_models.data import pictures
-from reference_models.data.maps import read_map, read_maps
+from reference_models.data.maps import read_map
 from reference_models.data.masks import as_mask, has_void, mask_notes, read_mask, settled_mask
 from reference_models.data.photographs import read_photograph
 from reference_models.data.pictures import by_stem, open_image, side_by_side
 from reference_models.errors import InputError
+from tests.support.maps import read_maps
 
 SIDE = np.mgrid[:40, :48]
 OBJECT = np.hypot(SIDE[0] - 18, SIDE[1] - 20) < 9

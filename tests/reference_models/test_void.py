@@ -245,7 +245,7 @@ def test_perfect_maps_have_perfect_measures_beside_void(folder: Path, capsys):
 
 
 def test_a_set_keeps_void_in_labels_and_truth(folder: Path):
-    test, notes = read_test_folder(folder, 16)
+    test, notes = read_test_folder(folder, 16, Sources(folder, folder))
     assert len(test.voids) == len(test.truth) == 5
     assert [int(void.sum()) for void in test.voids if void is not None] == [96] * 3 + [736, 96]
     np.testing.assert_array_equal(test.images.labels[3, 6:], VOID)

@@ -413,6 +413,28 @@ def measures(x: Tensor, p: jax.Array, mask: Tensor | None, kept: jax.Array | Non
         p, p, normalize=True, activation="sigmoid", ignore_index=255, mask=kept, reduction="none"
     )
     assert_type(pair, tuple[jax.Array, jax.Array])
+    together = stu.saliency_measures(
+        x,
+        x,
+        names=("mae", "f_curve"),
+        normalize=True,
+        activation="sigmoid",
+        ignore_index=255,
+        mask=mask,
+        reduction="none",
+    )
+    assert_type(together, dict[str, Tensor])
+    together_jax = sju.saliency_measures(
+        p,
+        p,
+        names=("mae", "f_curve"),
+        normalize=True,
+        activation="sigmoid",
+        ignore_index=255,
+        mask=kept,
+        reduction="none",
+    )
+    assert_type(together_jax, dict[str, jax.Array])
 
 
 def in_jax(x: jax.Array, y: jax.Array, mask: jax.Array | None, rng: jax.Array) -> None:

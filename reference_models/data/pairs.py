@@ -1,0 +1,171 @@
+"""Masks with their maps in folders or zips, of which few are in memory at a time."""
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+from reference_models.data.maps import (
+    SaliencyMap,
+    Scale,
+    as_map,
+    map_files,
+    map_notes,
+    scale_of,
+    settle_map,
+)
+from reference_models.data.masks import Mask, as_mask, has_void, mask_notes, settled_mask
+from reference_models.data.pictures import (
+    Folder,
+    by_stem,
+    has_images,
+    one_folder,
+    open_folder,
+    open_image,
+    side_by_side,
+)
+from reference_models.data.sets import check_classes, classes
+from reference_models.errors import Faults, count
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Masks and their maps, in the order of their names."""
+
+    stems: tuple[str, ...]
+    masks: Mapping[str, Folder]
+    maps: Mapping[str, Folder]
+    void: bool
+    """How masks are read; see `has_void`."""
+    scale: Scale
+    """How maps are read."""
+    notes: list[str]
+
+    def read(self, place: int) -> tuple[SaliencyMap, Mask]:
+        stem = self.stems[place]
+        mask, saliency = self.masks[stem], self.maps[stem]
+        return (
+            settle_map(as_map(open_image(saliency), saliency, "saliency map"), self.scale),
+            settled_mask(as_mask(open_image(mask), mask), self.void),
+        )
+
+    def stamp(self, place: int) -> str:
+        """Text that changes when a file of the pair is written anew."""
+        return " ".join(_stamp(files[self.stems[place]]) for files in (self.masks, self.maps))
+
+    def digest(self) -> str:
+        """A number of all names and sizes of files, equal on any machine."""
+        digest = sha256()
+        for stem in self.stems:
+            for files in (self.masks, self.maps):
+                text = f"{stem}\n{files[stem].name}\n{_size(files[stem])}\n"
+                digest.update(text.encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+
+def find_pairs(masks: Path, maps: Path, shared: bool = False) -> Pairs:
+    """Look at all masks and maps once, since the storage of one decides how others are read.
+
+    All faulty files are reported together. shared: Skip masks without a map.
+    """
+    files = mask_files(masks)
+    faults = Faults()
+    with faults.collect():
+        stems = list(files)
+        looks = side_by_side(lambda place: _look_at_mask(files[stems[place]]), len(stems), "masks")
+        of_masks = dict(zip(stems, looks, strict=True))
+    with faults.collect():
+        chosen = map_files(maps, files, shared)
+        paired = list(chosen)
+        found = side_by_side(lambda place: _look_at_map(chosen[paired[place]]), len(paired), "maps")
+        of_maps = dict(zip(paired, found, strict=True))
+    faults.report()
+    void = has_void(look.kind for look in looks)
+    check_classes([look.classes[void] for look in looks], str(masks))
+    scale = scale_of((look.kind, look.highest) for look in found)
+    notes = mask_notes({stem: look.kinds[void] for stem, look in of_masks.items()})
+    notes += map_notes({stem: look.kind for stem, look in of_maps.items()}, scale)
+    if len(paired) < len(stems):
+        missing = count(len(stems) - len(paired), "mask has", "masks have")
+        notes.append(f"{missing} no map, not measured")
+    resized = sum(of_maps[stem].shape != of_masks[stem].shape for stem in paired)
+    empty = sum(not of_masks[stem].classes[void][0] for stem in paired)
+    notes += notes_on(resized, empty)
+    return Pairs(tuple(paired), files, chosen, void, scale, notes)
+
+
+def notes_on(resized: int, empty: int) -> list[str]:
+    """Notes on numbers of maps that are resized, and of masks without foreground."""
+    notes = []
+    if resized:
+        notes.append(
+            count(
+                resized,
+                "map differs in size from its mask and is resized to it",
+                "maps differ in size from their masks and are resized to them",
+            )
+        )
+    if empty:
+        notes.append(
+            count(
+                empty,
+                "mask is all background: it counts in the MAE only",
+                "masks are all background: they count in the MAE only",
+            )
+        )
+    return notes
+
+
+def mask_files(path: Path) -> dict[str, Folder]:
+    """The masks in the masks/ of a folder or zip or one level below, or in the folder itself."""
+    root = open_folder(path)
+    if has_images(root) and not (root / "masks").is_dir():
+        return by_stem([root])
+    place = one_folder(path, lambda folder: (folder / "masks").is_dir(), "masks/")
+    return by_stem([place / "masks"])
+
+
+class _MaskLook(NamedTuple):
+    """What is kept of a mask. Pairs: as read without and with void, see `has_void`."""
+
+    kind: str
+    shape: tuple[int, ...]
+    kinds: tuple[str, str]
+    classes: tuple[tuple[bool, bool], tuple[bool, bool]]
+
+
+def _look_at_mask(file: Folder) -> _MaskLook:
+    mask = as_mask(open_image(file), file)
+    plain, with_void = settled_mask(mask, False), settled_mask(mask, True)
+    return _MaskLook(
+        mask.kind,
+        mask.object.shape,
+        (plain.kind, with_void.kind),
+        (classes(plain.object, plain.void), classes(with_void.object, with_void.void)),
+    )
+
+
+class _MapLook(NamedTuple):
+    kind: str
+    shape: tuple[int, ...]
+    highest: float
+
+
+def _look_at_map(file: Folder) -> _MapLook:
+    saliency = as_map(open_image(file), file, "saliency map")
+    return _MapLook(saliency.kind, saliency.values.shape, float(saliency.values.max()))
+
+
+def _stamp(file: Folder) -> str:
+    if isinstance(file, zipfile.Path):
+        return f"{file.root.getinfo(file.at).CRC:08x}"
+    status = file.stat()
+    return f"{status.st_size}:{status.st_mtime_ns}"
+
+
+def _size(file: Folder) -> int:
+    if isinstance(file, zipfile.Path):
+        return file.root.getinfo(file.at).file_size
+    return file.stat().st_size

@@ -1,0 +1,167 @@
+"""Files of measures to which rows are added image by image, for runs that may stop at any time."""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from glob import escape
+from pathlib import Path
+from typing import IO, Any, Self
+
+import numpy as np
+
+from reference_models.errors import InputError, count, first_few
+from reference_models.files import atomic_path
+from reference_models.shards import Shard
+
+Row = Mapping[str, Any]
+DECIMALS = 7
+"""Of the values in a row. All reports are computed from rows, so that those of a single run and of
+joined shards have equal bits."""
+
+
+def rounded(row: Row) -> dict[str, Any]:
+    """The row as a file holds it: numbers, and lists of numbers."""
+    return {name: np.round(value, DECIMALS).tolist() for name, value in row.items()}
+
+
+def rows_path(out: Path, shard: Shard) -> Path:
+    """The file of rows beside a report."""
+    part = "" if shard.count == 1 else f".{shard.index + 1}-of-{shard.count}"
+    return out.with_name(f"{out.stem}{part}.rows.jsonl")
+
+
+class RowFile:
+    """Rows in a file of JSON lines; the first line says what they are measures of.
+
+    Each row has the place of its image among all images, its stem, and a stamp of its files. Of
+    several rows of one place the last counts. A last line that was cut off is ignored.
+    """
+
+    def __init__(self, path: Path, mode: str = "rb") -> None:
+        self.path = path
+        self.offsets: dict[int, int] = {}
+        self.stamps: dict[int, str] = {}
+        self.file: IO[bytes] = path.open(mode)
+        try:
+            first = json.loads(self.file.readline())
+            self.about: dict[str, Any] = first["about"]
+            self.shard = Shard(*first["shard"])
+            self.end = self._index()
+        except (ValueError, KeyError, TypeError) as error:
+            self.file.close()
+            raise InputError(
+                f"{path} is not a file of rows that evaluate wrote ({error}); remove it, or pass "
+                "another --out"
+            ) from None
+
+    def _index(self) -> int:
+        """Note where each row lies, and return the end of the last one."""
+        end = self.file.tell()
+        for line in iter(self.file.readline, b""):
+            if not line.endswith(b"\n"):
+                break
+            row = json.loads(line)
+            self.offsets[row["place"]], self.stamps[row["place"]] = end, row["stamp"]
+            end += len(line)
+        return end
+
+    @classmethod
+    def begin(cls, path: Path, about: Mapping[str, Any], shard: Shard) -> Self:
+        """The file at `path`, to which rows may be added, with the rows that it has if they are
+        measures of the same."""
+        if path.exists():
+            rows = cls(path, "r+b")
+            if (rows.about, rows.shard) == (about, shard):
+                rows.file.truncate(rows.end)
+                return rows
+            rows.file.close()
+        first = {"about": about, "shard": [shard.index, shard.count]}
+        with atomic_path(path) as partial:
+            partial.write_text(json.dumps(first) + "\n", encoding="utf-8")
+        return cls(path, "r+b")
+
+    def add(self, place: int, stem: str, stamp: str, row: Row) -> None:
+        line = json.dumps({"place": place, "stem": stem, "stamp": stamp, **row}).encode()
+        self.file.seek(0, os.SEEK_END)
+        self.offsets[place], self.stamps[place] = self.file.tell(), stamp
+        self.file.write(line + b"\n")
+        self.file.flush()
+
+    def read(self, place: int) -> dict[str, Any]:
+        self.file.seek(self.offsets[place])
+        row: dict[str, Any] = json.loads(self.file.readline())
+        return row
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+@contextmanager
+def joined(out: Path) -> Iterator[list[RowFile]]:
+    """The complete rows of all shards of a report, one file for each shard."""
+    paths = shard_paths(out)
+    with ExitStack() as files:
+        shards = [files.enter_context(RowFile(path)) for path in paths]
+        for index, rows in enumerate(shards):
+            check_shard(rows, Shard(index, len(paths)), shards[0])
+        yield shards
+
+
+def check_shard(rows: RowFile, shard: Shard, first: RowFile) -> None:
+    if rows.shard != shard:
+        raise InputError(
+            f"{rows.path} holds shard {rows.shard}, unlike its name; remove it, and run evaluate "
+            f"--shard {shard}"
+        )
+    keys = {*first.about, *rows.about}
+    differing = sorted(key for key in keys if rows.about.get(key) != first.about.get(key))
+    if differing:
+        raise InputError(
+            f"{rows.path} and {first.path} are of different evaluations: they differ in "
+            f"{', '.join(differing)}; remove the wrong one, and measure it again"
+        )
+    places = shard.of(range(int(rows.about["images"])))
+    if missing := sum(place not in rows.offsets for place in places):
+        raise InputError(
+            f"{rows.path} lacks {count(missing, 'image')} of {len(places)}; run evaluate --shard "
+            f"{shard} again, which continues"
+        )
+
+
+def in_order(shards: Sequence[RowFile]) -> Iterator[dict[str, Any]]:
+    """The rows of all images, in the order of an evaluation without shards."""
+    for place in range(int(shards[0].about["images"])):
+        yield shards[place % len(shards)].read(place)
+
+
+def shard_paths(out: Path) -> Sequence[Path]:
+    """The files of all shards of a report, in order."""
+    pattern = re.compile(re.escape(out.stem) + r"\.(\d+)-of-(\d+)\.rows\.jsonl")
+    found = {
+        (int(match[2]), int(match[1])): path
+        for path in out.parent.glob(f"{escape(out.stem)}.*-of-*.rows.jsonl")
+        if (match := pattern.fullmatch(path.name))
+    }
+    counts = sorted({number for number, _ in found})
+    if not counts:
+        raise InputError(
+            f"there are no shards of {out} to join; run evaluate --shard 1/N and so on first, with "
+            "the same --out"
+        )
+    if len(counts) > 1:
+        raise InputError(
+            f"beside {out} lie shards of {' and of '.join(map(str, counts))}; remove all but those "
+            "of one number"
+        )
+    number = counts[0]
+    if missing := [f"{i}/{number}" for i in range(1, number + 1) if (number, i) not in found]:
+        raise InputError(
+            f"{count(len(missing), 'shard')} of {out} missing: {first_few(missing)}; run evaluate "
+            "--shard for each of them"
+        )
+    return [found[number, i] for i in range(1, number + 1)]
