@@ -60,6 +60,7 @@ choosing
 losses
 measures
 distance
+predict
 numerics
 examples/README
 data

@@ -25,6 +25,7 @@ PAGES = (
     "docs/benchmarks.md",
     "docs/measures.md",
     "docs/distance.md",
+    "docs/predict.md",
 )
 
 
@@ -40,6 +41,7 @@ def texts_by_marker() -> dict[str, str]:
         "copies": copies_table(tables.read_rows(RESULTS / "copies.csv")),
         "distance": distance_table(tables.read_rows(RESULTS / "distance.csv")),
         "measures": measures_table(tables.read_rows(RESULTS / "measures.csv")),
+        "throughput": throughput_text(RESULTS / "throughput.csv"),
     }
 
 
@@ -222,6 +224,62 @@ def distance_table(rows: tables.Rows) -> str:
 def times_scipy(row: dict[str, str]) -> str:
     ours, unit = float(row["min_s"]), float(row["unit_min_s"])
     return f"{ours / unit:.2f} ({1000 * ours:,.{1 if ours < 0.01 else 0}f} ms)"
+
+
+def throughput_text(path: Path) -> str:
+    """The time of one large photograph, the rate of small ones, and the encoders."""
+    if not path.exists():
+        return "Not measured yet: `python -m benchmarks.throughput`.\n"
+    rows = tables.read_rows(path)
+    large, small, files = (tables.select(rows, part=part) for part in ("large", "small", "files"))
+    steps = [row for row in large if not row["what"].startswith("predict")]
+    total = sum(float(row["seconds"]) for row in steps)
+    names = ", ".join(row["what"] for row in steps)
+    lines = [
+        f"A photograph of 12 megapixels. On one core the steps of a map ({names}) take "
+        + " + ".join(f"{1e3 * float(row['seconds']):.0f}" for row in steps)
+        + f" = {1e3 * total:.0f} ms. The whole of `predict` on two cores, after loading:",
+        "",
+        "| `--write` | `--format` | ms | multiple of that sum |",
+        "|---|---|---|---|",
+    ]
+    for row in large[len(steps) :]:
+        _, write, format = row["what"].split(", ")
+        seconds = float(row["seconds"])
+        cells = (write, format, f"{1e3 * seconds:.0f}", f"{seconds / total:.2f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    rates = {row["cores"]: int(row["photographs"]) / float(row["seconds"]) for row in small}
+    lines += [
+        "",
+        f"{int(small[0]['photographs']):,} photographs of 400 × 300, all three images: "
+        f"{rates['1']:.1f} a second on one core, {rates['2']:.1f} on two, "
+        f"{rates['2'] / rates['1']:.2f} times as many.",
+        "",
+        "Encoding 12 megapixels on one core:",
+        "",
+        *encoders_table(files),
+    ]
+    row = rows[0]
+    made_with = f"{row['device']}; {row['versions']}; commit {row['commit']}"
+    return "\n".join([*lines, "", f"`python -m benchmarks.throughput`; {made_with}.", ""])
+
+
+def encoders_table(rows: tables.Rows) -> list[str]:
+    """Time and size of each kind of image, a column for each encoder."""
+    cells = {
+        tuple(row["what"].split(", ", 1)): f"{1e3 * float(row['seconds']):.0f} ms, "
+        f"{float(row['megabytes']):.1f} MB"
+        for row in rows
+    }
+    kinds, encoders = (list(dict.fromkeys(key[place] for key in cells)) for place in (0, 1))
+    return [
+        "| | " + " | ".join(encoders) + " |",
+        "|---|" + "---|" * len(encoders),
+        *(
+            f"| {kind} | " + " | ".join(cells.get((kind, each), "–") for each in encoders) + " |"
+            for kind in kinds
+        ),
+    ]
 
 
 def stuck_table(results: dict) -> str:

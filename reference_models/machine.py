@@ -33,3 +33,21 @@ def cores() -> int:
     """Number of cores that this process may use."""
     allowed = getattr(os, "sched_getaffinity", None)  # Not on every system.
     return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
+def processes_here() -> int:
+    """Number of processes that torchrun started on this machine for the same work."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def leave_group() -> None:
+    """Make this process compute by itself, on its own GPU, though torchrun started others with it.
+
+    Must be called before a framework is used.
+    """
+    rank = os.environ.get("LOCAL_RANK")
+    if rank is not None:
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+        os.environ["CUDA_VISIBLE_DEVICES"] = rank if gpus is None else gpus.split(",")[int(rank)]
+    for name in ("WORLD_SIZE", "JAX_NUM_PROCESSES"):
+        os.environ.pop(name, None)

@@ -1,5 +1,6 @@
 """Photographs as files store them, read by every command in the same way."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from PIL import Image
@@ -23,9 +24,9 @@ class Photograph(NamedTuple):
     """Mode L; None if the file has no transparency."""
 
 
-def read_photograph(file: Folder) -> Photograph:
-    """A photograph, see `as_photograph`."""
-    return as_photograph(open_image(file), file)
+def read_photograph(file: Folder, admit: Callable[[int], None] | None = None) -> Photograph:
+    """A photograph, see `as_photograph`. admit: See `open_image`."""
+    return as_photograph(open_image(file, admit), file)
 
 
 def as_photograph(image: Image.Image, file: Folder) -> Photograph:
@@ -37,7 +38,7 @@ def as_photograph(image: Image.Image, file: Folder) -> Photograph:
         values = checked(image, file)
         image = Image.fromarray(scaled(values, white_of_floats(float(values.max()))))
     if not is_transparent(image):
-        return Photograph(image.convert("RGB"), None)
+        return Photograph(image if image.mode == "RGB" else image.convert("RGB"), None)
     layers = image.convert("RGBA")
     alpha = layers.getchannel("A")
     white = Image.new("RGB", image.size, "white")

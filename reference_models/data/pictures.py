@@ -4,6 +4,7 @@ import io
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Lock
 from typing import TypeVar, cast
@@ -168,15 +169,19 @@ UPRIGHT = {
 """The transposition that turns an image upright, by its EXIF orientation."""
 
 
-def open_image(file: Folder) -> Image.Image:
+def open_image(file: Folder, admit: Callable[[int], None] | None = None) -> Image.Image:
     """The decoded picture, turned upright by its EXIF orientation.
 
-    A file of more than MOST_BYTES (unzipped) or MOST_PIXELS is refused before it is decoded.
+    A file of more than MOST_BYTES (unzipped) or MOST_PIXELS is refused before it is decoded. admit:
+    Called with the number of pixels before they are decoded; it may wait until there is memory.
     """
     try:
         if not file.is_file():
             raise InputError(f"{file} is not a file; remove it from the folder")
-        with READING, file.open("rb") as stream:
+        with (
+            READING if isinstance(file, zipfile.Path) else nullcontext(),
+            file.open("rb") as stream,
+        ):
             content = stream.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
             raise InputError(f"{file} is larger than {MOST_BYTES >> 20} MB; save it smaller")
@@ -191,6 +196,8 @@ def open_image(file: Folder) -> Image.Image:
             frames = getattr(image, "n_frames", 1)
             if image.format in STACKS and frames > 1:
                 raise InputError(f"{file} has {frames} frames; save one of them")
+            if admit is not None:
+                admit(image.width * image.height)
             image.load()
             return upright(image)
     except InputError:

@@ -302,7 +302,8 @@ def eight_bit(saliency: np.ndarray, shape: tuple[int, int], name: str = "map") -
         values = np.asarray(floating.resize(size, Image.Resampling.BILINEAR))
     if values.dtype == np.uint8:
         return values
-    return np.rint(np.clip(values, 0, 255)).astype(np.uint8)
+    values = np.clip(values, 0, 255)
+    return np.rint(values, out=values).astype(np.uint8)
 
 
 def mean_curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:

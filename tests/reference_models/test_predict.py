@@ -1,6 +1,10 @@
 """Prediction on photographs of all kinds, and the weights that are packed for it."""
 
 import json
+import os
+import struct
+import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +14,20 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from reference_models import paths, predict
+from reference_models.data.images import Images
 from reference_models.data.masks import Mask
-from reference_models.data.photographs import read_photograph
+from reference_models.data.photographs import Photograph, read_photograph
+from reference_models.data.png import save_png
 from reference_models.errors import InputError
 from reference_models.files import read_about, read_arrays, write_arrays, write_json
 from reference_models.networks.torch.backbones import mobilenet_v2
 from reference_models.options import Options
 from reference_models.papers.schema import ScaleName
 from reference_models.predict import Predict
+from reference_models.prediction import outputs
+from reference_models.prediction.sharing import Batches, Budget, in_threads
 from reference_models.reproduction import publish_weights as pack
+from reference_models.training import photographs as network
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.trained import default_model, load_network, options_of
 
@@ -163,8 +172,8 @@ def test_transparent_pixels_are_white_and_stay_transparent(place):
     image, alpha = read_photograph(Path("one.png"))
     assert image.getpixel((0, 0)) == (255, 255, 255)
     assert image.getpixel((39, 0)) == (0, 0, 0)
-    predict.write_images(image, alpha, np.full((30, 40), 200, np.uint8), place / "x")
-    cutout = picture("x-cutout.png").getchannel("A")
+    photograph = Photograph(image, alpha)
+    cutout = outputs.cutout(photograph, np.full((30, 40), 200, np.uint8)).getchannel("A")
     assert (cutout.getpixel((0, 0)), cutout.getpixel((39, 0))) == (0, 200)
 
 
@@ -283,10 +292,10 @@ def test_a_mask_shows_what_the_loss_sees(place, monkeypatch, recipe):
     truth[10:40, 20:50] = 255
     (place / "masks").mkdir()
     Image.fromarray(truth).save("masks/one.png")
-    explained = predict.explain
+    explained = network.explain
     figures = []
     monkeypatch.setattr(
-        predict,
+        network,
         "explain",
         lambda *args, **more: figures.append(explained(*args, **more)) or figures[-1],
     )
@@ -297,8 +306,9 @@ def test_a_mask_shows_what_the_loss_sees(place, monkeypatch, recipe):
     image, _, target, weight = (axes.images[0].get_array() for axes in figures[0].axes[:4])
     np.testing.assert_allclose(image, np.asarray(picture(file)) / 255, atol=1e-6)
     np.testing.assert_array_equal(target, truth == 255)
-    model = predict.Model(load_network(run))
-    one = model.resized(picture(file), None, truth == 255)
+    model = network.Model(load_network(run))
+    square = network.square_of(picture(file), 64)
+    one = Images.single(square, truth == 255)
     np.testing.assert_allclose(weight, model.network.trainer.pixel_weights(one)[0], rtol=1e-4)
 
 
@@ -306,12 +316,13 @@ def test_either_framework_explains_the_same(place):
     run = str(ended("scenes-weighted-fbeta", place / "run"))
     weights = []
     for backend in ("torch", "jax"):
-        model = predict.Model(load_network(run, backend=backend))
+        model = network.Model(load_network(run, backend=backend))
         mask = np.arange(32) > 12
         void = np.zeros((32, 32), bool)
         void[:, -4:] = True
+        photograph = np.full((32, 32, 3), 100, np.uint8)
         figure = model.explained(
-            Image.fromarray(np.full((32, 32, 3), 100, np.uint8)),
+            network.Inputs(photograph, None, None, (32, 32)),
             Mask(np.outer(mask, mask), void, "with void"),
         )
         for axes in figure.axes[1:4]:
@@ -423,3 +434,216 @@ def test_sizes_are_kept(place):
         pack.write_checked(place / "weights" / "last.safetensors", some, {})
     with pytest.raises(InputError, match="beyond half precision"):
         pack.half({"x": np.array([1e6], np.float32)})
+
+
+# What is written ---------------------------------------------------------------------------------
+
+
+def folder_of(place: Path, *names: str) -> Path:
+    for name in names:
+        (place / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        photo(place / "in" / name)
+    return place / "in"
+
+
+def written(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("format", ["png", "webp", "jpg"])
+def test_chosen_images_in_chosen_formats(place, format):
+    run = str(ended("menet-ce", place / "run"))
+    source = folder_of(place, "one.png")
+    predict.predict(Predict((source,), model=run, out=place / "all"))
+    chosen = "map,overlay" if format == "jpg" else "cutout, map"
+    options = Predict((source,), model=run, out=place / "out", write=chosen, format=format)
+    assert predict.predict(options) == []
+    kinds = [kind.strip() for kind in chosen.split(",")]
+    assert written(place / "out") == {f"one-{kind}.{format}" for kind in kinds}
+    saliency = np.asarray(picture(place / "out" / f"one-map.{format}").convert("L"), int)
+    exact = np.asarray(picture(place / "all/one-map.png"), int)
+    assert np.abs(saliency - exact).max() <= (12 if format == "jpg" else 0)
+    if format == "webp":
+        cutout = picture(place / "out/one-cutout.webp")
+        np.testing.assert_array_equal(cutout.getchannel("A"), exact)
+
+
+def test_outputs_that_cannot_be(place):
+    run = str(ended("menet-ce", place / "run"))
+    file = photo(place / "one.png")
+    for more, message in (
+        ({"write": "map,mask"}, r"--write must list some of map, cutout, overlay, .* got 'map,ma"),
+        ({"format": "jpg"}, r"--format jpg has no transparency, .* pass --write map,overlay"),
+        ({"workers": 0}, "--workers must be at least 1, got 0"),
+        ({"batch": 0}, "--batch must be at least 1, got 0"),
+        ({"shard": "3/2"}, "--shard must be I/N"),
+    ):
+        with pytest.raises(InputError, match=message):
+            predict.predict(Predict((file,), model=run, **more))
+    wide = photo(place / "wide.png", size=(16400, 1))
+    (fault,) = predict.predict(Predict((wide,), model=run, format="webp"))
+    assert "wide.png is 16400 pixels long, and webp files have at most 16383" in fault
+
+
+def test_what_is_finished_is_skipped(place, capsys):
+    run = str(ended("menet-ce", place / "run"))
+    source, out = folder_of(place, "one.png", "two.png"), place / "out"
+
+    def rewritten(**more) -> set[str]:
+        before = {path: path.stat().st_ino for path in out.rglob("*.png")}
+        assert predict.predict(Predict((source,), **{"model": run, "out": out, **more})) == []
+        return {p.name for p, inode in before.items() if p.stat().st_ino != inode}
+
+    def images_of(*stems: str) -> set[str]:
+        return {f"{stem}-{kind}.png" for stem in stems for kind in ("map", "cutout", "overlay")}
+
+    rewritten()
+    assert rewritten() == rewritten(write="map") == set()
+    assert "2 finished before" in capsys.readouterr().out
+    (out / "one-map.png").write_bytes((out / "two-map.png").read_bytes())
+    assert rewritten() == images_of("one")
+    (out / "two-overlay.png").write_bytes((out / "two-overlay.png").read_bytes()[:20])
+    assert rewritten() == images_of("two")
+    photo(place / "in/two.png")
+    assert rewritten() == images_of("two")
+    other = str(ended("menet-ce", place / "other", inverted=True))
+    assert rewritten(model=other) == images_of("one", "two")
+    assert rewritten() == images_of("one", "two")
+
+
+def test_sub_folders_are_mirrored_and_outputs_left_out(place):
+    run = str(ended("menet-ce", place / "run"))
+    source = folder_of(place, "one.png", "a/one.png", "a/b/two.jpg", ".hidden/x.png")
+    expected = {"one-map.png", "a/one-map.png", "a/b/two-map.png"}
+    for _ in range(2):
+        out = source / "maps"
+        assert predict.predict(Predict((source,), model=run, out=out, write="map")) == []
+        assert written(out) == expected
+    before = written(source)
+    for _ in range(2):
+        predict.predict(Predict((source / "a",), model=run, out=source / "a", write="map"))
+        assert written(source) == before | {"a/one-map.png", "a/b/two-map.png"}
+
+
+def test_shards_share_the_photographs(place, monkeypatch):
+    run = str(ended("menet-ce", place / "run"))
+    source = folder_of(place, "a.png", "b.png", "c/b.png", "d.png", "e.png")
+    (source / "a.png").write_bytes(b"")
+    parts = []
+    for number in (1, 2):
+        out = place / f"out{number}"
+        predict.predict(Predict((source,), model=run, out=out, write="map", shard=f"{number}/2"))
+        parts.append(written(out))
+    assert parts[0] == {"faults-1-of-2.tsv", "d-map.png", "c/b-map.png"}
+    assert parts[1] == {"b-map.png", "e-map.png"}
+    monkeypatch.setattr(sys, "argv", ["predict", str(source), "--model", run, "--write", "map"])
+    for name, value in {"RANK": 1, "WORLD_SIZE": 2, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    with pytest.raises(SystemExit) as end:
+        predict.main()
+    assert end.value.code == 0
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
+    assert written(place / "predictions") == parts[1]
+
+
+def test_odd_photographs_beside_each_other(place, capsys):
+    """Each is read or listed, whichever thread meets it, and the others are done."""
+    run = str(ended("menet-ce", place / "run"))
+    source = folder_of(place, "rgb.jpg", "plain.png")
+    photo(source / "cmyk.tif", "CMYK")
+    photo(source / "palette.png", "P")
+    Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40) * 50).save(source / "16.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo(source / "turned.jpg", exif=exif)
+    whole = (source / "rgb.jpg").read_bytes()
+    (source / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    header = struct.pack(">2I5B", 20000, 20000, 8, 0, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header
+    bomb += struct.pack(">I", zlib.crc32(b"IHDR" + header)) + struct.pack(">I", 0) + b"IDAT"
+    (source / "bomb.png").write_bytes(bomb)
+    (source / "tab\tand\nline.png").write_bytes(b"")
+    os.mkfifo(source / "pipe.png")
+    options = Predict((source,), model=run, out=place / "out", write="map", workers=4, batch=3)
+    assert len(predict.predict(options)) == 4
+    read = {"rgb", "plain", "cmyk", "palette", "16", "turned"}
+    assert written(place / "out") == {f"{stem}-map.png" for stem in read} | {"faults.tsv"}
+    assert picture(place / "out/turned-map.png").size == (30, 40)
+    text = (place / "out/faults.tsv").read_text(encoding="utf-8")
+    lines = dict(line.split("\t") for line in text.splitlines())
+    faulty = {Path(name).name for name in lines}
+    assert faulty == {"truncated.jpg", "bomb.png", "pipe.png", r"tab\tand\nline.png"}
+    assert "is not a file" in lines[str(source / "pipe.png")]
+    assert "4 failed, listed in" in capsys.readouterr().out.splitlines()[-1]
+    for name in ("truncated.jpg", "bomb.png", "pipe.png", "tab\tand\nline.png"):
+        (source / name).unlink()
+    assert predict.predict(options) == []
+    assert "faults.tsv" not in written(place / "out")
+
+
+# Parts -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (700, 400), (5, 7, 3), (300, 400, 4)])
+def test_png_files_hold_what_was_written(place, shape):
+    pixels = RNG.integers(0, 256, shape, dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0131] = "a tag"
+    save_png(pixels, place / "x.png", exif.tobytes())
+    image = picture("x.png")
+    np.testing.assert_array_equal(np.asarray(image), pixels)
+    assert image.getexif()[0x0131] == "a tag"
+    with Image.open("x.png") as read:
+        read.verify()
+
+
+def inputs(value: int) -> network.Inputs:
+    return network.Inputs(np.full((2, 2, 3), value, np.uint8), None, None, (2, 2))
+
+
+def test_batches_return_to_each_thread_its_own_map():
+    sizes = []
+
+    def maps(batch: list[network.Inputs]) -> np.ndarray:
+        sizes.append(len(batch))
+        return np.stack([each.square[..., 0] / 255 for each in batch])
+
+    batches = Batches(maps, 4)
+    work = ((i, batches) for i in range(100))
+    results = dict(in_threads(lambda item: (item[0], item[1].map(inputs(item[0]))), work, 9))
+    assert {i: float(m[0, 0]) for i, m in results.items()} == {i: i / 255 for i in range(100)}
+    assert set(sizes) == {4}
+
+
+def test_an_error_in_a_batch_reaches_those_who_wait():
+    batches = Batches(lambda batch: np.stack([]), 2)
+    with pytest.raises(ValueError, match="at least one array"):
+        batches.map(inputs(0))
+
+
+def test_a_budget_is_kept_and_never_blocks_for_good():
+    budget, most = Budget(10), []
+
+    def work(pixels: int) -> None:
+        with budget.share() as take:
+            take(pixels)
+            most.append(budget.used)
+
+    list(in_threads(work, [3, 4, 5, 99, 6, 1] * 20, 8))
+    assert len(most) == 120
+    assert max(most) <= 10
+    assert budget.used == 0
+
+
+def test_threads_begin_nothing_after_an_error():
+    begun = []
+
+    def work(item: int) -> None:
+        begun.append(item)
+        if item == 5:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        list(in_threads(work, range(1000), 2))
+    assert len(begun) < 20

@@ -1,0 +1,215 @@
+"""Photographs per second of `predict`, and the time and size of what it writes.
+
+`python -m benchmarks.throughput` makes photographs, measures each part, and writes
+`results/benchmarks/throughput.csv`. With `--parts` the rows of other parts stay as they are.
+"""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from PIL import Image
+
+from benchmarks.options import RESULTS
+from benchmarks.timing import commit, device_name, versions
+from reference_models.data.photographs import Photograph, read_photograph
+from reference_models.data.png import save_png
+from reference_models.measures.saliency import eight_bit
+from reference_models.prediction.outputs import IMAGES, KINDS, save
+from reference_models.training.photographs import Model, choose_source
+
+Part = Literal["large", "small", "files"]
+COLUMNS = (
+    *("part", "what", "photographs", "megapixels", "cores", "seconds", "megabytes"),
+    *("device", "versions", "commit"),
+)
+LARGE_COPIES = 4
+LARGE, SMALL = (4000, 3000), (400, 300)
+"""Width and height."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure the throughput of predict."""
+
+    parts: tuple[Part, ...] = ("large", "small", "files")
+    """large: a photograph of 12 megapixels, and the steps it takes. small: many photographs on one
+    core and on two. files: encoders."""
+    photographs: int = 1000
+    """Number of small photographs."""
+    out: Path = RESULTS
+    """Folder for throughput.csv."""
+
+
+def main() -> None:
+    options = tyro.cli(Options, prog="python -m benchmarks.throughput")
+    torch.set_num_threads(1)
+    path = options.out / "throughput.csv"
+    rows = []
+    if path.exists():
+        with path.open(encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["part"] not in options.parts]
+    made_with = {"device": device_name("cpu"), "versions": versions("pillow", "isal")}
+    with tempfile.TemporaryDirectory() as folder:
+        for part in options.parts:
+            measured = {"large": large, "small": small, "files": files}[part]
+            for row in measured(Path(folder), options):
+                print(row, flush=True)
+                rows.append({"part": part, **row, **made_with, "commit": commit()})
+    partial = path.with_suffix(".partial.csv")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(partial, path)
+
+
+def photograph(size: tuple[int, int], seed: int) -> Image.Image:
+    """Smooth colours, edges, and noise as of a camera."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (9, 12, 3), np.uint8)
+    smooth = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC), np.float32)
+    x, y = (np.linspace(-1, 1, side, dtype=np.float32) for side in size)
+    inside = (x + 0.2) ** 2 + (1.3 * y[:, None]) ** 2 < 0.3
+    object_ = np.where((np.sin(40 * x) > 0)[None, :, None], 220, 60)
+    pixels = np.where(inside[..., None], object_, smooth)
+    pixels = pixels + 4 * rng.standard_normal(pixels.shape, np.float32)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def least(call: Callable[[], Any], times: int = 3) -> float:
+    """The least time of a call, in seconds."""
+    seconds = []
+    for _ in range(times):
+        began = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
+def on_cores(number: int) -> None:
+    """Use this many cores, in threads that are started from now on too."""
+    os.sched_setaffinity(0, CORES[:number])
+
+
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+# A photograph of 12 megapixels -------------------------------------------------------------------
+
+
+def large(folder: Path, options: Options) -> list[dict[str, Any]]:
+    """The steps of one photograph on one core, and `predict` on two, one photograph at a time."""
+    for i in range(LARGE_COPIES):
+        (folder / "in").mkdir(exist_ok=True)
+        photograph(LARGE, 0).save(folder / "in" / f"{i}.jpg", quality=92)
+    on_cores(1)
+    steps = timed_steps(choose_source(None, False).load(), folder / "in/0.jpg", folder)
+    rows = [{"what": what, "cores": 1, "seconds": seconds} for what, seconds in steps.items()]
+    on_cores(2)
+    for write, format in (
+        *(("map", format) for format in ("png", "webp", "jpg")),
+        *(("map,cutout,overlay", format) for format in ("png", "webp")),
+    ):
+        how = ["--write", write, "--format", format, "--workers", "1"]
+        seconds = 1 / rate(folder / "in", folder / f"{write}-{format}", *how)
+        rows.append({"what": f"predict, {write}, {format}", "cores": 2, "seconds": seconds})
+    return [{"photographs": 1, "megapixels": 12, **row} for row in rows]
+
+
+def rate(photographs: Path, out: Path, *options: str) -> float:
+    """Photographs per second that `predict` prints; loading the network does not count."""
+    command = [
+        sys.executable,
+        "-m",
+        "reference_models.predict",
+        str(photographs),
+        "--out",
+        str(out),
+    ]
+    run = subprocess.run([*command, *options], check=True, capture_output=True, text=True)
+    return float(re.findall(r"([\d.]+) photographs/s", run.stdout)[-1])
+
+
+def timed_steps(model: Model, file: Path, folder: Path) -> dict[str, float]:
+    photo = read_photograph(file)
+    inputs = model.sizes.inputs(photo.pixels)
+    saliency = eight_bit(model.maps([inputs])[0], inputs.shape)
+    steps = {
+        "decoding": least(lambda: read_photograph(file)),
+        "to the network's size": least(lambda: model.sizes.inputs(photo.pixels)),
+        "network": least(lambda: model.maps([inputs])),
+        "map to the photograph's size": least(
+            lambda: eight_bit(model.maps([inputs])[0], inputs.shape)
+        ),
+        "encoding the map as PNG": least(lambda: save_png(saliency, folder / "map.png")),
+    }
+    steps["map to the photograph's size"] -= steps["network"]
+    return steps
+
+
+# Many small photographs --------------------------------------------------------------------------
+
+
+def small(folder: Path, options: Options) -> list[dict[str, Any]]:
+    """All photographs on one core and on two."""
+    (folder / "small").mkdir()
+    for i in range(20):
+        photograph(SMALL, i).save(folder / "small" / f"{i}.jpg", quality=92)
+    for i in range(20, options.photographs):
+        copy = folder / "small" / f"{i}.jpg"
+        copy.write_bytes((folder / "small" / f"{i % 20}.jpg").read_bytes())
+    rows = []
+    for cores in (1, 2):
+        on_cores(cores)
+        seconds = options.photographs / rate(folder / "small", folder / f"out{cores}")
+        rows.append({"what": "predict", "cores": cores, "seconds": seconds})
+    return [{"photographs": options.photographs, "megapixels": 0.12, **row} for row in rows]
+
+
+# Files -------------------------------------------------------------------------------------------
+
+
+def files(folder: Path, options: Options) -> list[dict[str, Any]]:
+    """Time and size of what is written for a photograph of 12 megapixels, by encoder."""
+    on_cores(1)
+    pixels = photograph(LARGE, 0)
+    x = np.linspace(-1, 1, 56)
+    coarse = np.exp(-4 * ((x + 0.2) ** 2 + (1.3 * x[:, None]) ** 2)).astype(np.float32)
+    saliency = eight_bit(coarse, LARGE[::-1])
+    rows = []
+    for kind in KINDS:
+        image = IMAGES[kind](Photograph(pixels, None), saliency)
+        for what, write in encoders(image, folder / "file").items():
+            times = 1 if "Pillow" in what else 3
+            seconds = least(write, times)
+            megabytes = (folder / "file").stat().st_size / 1e6
+            rows.append({"what": f"{kind}, {what}", "seconds": seconds, "megabytes": megabytes})
+    return [{"photographs": 1, "megapixels": 12, "cores": 1, **row} for row in rows]
+
+
+def encoders(image: Image.Image, path: Path) -> dict[str, Callable[[], None]]:
+    def pillow(level: int) -> Callable[[], None]:
+        return lambda: image.save(path, "png", compress_level=level)
+
+    calls: dict[str, Callable[[], None]] = {
+        f"PNG by Pillow, level {level}": pillow(level) for level in (6, 1)
+    }
+    for format in ("png", "webp", *(["jpg"] if image.mode != "RGBA" else [])):
+        calls[f"--format {format}"] = lambda format=format: save(image, path, format, b"")  # type: ignore[misc]
+    return calls
+
+
+if __name__ == "__main__":
+    main()
