@@ -52,7 +52,7 @@ def cas_loss(
         # C eq. 1, uniformer: Σ_r mean_{i in r} ‖s_i − ŝ_r‖²
         residual = s - xp.region_take(means, index)
         weight = zero_ignored(xp, xp.region_take(share, index), counted[0] if counted else None)
-        return means, xp.sum_pixels(xp.sum_channels(residual * residual) * weight)
+        return means, xp.sum_pixels(xp.sum_squares(residual) * weight)
 
     def vjp(
         grads: tuple[Array, Array],
@@ -79,7 +79,7 @@ def cas_loss(
 
     # C eq. 1, discriminator: Σ_{r≠q} ‖ŝ_r − ŝ_q‖² = 2R Σ_r ‖ŝ_r − m‖², accurate for close means
     regions, deviation = _deviation(xp, region_mean, area > 0)
-    discriminator = 2 * regions * xp.sum_pixels(xp.sum_channels(deviation * deviation))
+    discriminator = 2 * regions * xp.sum_pixels(xp.sum_squares(deviation))
 
     if average_regions:
         uniformer = uniformer / xp.maximum(regions, 1.0)
@@ -109,10 +109,10 @@ def pixel_costs(
     share = 1.0 / xp.maximum(area, 1.0)
     means = xp.region_sum(s, index, num_regions) * xp.over_channels(share)
     residual = s - xp.region_take(means, index)
-    uniformer = xp.sum_channels(residual * residual)
+    uniformer = xp.sum_squares(residual)
     # Σ_q ‖ŝ_r − ŝ_q‖² = R ‖ŝ_r − m‖² + Σ_q ‖ŝ_q − m‖²
     regions, deviation = _deviation(xp, means, area > 0)
-    squared = xp.sum_channels(deviation * deviation)
+    squared = xp.sum_squares(deviation)
     discriminator = xp.over_pixels(regions) * squared + xp.over_pixels(xp.sum_pixels(squared))
     if average_regions:
         uniformer = uniformer / xp.over_pixels(xp.maximum(regions, 1.0))

@@ -145,6 +145,10 @@ class Ops(Protocol):
     def sum_channels(self, x: Array) -> Array:
         """Sums over channels: features to a map."""
 
+    def sum_squares(self, x: Array) -> Array:
+        """`sum_channels(x * x)`, of which equal pixels may be rounded differently: not for
+        comparisons of pixels."""
+
     def sum_vector(self, x: Array) -> Array:
         """Sums of vectors: ``(N, C)`` to ``(N,)``."""
 

@@ -16,8 +16,8 @@ from saliency_losses.jax._distance import positions as positions
 from saliency_losses.jax._environment import barrier, compiled, is_staging
 from saliency_losses.jax._sums import FEW_REGIONS, broadcast_pixels, region_sums, split, sum_in_runs
 from saliency_losses.jax._sums import squared_distances as squared_distances
-from saliency_losses.jax._sums import sum_channels as sum_channels
 from saliency_losses.jax._sums import sum_pixels as sum_pixels
+from saliency_losses.jax._sums import sum_squares as sum_squares
 from saliency_losses.jax._sums import weighted_sum as weighted_sum
 
 
@@ -214,6 +214,10 @@ def equals(x: Array, value: int) -> Array:
             return jnp.zeros_like(x, jnp.bool_)
     result: Array = x == value
     return result
+
+
+def sum_channels(x: Array) -> Array:
+    return x.sum(-1)
 
 
 def sum_vector(x: Array) -> Array:

@@ -52,17 +52,19 @@ def _weighted_sum_jvp(
 
 
 @jax.custom_jvp
-def sum_channels(x: Array) -> Array:
+def sum_squares(x: Array) -> Array:
+    squares = x * x
     if x.shape[-1] > FEW_CHANNELS:
-        return x.sum(-1)
+        return squares.sum(-1)
     # XLA on a CPU passes a sum to a library, for which it stores the terms.
-    first, *others = (x[..., c] for c in range(x.shape[-1]))
+    first, *others = (squares[..., c] for c in range(x.shape[-1]))
     return sum(others, first)
 
 
-@sum_channels.defjvp
-def _sum_channels_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    return sum_channels(primals[0]), tangents[0].sum(-1)
+@sum_squares.defjvp
+def _sum_squares_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,) = primals
+    return sum_squares(x), 2 * (x * tangents[0]).sum(-1)
 
 
 def squared_distances(x: Array, centers: Array) -> Array:

@@ -240,6 +240,10 @@ def sum_channels(x: Tensor) -> Tensor:
     return x.sum(1)
 
 
+def sum_squares(x: Tensor) -> Tensor:
+    return sum_channels(x * x)
+
+
 def sum_vector(x: Tensor) -> Tensor:
     return x.sum(1)
 

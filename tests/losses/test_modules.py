@@ -88,6 +88,7 @@ WRONG = [
     ("WeightedFBetaLoss", "phi", -1, ValueError),
     ("WeightedFBetaLoss", "phi", True, TypeError),
     ("WeightedFBetaLoss", "distance", "manhattan", ValueError),
+    ("WeightedFBetaLoss", "spacing", 2.0, TypeError),
     ("WeightedFBetaLoss", "error", "l2", ValueError),
     ("WeightedFBetaLoss", "normalize_kernel", 1.0, TypeError),
     ("JSMutualInformationLoss", "balance", 1, TypeError),
