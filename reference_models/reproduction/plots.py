@@ -18,6 +18,7 @@ from reference_models.reproduction.results import (
     Result,
     Results,
     differences,
+    heading,
     mean_curves,
     printed_differences,
     rows_of,
@@ -96,8 +97,10 @@ FIRST_STEPS = (
 
 
 def scale_of(results: Results, recipes: Iterable[str]) -> ScaleName:
-    """The larger scale at which all of the recipes have run."""
-    return "medium" if all((name, "medium") in results for name in recipes) else "small"
+    """The largest scale at which all of the recipes have run."""
+    names = list(recipes)
+    run = (scale for scale in SCALES if all((name, scale) in results for name in names))
+    return next(run, SCALES[-1])
 
 
 def plots(
@@ -374,8 +377,7 @@ def effects_plot(results: Results, letter: str) -> figures.Plot | None:
     """The differences between rows that the paper of this letter prints too."""
     lines: dict[str, list[tuple[float, tuple[float, ...]]]] = {
         "paper": [],
-        "medium": [],
-        "small": [],
+        **{heading(scale): [] for scale in SCALES},
     }
     labels: list[str] = []
     for claim in (claim for claim in claims() if claim.title.startswith(letter)):
@@ -389,9 +391,9 @@ def effects_plot(results: Results, letter: str) -> figures.Plot | None:
                 lines["paper"].append((position, (paper,)))
                 for scale, by_seed in ours.items():
                     if by_seed:
-                        lines[scale].append((position, tuple(by_seed.values())))
+                        lines[heading(scale)].append((position, tuple(by_seed.values())))
     if not labels:
         return None
-    drawn = tuple((name, tuple(points)) for name, points in lines.items())
+    drawn = tuple((name, tuple(points)) for name, points in lines.items() if points)
     panel = figures.Panel("\n".join(labels), drawn)
     return figures.Plot("effects", (panel,))

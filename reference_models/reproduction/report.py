@@ -7,7 +7,7 @@ results/ or from the papers' tables, and all verdicts are computed from these nu
 import re
 import statistics
 import sys
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +39,7 @@ from reference_models.reproduction.results import (
     Results,
     add_thirds,
     differences,
+    heading,
     per_image_files,
     printed,
     printed_differences,
@@ -85,7 +86,7 @@ def comparison_table(
         columns["paper"] = cited
     for scale in SCALES:
         cells = {
-            f"{scale}: {NAMES[m]}": [ours(index, scale, m) for index in range(len(labels))]
+            f"{heading(scale)}: {NAMES[m]}": [ours(index, scale, m) for index in range(len(labels))]
             for m in measures
         }
         if any(any(column) for column in cells.values()):
@@ -130,8 +131,11 @@ def bounds_text(claim: Claim, by_scale: Mapping[str, list[Tested]]) -> str:
     ]
     if not lines:
         return ""
-    told = "; ".join(f"{scale}: {plain(tally(tests))}" for scale, tests in by_scale.items())
-    return folded(f"Bounds ({told or 'not run'})", table(("value", "bound", *by_scale), lines))
+    told = "; ".join(
+        f"{heading(scale)}: {plain(tally(tests))}" for scale, tests in by_scale.items()
+    )
+    heads = ("value", "bound", *map(heading, by_scale))
+    return folded(f"Bounds ({told or 'not run'})", table(heads, lines))
 
 
 def plain(text: str) -> str:
@@ -196,9 +200,10 @@ INTRODUCTION = [
     "differences, not values. *small*: a head on a frozen backbone, trained on 1,540 images; "
     "*medium*: a fine-tuned backbone and all of DUTS-TR.",
     "",
-    "The verdict counts all [bounds](#how-the-verdicts-are-made) of the claim. *Refuted* means "
-    "that the whole interval lies outside the bound. The maintainers set the bounds for these "
-    "runs, after trials on ECSSD at small scale.",
+    "The verdict counts all [bounds](#how-the-verdicts-are-made) of the claim; the section of a "
+    "claim on several networks or test sets has a verdict for each. *Refuted* means that the whole "
+    "interval lies outside the bound. The maintainers set the bounds for these runs, after trials "
+    "on ECSSD at small scale.",
     "",
 ]
 
@@ -207,42 +212,58 @@ def verdicts_table(results: Results, known_intervals: Intervals) -> list[str]:
     """A table of all claims with the differences that decide them, and the verdicts."""
     scales = scales_run(results)
     lines = [
-        line
+        verdict_line(results, known_intervals, claim, scales)
         for letter in PAPERS
         for claim in claims_of(letter)
-        for line in verdict_lines(results, known_intervals, claim, scales)
     ]
-    return [table(("claim", "paper", *scales, *("verdict",) * bool(scales)), lines), ""]
+    heads = ("claim", "paper", *map(heading, scales), *("verdict",) * bool(scales))
+    return [table(heads, lines), ""]
 
 
-def verdict_lines(
+def verdict_line(
     results: Results, known_intervals: Intervals, claim: Claim, scales: Sequence[str]
-) -> Iterator[list[str]]:
-    """The lines of a claim in the table of verdicts: one, or one for each part of a split claim."""
-    by_scale = {scale: tested(results, known_intervals, claim, scale) for scale in scales}
-    every, effect, begin = tested({}, {}, claim, "small"), claim.effect, ""
+) -> list[str]:
+    """The line of a claim in the table of verdicts."""
+    every = tested({}, {}, claim, "small")
     if not every:
-        yield without_bounds(results, known_intervals, claim, scales)
-    for part in dict.fromkeys(test.part for test in every):
+        return without_bounds(results, known_intervals, claim, scales)
+    by_scale = {scale: tested(results, known_intervals, claim, scale) for scale in scales}
+    shown, cells = verdict_cells(every, by_scale, range(len(every)))
+    return [link_to(claim, every[shown].label), cells[0] or claim.effect, *cells[1:]]
+
+
+def parts_text(claim: Claim, by_scale: Mapping[str, list[Tested]]) -> str:
+    """The verdicts on the parts of a claim, if it has several."""
+    every = tested({}, {}, claim, "small")
+    parts = list(dict.fromkeys(test.part for test in every))
+    if len(parts) < 2:
+        return ""
+    lines = []
+    for part in parts:
         places = [place for place, test in enumerate(every) if test.part == part]
+        lines.append([part, *verdict_cells(every, by_scale, places)[1]])
+    heads = ("part", "paper", *map(heading, by_scale), *("verdict",) * bool(by_scale))
+    return table(heads, lines)
 
-        def rank(place: int) -> tuple[bool, bool]:
-            is_measured = any(tests[place].brief for tests in by_scale.values())
-            return not is_measured, not every[place].paper
 
-        shown = min(places, key=rank)
-        tallies = {
-            scale: tally(tests[place] for place in places) for scale, tests in by_scale.items()
-        }
-        told = {scale: text for scale, text in tallies.items() if text}
-        begin = "… " if begin else link_to(claim, every[shown].label) + ": " * bool(part)
-        yield [
-            f"{begin}{part}",
-            with_reservation(every[shown].paper, every[shown].label) or effect,
-            *(tests[shown].brief for tests in by_scale.values()),
-            *(verdict_of(told) or "not run",) * bool(scales),
-        ]
-        effect = ""
+def verdict_cells(
+    every: Sequence[Tested], by_scale: Mapping[str, list[Tested]], places: Sequence[int]
+) -> tuple[int, list[str]]:
+    """The place of the test that decides most of those at `places`; its value in the paper and at
+    each scale, and the verdicts on all of them."""
+
+    def rank(place: int) -> tuple[bool, bool]:
+        is_measured = any(tests[place].brief for tests in by_scale.values())
+        return not is_measured, not every[place].paper
+
+    shown = min(places, key=rank)
+    tallies = {scale: tally(tests[place] for place in places) for scale, tests in by_scale.items()}
+    told = {scale: text for scale, text in tallies.items() if text}
+    return shown, [
+        with_reservation(every[shown].paper, every[shown].label),
+        *(tests[shown].brief for tests in by_scale.values()),
+        *(verdict_of(told) or "not run",) * bool(by_scale),
+    ]
 
 
 def link_to(claim: Claim, shown: str) -> str:
@@ -287,7 +308,7 @@ def verdict_of(told: Mapping[str, str]) -> str:
     """The tallies of all scales, once if they are equal."""
     if len(set(told.values())) < 2:
         return "".join(dict.fromkeys(told.values()))
-    return "<br>".join(f"{scale}: {text}" for scale, text in told.items())
+    return "<br>".join(f"{heading(scale)}: {text}" for scale, text in told.items())
 
 
 def claims_of(letter: str) -> list[Claim]:
@@ -301,6 +322,7 @@ def claim_text(results: Results, known_intervals: Intervals, claim: Claim) -> li
         f"### {claim.title}",
         claim.paper,
         claim.why,
+        parts_text(claim, by_scale),
         bounds_text(claim, by_scale),
         effects_text(results, known_intervals, claim.effects),
         *(table_text(results, part) for part in claim.tables),
@@ -386,6 +408,7 @@ def how_it_was_made(results: Results, shown: Container[str]) -> list[str]:
 
 
 SCALE_TEXTS = {
+    "paper": "*paper scale*: the paper's own network and training, on a GPU.",
     "medium": "*medium*: the whole of DUTS-TR with a fine-tuned backbone and whole test sets, in "
     "up to an hour on two cores (MEnet from scratch in 90 minutes).",
     "small": "*small*: fewer images at 160 px (MEnet 96 px) with a frozen backbone, in minutes.",

@@ -14,12 +14,17 @@ from reference_models.measures.per_image import Measured, PerImage
 from reference_models.papers.recipes import RECIPES, claims
 from reference_models.papers.schema import PRIORS, THIRDS, Figures, Row, ScaleName
 
-SCALES: tuple[ScaleName, ...] = ("medium", "small")
+SCALES: tuple[ScaleName, ...] = ("paper", "medium", "small")
 EachImage = dict[tuple[str, str], dict[int, Callable[[], PerImage]]]
 """Measures per test image, by recipe and scale, then by seed; read when first called."""
 Result = dict[str, Any]
 Results = dict[tuple[str, str], dict[int, Result]]
 """Results files by recipe and scale, then by seed."""
+
+
+def heading(scale: str) -> str:
+    """The name of a scale in a table that has a column of the papers' own figures, "paper"."""
+    return "paper scale" if scale == "paper" else scale
 
 
 def read(folder: Path, backend: str = "torch") -> Results:

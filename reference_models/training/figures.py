@@ -187,6 +187,7 @@ def effects(plot: Plot) -> Figure:
     axes = figure.subplots()
     styles = {
         "paper": ("D", "none", "k"),
+        "paper scale": ("s", "C2", "C2"),
         "medium": ("o", "C0", "C0"),
         "small": ("o", "none", "C1"),
     }

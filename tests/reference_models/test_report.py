@@ -315,9 +315,14 @@ def test_a_seed_below_what_each_must_keep_refutes():
     assert verdicts.verdict(EACH_TOO, {0: 0.1, 1: 0.03}, (0.03, 0.05)) == "holds"
 
 
-def verdict_lines(found: results.Results, claim: Claim, known: verdicts.Intervals | None = None):
-    """The lines of a claim in the table of verdicts, at both scales."""
-    return list(report.verdict_lines(found, known or {}, claim, ("medium", "small")))
+SCALES = ("medium", "small")
+
+
+def verdict_line(
+    found: results.Results, claim: Claim, known: verdicts.Intervals | None = None
+) -> list[str]:
+    """The line of a claim in the table of verdicts, at both scales."""
+    return report.verdict_line(found, known or {}, claim, SCALES)
 
 
 EFFECT = "F +.01 in a plot"
@@ -341,23 +346,23 @@ TITLE = '[W: a claim](#w-a-claim "zoomout-af − zoomout-ce: F^w exact")'
 
 def test_a_claim_has_one_line_with_the_difference_that_the_paper_prints_too():
     found = grouped(made("zoomout-af", f=0.71), made("zoomout-ce", f=0.7))
-    ((title, paper, medium, small, verdict),) = verdict_lines(found, CLAIM)
+    title, paper, medium, small, verdict = verdict_line(found, CLAIM)
     assert title == TITLE
     assert (paper, medium, small) == ("F^w exact +.031", "", "F^w exact .000")
     assert verdict == "2 of 3 hold, 1 not run"
     unmeasured = replace(CLAIM, bounds=CLAIM.bounds[:1])
-    ((_, paper, medium, small, verdict),) = verdict_lines({}, unmeasured)
+    _, paper, medium, small, verdict = verdict_line({}, unmeasured)
     assert (paper, medium, small, verdict) == (EFFECT, "", "", "not run")
     pair = (row("zoomout-af"), row("zoomout-ce"))
     without = replace(CLAIM, bounds=(), effects=Effects((pair,), ("f", "weighted_f_exact")))
     line = [TITLE, "F^w exact +.031", "", "F^w exact .000", "no bound set"]
-    assert verdict_lines(found, without) == [line]
+    assert verdict_line(found, without) == line
 
 
 def test_a_label_in_parentheses_stands_beside_what_the_paper_prints():
     ce = row("zoomout-ce", label="zoomout-ce (other data)")
     claim = replace(CLAIM, bounds=(at_least(row("zoomout-af"), ce, "weighted_f_exact", 0.005),))
-    ((_, paper, *_),) = verdict_lines({}, claim)
+    _, paper, *_ = verdict_line({}, claim)
     assert paper == "F^w exact +.031 (other data)"
 
 
@@ -366,32 +371,52 @@ def test_a_label_in_parentheses_stands_beside_what_the_paper_prints():
     [
         (
             "network",
-            [": zoomout-af", "… zoomout-exact"],
+            ["zoomout-af", "zoomout-exact"],
             ["2 of 3 hold", "**does not hold**"],
         ),
         (
             "test",
-            [": ECSSD", "… DUTS-TE"],
+            ["ECSSD", "DUTS-TE"],
             ["1 of 3 hold", "holds"],
         ),
     ],
 )
-def test_a_split_claim_has_a_line_and_a_verdict_for_each_part(split, parts, told):
+def test_a_split_claim_has_a_verdict_for_each_part_in_its_section(split, parts, told):
     found = grouped(
         made("zoomout-af", f=0.71), made("zoomout-ce", f=0.7), made("zoomout-exact", f=0.7)
     )
-    lines = verdict_lines(found, replace(CLAIM, split=split))
-    assert [line[0] for line in lines] == [f"{TITLE}{parts[0]}", parts[1]]
-    assert [line[-1] for line in lines] == told
+    claim = replace(CLAIM, split=split)
+    assert parts_of(found, claim) == list(zip(parts, told, strict=True))
+    assert verdict_line(found, claim)[-1] == "2 of 4 hold"
+    assert parts_of(found, CLAIM) == []
+
+
+def parts_of(found: results.Results, claim: Claim) -> list[tuple[str, str]]:
+    """The parts of a claim in its section, with their verdicts."""
+    text = report.parts_text(claim, report.tested_at_scales(found, {}, claim))
+    cells = [line.strip("| ").split(" | ") for line in text.splitlines()[2:]]
+    return [(line[0], line[-1]) for line in cells]
 
 
 def test_equal_weights_are_a_part_of_their_own():
     pair = EqualWeights("fcn-cas-clean", "fcn-cas-swapped")
     claim = replace(CLAIM, bounds=CLAIM.bounds[:1], equal_weights=(pair,), split="network")
     found = grouped(made(pair.first), made(pair.second))
-    first, second = verdict_lines(found, claim)
-    assert first[-1] == "not run"
-    assert second == ["… equal weights", "", "", "weights equal", "holds"]
+    assert parts_of(found, claim) == [("zoomout-af", "not run"), ("equal weights", "holds")]
+
+
+def test_runs_at_the_papers_scale_stand_beside_the_papers_figures(tmp_path):
+    runs = [
+        made(name, scale, f=f, weighted_f_exact=f, weighted_f=f, miou=f)
+        for name, f in (("zoomout-ce", 0.7), ("zoomout-af", 0.72))
+        for scale in ("paper", "small")
+    ]
+    folder = write(tmp_path / "results", *runs)
+    report.report(folder, tmp_path)
+    text = (tmp_path / "docs/results.md").read_text(encoding="utf-8")
+    assert "| claim | paper | paper scale | small | verdict |" in text
+    assert "paper scale: MAE" in text
+    assert "*paper scale*: " in text
 
 
 def test_medium_stands_beside_small_where_it_was_run(tmp_path):
@@ -444,14 +469,14 @@ def test_several_seeds_have_both_their_spread_and_an_interval(tmp_path):
     text = report.effects_text(found, known, Effects((pair,), ("weighted_f_exact",)))
     assert re.search(r"−\.100 ± \.000 \[−\.1\d\d, −\.0\d\d\]", text)
     claim = replace(CLAIM, bounds=(at_least(*pair, "weighted_f_exact", 0.005),))
-    ((_, _, value, _, verdict),) = verdict_lines(found, claim, known)
+    _, _, value, _, verdict = verdict_line(found, claim, known)
     assert re.fullmatch(r"F\^w exact −\.100 \[−\.1\d\d, −\.0\d\d\]", value)
     assert verdict == "**refuted**"
     # Without the rows of one seed the seeds decide.
     per_image.beside(folder / "zoomout-ce-torch-medium-1.json").unlink()
     known = verdicts.all_intervals(found, results.per_image_files(folder, found))
     assert known == {}
-    ((_, _, value, _, verdict),) = verdict_lines(found, claim, known)
+    _, _, value, _, verdict = verdict_line(found, claim, known)
     assert (value, verdict) == ("F^w exact −.100 ± .000", "**does not hold**")
 
 
