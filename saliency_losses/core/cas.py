@@ -79,7 +79,7 @@ def cas_loss(
 
     # C eq. 1, discriminator: Σ_{r≠q} ‖ŝ_r − ŝ_q‖² = 2R Σ_r ‖ŝ_r − m‖², accurate for close means
     regions, deviation = _deviation(xp, region_mean, area > 0)
-    discriminator = 2 * regions * xp.sum_pixels(xp.sum_squares(deviation))
+    discriminator = 2 * regions * xp.sum_pixels(xp.sum_channels(deviation * deviation))
 
     if average_regions:
         uniformer = uniformer / xp.maximum(regions, 1.0)
@@ -112,7 +112,7 @@ def pixel_costs(
     uniformer = xp.sum_squares(residual)
     # Σ_q ‖ŝ_r − ŝ_q‖² = R ‖ŝ_r − m‖² + Σ_q ‖ŝ_q − m‖²
     regions, deviation = _deviation(xp, means, area > 0)
-    squared = xp.sum_squares(deviation)
+    squared = xp.sum_channels(deviation * deviation)
     discriminator = xp.over_pixels(regions) * squared + xp.over_pixels(xp.sum_pixels(squared))
     if average_regions:
         uniformer = uniformer / xp.over_pixels(xp.maximum(regions, 1.0))

@@ -25,9 +25,9 @@ def js_mutual_information_loss(
 
     def surprises(t: Array, joint: Array, product_pairs: Array) -> tuple[Array, Array]:
         surprise = _surprise(xp, t, joint)
-        # By products, since PyTorch selects values one at a time.
+        # Not by products, as the surprise of an infinite score may be infinite.
         joint_sum, product_sum = (
-            xp.sum_pixels(surprise * xp.cast(pairs, t)) for pairs in (joint, product_pairs)
+            xp.sum_pixels(zero_ignored(xp, surprise, pairs)) for pairs in (joint, product_pairs)
         )
         return joint_sum, product_sum
 

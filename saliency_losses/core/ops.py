@@ -146,8 +146,8 @@ class Ops(Protocol):
         """Sums over channels: features to a map."""
 
     def sum_squares(self, x: Array) -> Array:
-        """`sum_channels(x * x)`, of which equal pixels may be rounded differently: not for
-        comparisons of pixels."""
+        """`sum_channels(x * x)`, which may round equal values differently in different places: not
+        for comparisons of pixels, nor for means, whose order depends on the labels."""
 
     def sum_vector(self, x: Array) -> Array:
         """Sums of vectors: ``(N, C)`` to ``(N,)``."""

@@ -211,6 +211,21 @@ def test_no_images_and_no_pixels_are_zero(backend: Backend) -> None:
             assert backend.call("weighted_fbeta_loss", *none, distance=distance) == 0
 
 
+@pytest.mark.parametrize("score", [np.inf, -np.inf])
+def test_an_infinite_score_has_its_own_cost_alone(backend: Backend, score: float) -> None:
+    """0 for a pair that it is right about, otherwise infinite, not NaN."""
+    scores = np.array([[1.0, score, -1.0, score]])
+    joint = np.array([[True, score > 0, False, score < 0]])
+    right = joint.copy()
+    right[:, 3] = score > 0
+    assert backend.call("js_mutual_information_loss", scores, joint) == np.inf
+    assert np.isfinite(backend.call("js_mutual_information_loss", scores, right))
+    counted = np.array([[True, True, True, False]])
+    assert np.isfinite(backend.call("js_mutual_information_loss", scores, joint, mask=counted))
+    gradient = backend.gradient("js_mutual_information_loss", scores, joint)
+    assert np.isfinite(gradient).all()
+
+
 KINDS: tuple[Any, ...] = (np.float16, np.float32, np.float64, np.int64, np.uint8, bool)
 
 
