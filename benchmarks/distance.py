@@ -117,7 +117,7 @@ def call(peer: Peer, loss: Loss, backend: Backend, masks: Array) -> Callable[[],
 def measure(
     row: Row, prepare: Callable[[], Callable[[], Any]], unit: Callable[[], Any], seconds: float
 ) -> None:
-    """Time the call in turns with `unit`; `memory_bytes` is what its peak adds, result included."""
+    """Time the call in turns with `unit`, and measure by how much memory grows during a call."""
     from benchmarks.other_libraries import isolated
     from benchmarks.timing import time_call
 

@@ -12,7 +12,7 @@ from reference_models.data.images import VOID, Images, Streamed
 from reference_models.data.maps import (
     SaliencyMap,
     Scale,
-    as_map,
+    open_map,
     read_map_files,
     scale_of,
     settle_map,
@@ -27,7 +27,7 @@ from reference_models.data.masks import (
     settled_mask,
 )
 from reference_models.data.named_sets import Files
-from reference_models.data.photographs import read_photograph
+from reference_models.data.photographs import read_photograph, square_of
 from reference_models.data.pictures import (
     Folder,
     by_stem,
@@ -72,11 +72,7 @@ class Decoder:
     regions: int = 2
 
     def image(self, stem: str) -> np.ndarray:
-        return self.fit(read_photograph(self.files.images[stem]).pixels)
-
-    def fit(self, photo: Image.Image) -> np.ndarray:
-        """Resize a photograph. uint8 `(size, size, 3)`."""
-        return np.asarray(photo.resize((self.size, self.size), Image.Resampling.LANCZOS))
+        return square_of(read_photograph(self.files.images[stem]).pixels, self.size)
 
     def both(self, stem: str) -> tuple[np.ndarray, Truth]:
         """The image of a stem and its truth, with all of their faults at once."""
@@ -94,7 +90,7 @@ class Decoder:
                 truth.append(self.read_truth(opened, file))
         faults.report()
         assert photo is not None
-        return self.fit(photo), joined(truth)
+        return square_of(photo, self.size), joined(truth)
 
     def truth(self, stem: str) -> Truth:
         """The truth of a stem whose faults have been reported."""
@@ -114,16 +110,11 @@ class Decoder:
         typical = truth[np.argsort(regions_of, kind="stable")[(len(truth) - 1) // 2]]
         return largest(typical, self.size, self.regions)
 
-    def prior_map(self, stem: str) -> SaliencyMap:
-        """The prior of a stem, before `settle_map`."""
-        file = self.files.priors[stem]
-        return as_map(open_image(file), file, "saliency map")
-
     def prior(self, stem: str, scale: Scale) -> np.ndarray:
         """uint8 `(size, size)`, see `fit_prior`; without priors, a Gaussian at the centre."""
         if not self.files.priors:
             return centre_prior(self.size)
-        return fitted(settle_map(self.prior_map(stem), scale), self.size)
+        return fitted(settle_map(open_map(self.files.priors[stem]), scale), self.size)
 
 
 def joined(truth: Sequence[Truth]) -> Truth:
@@ -230,8 +221,7 @@ def stream(
         return Look(kind, summaries, truth if keep_truth else None)
 
     def brightness(index: int) -> tuple[str, float]:
-        prior = decoder.prior_map(stems[index])
-        return prior.kind, float(prior.values.max())
+        return open_map(files.priors[stems[index]]).stored
 
     faults = Faults(files.faults)
     seen: list[Look] = []

@@ -130,11 +130,9 @@ class Streamed:
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Images:
         """The images at these indices, in that order, decoded in threads."""
-        with ThreadPoolExecutor(cores()) as pool:
-            images, labels, priors = (
-                np.stack(list(pool.map(read, indices)))
-                for read in (self.image, self.label, self.prior)
-            )
+        images, labels, priors = (
+            np.stack(decoded(read, indices)) for read in (self.image, self.label, self.prior)
+        )
         return Images(tuple(self.names[i] for i in indices), images, labels, priors)
 
     def with_priors(self, priors: np.ndarray) -> Self:
@@ -147,24 +145,36 @@ class Streamed:
 
     def parts(self) -> Iterator[Images]:
         """All images, in parts that fit in memory."""
-        for begin in range(0, len(self), PART):
-            yield self.take(range(begin, min(begin + PART, len(self))))
+        for indices in parts_of(len(self)):
+            yield self.take(indices)
 
     def all_priors(self) -> np.ndarray:
         """The priors of all images, uint8 `(N, S, S)`."""
-        with ThreadPoolExecutor(cores()) as pool:
-            return np.stack(list(pool.map(self.prior, range(len(self)))))
+        return np.stack(decoded(self.prior, range(len(self))))
 
     def rows(self, priors: bool) -> Iterator[np.ndarray]:
         """Each image, then the labels of each, then the priors of each if `priors`."""
-        with ThreadPoolExecutor(cores()) as pool:
-            for read in (self.image, self.label, *[self.prior] * priors):
-                for begin in range(0, len(self), PART):
-                    yield from pool.map(read, range(begin, min(begin + PART, len(self))))
+        for read in (self.image, self.label, *[self.prior] * priors):
+            for indices in parts_of(len(self)):
+                yield from decoded(read, indices)
 
 
 PART = 64
 """Number of streamed images in memory at a time, when all of them are read."""
+
+
+def parts_of(count: int) -> Iterator[range]:
+    """The indices below `count`, in parts."""
+    for begin in range(0, count, PART):
+        yield range(begin, min(begin + PART, count))
+
+
+def decoded(
+    read: Callable[[int], np.ndarray], indices: Sequence[int] | np.ndarray
+) -> list[np.ndarray]:
+    """What `read` returns for these indices, computed in threads."""
+    with ThreadPoolExecutor(cores()) as pool:
+        return list(pool.map(read, indices))
 
 
 def exchanged(labels: np.ndarray, flips: np.ndarray) -> np.ndarray:

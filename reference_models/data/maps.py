@@ -37,10 +37,20 @@ class SaliencyMap(NamedTuple):
     """Storage: "grey", "0/1" (no value above 1), "16 bits", "floats", "palette", "one hue" or
     "transparency"."""
 
+    @property
+    def stored(self) -> tuple[str, float]:
+        """The kind and the highest value, by which `scale_of` decides."""
+        return self.kind, float(self.values.max())
+
+
+def open_map(file: Folder) -> SaliencyMap:
+    """A saliency map before `settle_map`."""
+    return as_map(open_image(file), file, "saliency map")
+
 
 def read_map(file: Folder) -> SaliencyMap:
     """A saliency map by itself."""
-    return settled_map(open_image(file), file, "saliency map")
+    return settle_maps([open_map(file)])[0]
 
 
 def settled_map(image: Image.Image, file: Folder, what: str) -> SaliencyMap:
@@ -50,17 +60,12 @@ def settled_map(image: Image.Image, file: Folder, what: str) -> SaliencyMap:
 
 def read_map_files(files: Sequence[Folder], what: str) -> list[SaliencyMap]:
     """The saliency maps of one folder. what: the files, for the progress bar."""
-    maps = side_by_side(
-        lambda index: as_map(open_image(files[index]), files[index], "saliency map"),
-        len(files),
-        what,
-    )
-    return settle_maps(maps)
+    return settle_maps(side_by_side(lambda index: open_map(files[index]), len(files), what))
 
 
 def settle_maps(maps: Sequence[SaliencyMap]) -> list[SaliencyMap]:
     """The maps of one folder from 0 to 255."""
-    scale = scale_of((each.kind, float(each.values.max())) for each in maps)
+    scale = scale_of(each.stored for each in maps)
     return [settle_map(each, scale) for each in maps]
 
 

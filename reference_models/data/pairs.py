@@ -10,9 +10,9 @@ from typing import NamedTuple
 from reference_models.data.maps import (
     SaliencyMap,
     Scale,
-    as_map,
     map_files,
     map_notes,
+    open_map,
     scale_of,
     settle_map,
 )
@@ -47,7 +47,7 @@ class Pairs:
         stem = self.stems[place]
         mask, saliency = self.masks[stem], self.maps[stem]
         return (
-            settle_map(as_map(open_image(saliency), saliency, "saliency map"), self.scale),
+            settle_map(open_map(saliency), self.scale),
             settled_mask(as_mask(open_image(mask), mask), self.void),
         )
 
@@ -84,9 +84,9 @@ def find_pairs(masks: Path, maps: Path, shared: bool = False) -> Pairs:
     faults.report()
     void = has_void(look.kind for look in looks)
     check_classes([look.classes[void] for look in looks], str(masks))
-    scale = scale_of((look.kind, look.highest) for look in found)
+    scale = scale_of(look.stored for look in found)
     notes = mask_notes({stem: look.kinds[void] for stem, look in of_masks.items()})
-    notes += map_notes({stem: look.kind for stem, look in of_maps.items()}, scale)
+    notes += map_notes({stem: look.stored[0] for stem, look in of_maps.items()}, scale)
     if len(paired) < len(stems):
         missing = count(len(stems) - len(paired), "mask has", "masks have")
         notes.append(f"{missing} no map, not measured")
@@ -148,14 +148,13 @@ def _look_at_mask(file: Folder) -> _MaskLook:
 
 
 class _MapLook(NamedTuple):
-    kind: str
+    stored: tuple[str, float]
     shape: tuple[int, ...]
-    highest: float
 
 
 def _look_at_map(file: Folder) -> _MapLook:
-    saliency = as_map(open_image(file), file, "saliency map")
-    return _MapLook(saliency.kind, saliency.values.shape, float(saliency.values.max()))
+    saliency = open_map(file)
+    return _MapLook(saliency.stored, saliency.values.shape)
 
 
 def _stamp(file: Folder) -> str:

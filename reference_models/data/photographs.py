@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from reference_models.data.maps import integer_map
@@ -43,3 +44,8 @@ def as_photograph(image: Image.Image, file: Folder) -> Photograph:
     alpha = layers.getchannel("A")
     white = Image.new("RGB", image.size, "white")
     return Photograph(Image.composite(layers.convert("RGB"), white, alpha), alpha)
+
+
+def square_of(photo: Image.Image, size: int) -> np.ndarray:
+    """The photograph as a network reads it, uint8 `(size, size, 3)`."""
+    return np.array(photo.resize((size, size), Image.Resampling.LANCZOS))

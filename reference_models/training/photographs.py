@@ -12,6 +12,7 @@ from PIL import Image
 from reference_models.data.images import Images
 from reference_models.data.maps import read_map
 from reference_models.data.masks import Mask, fit_labels
+from reference_models.data.photographs import square_of
 from reference_models.data.pictures import centre_prior, fit_prior
 from reference_models.errors import InputError
 from reference_models.files import read_about
@@ -62,10 +63,6 @@ class Sizes:
             values = centre_prior(self.size)
         start = None if self.start is None or prior is not None else square_of(photo, self.start)
         return Inputs(square_of(photo, self.size), values, start, (photo.height, photo.width))
-
-
-def square_of(photo: Image.Image, size: int) -> np.ndarray:
-    return np.array(photo.resize((size, size), Image.Resampling.LANCZOS))
 
 
 @dataclass(frozen=True)
