@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 UNIT = "scipy: distance_transform_edt"
 LOSS = "ours: weighted F-beta, exact distance"
 PACKAGES = ("opencv-python-headless", "edt", "torch-distmap", "kornia", "monai", "torchmetrics")
+PAIRWISE = ("torchmetrics",)  # libraries that compare all pairs of pixels: 17 GB at a side of 256
 SLOW = 10  # what takes so many times the seconds of the repeats is left out
 
 
@@ -83,7 +84,9 @@ def rows(options: Options) -> Iterator[Row]:
             for backend in peer.backends:
                 row = Row(peer.label, backend.name, size=side, batch=1, item=peer.group, unit=UNIT)
                 expected = 4 * last.get((row.case, row.backend), 0.0)
-                if expected > SLOW * options.seconds:
+                if peer.library in PAIRWISE:
+                    row.note = "left out: needs memory for the distances of all pairs of pixels"
+                elif expected > SLOW * options.seconds:
                     row.note = f"left out: expected to take more than {SLOW * options.seconds:g} s"
                 else:
                     prepare = partial(call, peer, loss, backend, masks)

@@ -5,11 +5,17 @@ from collections.abc import Iterator
 from mmap import PAGESIZE
 from pathlib import Path
 
-import hypothesis
-import jax
-import pytest
+# XLA spends most of the suite's time on optimising programs that run once, so it is told not to.
+# Before the imports: XLA reads this once. `XLA_FLAGS=""` tests programs as users have them.
+QUICK = """--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
+--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"""
+os.environ.setdefault("XLA_FLAGS", " ".join(QUICK.split()))
 
-from tests.support.backends import BACKENDS, Backend, torch
+import hypothesis  # noqa: E402
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+from tests.support.backends import BACKENDS, Backend, torch  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -306,7 +306,7 @@ def test_sharded_batches_equal_unsharded() -> None:
         else:
             raise AssertionError("no error")
         """,
-        XLA_FLAGS="--xla_force_host_platform_device_count=4",
+        XLA_FLAGS=f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4",
     )
 
 

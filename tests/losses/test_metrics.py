@@ -237,7 +237,7 @@ def test_in_flax_two_processes_have_the_measures_of_all_images() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    settings = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    settings = os.environ | {"JAX_PLATFORMS": "cpu"}
     children = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.support.measured_together", str(rank), str(port)],

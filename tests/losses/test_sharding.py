@@ -19,7 +19,7 @@ def test_images_stay_where_they_are(dtype: str) -> None:
     settings = {
         "JAX_PLATFORMS": "cpu",
         "JAX_ENABLE_X64": str(int(dtype == "float64")),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={DEVICES}",
     }
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.support.sharded"],

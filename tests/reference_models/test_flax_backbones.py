@@ -124,9 +124,7 @@ def test_gradients_are_pytorchs(name: str, side: int, options: dict):
             for tap, weight in zip(taps, weights, strict=True)
         )
 
-    # Compiling takes longest here.
-    quick = {"xla_backend_optimization_level": 0}
-    got = to_torch(jax.jit(jax.grad(weighted), compiler_options=quick)(learnt))
+    got = to_torch(jax.jit(jax.grad(weighted))(learnt))
     expected = {key: p.grad.numpy() for key, p in theirs.named_parameters()}
     assert got.keys() == expected.keys()
     for key, gradient in expected.items():

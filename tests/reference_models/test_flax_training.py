@@ -274,7 +274,8 @@ def trained(recipe: str, out: Path, devices: int, processes: int = 1) -> dict[st
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": os.environ["XLA_FLAGS"]
+            + f" --xla_force_host_platform_device_count={devices}",
         }
         if processes > 1:
             environment |= {

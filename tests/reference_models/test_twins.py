@@ -3,8 +3,6 @@
 test_flax_backbones.py compares the backbones; here their features are random, except in `WHOLE`.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -136,10 +134,7 @@ def test_the_same_outputs_losses_gradients_and_maps(name: str, monkeypatch):
 
     graph, learnt, rest = nnx.split(ours, nnx.Param, ...)
 
-    # Compiling takes longest for the paper's networks, with their many layers.
-    quick = {"xla_backend_optimization_level": 0} if name in PAPER else {}
-
-    @partial(jax.jit, compiler_options=quick)
+    @jax.jit
     def step(learnt: nnx.State, taps: list[jax.Array]):
         def objective(learnt: nnx.State):
             system = nnx.merge(graph, learnt, rest, copy=True)
@@ -199,8 +194,13 @@ def test_the_same_outputs_losses_gradients_and_maps(name: str, monkeypatch):
         assert list(maps) == list(expected)
         # Steps of gradient descent on a test image enlarge rounding.
         share = 5e-3 if recipe.options.get("steps_per_image") else 1e-3
-        for one, other in zip(maps.values(), expected.values(), strict=True):
-            close(one, other, share)
+        for kind, one in maps.items():
+            decided = torch.ones_like(expected[kind], dtype=torch.bool)
+            if kind == "merged":  # Where both maps are equally certain, rounding chooses.
+                certainty = [(m - 0.5).abs() for m in (batch.prior, expected["refined"])]
+                decided = (certainty[0] - certainty[1]).abs() > share
+            assert decided.float().mean() > 0.9
+            close(np.asarray(one)[decided.numpy()], expected[kind][decided], share)
 
 
 @pytest.mark.parametrize(
