@@ -145,7 +145,7 @@ def rate(photographs: Path, out: Path, *options: str) -> float:
 def timed_steps(model: Model, file: Path, folder: Path) -> dict[str, float]:
     photo = read_photograph(file)
     inputs = model.sizes.inputs(photo.pixels)
-    saliency = eight_bit(model.maps([inputs])[0], inputs.shape)
+    map_ = Image.fromarray(eight_bit(model.maps([inputs])[0], inputs.shape))
     steps = {
         "decoding": least(lambda: read_photograph(file)),
         "to the network's size": least(lambda: model.sizes.inputs(photo.pixels)),
@@ -153,7 +153,7 @@ def timed_steps(model: Model, file: Path, folder: Path) -> dict[str, float]:
         "map to the photograph's size": least(
             lambda: eight_bit(model.maps([inputs])[0], inputs.shape)
         ),
-        "encoding the map as PNG": least(lambda: save_png(saliency, folder / "map.png")),
+        "encoding the map as PNG": least(lambda: save_png(map_, folder / "map.png")),
     }
     steps["map to the photograph's size"] -= steps["network"]
     return steps

@@ -1,13 +1,17 @@
 """The command `python -m reference_models.evaluate MAPS --masks DATA`: measures of maps."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
 
 from reference_models.command_line import command, parse
+from reference_models.data.images import TestSet
 from reference_models.data.pairs import Pairs, find_pairs
 from reference_models.data.sets import Sources, check_masks, read_test_folder
 from reference_models.errors import InputError, count
@@ -25,7 +29,7 @@ from reference_models.measures.saliency import (
 )
 from reference_models.options import Backend
 from reference_models.shards import Shard
-from reference_models.training.score import flatten_rows, means_of, score
+from reference_models.training.score import Rows, Scored, flatten_rows, means_of, score
 from reference_models.training.stopping import clock
 from reference_models.training.trained import (
     RUN_WEIGHTS,
@@ -61,7 +65,7 @@ class Options:
     image are written beside it, as NAME.rows.jsonl, as they come; the same command goes on where
     the last one stopped, and measures images again whose files have changed."""
     shard: str | None = None
-    """I/N: measure the I-th of N parts of the maps, for several processes or machines that share
+    """I/N: measure the I-th of N parts of the images, for several processes or machines that share
     the work. Default: by RANK and WORLD_SIZE, or the task of a Slurm array, if they are set. It
     needs --out, and writes rows only."""
     join: bool = False
@@ -87,10 +91,11 @@ def run(options: Options) -> None:
         make_folder(options.out.parent, "--out")
         if options.out.is_dir():
             raise InputError(f"--out {options.out} is a folder; pass the name of a JSON file")
-    if str(options.maps) in bundled_models() or (options.maps / RUN_WEIGHTS).is_file():
+    is_network = str(options.maps) in bundled_models() or (options.maps / RUN_WEIGHTS).is_file()
+    if options.join:
+        run_join(options, is_network)
+    elif is_network:
         run_network(options)
-    elif options.join:
-        run_join(options)
     else:
         run_maps(options)
 
@@ -106,29 +111,39 @@ def run_maps(options: Options) -> None:
             f"{options.maps} is not a folder or zip of maps, a run folder or a bundled model; the "
             f"bundled models are: {', '.join(bundled_models())}"
         )
-    shard = Shard.choose(options.shard)
-    if shard.count > 1 and options.out is None:
-        raise InputError(
-            f"shard {shard} needs a file for its rows; pass --out, the same for all shards, or "
-            "--shard 1/1 for all images"
-        )
+    shard = chosen_shard(options)
     pairs = find_pairs(options.masks, options.maps, options.shared)
     if options.out is None:
         rows = map(rounded, measured(pairs, range(len(pairs.stems)), names_of(options)))
         report(options, pairs.notes, len(pairs.stems), rows)
         return
     path = rows_path(options.out, shard)
-    with RowFile.begin(path, about(options, pairs), shard) as file:
+    header = about(options, len(pairs.stems), pairs.digest(), pairs.notes)
+    with RowFile.begin(path, header, shard) as file:
         add_rows(file, pairs, names_of(options))
         if shard.count > 1:
-            images = count(len(shard.of(pairs.stems)), "image")
-            print(f"shard {shard}: {images} of {options.masks}, rows in {path}")
-            print("run the same command with --join instead of --shard when all shards are done")
+            end_shard(options, file)
         else:
             report(options, pairs.notes, len(pairs.stems), in_order([file]))
 
 
-def run_join(options: Options) -> None:
+def chosen_shard(options: Options) -> Shard:
+    shard = Shard.choose(options.shard)
+    if shard.count > 1 and options.out is None:
+        raise InputError(
+            f"shard {shard} needs a file for its rows; pass --out, the same for all shards, or "
+            "--shard 1/1 for all images"
+        )
+    return shard
+
+
+def end_shard(options: Options, file: RowFile) -> None:
+    images = count(len(file.offsets), "image")
+    print(f"shard {file.shard}: {images} of {options.masks}, rows in {file.path}")
+    print("run the same command with --join instead of --shard when all shards are done")
+
+
+def run_join(options: Options, is_network: bool) -> None:
     """Report what all shards have measured."""
     if options.out is None or options.shard is not None:
         raise InputError("--join needs the --out of the shards, and no --shard")
@@ -140,7 +155,10 @@ def run_join(options: Options) -> None:
                     f"the shards of {options.out} are of {name} {found[name]}, not {value}; run "
                     "the command of the shards with --join instead of --shard"
                 )
-        report(options, found["notes"], found["images"], in_order(shards))
+        if is_network:
+            report_network(options, found["notes"], found["images"], joined_means(shards))
+        else:
+            report(options, found["notes"], found["images"], in_order(shards))
 
 
 def names_of(options: Options) -> tuple[str, ...]:
@@ -156,14 +174,10 @@ def asked(options: Options) -> dict[str, Any]:
     }
 
 
-def about(options: Options, pairs: Pairs) -> dict[str, Any]:
-    """What the rows of a file are measures of."""
-    return asked(options) | {
-        "images": len(pairs.stems),
-        "files": pairs.digest(),
-        "notes": pairs.notes,
-        "version": __version__,
-    }
+def about(options: Options, images: int, files: str, notes: Sequence[str]) -> dict[str, Any]:
+    """What the rows of a file are measures of. files: A digest."""
+    found = {"images": images, "files": files, "notes": notes, "version": __version__}
+    return asked(options) | found
 
 
 def measured(pairs: Pairs, places: Sequence[int], names: Sequence[str]) -> Iterator[Row]:
@@ -205,35 +219,84 @@ def report(options: Options, notes: Sequence[str], images: int, rows: Iterable[R
     )
 
 
+# Networks ----------------------------------------------------------------------------------------
+
+
 def run_network(options: Options) -> None:
     """Measure all maps of a network from all priors, as after training."""
-    for option in ("shared", "shard", "join"):
-        if getattr(options, option):
-            raise InputError(
-                f"--{option} applies to maps only, and {options.maps} is a network; omit it"
-            )
+    if options.shared:
+        raise InputError(f"--shared applies to maps only, and {options.maps} is a network; omit it")
+    shard = chosen_shard(options)
     network = load_network(str(options.maps), archives=options.archives, backend=options.backend)
     trained = network.options
     sources = Sources(options.masks, trained.archive_folder, regions=trained.chosen_recipe.regions)
     test, notes = read_test_folder(options.masks, trained.plan.size, sources)
-    if read_about(weights_file(str(options.maps))).get("data") == str(options.masks.resolve()):
+    weights = read_about(weights_file(str(options.maps)))
+    if weights.get("data") == str(options.masks.resolve()):
         notes.append(
             "the network was trained on this data set; run.json has its measures on the images "
             "that were held out of training"
         )
     if trained.chosen_recipe.regions == 2:
         check_masks(test.truth, test.voids, str(options.masks))
-    rows = means_of(score(network, [test], clock(), options.exact))
+    if shard.count == 1 or options.out is None:
+        scored = score(network, [test], clock(), options.exact)
+        report_network(options, notes, len(test.truth), means_of(scored))
+        return
+    places = shard.of(range(len(test.truth)))
+    scored = score(network, [test.only(places)], clock(), options.exact) if places else {}
+    header = about(options, len(test.truth), digest(weights, test), notes)
+    with RowFile.begin(rows_path(options.out, shard), header, shard) as file:
+        for place, row in zip(places, rows_of(scored, len(places)), strict=True):
+            file.add(place, test.images.names[place], "", {"tests": row})
+        end_shard(options, file)
+
+
+def digest(weights: Mapping[str, Any], test: TestSet) -> str:
+    """A number of the weights' description, and of the names and the truth of a test set."""
+    found = sha256(json.dumps(weights, sort_keys=True).encode())
+    for name, truth in zip(test.images.names, test.truth, strict=True):
+        found.update(f"{name}\n{truth.shape}\n".encode(errors="surrogateescape"))
+        found.update(np.ascontiguousarray(truth).data)
+    return found.hexdigest()
+
+
+def rows_of(scored: Scored, images: int) -> list[dict[str, Any]]:
+    """The measures of each image, by test (with its corruption or prior) and map."""
+    found: list[dict[str, Any]] = [{} for _ in range(images)]
+    for test, each in scored.items():
+        for name, rows in each.maps.items():
+            for image, row in zip(found, rows, strict=True):
+                kept = {measure: row[measure] for measure in each.measures if measure in row}
+                image.setdefault(test, {})[name] = rounded(kept)
+    return found
+
+
+def joined_means(shards: Sequence[RowFile]) -> Rows:
+    """`means_of` by the rows of all shards."""
+    names: dict[tuple[str, str], dict[str, None]] = {}
+    for row in in_order(shards):
+        for test, maps in row["tests"].items():
+            for name, measures in maps.items():
+                names.setdefault((test, name), {}).update(dict.fromkeys(measures))
+    found: Rows = {}
+    for (test, name), measures in names.items():
+        rows = (row["tests"][test][name] for row in in_order(shards) if test in row["tests"])
+        found.setdefault(test, {})[name] = means(rows, tuple(measures))
+    return found
+
+
+def report_network(options: Options, notes: Sequence[str], images: int, rows: Rows) -> None:
     for note in notes:
         print(f"note: {note}")
-    print(f"{count(len(test.truth), 'image')} of {options.masks}, maps of {options.maps}")
+    print(f"{count(images, 'image')} of {options.masks}, maps of {options.maps}")
     for name, row in flatten_rows(rows):
         print(f"{name}\n  {one_line(row)}")
     write(
         options.out,
         network=str(options.maps),
         masks=str(options.masks),
-        images=len(test.truth),
+        images=images,
         notes=notes,
         measures=rows,
     )

@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import numpy as np
@@ -19,17 +21,36 @@ Arrays = dict[str, np.ndarray]
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, shared: bool = False) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to `path` when the block ends without an error. Even
-    after a power cut `path` is either the complete old file or the complete new one."""
-    partial = path.with_name(f".{path.name}.partial")
+    after a power cut `path` is either the complete old file or the complete new one.
+
+    shared: For one of many files that several processes may write at the same time. Each has a
+    temporary path of its own, and does not wait until the new name is on the disk too.
+    """
+    name = token_hex(8) if shared else path.name
+    partial = path.with_name(f".{name}.partial")
     try:
         yield partial
         to_disk(partial)
         os.replace(partial, path)
-        to_disk(path.parent)
+        if not shared:
+            to_disk(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+LEFT_SECONDS = 3600
+
+
+def remove_left(folder: Path) -> None:
+    """Remove what killed processes left below the folder, in `atomic_path` with `shared`. A file
+    that was changed in the last hour may still be written."""
+    for file in folder.rglob(".*.partial"):
+        with suppress(FileNotFoundError):  # Another process removes them too.
+            is_own = re.fullmatch(r"\.[0-9a-f]{16}\.partial", file.name)
+            if is_own and file.stat().st_mtime < time.time() - LEFT_SECONDS:
+                file.unlink()
 
 
 def make_folder(path: Path, option: str) -> None:

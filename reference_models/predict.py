@@ -11,7 +11,8 @@ from reference_models.data.masks import Mask, mask_notes, read_mask
 from reference_models.data.photographs import Photograph, read_photograph
 from reference_models.data.pictures import check_size
 from reference_models.errors import InputError
-from reference_models.machine import cores, leave_group, processes_here
+from reference_models.files import remove_left
+from reference_models.machine import cores, keep_memory, leave_group, processes_here
 from reference_models.measures.saliency import eight_bit
 from reference_models.prediction.jobs import Companions, Job, check_outputs, find_jobs
 from reference_models.prediction.options import Common
@@ -42,8 +43,8 @@ class Predict(Common):
     size: the map, the mask, and the gradient of the loss with respect to the network's output.
     Photographs are then predicted again even if they are finished."""
     workers: int | None = None
-    """Threads that each read a photograph, wait for the network and write. Default: one per core;
-    with --batch at least twice as many as that."""
+    """Threads that each read a photograph, wait for the network and write. Default: one per core,
+    and one more for the time that the disk takes; with --batch at least twice as many as that."""
     shard: str | None = None
     """I/N: predict every N-th photograph from the I-th on, for N machines that share the work.
     Default: what torchrun (RANK, WORLD_SIZE) or a Slurm array says, otherwise all."""
@@ -54,6 +55,7 @@ def main() -> None:
         options = parse(Predict, "predict")
         shard = Shard.choose(options.shard)
         leave_group()
+        keep_memory()
         failed = predict(replace(options, shard=str(shard)))
     sys.exit(1 if failed else 0)
 
@@ -72,6 +74,7 @@ def predict(options: Predict) -> list[str]:
     outputs = Outputs(options.out, kinds, options.format, source.settings)
     check_outputs(jobs, options.out, [*outputs.ends, "-explained.png"])
     share = shard.of(jobs)
+    remove_left(options.out)
     predictor = Predictor(options, source, outputs, len(share))
     report = Report(options.out, shard, len(share), source.model)
     with predictor.encoders, report:
@@ -94,7 +97,8 @@ class Predictor:
         self.model: Model = source.load()
         self.sizes = self.model.sizes
         size = options.batch or self.model.usual_batch
-        self.workers = options.workers or max(cores() // processes_here(), 2 * size * (size > 1))
+        at_once = max(cores() // processes_here() + 1, 2 * size * (size > 1))
+        self.workers = options.workers or at_once
         self.batches = Batches(self.model.maps, size)
         self.budget = Budget(WORKER_PIXELS * max(8, self.workers))
         self.encoders = ThreadPoolExecutor(max(cores(), self.workers))

@@ -15,6 +15,8 @@ import numpy as np
 from reference_models.command_line import command, parse
 from reference_models.data.photographs import read_photograph
 from reference_models.errors import InputError
+from reference_models.files import remove_left
+from reference_models.machine import keep_memory
 from reference_models.measures.saliency import eight_bit
 from reference_models.paths import DATA
 from reference_models.prediction.jobs import Companions, Job, check_outputs, find_jobs
@@ -75,6 +77,7 @@ def predict_ray(options: PredictRay) -> list[str]:
     )
     outputs = Outputs(options.out, kinds, options.format, source.settings)
     check_outputs(jobs, options.out, outputs.ends)
+    remove_left(options.out)
     unknown = {str(job.stem): job for job in jobs}
     with cluster(options.address), Report(options.out, Shard(), len(jobs), source.model) as report:
         for row in dataset(jobs, source, outputs, options).iter_rows():
@@ -189,6 +192,7 @@ class Network:
     """Computes the maps of a batch, in a process that keeps the network."""
 
     def __init__(self, source: Source) -> None:
+        keep_memory()
         self.model = source.load()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

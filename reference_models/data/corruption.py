@@ -16,26 +16,27 @@ VARIANCES, QUALITIES = (0.07, 0.29), (3, 4, 5, 6)
 """Ends of the random variance of the noise, and the random qualities of JPEG."""
 
 
-def corrupt(images: np.ndarray, recipe: str, seed: int, first: int = 0) -> np.ndarray:
-    """Distort images, uint8 `(N, H, W, 3)`. first: The index of the first one.
+def corrupt(images: np.ndarray, recipe: str, seed: int, places: Sequence[int] = ()) -> np.ndarray:
+    """Distort images, uint8 `(N, H, W, 3)`. places: The index of each. Default: from 0 on.
 
     recipe: "noise VARIANCE", "jpeg QUALITY", "noise of random variance", "jpeg of random quality",
     or "" for none. A random strength is drawn for each image, as for Table 3 of the paper; it
     depends only on the seed and the image's index.
     """
+    places = places or range(len(images))
     match recipe.split():
         case []:
             return images
         case ["noise", variance] if number(variance) >= 0:
-            return add_noise(images, number(variance), seed, first)
+            return add_noise(images, number(variance), seed, places)
         case ["jpeg", quality] if number(quality) in range(1, 101):
             return jpeg(images, int(number(quality)))
         case ["noise", "of", "random", "variance"]:
-            streams = strengths(len(images), seed, first)
+            streams = strengths(places, seed)
             variances = [stream.uniform(*VARIANCES) for stream in streams]
-            return add_noise(images, variances, seed, first)
+            return add_noise(images, variances, seed, places)
         case ["jpeg", "of", "random", "quality"]:
-            streams = strengths(len(images), seed, first)
+            streams = strengths(places, seed)
             qualities = [stream.choice(QUALITIES) for stream in streams]
             return jpeg(images, qualities)
     raise InputError(
@@ -46,9 +47,9 @@ def corrupt(images: np.ndarray, recipe: str, seed: int, first: int = 0) -> np.nd
     )
 
 
-def strengths(count: int, seed: int, first: int) -> Iterator[np.random.Generator]:
+def strengths(places: Sequence[int], seed: int) -> Iterator[np.random.Generator]:
     """A generator for the random strength of each image."""
-    for index in range(first, first + count):
+    for index in places:
         yield np.random.default_rng((seed, seeds.STRENGTH, index))
 
 
@@ -62,18 +63,19 @@ def number(word: str) -> float:
 
 
 def add_noise(
-    images: np.ndarray, variance: float | Sequence[float], seed: int, first: int = 0
+    images: np.ndarray, variance: float | Sequence[float], seed: int, places: Sequence[int] = ()
 ) -> np.ndarray:
     """Add white Gaussian noise, then clip and round.
 
     images: uint8 `(N, H, W, 3)`. variance: for pixels scaled to 0..1, of all images or of each. The
-    noise of an image depends only on the seed, its index (from `first` on) and its size; another
+    noise of an image depends only on the seed, its index (in `places`) and its size; another
     variance scales the same noise.
     """
+    places = places or range(len(images))
     variances = np.broadcast_to(variance, len(images))
 
     def noisy(index: int) -> np.ndarray:
-        rng = np.random.default_rng((seed, seeds.NOISE, first + index))
+        rng = np.random.default_rng((seed, seeds.NOISE, places[index]))
         noise = rng.standard_normal(images.shape[1:], dtype=np.float32)
         return np.rint(np.clip(images[index] + 255 * sqrt(variances[index]) * noise, 0, 255))
 

@@ -77,6 +77,8 @@ class Images:
         names = tuple(self.names[i] for i in indices)
         return Images(names, self.images[indices], self.labels[indices], self.priors[indices])
 
+    only = take
+
     def with_priors(self, priors: np.ndarray) -> Self:
         return replace(self, priors=priors)
 
@@ -135,6 +137,17 @@ class Streamed:
         )
         return Images(tuple(self.names[i] for i in indices), images, labels, priors)
 
+    def only(self, indices: Sequence[int]) -> Self:
+        """The images at these indices, in that order, still to be decoded."""
+        image, label, prior = self.image, self.label, self.prior
+        return replace(
+            self,
+            names=tuple(self.names[i] for i in indices),
+            image=lambda index: image(indices[index]),
+            label=lambda index: label(indices[index]),
+            prior=lambda index: prior(indices[index]),
+        )
+
     def with_priors(self, priors: np.ndarray) -> Self:
         return replace(self, prior=lambda index: priors[index])
 
@@ -189,6 +202,7 @@ class TestSet:
     truth: For each image a bool mask `(H, W)`, or the label maps of all annotators, int32
     `(annotators, H, W)`. priors: By detector, uint8 `(N, S, S)`, each map stretched to 0..255.
     voids: For each image its void pixels, bool `(H, W)`, or None; empty if no image has any.
+    places: The index of each image in the whole set, if this is a part of it.
     """
 
     __test__ = False  # Keeps pytest from collecting this class for its name.
@@ -198,24 +212,37 @@ class TestSet:
     truth: tuple[np.ndarray, ...]
     priors: dict[str, np.ndarray] = field(default_factory=dict)
     voids: tuple[np.ndarray | None, ...] = ()
+    places: Sequence[int] = ()
+
+    def only(self, indices: Sequence[int]) -> "TestSet":
+        """The images at these indices, in that order."""
+        return TestSet(
+            self.name,
+            self.images.only(indices),
+            tuple(self.truth[i] for i in indices),
+            {name: maps[indices] for name, maps in self.priors.items()},
+            tuple(self.voids[i] for i in indices if self.voids),
+            indices,
+        )
 
     def parts(self) -> Iterator["TestPart"]:
         """The images in parts that fit in memory, in their order."""
+        places = self.places or range(len(self.images))
         first = 0
         for images in self.images.parts():
-            place = slice(first, first + len(images))
-            yield TestPart(first, images, self.truth[place], self.voids[place])
+            part = slice(first, first + len(images))
+            yield TestPart(places[part], images, self.truth[part], self.voids[part])
             first += len(images)
 
 
 @dataclass(frozen=True)
 class TestPart:
-    """Consecutive images of a test set."""
+    """Some images of a test set."""
 
     __test__ = False
 
-    first: int
-    """The index of the first one."""
+    places: Sequence[int]
+    """The index of each in the whole set."""
     images: Images
     truth: tuple[np.ndarray, ...]
     voids: tuple[np.ndarray | None, ...]

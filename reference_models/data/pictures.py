@@ -214,14 +214,17 @@ def open_image(file: Folder, admit: Callable[[int], None] | None = None) -> Imag
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The image turned by its EXIF orientation; other EXIF entries are ignored, even if damaged."""
+    """The loaded image turned by its EXIF orientation, without its other metadata, even damaged.
+
+    An image that is upright is not copied: a copy takes a quarter of the time of decoding.
+    """
     try:
         with READING, catch_warnings(action="ignore"):
             orientation = image.getexif().get(0x0112)
     except Exception:  # One damaged entry makes all of them unreadable.
         orientation = None
     turn = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    turned = image.copy() if turn is None else image.transpose(turn)
+    turned = image if turn is None else image.transpose(turn)
     turned.info = {k: v for k, v in image.info.items() if k == "transparency"}
     return turned
 

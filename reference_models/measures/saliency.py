@@ -297,13 +297,33 @@ def eight_bit(saliency: np.ndarray, shape: tuple[int, int], name: str = "map") -
             f"{name} must be floats in 0..1, bool, or uint8 in 0..255, got {kind}; convert it"
         )
     if values.shape != shape:
-        size = (shape[1], shape[0])
-        floating = Image.fromarray(values.astype(np.float32))
-        values = np.asarray(floating.resize(size, Image.Resampling.BILINEAR))
-    if values.dtype == np.uint8:
-        return values
-    values = np.clip(values, 0, 255)
-    return np.rint(values, out=values).astype(np.uint8)
+        return resized(values.astype(np.float32), *shape)
+    return values if values.dtype == np.uint8 else np.rint(values).astype(np.uint8)
+
+
+STRIP = 16
+"""Rows computed at once, so that no floats of the full size are stored: of 12 megapixels, they
+take longer than all of the computation."""
+
+
+def resized(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The map as uint8 `(height, width)`: resized as Pillow does, bilinearly, with antialiasing
+    where it becomes smaller, then rounded. values: float32, of at least -0.5 and below 255.5."""
+    size = (width, min(height, len(values)))
+    rows = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR))
+    if height == len(rows):
+        return np.rint(rows).astype(np.uint8)
+    centres = (np.arange(height) + 0.5) * (len(rows) / height) - 0.5
+    centres = centres.clip(0, len(rows) - 1)[:, None]
+    rows, places = rows.astype(np.float64), np.arange(len(rows))
+    result = np.empty((height, width), np.uint8)
+    for top in range(0, height, STRIP):
+        at = centres[top : top + STRIP]
+        near = slice(int(at[0, 0]), int(at[-1, 0]) + 2)
+        weights = np.maximum(1 - abs(at - places[near]), 0)
+        strip = (weights @ rows[near]).astype(np.float32)  # As Pillow rounds its result.
+        result[top : top + STRIP] = np.rint(strip)
+    return result
 
 
 def mean_curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:

@@ -89,7 +89,7 @@ class Outputs:
 
         def write(kind: str) -> None:
             image = Image.fromarray(saliency) if photo is None else IMAGES[kind](photo, saliency)
-            with atomic_path(self.path(job, kind)) as partial:
+            with atomic_path(self.path(job, kind), shared=True) as partial:
                 save(image, partial, self.format, exif.tobytes())
 
         list(run(write, self.kinds))
@@ -108,7 +108,7 @@ def save(image: Image.Image, path: Path, format: Format, exif: bytes) -> None:
     lossless = image.mode == "L"
     how: dict[str, Any] = {"quality": 90}
     if format == "png":
-        save_png(np.asarray(image), path, exif)
+        save_png(image, path, exif)
         return
     if format == "webp":  # Method 0 is the fastest; the alpha channel is lossless at any quality.
         how = {"quality": 0 if lossless else 90, "lossless": lossless, "method": 0}

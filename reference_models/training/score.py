@@ -80,7 +80,7 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
         return measured(part, maps)
 
     def corrupted(part: TestPart, corruption: str) -> Each:
-        pixels = corrupt(part.images.images, corruption, seed=0, first=part.first)
+        pixels = corrupt(part.images.images, corruption, seed=0, places=part.places)
         return measured(part, network.maps(replace(part.images, images=pixels)))
 
     for test in tests:

@@ -289,6 +289,14 @@ def test_a_map_of_another_size_is_resized_to_its_mask():
     assert eight_bit(np.full((3, 3), 0.4), (7, 5)).tolist() == [[102] * 5] * 7
 
 
+@pytest.mark.parametrize("shape", [(97, 61), (200, 9), (10, 10), (7, 90), (33, 40)])
+def test_maps_are_resized_as_by_pillow(shape: tuple[int, int]):
+    values = np.random.default_rng(0).random((33, 40)).astype(np.float32)
+    whole = Image.fromarray((255 * values.astype(float)).astype(np.float32))
+    expected = np.rint(np.asarray(whole.resize(shape[::-1], Image.Resampling.BILINEAR)))
+    np.testing.assert_array_equal(eight_bit(values, shape), expected)
+
+
 @pytest.mark.slow
 def test_processes_change_nothing(monkeypatch):
     maps, masks = blobs(30)

@@ -511,6 +511,43 @@ def test_what_is_finished_is_skipped(place, capsys):
     assert rewritten() == images_of("one", "two")
 
 
+def test_two_calls_at_once_into_one_folder(place, monkeypatch):
+    run = str(ended("menet-ce", place / "run"))
+    options = Predict((folder_of(place, "one.png"),), model=run, out=place / "out", write="map")
+    save, calls = outputs.save, []
+
+    def meet(image: Image.Image, path: Path, *rest) -> None:
+        """Another call does all of the work while this file is half written."""
+        save(image, path, *rest)
+        content = path.read_bytes()
+        path.write_bytes(content[:20])
+        calls.append(path)
+        if len(calls) == 1:
+            assert predict.predict(options) == []
+            assert outputs.tag_of(place / "out/one-map.png") is not None
+        path.write_bytes(content)
+
+    monkeypatch.setattr(outputs, "save", meet)
+    assert predict.predict(options) == []
+    assert len(set(calls)) == 2
+    assert written(place / "out") == {"one-map.png"}
+    assert picture(place / "out/one-map.png").size == (40, 30)
+
+
+def test_what_killed_calls_left_is_removed_after_an_hour(place):
+    run = str(ended("menet-ce", place / "run"))
+    source, out = folder_of(place, "a/one.png"), place / "out"
+    (out / "a").mkdir(parents=True)
+    left = [out / "a" / f".{digit * 16}.partial" for digit in "12"]
+    other = out / ".mine.partial"
+    for file in (*left, other):
+        file.touch()
+    for file in (left[0], other):
+        os.utime(file, (0, 0))
+    assert predict.predict(Predict((source,), model=run, out=out, write="map")) == []
+    assert written(out) == {"a/one-map.png", f"a/{left[1].name}", other.name}
+
+
 def test_sub_folders_are_mirrored_and_outputs_left_out(place):
     run = str(ended("menet-ce", place / "run"))
     source = folder_of(place, "one.png", "a/one.png", "a/b/two.jpg", ".hidden/x.png")
@@ -590,7 +627,7 @@ def test_png_files_hold_what_was_written(place, shape):
     pixels = RNG.integers(0, 256, shape, dtype=np.uint8)
     exif = Image.Exif()
     exif[0x0131] = "a tag"
-    save_png(pixels, place / "x.png", exif.tobytes())
+    save_png(Image.fromarray(pixels), place / "x.png", exif.tobytes())
     image = picture("x.png")
     np.testing.assert_array_equal(np.asarray(image), pixels)
     assert image.getexif()[0x0131] == "a tag"

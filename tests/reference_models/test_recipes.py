@@ -327,6 +327,19 @@ def test_a_trained_network_is_evaluated_on_other_images(recipe: str, tmp_path: P
             "set, features",
         ]
         assert 0 < rows["set"]["saliency head"]["weighted_f_exact"] < 1
+    joined = replace(wanted, out=tmp_path / "joined.json")
+    for shard in ("2/2", "1/2"):
+        evaluate.run(replace(joined, shard=shard))
+    assert not joined.out.exists()
+    evaluate.run(replace(joined, join=True))
+    whole, parts = (json.loads(one.out.read_text()) for one in (wanted, joined))
+    measures = parts.pop("measures")
+    assert parts == {name: whole[name] for name in parts}
+    assert list(measures) == list(rows)
+    for test, maps in rows.items():
+        for name, row in maps.items():
+            # A map may depend on its batch in the last bit, and then be rounded to another 8 bits.
+            assert measures[test][name] == pytest.approx(row, abs=1e-4)
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax"])
