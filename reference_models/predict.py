@@ -11,7 +11,7 @@ from reference_models.data.masks import Mask, mask_notes, read_mask
 from reference_models.data.photographs import Photograph, read_photograph
 from reference_models.data.pictures import check_size
 from reference_models.errors import InputError
-from reference_models.files import remove_left
+from reference_models.files import atomic_path, remove_left
 from reference_models.machine import cores, keep_memory, leave_group, processes_here
 from reference_models.measures.saliency import eight_bit
 from reference_models.prediction.jobs import Companions, Job, check_outputs, find_jobs
@@ -20,7 +20,6 @@ from reference_models.prediction.outputs import Outputs
 from reference_models.prediction.report import DONE, FINISHED, Report, fault_of
 from reference_models.prediction.sharing import Batches, Budget, in_threads
 from reference_models.shards import Shard
-from reference_models.training.figures import save
 from reference_models.training.photographs import Model, Source, choose_source
 
 WORKER_PIXELS = 2**24
@@ -125,7 +124,9 @@ class Predictor:
                 with self.explaining:
                     self.kinds_of_masks[str(job.stem)] = mask.kind
                     figure = self.model.explained(inputs, mask)
-                    save(figure, self.outputs.folder / f"{job.stem}-explained.png")
+                    file = self.outputs.folder / f"{job.stem}-explained.png"
+                    with atomic_path(file, shared=True) as partial:
+                        figure.savefig(partial, format="png")
         return DONE
 
 

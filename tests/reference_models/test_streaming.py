@@ -140,6 +140,10 @@ def test_the_set_decides_by_its_size_whether_it_is_kept(tmp_path: Path):
     assert isinstance(streamed.train, Streamed)
     assert kept.sha256 == streamed.sha256
     assert kept.counts() == streamed.counts()
+    some = streamed.train.only([3, 1])
+    assert some.names == kept.train.only([3, 1]).names
+    for each, same in zip(some.rows(True), kept.train.only([3, 1]).rows(True), strict=True):
+        np.testing.assert_array_equal(each, same)
 
 
 # Training ----------------------------------------------------------------------------------------

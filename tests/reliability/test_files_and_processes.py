@@ -170,6 +170,10 @@ def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "replace", lambda *a: (order.append("replace"), replace(*a)))
     write_json(tmp_path / "a.json", {})
     assert order == [".a.json.partial", "replace", tmp_path.name]
+    order.clear()
+    with atomic_path(tmp_path / "a.json", shared=True) as own:
+        own.touch()
+    assert order == [own.name, "replace"]
     with pytest.raises(ZeroDivisionError), atomic_path(tmp_path / "b"):
         _ = 1 / 0
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
