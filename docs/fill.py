@@ -226,6 +226,9 @@ def times_scipy(row: dict[str, str]) -> str:
     return f"{ours / unit:.2f} ({1000 * ours:,.{1 if ours < 0.01 else 0}f} ms)"
 
 
+WITHOUT_RESIZING = ("decoding", "network", "encoding the map as PNG")
+
+
 def throughput_text(path: Path) -> str:
     """The time of one large photograph, the rate of small ones, and the encoders."""
     if not path.exists():
@@ -234,26 +237,31 @@ def throughput_text(path: Path) -> str:
     large, small, files = (tables.select(rows, part=part) for part in ("large", "small", "files"))
     steps = [row for row in large if not row["what"].startswith("predict")]
     total = sum(float(row["seconds"]) for row in steps)
+    unit = sum(float(row["seconds"]) for row in steps if row["what"] in WITHOUT_RESIZING)
     names = ", ".join(row["what"] for row in steps)
     lines = [
         f"A photograph of 12 megapixels. On one core the steps of a map ({names}) take "
         + " + ".join(f"{1e3 * float(row['seconds']):.0f}" for row in steps)
-        + f" = {1e3 * total:.0f} ms. The whole of `predict` on two cores, after loading:",
+        + f" = {1e3 * total:.0f} ms; without the changes of size {1e3 * unit:.0f} ms. The whole of "
+        "`predict` on two cores, after loading, one photograph after the other:",
         "",
-        "| `--write` | `--format` | ms | multiple of that sum |",
-        "|---|---|---|---|",
+        f"| `--write` | `--format` | ms | of {1e3 * total:.0f} ms | of {1e3 * unit:.0f} ms |",
+        "|---|---|---|---|---|",
     ]
     for row in large[len(steps) :]:
         _, write, format = row["what"].split(", ")
         seconds = float(row["seconds"])
-        cells = (write, format, f"{1e3 * seconds:.0f}", f"{seconds / total:.2f}")
-        lines.append("| " + " | ".join(cells) + " |")
-    rates = {row["cores"]: int(row["photographs"]) / float(row["seconds"]) for row in small}
+        multiples = (f"{seconds / each:.2f} ×" for each in (total, unit))
+        lines.append("| " + " | ".join((write, format, f"{1e3 * seconds:.0f}", *multiples)) + " |")
+    rates = {
+        row["what"] + row["cores"]: int(row["photographs"]) / float(row["seconds"]) for row in small
+    }
+    one, two, ray = (rates.get(name) for name in ("predict1", "predict2", "predict_ray2"))
     lines += [
         "",
         f"{int(small[0]['photographs']):,} photographs of 400 × 300, all three images: "
-        f"{rates['1']:.1f} a second on one core, {rates['2']:.1f} on two, "
-        f"{rates['2'] / rates['1']:.2f} times as many.",
+        f"{one:.1f} a second on one core, {two:.1f} on two, {two / one:.2f} times as many"
+        + (f", and {ray:.1f} on two through Ray, with the start of its processes." if ray else "."),
         "",
         "Encoding 12 megapixels on one core:",
         "",

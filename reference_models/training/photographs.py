@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
 from reference_models.data.images import Images
@@ -26,7 +26,9 @@ from reference_models.training.trained import (
     weights_file,
 )
 from saliency_losses import __version__
-from saliency_losses.plotting import explain
+
+if TYPE_CHECKING:  # Matplotlib takes half a second, and only explanations need it.
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,10 @@ class Model:
         full = (eight_bit(m, each.shape) for m, each in zip(maps, inputs, strict=True))
         return [fit_prior(Image.fromarray(m), self.sizes.size) for m in full]
 
-    def explained(self, inputs: Inputs, mask: Mask) -> Figure:
+    def explained(self, inputs: Inputs, mask: Mask) -> "Figure":
         """Figure of the training loss on a photograph. mask: True mask."""
+        from saliency_losses.plotting import explain
+
         labels = fit_labels(mask, self.sizes.size)
         image = Images.single(inputs.square, labels, self.priors([inputs])[0])
         view = self.network.trainer.loss_view(image)

@@ -30,6 +30,7 @@ from reference_models.reproduction import publish_weights as pack
 from reference_models.training import photographs as network
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.trained import default_model, load_network, options_of
+from saliency_losses import plotting
 
 RNG = np.random.default_rng(0)
 
@@ -292,10 +293,10 @@ def test_a_mask_shows_what_the_loss_sees(place, monkeypatch, recipe):
     truth[10:40, 20:50] = 255
     (place / "masks").mkdir()
     Image.fromarray(truth).save("masks/one.png")
-    explained = network.explain
+    explained = plotting.explain
     figures = []
     monkeypatch.setattr(
-        network,
+        plotting,
         "explain",
         lambda *args, **more: figures.append(explained(*args, **more)) or figures[-1],
     )
