@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from reference_models.data.pairs import Pairs, find_pairs
 from reference_models.data.sets import Sources, check_masks, read_test_folder
 from reference_models.errors import InputError, count
 from reference_models.files import make_folder, read_about, write_json
-from reference_models.machine import progress
+from reference_models.machine import leave_group, progress
 from reference_models.measures.rows import RowFile, in_order, joined, rounded, rows_path
 from reference_models.measures.saliency import (
     EXACT,
@@ -83,6 +83,9 @@ class Options:
 def main() -> None:
     with command():
         options = parse(Options, "evaluate")
+        if not options.join:
+            options = replace(options, shard=str(Shard.choose(options.shard)))
+        leave_group()
         run(options)
 
 

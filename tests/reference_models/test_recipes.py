@@ -309,7 +309,9 @@ def photographs(folder: Path, count: int = 6) -> Path:
 
 
 @pytest.mark.parametrize("recipe", ["scenes-anchor", "menet-metric"])
-def test_a_trained_network_is_evaluated_on_other_images(recipe: str, tmp_path: Path, capsys):
+def test_a_trained_network_is_evaluated_on_other_images(
+    recipe: str, tmp_path: Path, capsys, monkeypatch
+):
     options = scratch(tmp_path / "run", recipe=recipe)
     run(options, Shared(), clock())
     set_ = photographs(tmp_path / "set")
@@ -328,8 +330,14 @@ def test_a_trained_network_is_evaluated_on_other_images(recipe: str, tmp_path: P
         ]
         assert 0 < rows["set"]["saliency head"]["weighted_f_exact"] < 1
     joined = replace(wanted, out=tmp_path / "joined.json")
-    for shard in ("2/2", "1/2"):
-        evaluate.run(replace(joined, shard=shard))
+    evaluate.run(replace(joined, shard="2/3"))
+    evaluate.run(replace(joined, shard="3/3"))
+    command = ["evaluate", joined.maps, "--masks", set_, "--out", joined.out, "--exact"]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in command])
+    for name in ("RANK", "LOCAL_RANK", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    evaluate.main()
     assert not joined.out.exists()
     evaluate.run(replace(joined, join=True))
     whole, parts = (json.loads(one.out.read_text()) for one in (wanted, joined))
