@@ -18,6 +18,7 @@ from reference_models.data.maps import (
     settle_map,
 )
 from reference_models.data.masks import (
+    Look,
     Mask,
     as_mask,
     fit_labels,
@@ -173,24 +174,18 @@ def decode(
     return Decoded(decoded, *truths(truth), kinds, empty_stems)
 
 
-class Summary(NamedTuple):
-    """What `stream` keeps of a mask, or of the label maps of an image."""
-
-    kind: str
-    is_empty: bool
-    labels: frozenset[int]
-    """The labels that occur."""
-
-
-class Look(NamedTuple):
+class Seen(NamedTuple):
     """What `stream` finds in the files of an image."""
 
-    kind: str
-    """The kind of mask before it is settled."""
-    summaries: tuple[Summary, ...]
-    """Without void, and beside it; see `has_void`."""
+    look: Look
+    labels: tuple[frozenset[int], ...]
+    """Those that occur, without void, and beside it; see `has_void`."""
     truth: Truth | None
     """If it is kept."""
+
+
+REGIONS = Look("regions", ("regions", "regions"), ((True, True), (True, True)))
+"""That of label maps."""
 
 
 def stream(
@@ -203,28 +198,22 @@ def stream(
     """
     decoder = Decoder(files, size, regions)
 
-    def summary(truth: Truth, void: bool) -> Summary:
-        labels = frozenset(np.unique(decoder.labels(truth, void)).tolist())
-        if not isinstance(truth, Mask):
-            return Summary("regions", False, labels)
-        mask = settled_mask(truth, void)
-        return Summary(mask.kind, not mask.object.any(), labels)
-
-    def look(index: int) -> Look:
+    def look(index: int) -> Seen:
         stem = stems[index]
         if stem not in files.truth:  # One of `files.faults`.
             decoder.image(stem)
-            return Look("", (), None)
+            return Seen(REGIONS, (), None)
         _, truth = decoder.both(stem)
-        kind = truth.kind if isinstance(truth, Mask) else "regions"
-        summaries = summary(truth, False), summary(truth, True)
-        return Look(kind, summaries, truth if keep_truth else None)
+        both = (decoder.labels(truth, void) for void in (False, True))
+        occurring = tuple(frozenset(np.unique(labels).tolist()) for labels in both)
+        found = Look.at(truth) if isinstance(truth, Mask) else REGIONS
+        return Seen(found, occurring, truth if keep_truth else None)
 
     def brightness(index: int) -> tuple[str, float]:
         return open_map(files.priors[stems[index]]).stored
 
     faults = Faults(files.faults)
-    seen: list[Look] = []
+    seen: list[Seen] = []
     bright: list[tuple[str, float]] = []
     with faults.collect():
         seen = side_by_side(look, len(stems), files.name)
@@ -232,18 +221,18 @@ def stream(
         with faults.collect():
             bright = side_by_side(brightness, len(stems), f"priors of {files.name}")
     faults.report()
-    void, scale = has_void(each.kind for each in seen), scale_of(bright)
-    settled = [each.summaries[void] for each in seen]
+    void, scale = has_void(each.look.kind for each in seen), scale_of(bright)
     images = Streamed(
         names=tuple(stems),
         side=size,
-        occurring=frozenset().union(*(each.labels for each in settled)),
+        occurring=frozenset().union(*(each.labels[void] for each in seen)),
         image=lambda index: decoder.image(stems[index]),
         label=lambda index: decoder.labels(decoder.truth(stems[index]), void),
         prior=lambda index: decoder.prior(stems[index], scale),
     )
-    kinds = [each.kind for each in settled]
-    empty = [stem for stem, each in zip(stems, settled, strict=True) if each.is_empty]
+    kinds = [each.look.kinds[void] for each in seen]
+    has_object = (each.look.classes[void][0] for each in seen)
+    empty = [stem for stem, some in zip(stems, has_object, strict=True) if not some]
     truth = (each.truth for each in seen if each.truth is not None)
     kept = [settled_mask(each, void) if isinstance(each, Mask) else each for each in truth]
     return Decoded(images, *truths(kept), kinds, empty)

@@ -1,7 +1,7 @@
 """Masks and label maps as files store them, read by every command in the same way."""
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from PIL import Image
@@ -134,6 +134,27 @@ def settled_mask(mask: Mask, void: bool) -> Mask:
     if mask.kind == "0/255" and void:
         return Mask(np.zeros_like(mask.object), mask.object, "with void")
     return mask
+
+
+class Look(NamedTuple):
+    """What is kept of a mask until all masks of its folder are known. Pairs: as it is read without
+    void, and beside it; see `has_void`."""
+
+    kind: str
+    """Before it is settled."""
+    kinds: tuple[str, ...]
+    classes: tuple[tuple[bool, bool], ...]
+
+    @classmethod
+    def at(cls, mask: Mask) -> Self:
+        both = [settled_mask(mask, void) for void in (False, True)]
+        found = (classes(each.object, each.void) for each in both)
+        return cls(mask.kind, tuple(each.kind for each in both), tuple(found))
+
+
+def classes(mask: np.ndarray, void: np.ndarray | None) -> tuple[bool, bool]:
+    """Whether a mask has an object, and whether it has background."""
+    return bool(mask.any()), not bool((mask if void is None else mask | void).all())
 
 
 def fit_labels(mask: Mask, size: int) -> np.ndarray:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
 
 from reference_models.data.maps import (
     SaliencyMap,
@@ -16,7 +15,7 @@ from reference_models.data.maps import (
     scale_of,
     settle_map,
 )
-from reference_models.data.masks import Mask, as_mask, has_void, mask_notes, settled_mask
+from reference_models.data.masks import Look, Mask, as_mask, has_void, mask_notes, settled_mask
 from reference_models.data.pictures import (
     Folder,
     by_stem,
@@ -26,7 +25,7 @@ from reference_models.data.pictures import (
     open_image,
     side_by_side,
 )
-from reference_models.data.sets import check_classes, classes
+from reference_models.data.sets import check_classes
 from reference_models.errors import Faults, count
 
 
@@ -82,16 +81,16 @@ def find_pairs(masks: Path, maps: Path, shared: bool = False) -> Pairs:
         found = side_by_side(lambda place: _look_at_map(chosen[paired[place]]), len(paired), "maps")
         of_maps = dict(zip(paired, found, strict=True))
     faults.report()
-    void = has_void(look.kind for look in looks)
-    check_classes([look.classes[void] for look in looks], str(masks))
-    scale = scale_of(look.stored for look in found)
-    notes = mask_notes({stem: look.kinds[void] for stem, look in of_masks.items()})
-    notes += map_notes({stem: look.stored[0] for stem, look in of_maps.items()}, scale)
+    void = has_void(look.kind for look, _ in looks)
+    check_classes([look.classes[void] for look, _ in looks], str(masks))
+    scale = scale_of(stored for stored, _ in found)
+    notes = mask_notes({stem: look.kinds[void] for stem, (look, _) in of_masks.items()})
+    notes += map_notes({stem: kind for stem, ((kind, _), _) in of_maps.items()}, scale)
     if len(paired) < len(stems):
         missing = count(len(stems) - len(paired), "mask has", "masks have")
         notes.append(f"{missing} no map, not measured")
-    resized = sum(of_maps[stem].shape != of_masks[stem].shape for stem in paired)
-    empty = sum(not of_masks[stem].classes[void][0] for stem in paired)
+    resized = sum(of_maps[stem][1] != of_masks[stem][1] for stem in paired)
+    empty = sum(not of_masks[stem][0].classes[void][0] for stem in paired)
     notes += notes_on(resized, empty)
     return Pairs(tuple(paired), files, chosen, void, scale, notes)
 
@@ -127,34 +126,17 @@ def mask_files(path: Path) -> dict[str, Folder]:
     return by_stem([place / "masks"])
 
 
-class _MaskLook(NamedTuple):
-    """What is kept of a mask. Pairs: as read without and with void, see `has_void`."""
-
-    kind: str
-    shape: tuple[int, ...]
-    kinds: tuple[str, str]
-    classes: tuple[tuple[bool, bool], tuple[bool, bool]]
+Shape = tuple[int, ...]
 
 
-def _look_at_mask(file: Folder) -> _MaskLook:
+def _look_at_mask(file: Folder) -> tuple[Look, Shape]:
     mask = as_mask(open_image(file), file)
-    plain, with_void = settled_mask(mask, False), settled_mask(mask, True)
-    return _MaskLook(
-        mask.kind,
-        mask.object.shape,
-        (plain.kind, with_void.kind),
-        (classes(plain.object, plain.void), classes(with_void.object, with_void.void)),
-    )
+    return Look.at(mask), mask.object.shape
 
 
-class _MapLook(NamedTuple):
-    stored: tuple[str, float]
-    shape: tuple[int, ...]
-
-
-def _look_at_map(file: Folder) -> _MapLook:
+def _look_at_map(file: Folder) -> tuple[tuple[str, float], Shape]:
     saliency = open_map(file)
-    return _MapLook(saliency.stored, saliency.values.shape)
+    return saliency.stored, saliency.values.shape
 
 
 def _stamp(file: Folder) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from reference_models.data import seeds
 from reference_models.data.decoding import Decoded, decode, describe, read_priors, stream
 from reference_models.data.images import Data, Images, Streamed, TestSet
+from reference_models.data.masks import classes
 from reference_models.data.named_sets import ARCHIVES, Files, detector_folder, find, find_archive
 from reference_models.data.scenes import scenes
 from reference_models.data.splits import evenly, split
@@ -114,11 +115,6 @@ def check_masks(masks: Sequence[np.ndarray], voids: Sequence[np.ndarray | None],
     """
     pairs = zip(masks, voids or [None] * len(masks), strict=True)
     check_classes([classes(mask, void) for mask, void in pairs], name)
-
-
-def classes(mask: np.ndarray, void: np.ndarray | None) -> tuple[bool, bool]:
-    """Whether a mask has an object, and whether it has background."""
-    return bool(mask.any()), not bool((mask if void is None else mask | void).all())
 
 
 def check_classes(found: Sequence[tuple[bool, bool]], name: str) -> None:
