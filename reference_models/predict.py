@@ -96,14 +96,14 @@ class Predictor:
         self.model: Model = source.load()
         self.sizes = self.model.sizes
         size = options.batch or self.model.usual_batch
-        at_once = max(cores() // processes_here() + 1, 2 * size * (size > 1))
-        self.workers = options.workers or at_once
-        self.batches = Batches(self.model.maps, size)
+        own = max(1, cores() // processes_here())
+        self.workers = options.workers or max(own + 1, 2 * size * (size > 1))
+        self.batches = Batches(self.model.maps, size, own)
         self.budget = Budget(WORKER_PIXELS * max(8, self.workers))
         self.encoders = ThreadPoolExecutor(max(cores(), self.workers))
         self.explaining = Lock()
         self.kinds_of_masks: dict[str, str] = {}
-        self.model.limit_threads(min(self.workers, photographs))
+        self.model.limit_threads(min(own, self.workers, photographs))
 
     def outcome(self, job: Job) -> tuple[Job, str]:
         """The photograph with DONE, FINISHED (before), or what is wrong with it."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from threading import Condition, Lock
+from threading import Condition, Lock, Semaphore
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -71,18 +71,20 @@ class Batches(Generic[Item]):
     A thread that finds the network free computes for up to `size` threads that wait, and none waits
     for a batch to fill. Batches are always filled up to `size` with copies: a map would otherwise
     depend in its last bits on which photographs were decoded at the same time, and JAX would
-    compile a program for each number.
+    compile a program for each number. Single photographs are computed by at most `cores` threads:
+    more of them would take the processor's cache from each other.
     """
 
-    def __init__(self, maps: Callable[[list[Item]], np.ndarray], size: int) -> None:
+    def __init__(self, maps: Callable[[list[Item]], np.ndarray], size: int, cores: int = 1) -> None:
         self.maps, self.size = maps, size
         self.waiting: list[tuple[Item, Future[np.ndarray]]] = []
-        self.changes, self.network = Lock(), Lock()
+        self.changes, self.network = Lock(), Semaphore(cores if size == 1 else 1)
 
     def map(self, inputs: Item) -> np.ndarray:
         """The saliency map, float32 `(S, S)`."""
         if self.size == 1:
-            return self.maps([inputs])[0]
+            with self.network:
+                return self.maps([inputs])[0]
         future: Future[np.ndarray] = Future()
         with self.changes:
             self.waiting.append((inputs, future))
