@@ -4,6 +4,7 @@ import json
 import os
 import struct
 import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -652,6 +653,21 @@ def test_batches_return_to_each_thread_its_own_map():
     results = dict(in_threads(lambda item: (item[0], item[1].map(inputs(item[0]))), work, 9))
     assert {i: float(m[0, 0]) for i, m in results.items()} == {i: i / 255 for i in range(100)}
     assert set(sizes) == {4}
+
+
+def test_a_thread_per_core_computes_single_photographs():
+    running, most = [], []
+
+    def maps(batch: list[network.Inputs]) -> np.ndarray:
+        running.append(1)
+        time.sleep(0.001)
+        most.append(len(running))
+        running.pop()
+        return np.zeros((1, 2, 2))
+
+    batches = Batches(maps, 1, cores=2)
+    list(in_threads(lambda item: batches.map(inputs(item)), range(50), 6))
+    assert max(most) == 2
 
 
 def test_an_error_in_a_batch_reaches_those_who_wait():
