@@ -166,8 +166,8 @@ def measures_table(rows: tables.Rows) -> str:
         [
             *lines,
             "",
-            f"One image at a time on one thread, all of them together take {ratio:.2f} times as "
-            "long as the program.",
+            f"One image at a time on one thread, these together take {ratio:.2f} times as long as "
+            "the program.",
             "",
             f"{row['device']}; {row['versions']}; commit {row['commit']}.",
             "",

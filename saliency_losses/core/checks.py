@@ -115,11 +115,14 @@ def floating(xp: Ops, name: str, x: object) -> Array:
 
 
 def real(xp: Ops, name: str, x: object, expected: str = "floating point, integer or bool") -> Array:
-    """Check a real argument: floats widened to at least float32, bools and integers as integers."""
+    """Check a real argument: floats widened to at least float32, integers able to index."""
     array = _array(xp, name, x)
-    if xp.kind(array) == "other":
+    kind = xp.kind(array)
+    if kind == "other":
         raise TypeError(f"{name} must be {expected}, got {xp.dtype_name(array)}")
-    return xp.widen(array) if xp.kind(array) == "float" else xp.integers(array)
+    if kind == "bool":
+        return array
+    return xp.widen(array) if kind == "float" else xp.integers(array)
 
 
 def boolean(xp: Ops, name: str, x: object) -> Array:
@@ -133,7 +136,7 @@ def boolean(xp: Ops, name: str, x: object) -> Array:
 
 
 def same_precision(xp: Ops, x: Array, other: Array) -> tuple[Array, Array]:
-    """Both arrays in the wider float dtype; an integer `other` takes the dtype of `x`."""
+    """Both arrays in the wider float dtype; bools and integers take the dtype of `x`."""
     if xp.kind(other) != "float":
         return x, xp.cast(other, x)
     x, other = xp.promote(x, other)
@@ -292,7 +295,8 @@ def values(
 
 def label_array(xp: Ops, name: str, x: object) -> Array:
     """Check an argument of labels: floats widened, bools and integers as integers."""
-    return real(xp, name, x, "bool, integer, or floating point with whole values")
+    array = real(xp, name, x, "bool, integer, or floating point with whole values")
+    return xp.integers(array) if xp.kind(array) == "bool" else array
 
 
 def labels(
@@ -324,7 +328,7 @@ def drop_ignored(
     """The `counted` pixels (None for all) except those where `x` equals `ignore_index`."""
     if ignore_index is None:
         return counted
-    kept = ~xp.equals(x, ignore_index)
+    kept = ~xp.equals(xp.integers(x) if xp.kind(x) == "bool" else x, ignore_index)
     return kept if counted is None else kept & counted
 
 
@@ -442,7 +446,7 @@ def binary_values(
     xp: Ops, name: str, x: Array, argument: Array, counted: Array | None
 ) -> tuple[Array, Array]:
     """Check that `x` is 0 or 1; returns as `_values_in_range`."""
-    if xp.is_array(argument) and xp.kind(argument) == "bool":
+    if xp.kind(x) == "bool":
         return x, xp.no_image(x)
     x, outside = unit_values(xp, name, x, argument, counted)
     bad = values(
@@ -499,7 +503,7 @@ def _values_in_range(
     dtype of `argument`, the argument before any conversion, become the end of the range, and the
     gradient stays that of `x`.
     """
-    if xp.known_within(x, 0, high):
+    if xp.kind(x) == "bool" or xp.known_within(x, 0, high):
         return x, xp.no_image(x)
     # An integer 0 for integers, since JAX can be configured not to promote dtypes.
     slack = 4 * xp.epsilon(argument) or 0

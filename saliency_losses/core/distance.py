@@ -1,6 +1,7 @@
 """The exact Euclidean distance transform, computed axis by axis."""
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 from saliency_losses.core import checks
@@ -56,15 +57,14 @@ def squared_distance(xp: Ops, foreground: Array, spacing: Spacing) -> Array:
 
 
 def nearest_pixel(xp: Ops, foreground: Array, spacing: Spacing) -> tuple[Array, Array]:
-    """`squared_distance`, and the row-major index of the nearest pixel in its image.
+    """The squared distance, and the row-major index of the nearest pixel in its image.
 
-    The index is 0 in an image without foreground.
+    In an image without foreground any distance above all others, and any index.
     """
     squared, place, *others = _nearest(xp, foreground, spacing, True)
-    near = squared < _bound(foreground, spacing)
     for along, side in zip(others, foreground.shape[2:], strict=True):
         place = place * side + along
-    return xp.where(near, squared, _far(spacing)), xp.where(near, place, 0)
+    return squared, xp.clip(place, 0, prod(foreground.shape[1:]) - 1)
 
 
 def _nearest(xp: Ops, foreground: Array, spacing: Spacing, return_indices: bool) -> Sequence[Array]:

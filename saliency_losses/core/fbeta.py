@@ -173,16 +173,23 @@ def counted_maps(
     binary: bool = False,
 ) -> tuple[Array, Array, Array | None, Array]:
     """Prediction and target ``(N, K, *spatial)``, 0 at ignored pixels; the counted pixels
-    ``(N, 1 or K, *spatial)`` or None for all; the images with a value out of range."""
+    ``(N, 1 or K, *spatial)`` or None for all; the images with a value out of range.
+
+    A `binary` target is returned as bools.
+    """
     p = checks.probabilities(xp, probs, activation, low_rank=2)
     y, counted, bad = checks.targets(xp, target, p, mask, ignore_index, binary=binary)
     p = xp.images(p)
     if activation is None:
         p, outside = checks.unit_values(xp, "probs", p, probs, counted)
         bad = bad | outside
-    p, y = checks.same_precision(xp, p, y)
+    if not binary or xp.kind(y) == "float":
+        p, y = checks.same_precision(xp, p, y)
+    if binary:
+        y = y if xp.kind(y) == "bool" else y == 1
     if counted is not None:
-        p, y = xp.where(counted, p, 0.0), xp.where(counted, y, 0.0)
+        p = xp.where(counted, p, 0.0)
+        y = y & counted if binary else xp.where(counted, y, 0.0)
     return p, y, counted, bad
 
 

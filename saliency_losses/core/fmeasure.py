@@ -7,7 +7,6 @@ from saliency_losses.core import checks
 from saliency_losses.core.distance import nearest_pixel
 from saliency_losses.core.fbeta import check_beta, counted_maps, importance
 from saliency_losses.core.ops import Array, Ops
-from saliency_losses.core.regions import count_in_dtype
 
 
 def check_options(
@@ -53,7 +52,9 @@ def weighted_fmeasure(
     images, channels = p.shape[:2]
     maps = (images * channels, *p.shape[2:])
     sizes = checks.spacing(spacing, p.ndim - 2)
-    measure = of_maps(xp, xp.reshape(p, maps), xp.reshape(y == 1, maps), beta, sizes)
+    foreground = xp.reshape(y, maps)
+    y = xp.cast(foreground, p)
+    measure = of_maps(xp, xp.abs(xp.reshape(p, maps) - y), y, foreground, beta, sizes)
     measure = xp.sum_vector(xp.reshape(measure, (images, channels))) / channels
     return checks.reduce(xp, checks.nan_where_bad(xp, measure, bad), reduction)
 
@@ -80,29 +81,26 @@ def stretched(xp: Ops, p: Array, counted: Array | None) -> Array:
 
 
 def of_maps(
-    xp: Ops, p: Array, foreground: Array, beta: Any, spacing: checks.Spacing = None
+    xp: Ops, error: Array, y: Array, foreground: Array, beta: Any, spacing: checks.Spacing = None
 ) -> Array:
-    """The measure of each map ``(M, *spatial)``, ``(M,)``."""
-    y = xp.cast(foreground, p)
-    if 0 in p.shape:
+    """The measure ``(M,)`` from the errors of each map ``(M, *spatial)``, y 1 in its foreground."""
+    if 0 in y.shape:
         return xp.sum_pixels(xp.flat(y))
-    error = xp.abs(p - y)
     # Every pixel takes the error of its nearest foreground pixel (a foreground pixel its own).
     squared, nearest = nearest_pixel(xp, foreground, spacing)
-    spread = xp.reshape(xp.take_along(xp.flat(error), xp.flat(nearest), 1), p.shape)
+    spread = xp.reshape(xp.take_along(xp.flat(error), xp.flat(nearest), 1), y.shape)
     # σ = 5, cut to seven pixels and normalised to a sum of 1. Computed in the function, since
     # torch.compile with dynamic shapes takes floats of the module for variables.
     gaussian = [exp(-(k**2) / (2 * 5**2)) for k in range(-3, 4)]
-    for axis in range(1, p.ndim):
+    for axis in range(1, y.ndim):
         spread = xp.filter_axis(spread, [tap / sum(gaussian) for tap in gaussian], axis)
 
-    beta = checks.as_scalar(xp, beta, p)
-    size = count_in_dtype(xp, xp.flat(foreground), p)
+    beta, size = checks.as_scalar(xp, beta, y), xp.sum_pixels(xp.flat(y))
     # Products instead of `where`, which on a CPU is 30 times slower.
     missed = xp.sum_pixels(xp.flat(xp.minimum(spread, error) * y))
-    alarms = error * (1 - y) * importance(xp, squared, p)
+    alarms = error * (1 - y) * importance(xp, squared, y)
     spurious = xp.sum_pixels(xp.flat(alarms))
     # (1 + β²) P R / (R + β² P) with P = TP / (TP + FP), R = TP / |Y| and TP = |Y| − FN
-    hits, has_foreground = size - missed, size > 0
-    denominator = xp.where(has_foreground, beta**2 * size + hits + spurious, 1.0)
-    return xp.where(has_foreground, (1 + beta**2) * hits / denominator, 0.0)
+    hits = size - missed  # 0 without foreground
+    denominator = xp.where(size > 0, beta**2 * size + hits + spurious, 1.0)
+    return (1 + beta**2) * hits / denominator

@@ -124,6 +124,9 @@ class Ops(Protocol):
     def clip(self, x: Array, low: float, high: float) -> Array: ...
     def maximum(self, x: Array, low: float) -> Array: ...
     def minimum(self, x: Array, y: Array) -> Array: ...
+    def at_least(self, x: Array, low: Any) -> Array:
+        """1 where x >= low, else 0, in the dtype of `x`, without a gradient."""
+
     def isnan(self, x: Array) -> Array: ...
     def softplus(self, x: Array) -> Array:
         """log(1 + exp(x)), exact to rounding for any x."""
@@ -239,6 +242,12 @@ class Ops(Protocol):
     def filter_axis(self, x: Array, taps: Sequence[float], axis: int) -> Array:
         """Correlation with an odd number of `taps` along `axis`, with zeros outside `x`."""
 
+    def split_columns(self, x: Array, count: Array) -> Sequence[Array]:
+        """The first `count` ``(B,)`` columns of images ``(B, H, W)``, and the others.
+
+        Each of the two may also hold the columns of the other as zeros.
+        """
+
     def resize(self, x: Array, size: Sequence[int]) -> Array:
         """Features in the public layout, interpolated linearly to another spatial size.
 
@@ -282,6 +291,9 @@ class Ops(Protocol):
 
     def join(self, xs: Sequence[Array]) -> Array:
         """R arrays ``(B, *spatial)``, joined to ``(B, R, *spatial)``."""
+
+    def concatenate(self, xs: Sequence[Array]) -> Array:
+        """Arrays ``(B, T_i)``, one beside the other."""
 
     def image_by_image(
         self, function: Callable[..., Sequence[Array]], *xs: Array

@@ -191,6 +191,10 @@ def minimum(x: Array, y: Array) -> Array:
     return jnp.minimum(x, y)
 
 
+def at_least(x: Array, low: Any) -> Array:
+    return cast(x >= low, x)
+
+
 def isnan(x: Array) -> Array:
     return jnp.isnan(x)
 
@@ -379,6 +383,11 @@ def image_by_image(function: Callable[..., Sequence[Array]], *xs: Array) -> Sequ
     return function(*xs)
 
 
+def split_columns(x: Array, count: Array) -> Sequence[Array]:
+    first = jnp.where(positions(x, 2) < count[:, None, None], x, 0.0)
+    return first, x - first
+
+
 def resize(x: Array, size: Sequence[int]) -> Array:
     resized = jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), "linear", antialias=False)
     # Rounding may make interpolation weights sum to slightly more than 1.
@@ -401,6 +410,10 @@ def nearest_foreground(
 
 def join(xs: Sequence[Array]) -> Array:
     return jnp.stack(list(xs), 1)
+
+
+def concatenate(xs: Sequence[Array]) -> Array:
+    return jnp.concatenate(list(xs), 1)
 
 
 def known_within(x: Array, low: float, high: float) -> bool:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from saliency_losses.torch._environment import compiling_plainly
+from saliency_losses.torch._environment import compiling_plainly, eager_on_cpu
 
 
 def custom_vjp(
@@ -230,8 +230,8 @@ def filter_axis(x: Tensor, taps: Sequence[float], axis: int) -> Tensor:
     result: Tensor
     if compiling_plainly():
         result = _CompiledFilter.apply(x, axis, tuple(taps))  # type: ignore[no-untyped-call]
-    elif torch.compiler.is_compiling():
-        result = _filtered(x, axis, taps)
+    elif torch.compiler.is_compiling() or (eager_on_cpu(x) and not x.requires_grad):
+        result = image_by_image(lambda image: [_filtered(image, axis, taps)], x)[0]
     else:
         result = _Filter.apply(x, axis, *taps)  # type: ignore[no-untyped-call]
     return result

@@ -25,6 +25,11 @@ def eager_on_cpu(x: Tensor) -> bool:
     )
 
 
+def recording() -> bool:
+    """Whether operators are recorded or replaced: by `make_fx`, fake tensors, `torch.jit.trace`."""
+    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None
+
+
 def replicate_like(x: Tensor, local: Tensor) -> Tensor:
     """`local`, equal on all processes, as a replicated DTensor if `x` is a DTensor."""
     if not hasattr(x, "device_mesh"):

@@ -22,7 +22,7 @@ from saliency_losses.torch._autograd import squared_distances as squared_distanc
 from saliency_losses.torch._distance import nearest_parabola as nearest_parabola
 from saliency_losses.torch._distance import nearest_true as nearest_true
 from saliency_losses.torch._distance import positions as positions
-from saliency_losses.torch._environment import eager_on_cpu, replicate_like
+from saliency_losses.torch._environment import eager_on_cpu, recording, replicate_like
 from saliency_losses.torch._scipy import nearest_foreground as nearest_foreground
 
 # Up to this many regions are looped over; a scatter adds one value after another.
@@ -153,9 +153,14 @@ def promote(*xs: Tensor) -> tuple[Tensor, ...]:
 
 
 def cast(x: Tensor, like: Tensor) -> Tensor:
-    if x.dtype == torch.bool and eager_on_cpu(x):
-        x = x.view(torch.uint8)  # PyTorch converts bools one at a time.
-    return x.to(like.dtype)
+    return _as_bytes(x).to(like.dtype)
+
+
+def _as_bytes(x: Tensor) -> Tensor:
+    """Bools as bytes where that is faster, since PyTorch converts bools one at a time."""
+    if x.dtype != torch.bool or not eager_on_cpu(x):
+        return x
+    return (x & x).view(torch.uint8)  # A True that NumPy got from a file may be the byte 255.
 
 
 def floats(x: Tensor) -> Tensor:
@@ -166,9 +171,7 @@ def integers_to(x: Tensor, most: int) -> Tensor:
     # Narrow integers are proportionally faster; the compiler does not vectorise 16-bit ones.
     if torch.compiler.is_compiling() or most >= 2**15:
         return x.to(torch.int32)
-    if x.dtype == torch.bool and eager_on_cpu(x):
-        x = x.view(torch.uint8)
-    return x.to(torch.uint8 if most < 2**8 else torch.int16)
+    return _as_bytes(x).to(torch.uint8 if most < 2**8 else torch.int16)
 
 
 def integers(x: Tensor) -> Tensor:
@@ -209,6 +212,13 @@ def maximum(x: Tensor, low: float) -> Tensor:
 
 def minimum(x: Tensor, y: Tensor) -> Tensor:
     return torch.minimum(x, y)
+
+
+def at_least(x: Tensor, low: Any) -> Tensor:
+    if eager_on_cpu(x):  # In place: PyTorch is five times slower where the dtype changes.
+        return x.detach().clone().ge_(low)
+    selected: Tensor = x >= low
+    return selected.to(x.dtype)
 
 
 def isnan(x: Tensor) -> Tensor:
@@ -363,6 +373,13 @@ def histogram(x: Tensor, bins: int) -> Tensor:
     return x.new_zeros(x.shape[0], bins).scatter_add(1, x, torch.ones_like(x))
 
 
+def split_columns(x: Tensor, count: Tensor) -> Sequence[Tensor]:
+    if len(x) == 1 and eager_on_cpu(x) and not recording():
+        return x.tensor_split([int(count)], 2)
+    first = x * (positions(x, 2) < count.reshape(-1, 1, 1))
+    return first, x - first
+
+
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     mode = ("linear", "bilinear", "trilinear")[x.ndim - 3]
     resized = F.interpolate(x, tuple(size), mode=mode, align_corners=False)
@@ -373,11 +390,17 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def take_along(x: Tensor, index: Tensor, axis: int) -> Tensor:
+    if x.shape[0] == 1 and x.ndim == 2 and axis == 1 and eager_on_cpu(x):
+        return x.index_select(1, index[0])  # takes 32-bit indices, and half the time
     return x.gather(axis, index.long())
 
 
 def join(xs: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(xs), 1)
+
+
+def concatenate(xs: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(xs), 1)
 
 
 class Look:

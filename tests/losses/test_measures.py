@@ -391,6 +391,22 @@ def test_wrong_options_are_named(name: str, options: dict[str, Any], text: str) 
 
 
 @each_function
+def test_a_true_may_be_any_byte(name: str) -> None:
+    """NumPy reads files of one bit as bools whose True is the byte 255."""
+    values = np.random.default_rng(7).random((9, 8))
+    mask = values > 0.6
+    from_file = (255 * mask.astype(np.uint8)).view(bool)
+    for got, expected in zip(
+        *(
+            x if isinstance(x, tuple) else (x,)
+            for x in (measured(name, values, from_file), measured(name, values, mask))
+        ),
+        strict=True,
+    ):
+        assert torch.equal(got, expected)
+
+
+@each_function
 def test_images_without_pixels_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="at least one pixel"):
         getattr(in_torch, name)(torch.zeros(1, 1, 0, 4), torch.zeros(1, 1, 0, 4))
