@@ -6,8 +6,6 @@ pysodmetrics, and writes `results/benchmarks/measures.csv`.
 
 import csv
 import os
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -34,8 +32,6 @@ from saliency_losses.torch import measures
 
 Array = NDArray[Any]
 DETECTORS = ("DRFI", "RC", "HS", "CHS", "MF_supervised", "MF_heuristic", "IG", "SR")
-SECONDS = "milliseconds an image"
-ROUNDS = 3
 COLUMNS = (
     *("detector", "measure", "dtype", "ours", "program", "largest_difference", "images"),
     *("device", "versions", "commit"),
@@ -80,27 +76,16 @@ def compared(values: Array, mask: Array) -> dict[tuple[str, str], tuple[float, f
 
     Of a curve, the values are means and the difference is the largest.
     """
-    theirs, seconds = timed(program, values, mask)
+    theirs = program(values, mask)
     results = {}
     for dtype in (torch.float64, torch.float32):
-        measured, taken = timed(ours, values, mask, dtype)
+        measured = ours(values, mask, dtype)
         name = str(dtype).removeprefix("torch.")
         for measure, expected in theirs.items():
             difference = float(np.abs(measured[measure] - expected).max())
             means = float(np.mean(measured[measure])), float(np.mean(expected))
             results[measure, name] = (*means, difference)
-        results[SECONDS, name] = (1000 * taken, 1000 * seconds, 0.0)
     return results
-
-
-def timed(function: Callable[..., dict[str, Array]], *args: Any) -> tuple[dict[str, Array], float]:
-    """The result, and the least processor time of several calls, in seconds."""
-    seconds = []
-    for _ in range(ROUNDS):
-        begun = time.process_time()
-        result = function(*args)
-        seconds.append(time.process_time() - begun)
-    return result, min(seconds)
 
 
 OURS = {

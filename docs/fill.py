@@ -11,7 +11,6 @@ from pathlib import Path
 
 from benchmarks import equal_iou, tables
 from benchmarks.fbeta_versions import DIFFERENCE
-from benchmarks.measures import SECONDS
 from benchmarks.options import RESULTS
 from benchmarks.training_steps import CROSS_ENTROPY, NOTICED
 from reference_models.training.trained import MEANINGFUL
@@ -41,6 +40,7 @@ def texts_by_marker() -> dict[str, str]:
         "copies": copies_table(tables.read_rows(RESULTS / "copies.csv")),
         "distance": distance_table(tables.read_rows(RESULTS / "distance.csv")),
         "measures": measures_table(tables.read_rows(RESULTS / "measures.csv")),
+        "measures_speed": speed_of_measures(RESULTS / "measures_speed.csv"),
         "throughput": throughput_text(RESULTS / "throughput.csv"),
     }
 
@@ -139,8 +139,8 @@ def steps_table(path: Path) -> str:
 
 
 def measures_table(rows: tables.Rows) -> str:
-    """The largest difference of our measures from the program's, and the time of both."""
-    measured = list(dict.fromkeys(row["measure"] for row in rows if row["measure"] != SECONDS))
+    """The largest difference of our measures from the program's."""
+    measured = tables.unique(row["measure"] for row in rows)
     lines = [
         f"Largest difference from pysodmetrics over {rows[0]['images']} maps of ECSSD by each of "
         f"{len({row['detector'] for row in rows})} detectors.",
@@ -159,20 +159,30 @@ def measures_table(rows: tables.Rows) -> str:
             f"| {measure} | {largest['float64']:.1e} | {largest['float32']:.1e} | "
             f"{float(first['ours']):.4f} | {float(first['program']):.4f} |"
         )
-    times = [row for row in rows if row["measure"] == SECONDS and row["dtype"] == "float32"]
-    ratio = sum(float(row["ours"]) for row in times) / sum(float(row["program"]) for row in times)
     row = rows[0]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"One image at a time on one thread, these together take {ratio:.2f} times as long as "
-            "the program.",
-            "",
-            f"{row['device']}; {row['versions']}; commit {row['commit']}.",
-            "",
-        ]
-    )
+    stamp = f"{row['device']}; {row['versions']}; commit {row['commit']}"
+    return "\n".join([*lines, "", f"`python -m benchmarks.measures`; {stamp}.", ""])
+
+
+def speed_of_measures(path: Path) -> str:
+    """Our time for the measures as a share of the program's, a column for each size of batch."""
+    if not path.exists():
+        return "Not measured yet: `python -m benchmarks.measures_speed`.\n"
+    rows = tables.read_rows(path)
+    batches = tables.unique(row["batch"] for row in rows)
+    lines = [
+        "| | " + " | ".join(f"batches of {batch}" for batch in batches) + " |",
+        "|---" * (len(batches) + 1) + "|",
+    ]
+    for mode, dtype in dict.fromkeys((row["mode"], row["dtype"]) for row in rows):
+        cells = []
+        for row in tables.select(rows, mode=mode, dtype=dtype):
+            share = float(row["milliseconds"]) / float(row["program_milliseconds"])
+            cells.append(f"{share:.2f} × ({float(row['milliseconds']):.1f} ms)")
+        lines.append(f"| {mode}, {dtype} | " + " | ".join(cells) + " |")
+    row = rows[0]
+    stamp = f"{row['device']}; {row['versions']}; commit {row['commit']}"
+    return "\n".join([*lines, "", f"`python -m benchmarks.measures_speed`; {stamp}.", ""])
 
 
 def copies_table(rows: tables.Rows) -> str:

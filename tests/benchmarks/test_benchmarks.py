@@ -15,11 +15,11 @@ pytest.importorskip("scipy")
 
 from PIL import Image
 
-from benchmarks import copies, distance, equal_iou, tables, training_steps
+from benchmarks import copies, distance, equal_iou, measures_speed, tables, training_steps
 from benchmarks.backends import OURS, Backend, floor
 from benchmarks.cases import CASES, paper_images
 from benchmarks.timing import FIELDS, Recorder, Row, time_call
-from tests.support.paths import ROOT
+from tests.support.paths import DATA, ROOT
 
 
 def rows_of(*rows: Row) -> tables.Rows:
@@ -278,3 +278,21 @@ def test_copies_of_both_frameworks() -> None:
     assert len(rows) == 8
     assert {row.backend for row in rows} == {"torch eager", "jax.jit"}
     assert all(row.median_s for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (DATA / "ecssd_baselines.zip").exists(), reason="needs the maps of ECSSD")
+def test_the_measures_are_timed_beside_the_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("py_sod_metrics")
+    monkeypatch.setattr("torch.compile", lambda function, dynamic: function)
+    monkeypatch.setattr(measures_speed, "BATCHES", (8,))
+    rows = list(measures_speed.rows(measures_speed.Options(data=DATA, images=8, rounds=1)))
+    found = [dict(zip(measures_speed.COLUMNS, row, strict=True)) for row in rows]
+    assert [(row["mode"], row["dtype"]) for row in found] == [
+        ("torch eager", "float64"),
+        ("torch eager", "float32"),
+        ("torch.compile", "float32"),
+        ("jax.jit", "float32"),
+    ]
+    assert all(0 < float(row["milliseconds"]) < 1000 for row in found)
+    assert len({row["program_milliseconds"] for row in found}) == 1
