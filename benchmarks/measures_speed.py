@@ -121,7 +121,7 @@ def torch_calls(options: Options, batch: int) -> dict[tuple[str, str, int], Call
     modes: dict[tuple[str, str], Callable[..., Any]] = {
         ("torch eager", "float64"): eager,
         ("torch eager", "float32"): eager,
-        ("torch.compile", "float32"): torch.compile(eager, dynamic=False),
+        ("torch.compile", "float32"): torch.compile(eager, dynamic=False, fullgraph=True),
     }
     return {
         (mode, dtype, batch): partial(

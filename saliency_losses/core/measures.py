@@ -4,7 +4,7 @@ Maps of several channels are measured one by one. `Maps` holds what several meas
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property, partial
+from functools import partial
 from math import hypot, prod
 from operator import mul
 from typing import Any, NamedTuple
@@ -30,6 +30,19 @@ def check_options(normalize: bool, activation: str | None, ignore_index: int | N
     checks.flag("normalize", normalize)
     checks.activation(activation)
     checks.ignore_index(ignore_index)
+
+
+class once:
+    """A property computed at its first use: `cached_property` without the lock that it has up to
+    Python 3.11, which torch.compile cannot enter."""
+
+    def __init__(self, compute: Callable[[Any], Any]) -> None:
+        self.compute = compute
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        value = self.compute(instance)
+        setattr(instance, self.compute.__name__, value)
+        return value
 
 
 class Maps:
@@ -83,39 +96,39 @@ class Maps:
 
     # Sums over a region multiply by its 0/1 indicator: `where` is 20 times slower on a CPU.
 
-    @cached_property
+    @once
     def y(self) -> Array:
         """1 in the object."""
         return self.xp.cast(self.object, self.p)
 
-    @cached_property
+    @once
     def background(self) -> Array:
         """1 in the counted background."""
         if self.counted is None:
             return 1 - self.y
         return self.xp.cast(self.counted, self.p) - self.y
 
-    @cached_property
+    @once
     def total(self) -> Array:
         """The sum of the map."""
         return self.sum(self.p)
 
-    @cached_property
+    @once
     def error(self) -> Array:
         """|p − y|."""
         return self.xp.abs(self.p - self.y)
 
     # Exact, since a class without pixels has rules of its own.
 
-    @cached_property
+    @once
     def object_count(self) -> Array:
         return self.xp.count(self.xp.flat(self.object))
 
-    @cached_property
+    @once
     def positives(self) -> Array:
         return self.xp.cast(self.object_count, self.p)
 
-    @cached_property
+    @once
     def negatives(self) -> Array:
         if self.counted is None:
             pixels = prod(self.p.shape[1:])
@@ -123,12 +136,12 @@ class Maps:
             pixels = self.xp.count(self.xp.flat(self.counted))
         return self.xp.cast(pixels - self.object_count, self.p)
 
-    @cached_property
+    @once
     def pixels(self) -> Array:
         """The number of counted pixels."""
         return self.positives + self.negatives
 
-    @cached_property
+    @once
     def divisor(self) -> Array:
         """The number of counted pixels, at least 1."""
         return self.xp.maximum(self.pixels, 1.0)
@@ -157,7 +170,7 @@ class Maps:
         hits, alarms = self.sum(selected * self.y), self.sum(selected * self.background)
         return hits[:, None], alarms[:, None]
 
-    @cached_property
+    @once
     def counts_by_level(self) -> tuple[Array, Array]:
         """The numbers of hits and of false alarms at the 256 thresholds, ``(M, 256)``."""
         xp = self.xp

@@ -284,7 +284,7 @@ def test_copies_of_both_frameworks() -> None:
 @pytest.mark.skipif(not (DATA / "ecssd_baselines.zip").exists(), reason="needs the maps of ECSSD")
 def test_the_measures_are_timed_beside_the_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("py_sod_metrics")
-    monkeypatch.setattr("torch.compile", lambda function, dynamic: function)
+    monkeypatch.setattr("torch.compile", lambda function, **_: function)
     monkeypatch.setattr(measures_speed, "BATCHES", (8,))
     rows = list(measures_speed.rows(measures_speed.Options(data=DATA, images=8, rounds=1)))
     found = [dict(zip(measures_speed.COLUMNS, row, strict=True)) for row in rows]
