@@ -6,11 +6,13 @@ Run as `python docs/fill.py`; with `--check` it only fails if a page is out of d
 import json
 import re
 import sys
+from collections.abc import Mapping
 from math import ceil, log
 from pathlib import Path
 
 from benchmarks import equal_iou, tables
 from benchmarks.fbeta_versions import DIFFERENCE
+from benchmarks.measures_speed import IMAGES
 from benchmarks.options import RESULTS
 from benchmarks.training_steps import CROSS_ENTROPY, NOTICED
 from reference_models.training.trained import MEANINGFUL
@@ -52,6 +54,11 @@ def benchmark_text(name: str) -> str:
     return tables.text(name, tables.read_rows(path))
 
 
+def made_with(row: Mapping[str, str]) -> str:
+    threads = f"{row['threads']} thread; " if "threads" in row else ""
+    return f"{row['device']}; {threads}{row['versions']}; commit {row['commit']}"
+
+
 def fbeta_table(rows: tables.Rows) -> str:
     """Versions of the weighted F-beta measure, one column per detector."""
     detectors = list(dict.fromkeys(row["detector"] for row in rows))
@@ -74,10 +81,7 @@ def fbeta_table(rows: tables.Rows) -> str:
         digits = 4 if quantity == DIFFERENCE else 3
         values = (f"{means[quantity, detector]:.{digits}f}" for detector in detectors)
         lines.append(f"| {quantity} | " + " | ".join(values) + " |")
-    row = rows[0]
-    return "\n".join(
-        [*lines, "", f"{row['device']}; {row['versions']}; commit {row['commit']}.", ""]
-    )
+    return "\n".join([*lines, "", f"{made_with(rows[0])}.", ""])
 
 
 def equal_iou_text(results: dict) -> str:
@@ -100,8 +104,7 @@ def equal_iou_text(results: dict) -> str:
             cells = (f"{values[name]:.3f}" for name in ("iou", *found))
             first = f"furthest by `{measure}`: image {clearest['image']}"
             lines.append(f"| {first} | {detector} | " + " | ".join(cells) + " |")
-    stamp = f"{results['device']}; {results['versions']}; commit {results['commit']}"
-    return "\n".join([*lines, "", f"`python -m benchmarks.equal_iou`; {stamp}.", ""])
+    return "\n".join([*lines, "", f"`python -m benchmarks.equal_iou`; {made_with(results)}.", ""])
 
 
 def steps_table(path: Path) -> str:
@@ -131,8 +134,7 @@ def steps_table(path: Path) -> str:
             "",
             *lines,
             "",
-            f"{first['device']}; {first['threads']} thread; {first['versions']}; commit "
-            f"{first['commit']}.",
+            f"{made_with(first)}.",
             "",
         ]
     )
@@ -159,9 +161,7 @@ def measures_table(rows: tables.Rows) -> str:
             f"| {measure} | {largest['float64']:.1e} | {largest['float32']:.1e} | "
             f"{float(first['ours']):.4f} | {float(first['program']):.4f} |"
         )
-    row = rows[0]
-    stamp = f"{row['device']}; {row['versions']}; commit {row['commit']}"
-    return "\n".join([*lines, "", f"`python -m benchmarks.measures`; {stamp}.", ""])
+    return "\n".join([*lines, "", f"`python -m benchmarks.measures`; {made_with(rows[0])}.", ""])
 
 
 def speed_of_measures(path: Path) -> str:
@@ -174,15 +174,24 @@ def speed_of_measures(path: Path) -> str:
         "| | " + " | ".join(f"batches of {batch}" for batch in batches) + " |",
         "|---" * (len(batches) + 1) + "|",
     ]
-    for mode, dtype in dict.fromkeys((row["mode"], row["dtype"]) for row in rows):
+    for backend, dtype in dict.fromkeys((row["backend"], row["item"]) for row in rows):
         cells = []
-        for row in tables.select(rows, mode=mode, dtype=dtype):
-            share = float(row["milliseconds"]) / float(row["program_milliseconds"])
-            cells.append(f"{share:.2f} × ({float(row['milliseconds']):.1f} ms)")
-        lines.append(f"| {mode}, {dtype} | " + " | ".join(cells) + " |")
-    row = rows[0]
-    stamp = f"{row['device']}; {row['versions']}; commit {row['commit']}"
-    return "\n".join([*lines, "", f"`python -m benchmarks.measures_speed`; {stamp}.", ""])
+        for row in tables.select(rows, backend=backend, item=dtype):
+            ours, unit = float(row["min_s"]), float(row["unit_min_s"])
+            cells.append(f"{ours / unit:.2f} ({1000 * ours / IMAGES:.1f} ms)")
+        lines.append(f"| {backend}, {dtype} | " + " | ".join(cells) + " |")
+    program = 1000 * min(float(row["unit_min_s"]) for row in rows) / IMAGES
+    return "\n".join(
+        [
+            f"Time for an image at 256² on one thread, as a share of pysodmetrics' time for the "
+            f"same measures in the same process, {program:.1f} ms at least:",
+            "",
+            *lines,
+            "",
+            f"`python -m benchmarks.measures_speed`; {made_with(rows[0])}.",
+            "",
+        ]
+    )
 
 
 def copies_table(rows: tables.Rows) -> str:
@@ -201,9 +210,8 @@ def copies_table(rows: tables.Rows) -> str:
             milliseconds = " / ".join(f"{1000 * seconds:.3g}" for seconds in times.values())
             cells.append(f"{slope:.2f} ({milliseconds})")
         lines.append(f"| {case} | " + " | ".join(cells) + " |")
-    row = rows[0]
-    stamp = f"{row['device']}; {row['threads']} thread; {row['versions']}; commit {row['commit']}"
-    return "\n".join([*lines, "", f"`python -m benchmarks.copies`; {stamp}.", ""])
+    stamp = f"`python -m benchmarks.copies`; {made_with(rows[0])}."
+    return "\n".join([*lines, "", stamp, ""])
 
 
 def distance_table(rows: tables.Rows) -> str:
@@ -226,9 +234,8 @@ def distance_table(rows: tables.Rows) -> str:
     notes = tables.unique(
         f"- {row['case']}, {row['backend']}: {row['note']}." for row in rows if row["note"]
     )
-    row = rows[0]
-    stamp = f"{row['device']}; {row['threads']} thread; {row['versions']}; commit {row['commit']}"
-    return "\n".join([*lines, "", *notes, "", f"`python -m benchmarks.distance`; {stamp}.", ""])
+    stamp = f"`python -m benchmarks.distance`; {made_with(rows[0])}."
+    return "\n".join([*lines, "", *notes, "", stamp, ""])
 
 
 def times_scipy(row: dict[str, str]) -> str:
@@ -266,20 +273,18 @@ def throughput_text(path: Path) -> str:
     rates = {
         row["what"] + row["cores"]: int(row["photographs"]) / float(row["seconds"]) for row in small
     }
-    one, two, ray = (rates.get(name) for name in ("predict1", "predict2", "predict_ray2"))
+    one, two, ray = (rates[name] for name in ("predict1", "predict2", "predict_ray2"))
     lines += [
         "",
         f"{int(small[0]['photographs']):,} photographs of 400 × 300, all three images: "
         f"{one:.1f} a second on one core, {two:.1f} on two, {two / one:.2f} times as many"
-        + (f", and {ray:.1f} on two through Ray, with the start of its processes." if ray else "."),
+        f", and {ray:.1f} on two through Ray, including the start of its processes.",
         "",
         "Encoding 12 megapixels on one core:",
         "",
         *encoders_table(files),
     ]
-    row = rows[0]
-    made_with = f"{row['device']}; {row['versions']}; commit {row['commit']}"
-    return "\n".join([*lines, "", f"`python -m benchmarks.throughput`; {made_with}.", ""])
+    return "\n".join([*lines, "", f"`python -m benchmarks.throughput`; {made_with(rows[0])}.", ""])
 
 
 def encoders_table(rows: tables.Rows) -> list[str]:

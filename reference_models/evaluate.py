@@ -178,7 +178,7 @@ def asked(options: Options) -> dict[str, Any]:
 
 
 def about(options: Options, images: int, files: str, notes: Sequence[str]) -> dict[str, Any]:
-    """What the rows of a file are measures of. files: A digest."""
+    """What the rows of a file are measures of. files: Digest of the files that are measured."""
     found = {"images": images, "files": files, "notes": notes, "version": __version__}
     return asked(options) | found
 
@@ -256,7 +256,7 @@ def run_network(options: Options) -> None:
 
 
 def digest(weights: Mapping[str, Any], test: TestSet) -> str:
-    """A number of the weights' description, and of the names and the truth of a test set."""
+    """Digest of the weights' description and of the names and the truth of a test set."""
     found = sha256(json.dumps(weights, sort_keys=True).encode())
     for name, truth in zip(test.images.names, test.truth, strict=True):
         found.update(f"{name}\n{truth.shape}\n".encode(errors="surrogateescape"))

@@ -115,7 +115,8 @@ def floating(xp: Ops, name: str, x: object) -> Array:
 
 
 def real(xp: Ops, name: str, x: object, expected: str = "floating point, integer or bool") -> Array:
-    """Check a real argument: floats widened to at least float32, integers able to index."""
+    """Check a real argument: floats widened to at least float32, integers as `xp.integers`, bools
+    unchanged."""
     array = _array(xp, name, x)
     kind = xp.kind(array)
     if kind == "other":

@@ -83,7 +83,10 @@ def stretched(xp: Ops, p: Array, counted: Array | None) -> Array:
 def of_maps(
     xp: Ops, error: Array, y: Array, foreground: Array, beta: Any, spacing: checks.Spacing = None
 ) -> Array:
-    """The measure ``(M,)`` from the errors of each map ``(M, *spatial)``, y 1 in its foreground."""
+    """The measure of each map, ``(M,)``.
+
+    error: |p − y|, ``(M, *spatial)``. y: 1 in the foreground, 0 elsewhere. foreground: y as bools.
+    """
     if 0 in y.shape:
         return xp.sum_pixels(xp.flat(y))
     # Every pixel takes the error of its nearest foreground pixel (a foreground pixel its own).

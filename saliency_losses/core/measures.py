@@ -33,8 +33,8 @@ def check_options(normalize: bool, activation: str | None, ignore_index: int | N
 
 
 class once:
-    """A property computed at its first use: `cached_property` without the lock that it has up to
-    Python 3.11, which torch.compile cannot enter."""
+    """`functools.cached_property` without the lock that it takes up to Python 3.11, which
+    torch.compile does not support."""
 
     def __init__(self, compute: Callable[[Any], Any]) -> None:
         self.compute = compute
@@ -77,7 +77,7 @@ class Maps:
         # Thresholds would turn a NaN into background.
         lost = xp.reshape(xp.isnan(self.total), (self.images, self.channels))
         self.bad = bad | xp.any_per_image(lost)
-        self.known: dict[tuple[float | str, ...], tuple[Array, Array]] = {}
+        self.counted_at: dict[tuple[float | str, ...], tuple[Array, Array]] = {}
 
     def sum(self, values: Array) -> Array:
         """The sum over the pixels of each map, ``(M,)``."""
@@ -156,13 +156,13 @@ class Maps:
         return self.among_counted(self.p >= self.threshold(threshold))
 
     def counts_at(self, thresholds: Iterable[float | str]) -> tuple[Array, Array]:
-        """The counts at several thresholds, one beside the other."""
+        """The counts at several thresholds, one beside the other, computed once."""
         each = tuple(thresholds)
-        if each not in self.known:
+        if each not in self.counted_at:
             found = [self.counts_by_level if t == LEVEL_BY_LEVEL else self.counts(t) for t in each]
             hits, alarms = zip(*found, strict=True)
-            self.known[each] = self.xp.concatenate(hits), self.xp.concatenate(alarms)
-        return self.known[each]
+            self.counted_at[each] = self.xp.concatenate(hits), self.xp.concatenate(alarms)
+        return self.counted_at[each]
 
     def counts(self, threshold: float | str) -> tuple[Array, Array]:
         """The numbers of hits and of false alarms at a threshold, ``(M, 1)``."""
@@ -418,7 +418,7 @@ def _above_rounding(xp: Ops, squares: Array, size: Array, mean: Array) -> Array:
 
 
 def _up_to_centre(maps: Maps) -> tuple[Array, Array]:
-    """The rows up to the object's centre, bools ``(M, H)``, and the number ``(M,)`` of columns.
+    """Which rows lie up to the object's centre, bools ``(M, H)``, and how many columns, ``(M,)``.
 
     The centre is the mean index, rounded, halves to the even number.
     """

@@ -27,7 +27,8 @@ def eager_on_cpu(x: Tensor) -> bool:
 
 def recording() -> bool:
     """Whether operators are recorded or replaced: by `make_fx`, fake tensors, `torch.jit.trace`."""
-    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return tracing or torch._C._len_torch_dispatch_stack() > 0
 
 
 def replicate_like(x: Tensor, local: Tensor) -> Tensor:

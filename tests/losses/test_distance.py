@@ -267,6 +267,7 @@ def test_torch_transforms(return_indices: bool) -> None:
         torch.testing.assert_close(three[0], one)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize(("shape", "dynamic"), [((1, 1280, 12), False), ((2, 40, 50), True)])
 def test_torch_compiled(shape: tuple[int, ...], dynamic: bool) -> None:
     """The first takes nearly all of 32 bits."""

@@ -15,6 +15,7 @@ from jax import lax, monitoring
 
 from tests.support.backends import BACKENDS, close
 from tests.support.cases import BAD_VALUES, BY_NAME, CASES, Case, bind
+from tests.support.host_devices import host_devices
 from tests.support.paths import ROOT
 
 JAX = BACKENDS["jax"]
@@ -306,7 +307,7 @@ def test_sharded_batches_equal_unsharded() -> None:
         else:
             raise AssertionError("no error")
         """,
-        XLA_FLAGS=f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4",
+        **host_devices(4),
     )
 
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.support.host_devices import host_devices
 from tests.support.paths import ROOT
 
 DEVICES = 4
@@ -16,11 +17,7 @@ DEVICES = 4
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_images_stay_where_they_are(dtype: str) -> None:
-    settings = {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_ENABLE_X64": str(int(dtype == "float64")),
-        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={DEVICES}",
-    }
+    settings = host_devices(DEVICES) | {"JAX_ENABLE_X64": str(int(dtype == "float64"))}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.support.sharded"],
         text=True,

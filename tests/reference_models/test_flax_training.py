@@ -37,6 +37,7 @@ from reference_models.training.flax_trainer import (
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.run import load_data
 from reference_models.training.trainer import one_cycle
+from tests.support.host_devices import host_devices
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
@@ -270,13 +271,8 @@ def trained(recipe: str, out: Path, devices: int, processes: int = 1) -> dict[st
         address = f"localhost:{free.getsockname()[1]}"
     children = []
     for rank in range(processes):
-        environment = os.environ | {
-            "PYTHONPATH": str(ROOT),
-            "OMP_NUM_THREADS": "1",
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": os.environ["XLA_FLAGS"]
-            + f" --xla_force_host_platform_device_count={devices}",
-        }
+        environment = os.environ | host_devices(devices)
+        environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         if processes > 1:
             environment |= {
                 "JAX_COORDINATOR_ADDRESS": address,
