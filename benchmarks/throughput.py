@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +39,7 @@ COLUMNS = (
 LARGE_COPIES = 8
 LARGE, SMALL = (4000, 3000), (400, 300)
 """Width and height."""
+BOUND = "predict, two runs"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Options:
 
     parts: tuple[Part, ...] = ("large", "small", "files")
     """large: a photograph of 12 megapixels, and the steps it takes. small: many photographs on one
-    core, on two, and on two through Ray. files: encoders."""
+    core, on two, on two through Ray, and in two runs on a core each. files: encoders."""
     photographs: int = 1000
     """Number of small photographs."""
     out: Path = RESULTS
@@ -172,7 +174,20 @@ def small(folder: Path, options: Options) -> list[dict[str, Any]]:
         out = folder / f"{command}-{cores}"
         seconds = options.photographs / rate(folder / "small", out, command=command)
         rows.append({"what": command, "cores": cores, "seconds": seconds})
+    rows.append({"what": BOUND, "cores": 2, "seconds": options.photographs / bound(folder)})
     return [{"photographs": options.photographs, "megapixels": 0.12, **row} for row in rows]
+
+
+def bound(folder: Path) -> float:
+    """Photographs per second of two runs at once, each with half of them and a core of its own,
+    which share nothing but the machine."""
+
+    def half(place: int) -> float:
+        os.sched_setaffinity(0, CORES[place : place + 1])  # of this thread, and of what it starts
+        return rate(folder / "small", folder / "halves", "--shard", f"{place + 1}/2")
+
+    with ThreadPoolExecutor(2) as pool:
+        return sum(pool.map(half, range(2)))
 
 
 # Files -------------------------------------------------------------------------------------------

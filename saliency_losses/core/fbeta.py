@@ -361,7 +361,6 @@ def _gaussian(xp: Ops, x: Array, theta: int, normalize: bool) -> Array:
     taps = [exp(-(k**2) / (2 * sigma**2)) for k in range(-theta, theta + 1)]
     # The paper prints the one-dimensional constant, whatever the number of axes.
     constant = (2 * pi * sigma**2) ** -0.5
-    for axis in range(1, x.ndim):
-        scale = 1 / sum(taps) if normalize else constant if axis == 1 else 1.0
-        x = xp.filter_axis(x, [scale * tap for tap in taps], axis)
-    return x
+    first, others = (1 / sum(taps),) * 2 if normalize else (constant, 1.0)
+    scales = [first] + [others] * (x.ndim - 2)
+    return xp.filter_axes(x, [[scale * tap for tap in taps] for scale in scales])

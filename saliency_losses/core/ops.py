@@ -239,8 +239,11 @@ class Ops(Protocol):
     def shifts(self, x: Array, axis: int, reach: int, value: float) -> Sequence[Array]:
         """x_{i+k} for each k = −reach..reach along `axis`, with `value` outside `x`."""
 
-    def filter_axis(self, x: Array, taps: Sequence[float], axis: int) -> Array:
-        """Correlation with an odd number of `taps` along `axis`, with zeros outside `x`."""
+    def filter_axes(self, x: Array, taps: Sequence[Sequence[float]]) -> Array:
+        """Correlation along each spatial axis with its `taps`, with zeros outside `x`.
+
+        The taps of an axis are symmetric and odd in number.
+        """
 
     def split_columns(self, x: Array, count: Array) -> Sequence[Array]:
         """The first `count` ``(B,)`` columns of images ``(B, H, W)``, and the others.

@@ -351,32 +351,40 @@ def histogram(x: Array, bins: int) -> Array:
 def shifts(x: Array, axis: int, reach: int, value: float) -> list[Array]:
     width = [(0, 0)] * x.ndim
     width[axis] = (reach, reach)
-    padded, length = jnp.pad(x, width, constant_values=value), x.shape[axis]
-    return [lax.slice_in_dim(padded, k, k + length, axis=axis) for k in range(2 * reach + 1)]
+    return _windows(jnp.pad(x, width, constant_values=value), axis, x.shape[axis])
 
 
-def filter_axis(x: Array, taps: Sequence[float], axis: int) -> Array:
-    return _filtered(x, tuple(taps), axis)
+def _windows(x: Array, axis: int, length: int) -> list[Array]:
+    """All windows of that length along `axis`."""
+    starts = range(x.shape[axis] - length + 1)
+    return [lax.slice_in_dim(x, k, k + length, axis=axis) for k in starts]
 
 
-@compiled(1, 2)
-def _filtered(x: Array, taps: tuple[float, ...], axis: int) -> Array:
+def filter_axes(x: Array, taps: Sequence[Sequence[float]]) -> Array:
+    return _filtered(x, tuple(map(tuple, taps)))
+
+
+@compiled(1)
+def _filtered(x: Array, taps: tuple[tuple[float, ...], ...]) -> Array:
     # As custom_linear_solve, since it lets us state the transpose; the system itself is never used.
     # JAX would transpose the shifted sums to sums of padded arrays, which is four times slower.
     filtered: Array = lax.custom_linear_solve(
-        lambda x: x,
-        x,
-        lambda _, x: _correlate(x, taps, axis),
-        lambda _, x: _correlate(x, taps[::-1], axis),
+        lambda x: x, x, lambda _, x: _correlate(x, taps), lambda _, x: _correlate(x, taps)
     )
     return filtered
 
 
-def _correlate(x: Array, taps: Sequence[float], axis: int) -> Array:
-    total = jnp.zeros_like(x)
-    for tap, shifted in zip(taps, shifts(x, axis, len(taps) // 2, 0.0), strict=True):
-        total = total + tap * shifted
-    return total
+def _correlate(x: Array, taps: Sequence[Sequence[float]]) -> Array:
+    # Padded along all axes at once: XLA would fuse a second padding with the sums of the first
+    # axis, and then test each pixel of them for lying inside, which takes twice as long.
+    shape = x.shape
+    x = jnp.pad(x, [(0, 0), *((len(each) // 2,) * 2 for each in taps)])
+    for axis, each in reversed(list(enumerate(taps, 1))):
+        windows, middle = _windows(x, axis, shape[axis]), len(each) // 2
+        x = each[middle] * windows[middle]
+        for k in range(middle):
+            x = x + each[k] * (windows[k] + windows[-1 - k])
+    return x
 
 
 def image_by_image(function: Callable[..., Sequence[Array]], *xs: Array) -> Sequence[Array]:

@@ -11,6 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from saliency_losses.torch._environment import compiling_plainly, eager_on_cpu
 
+_Taps = tuple[tuple[float, ...], ...]
+
 
 def custom_vjp(
     function: Callable[..., tuple[Tensor, ...]],
@@ -216,69 +218,84 @@ def image_by_image(function: Callable[..., Sequence[Tensor]], *xs: Tensor) -> Se
 
 def shifts(x: Tensor, axis: int, reach: int, value: float) -> list[Tensor]:
     padded = F.pad(x, [0, 0] * (x.ndim - 1 - axis) + [reach, reach], value=value)
-    length = x.shape[axis]
+    return _windows(padded, axis, x.shape[axis])
+
+
+def _windows(x: Tensor, axis: int, length: int) -> list[Tensor]:
+    """All windows of that length along `axis`."""
+    number = x.shape[axis] - length + 1
     if not compiling_plainly():
-        return [padded.narrow(axis, k, length) for k in range(2 * reach + 1)]
-    # Such views make the compiler materialise the padded map, instead of checking for each pixel of
-    # each shift whether it lies inside.
-    padded = padded.contiguous()
-    step = padded.stride(axis)
-    return [padded.as_strided(x.shape, padded.stride(), k * step) for k in range(2 * reach + 1)]
+        return [x.narrow(axis, k, length) for k in range(number)]
+    # Such views make the compiler materialise a padded map, instead of checking for each pixel of
+    # each window whether it lies inside.
+    x = x.contiguous()
+    shape = (*x.shape[:axis], length, *x.shape[axis + 1 :])
+    return [x.as_strided(shape, x.stride(), k * x.stride(axis)) for k in range(number)]
 
 
-def filter_axis(x: Tensor, taps: Sequence[float], axis: int) -> Tensor:
+def filter_axes(x: Tensor, taps: Sequence[Sequence[float]]) -> Tensor:
+    fixed = tuple(map(tuple, taps))
+
+    def filtered(x: Tensor) -> Tensor:
+        return image_by_image(lambda image: [_filtered(image, fixed)], x)[0]
+
     result: Tensor
     if compiling_plainly():
-        result = _CompiledFilter.apply(x, axis, tuple(taps))  # type: ignore[no-untyped-call]
+        result = _CompiledFilter.apply(x, fixed)  # type: ignore[no-untyped-call]
     elif torch.compiler.is_compiling() or (eager_on_cpu(x) and not x.requires_grad):
-        result = image_by_image(lambda image: [_filtered(image, axis, taps)], x)[0]
+        result = filtered(x)
     else:
-        result = _Filter.apply(x, axis, *taps)  # type: ignore[no-untyped-call]
+        result = _SelfAdjoint.apply(x, filtered)  # type: ignore[no-untyped-call]
     return result
 
 
-class _Filter(torch.autograd.Function):
-    """Backward is one more filter; autograd would go back through every shift."""
+class _SelfAdjoint(torch.autograd.Function):
+    """A linear map that is its own transpose; autograd would go back through each of its steps."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, axis: int, *taps: float) -> Tensor:
-        return image_by_image(lambda image: [_filtered(image, axis, taps)], x)[0]
+    def forward(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        return function(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.axis, *ctx.taps = inputs[1:]
+        ctx.function = inputs[1]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return filter_axis(grad, ctx.taps[::-1], ctx.axis), None, *(None for _ in ctx.taps)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _SelfAdjoint.apply(grad, ctx.function), None  # type: ignore[no-untyped-call]
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
-        return filter_axis(tangent, ctx.taps, ctx.axis)
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        result: Tensor = _SelfAdjoint.apply(tangent, ctx.function)  # type: ignore[no-untyped-call]
+        return result
 
 
 class _CompiledFilter(torch.autograd.Function):
-    """`_Filter` in the only form that the compiler accepts: taps in one argument, no `jvp`."""
+    """A filter as `_SelfAdjoint`, in the only form that the compiler accepts: no `jvp`."""
 
     @staticmethod
-    def forward(x: Tensor, axis: int, taps: tuple[float, ...]) -> Tensor:
-        return _filtered(x, axis, taps)
+    def forward(x: Tensor, taps: _Taps) -> Tensor:
+        return _filtered(x, taps)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, ctx.axis, ctx.taps = inputs
+        ctx.taps = inputs[1]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return filter_axis(grad, ctx.taps[::-1], ctx.axis), None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return filter_axes(grad, ctx.taps), None
 
 
-def _filtered(x: Tensor, axis: int, taps: Sequence[float]) -> Tensor:
-    # Shifted sums, since autocast would compute a matrix product in half precision.
-    first, *rest = shifts(x, axis, len(taps) // 2, 0.0)
-    total = taps[0] * first
-    for tap, shifted in zip(taps[1:], rest, strict=True):
-        total.add_(shifted, alpha=tap)
-    return total
+def _filtered(x: Tensor, taps: _Taps) -> Tensor:
+    # Sums of windows, since autocast would compute a matrix product in half precision. Padded along
+    # all axes at once, which saves the compiler one map.
+    shape = x.shape
+    x = F.pad(x, [len(each) // 2 for each in reversed(taps) for _ in range(2)])
+    for axis, (first, *rest) in reversed(list(enumerate(taps, 1))):
+        windows = _windows(x, axis, shape[axis])
+        x = first * windows[0]
+        for tap, window in zip(rest, windows[1:], strict=True):
+            x.add_(window, alpha=tap)
+    return x

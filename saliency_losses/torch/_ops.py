@@ -14,7 +14,7 @@ from torch.nn import Parameter
 
 from saliency_losses.core.regions import blocks
 from saliency_losses.torch._autograd import custom_vjp as custom_vjp
-from saliency_losses.torch._autograd import filter_axis as filter_axis
+from saliency_losses.torch._autograd import filter_axes as filter_axes
 from saliency_losses.torch._autograd import image_by_image as image_by_image
 from saliency_losses.torch._autograd import recomputed as recomputed
 from saliency_losses.torch._autograd import shifts as shifts

@@ -11,7 +11,7 @@ from PIL import Image
 from reference_models.data import pictures
 from reference_models.data.maps import read_map
 from reference_models.data.masks import as_mask, has_void, mask_notes, read_mask, settled_mask
-from reference_models.data.photographs import read_photograph
+from reference_models.data.photographs import read_photograph, square_of
 from reference_models.data.pictures import by_stem, open_image, side_by_side
 from reference_models.errors import InputError
 from tests.support.maps import read_maps
@@ -244,6 +244,19 @@ MAPS = {
     "floats": (Image.fromarray(OBJECT.astype(np.float32)), "floats, read as 8 bits"),
     "grey": (Image.fromarray(255 * OBJECT.astype(np.uint8)), None),
 }
+
+
+@pytest.mark.parametrize(("side", "mean", "most"), [(300, 0, 0), (570, 0, 0), (2000, 0.5, 4)])
+def test_large_photographs_are_reduced_in_two_steps(side: int, mean: float, most: int) -> None:
+    rng = np.random.default_rng(side)
+    smooth = Image.fromarray(rng.integers(0, 256, (9, 12, 3), np.uint8)).resize((side, side - 40))
+    noisy = np.asarray(smooth) + 8 * rng.standard_normal((side - 40, side, 3))
+    photo = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+    once = np.asarray(photo.resize((96, 96), Image.Resampling.LANCZOS)).astype(int)
+    difference = np.abs(square_of(photo, 96) - once)
+    assert difference.mean() <= mean
+    assert difference.max() <= most
+    assert (side < 6 * 96) == (difference.max() == 0)
 
 
 @pytest.mark.parametrize("name", MAPS)
