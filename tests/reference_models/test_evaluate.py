@@ -100,6 +100,16 @@ def test_maps_of_predict_and_maps_of_a_few(folder: Path, capsys):
         run(Options(Path("zoomout-exacct"), masks=folder / "set"))
 
 
+def test_a_photograph_beside_its_map_is_not_taken_for_it(folder: Path):
+    maps = folder / "all/noise"
+    shutil.copy(maps / "0.png", maps / "0-map.png")
+    with pytest.raises(InputError, match=r"0\.png and .*0-map\.png could both be the map of 0; "):
+        run(Options(maps, masks=folder / "set"))
+    # Unless the other one belongs to a mask of that name.
+    shutil.copy(folder / "set/masks/1.png", folder / "set/masks/0-map.png")
+    run(Options(maps, masks=folder / "set"))
+
+
 def test_values_are_taken_as_they_are(folder: Path):
     masks = true_masks(folder / "set")
     maps, _ = read_maps(folder / "all/noise", masks)
