@@ -343,7 +343,7 @@ def peers(options: Options, out: Path) -> None:
         return
     with (
         _recorder(
-            options, out, "robustness", versions=packages, fields=robustness.FIELDS
+            options, out, "robustness", versions=packages, kind=robustness.Finding
         ) as recorder,
         tqdm(total=len(losses)) as bar,
     ):

@@ -5,9 +5,7 @@
 `results/benchmarks/fbeta_versions.csv`.
 """
 
-import csv
 import io
-import os
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +23,7 @@ from scipy.ndimage import correlate1d
 from tqdm import tqdm
 
 from benchmarks.options import RESULTS
-from benchmarks.timing import commit, device_name, versions
+from benchmarks.timing import Recorder
 from saliency_losses.torch import weighted_fbeta_score, weighted_fmeasure
 
 Array = NDArray[Any]
@@ -43,34 +41,27 @@ class Options:
     """Folder for fbeta_versions.csv."""
 
 
+@dataclass(frozen=True)
+class Row:
+    detector: str
+    quantity: str
+    mean: float
+    largest: float
+    images: int
+
+
 def main() -> None:
     options = tyro.cli(Options, prog="python -m benchmarks.fbeta_versions")
-    path = options.out / "fbeta_versions.csv"
-    partial = path.with_suffix(".partial.csv")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            ["detector", "quantity", "mean", "largest", "images", "device", "versions", "commit"]
-        )
+    with Recorder(options.out, "fbeta_versions", Row) as recorder:
         for detector in DETECTORS:
             pairs = tqdm(maps_and_masks(options.data, detector), desc=detector)
             results = [quantities(prediction, mask) for prediction, mask in pairs]
             for quantity in results[0]:
                 values = [result[quantity] for result in results]
-                writer.writerow(
-                    [
-                        detector,
-                        quantity,
-                        f"{np.mean(values):.6f}",
-                        f"{max(values):.6f}",
-                        len(values),
-                        device_name("cpu"),
-                        versions(),
-                        commit(),
-                    ]
+                recorder.add(
+                    Row(detector, quantity, float(np.mean(values)), max(values), len(values))
                 )
-    os.replace(partial, path)
-    print(f"Wrote {path}")
+    print(f"Wrote {recorder.path}")
 
 
 def maps_and_masks(data: Path, detector: str) -> Iterator[tuple[Array, Array]]:

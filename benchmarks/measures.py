@@ -4,8 +4,6 @@
 pysodmetrics, and writes `results/benchmarks/measures.csv`.
 """
 
-import csv
-import os
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,15 +25,11 @@ from tqdm import tqdm
 
 from benchmarks.fbeta_versions import maps_and_masks
 from benchmarks.options import RESULTS
-from benchmarks.timing import commit, device_name, versions
+from benchmarks.timing import Recorder
 from saliency_losses.torch import measures
 
 Array = NDArray[Any]
 DETECTORS = ("DRFI", "RC", "HS", "CHS", "MF_supervised", "MF_heuristic", "IG", "SR")
-COLUMNS = (
-    *("detector", "measure", "dtype", "ours", "program", "largest_difference", "images"),
-    *("device", "versions", "commit"),
-)
 
 
 @dataclass(frozen=True)
@@ -50,25 +44,30 @@ class Options:
     """Folder for measures.csv."""
 
 
+@dataclass(frozen=True)
+class Row:
+    detector: str
+    measure: str
+    dtype: str
+    ours: float
+    program: float
+    largest_difference: float
+    images: int
+
+
 def main() -> None:
     options = tyro.cli(Options, prog="python -m benchmarks.measures")
     torch.set_num_threads(1)
-    path = options.out / "measures.csv"
-    partial = path.with_suffix(".partial.csv")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        made_with = [device_name("cpu"), versions(), commit()]
+    with Recorder(options.out, "measures", Row) as recorder:
         for detector in DETECTORS:
             pairs = islice(maps_and_masks(options.data, detector), options.images)
             results = [compared(*pair) for pair in tqdm(list(pairs), desc=detector)]
             for key in results[0]:
                 values = np.array([result[key] for result in results])
-                means = (f"{mean:.6f}" for mean in values[:, :2].mean(axis=0))
-                largest = f"{values[:, 2].max():.3g}"
-                writer.writerow([detector, *key, *means, largest, len(values), *made_with])
-    os.replace(partial, path)
-    print(f"Wrote {path}")
+                ours, program = map(float, values[:, :2].mean(axis=0))
+                largest = float(values[:, 2].max())
+                recorder.add(Row(detector, *key, ours, program, largest, len(values)))
+    print(f"Wrote {recorder.path}")
 
 
 def compared(values: Array, mask: Array) -> dict[tuple[str, str], tuple[float, float, float]]:

@@ -13,7 +13,6 @@ from torch.autograd.gradcheck import GradcheckError, gradcheck
 from benchmarks.backends import Backend, Step
 from benchmarks.cases import Array, Inputs
 from benchmarks.other_libraries import COMPILED, EAGER, JIT, Loss, Peer, isolated
-from benchmarks.timing import STAMPS
 
 BATCH, SIZE, SMALL = 2, 32, 8
 TOLERANCE = 1e-4  # for equal float32 numbers, relative to the largest
@@ -34,7 +33,6 @@ class Finding:
     note: str = ""
 
 
-FIELDS = (*(f.name for f in dataclasses.fields(Finding)), *STAMPS)
 Outcome = tuple[str, float | None, str]  # verdict, value, note
 
 

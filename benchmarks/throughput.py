@@ -1,11 +1,10 @@
 """Photographs per second of `predict`, and the time and size of what it writes.
 
 `python -m benchmarks.throughput` makes photographs, measures each part, and writes
-`results/benchmarks/throughput.csv`. With `--parts` the rows of other parts stay as they are. It
-takes less than 6 minutes on two idle cores, and needs the extras `torch`, `models` and `ray`.
+`results/benchmarks/throughput.csv`. It takes less than 6 minutes on two idle cores, and needs the
+extras `torch`, `models` and `ray`.
 """
 
-import csv
 import os
 import re
 import subprocess
@@ -16,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,18 +23,13 @@ import tyro
 from PIL import Image
 
 from benchmarks.options import RESULTS
-from benchmarks.timing import commit, device_name, versions
+from benchmarks.timing import Recorder, versions
 from reference_models.data.photographs import Photograph, read_photograph
 from reference_models.data.png import save_png
 from reference_models.measures.saliency import eight_bit
 from reference_models.prediction.outputs import IMAGES, KINDS, save
 from reference_models.training.photographs import Model, choose_source
 
-Part = Literal["large", "small", "files"]
-COLUMNS = (
-    *("part", "what", "photographs", "megapixels", "cores", "seconds", "megabytes"),
-    *("device", "versions", "commit"),
-)
 LARGE_COPIES = 8
 LARGE, SMALL = (4000, 3000), (400, 300)
 """Width and height."""
@@ -46,36 +40,37 @@ BOUND = "predict, two runs"
 class Options:
     """Measure the throughput of predict."""
 
-    parts: tuple[Part, ...] = ("large", "small", "files")
-    """large: a photograph of 12 megapixels, and the steps it takes. small: many photographs on one
-    core, on two, on two through Ray, and in two runs on a core each. files: encoders."""
     photographs: int = 1000
     """Number of small photographs."""
     out: Path = RESULTS
     """Folder for throughput.csv."""
 
 
+@dataclass(frozen=True)
+class Row:
+    part: str
+    """large: a photograph of 12 megapixels, and the steps it takes. small: many photographs on one
+    core, on two, on two through Ray, and in two runs on a core each. files: encoders."""
+    what: str
+    photographs: int
+    megapixels: float
+    cores: int
+    seconds: float
+    megabytes: float | None = None
+
+
 def main() -> None:
     options = tyro.cli(Options, prog="python -m benchmarks.throughput")
     torch.set_num_threads(1)
-    path = options.out / "throughput.csv"
-    rows = []
-    if path.exists():
-        with path.open(encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["part"] not in options.parts]
-    made_with = {"device": device_name("cpu"), "versions": versions("pillow", "isal")}
-    with tempfile.TemporaryDirectory() as folder:
-        for part in options.parts:
-            measured = {"large": large, "small": small, "files": files}[part]
-            for row in measured(Path(folder), options):
+    made_with = versions("pillow", "isal")
+    with (
+        Recorder(options.out, "throughput", Row, versions=made_with) as recorder,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        for rows in (large, small, files):
+            for row in rows(Path(folder), options):
                 print(row, flush=True)
-                rows.append({"part": part, **row, **made_with, "commit": commit()})
-    partial = path.with_suffix(".partial.csv")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(partial, path)
+                recorder.add(row)
 
 
 def photograph(size: tuple[int, int], seed: int) -> Image.Image:
@@ -112,14 +107,14 @@ CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else
 # A photograph of 12 megapixels -------------------------------------------------------------------
 
 
-def large(folder: Path, options: Options) -> list[dict[str, Any]]:
+def large(folder: Path, options: Options) -> list[Row]:
     """The steps of one photograph on one core, and `predict` on two, one photograph at a time."""
     for i in range(LARGE_COPIES):
         (folder / "in").mkdir(exist_ok=True)
         photograph(LARGE, 0).save(folder / "in" / f"{i}.jpg", quality=92)
     on_cores(1)
     steps = timed_steps(choose_source(None, False).load(), folder / "in/0.jpg", folder)
-    rows = [{"what": what, "cores": 1, "seconds": seconds} for what, seconds in steps.items()]
+    rows = [Row("large", what, 1, 12, 1, seconds) for what, seconds in steps.items()]
     on_cores(2)
     for write, format in (
         *(("map", format) for format in ("png", "webp", "jpg")),
@@ -127,8 +122,8 @@ def large(folder: Path, options: Options) -> list[dict[str, Any]]:
     ):
         how = ["--write", write, "--format", format, "--workers", "1"]
         seconds = 1 / rate(folder / "in", folder / f"{write}-{format}", *how)
-        rows.append({"what": f"predict, {write}, {format}", "cores": 2, "seconds": seconds})
-    return [{"photographs": 1, "megapixels": 12, **row} for row in rows]
+        rows.append(Row("large", f"predict, {write}, {format}", 1, 12, 2, seconds))
+    return rows
 
 
 def rate(photographs: Path, out: Path, *options: str, command: str = "predict") -> float:
@@ -160,7 +155,7 @@ def timed_steps(model: Model, file: Path, folder: Path) -> dict[str, float]:
 # Many small photographs --------------------------------------------------------------------------
 
 
-def small(folder: Path, options: Options) -> list[dict[str, Any]]:
+def small(folder: Path, options: Options) -> list[Row]:
     """All photographs on one core, on two, and on two through Ray."""
     (folder / "small").mkdir()
     for i in range(20):
@@ -168,14 +163,13 @@ def small(folder: Path, options: Options) -> list[dict[str, Any]]:
     for i in range(20, options.photographs):
         copy = folder / "small" / f"{i}.jpg"
         copy.write_bytes((folder / "small" / f"{i % 20}.jpg").read_bytes())
-    rows = []
+    number, rows = options.photographs, []
     for command, cores in (("predict", 1), ("predict", 2), ("predict_ray", 2)):
         on_cores(cores)
         out = folder / f"{command}-{cores}"
-        seconds = options.photographs / rate(folder / "small", out, command=command)
-        rows.append({"what": command, "cores": cores, "seconds": seconds})
-    rows.append({"what": BOUND, "cores": 2, "seconds": options.photographs / bound(folder)})
-    return [{"photographs": options.photographs, "megapixels": 0.12, **row} for row in rows]
+        seconds = number / rate(folder / "small", out, command=command)
+        rows.append(Row("small", command, number, 0.12, cores, seconds))
+    return [*rows, Row("small", BOUND, number, 0.12, 2, number / bound(folder))]
 
 
 def bound(folder: Path) -> float:
@@ -193,7 +187,7 @@ def bound(folder: Path) -> float:
 # Files -------------------------------------------------------------------------------------------
 
 
-def files(folder: Path, options: Options) -> list[dict[str, Any]]:
+def files(folder: Path, options: Options) -> list[Row]:
     """Time and size of what is written for a photograph of 12 megapixels, by encoder."""
     on_cores(1)
     pixels = photograph(LARGE, 0)
@@ -207,8 +201,8 @@ def files(folder: Path, options: Options) -> list[dict[str, Any]]:
             times = 1 if "Pillow" in what else 3
             seconds = least(write, times)
             megabytes = (folder / "file").stat().st_size / 1e6
-            rows.append({"what": f"{kind}, {what}", "seconds": seconds, "megabytes": megabytes})
-    return [{"photographs": 1, "megapixels": 12, "cores": 1, **row} for row in rows]
+            rows.append(Row("files", f"{kind}, {what}", 1, 12, 1, seconds, megabytes))
+    return rows
 
 
 def encoders(image: Image.Image, path: Path) -> dict[str, Callable[[], None]]:

@@ -8,7 +8,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -47,15 +47,8 @@ class Row:
     value: float | None = None
     difference: float | None = None  # |ours - exact| / max(1, |exact|); absolute for distances
     note: str = ""
-    threads: int | None = None
-    seed: int | None = None
-    device: str = ""
-    versions: str = ""
-    commit: str = ""
-    date: str = ""
 
 
-FIELDS = tuple(f.name for f in dataclasses.fields(Row))
 STAMPS = ("threads", "seed", "device", "versions", "commit", "date")  # filled in by the recorder
 
 
@@ -114,16 +107,14 @@ def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
 class Recorder:
     """Writer of a CSV file: each row goes to `NAME.partial.csv`, renamed to `NAME.csv` at the end.
 
-    `common` are values that all rows share.
+    `kind` is the dataclass of its rows; `common` are values that all rows share.
     """
 
-    def __init__(
-        self, folder: Path, name: str, fields: Sequence[str] = FIELDS, **common: Any
-    ) -> None:
+    def __init__(self, folder: Path, name: str, kind: type[Any] = Row, **common: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{name}.csv"
         self.partial = folder / f"{name}.partial.csv"
-        self.fields = fields
+        self.fields = (*(field.name for field in dataclasses.fields(kind)), *STAMPS)
         self.common = {"versions": versions(), "commit": commit(), **common}
 
     def __enter__(self) -> Self:

@@ -55,7 +55,7 @@ def benchmark_text(name: str) -> str:
 
 
 def made_with(row: Mapping[str, str]) -> str:
-    threads = f"{row['threads']} thread; " if "threads" in row else ""
+    threads = f"{row['threads']} thread; " if row.get("threads") else ""
     return f"{row['device']}; {threads}{row['versions']}; commit {row['commit']}"
 
 
