@@ -235,6 +235,10 @@ def in_a_process(rank: int, folder: str) -> None:
     for p, y in zip(probs[shares[rank]], target[shares[rank]], strict=True):
         several.update(p[None], y[None])
     torch.testing.assert_close(several.compute(), whole.compute(), **SINGLE)
+    lonely = SaliencyMeasures()  # Only the first process has images, and they are float64.
+    if rank == 0:
+        lonely.update(probs, target)
+    torch.testing.assert_close(lonely.compute(), whole.compute(), **SINGLE)
     torch.distributed.destroy_process_group()
 
 
