@@ -92,8 +92,9 @@ def main() -> None:
 def run(options: Options) -> None:
     if options.out is not None:
         make_folder(options.out.parent, "--out")
-        if options.out.is_dir():
-            raise InputError(f"--out {options.out} is a folder; pass the name of a JSON file")
+        if options.out.exists() and not options.out.is_file():
+            kind = "a folder" if options.out.is_dir() else "not a regular file"
+            raise InputError(f"--out {options.out} is {kind}; pass the name of a JSON file")
     is_network = str(options.maps) in bundled_models() or (options.maps / RUN_WEIGHTS).is_file()
     if options.join:
         run_join(options, is_network)

@@ -9,13 +9,18 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from reference_models.errors import InputError, first_few
+
+try:
+    import fcntl
+except ImportError:  # Windows.
+    fcntl = None  # type: ignore[assignment]
 
 Arrays = dict[str, np.ndarray]
 
@@ -28,6 +33,8 @@ def atomic_path(path: Path, shared: bool = False) -> Iterator[Path]:
     shared: For one of many files that several processes may write at the same time. Each has a
     temporary path of its own, and does not wait until the new name is on the disk too.
     """
+    if path.exists() and not path.is_file():  # Renaming would put a file in the place of a device.
+        raise InputError(f"{path} is not a regular file; pass another path")
     name = token_hex(8) if shared else path.name
     partial = path.with_name(f".{name}.partial")
     try:
@@ -76,13 +83,25 @@ def to_disk(path: Path) -> None:
         os.close(handle)
 
 
+def hold(file: IO[Any]) -> bool:
+    """Lock an open file against other processes until it is closed, however the process ends. False
+    if another one holds it. Windows has no such lock, and the file is not protected."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
 def write_json(path: Path, content: dict[str, object]) -> None:
     """Write indented JSON, with each list of numbers on one line."""
     with atomic_path(path) as partial:
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
         # Only lists match: within a string, JSON has no line breaks.
         text = re.sub(r"\[\n([-+.\deE,\s]+)\]", lambda at: f"[{' '.join(at[1].split())}]", text)
-        partial.write_text(text + "\n", encoding="utf-8")
+        # A name of bytes that are no text becomes an escape of JSON.
+        partial.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def write_arrays(path: Path, arrays: Arrays, about: dict[str, object]) -> None:

@@ -11,7 +11,7 @@ from reference_models.data.masks import Mask, mask_notes, read_mask
 from reference_models.data.photographs import Photograph, read_photograph
 from reference_models.data.pictures import check_size
 from reference_models.errors import InputError
-from reference_models.files import atomic_path, remove_left
+from reference_models.files import atomic_path, make_folder, remove_left
 from reference_models.machine import cores, keep_memory, leave_group, processes_here
 from reference_models.measures.saliency import eight_bit
 from reference_models.prediction.jobs import Companions, Job, check_outputs, find_jobs
@@ -73,6 +73,7 @@ def predict(options: Predict) -> list[str]:
     outputs = Outputs(options.out, kinds, options.format, source.settings)
     check_outputs(jobs, options.out, [*outputs.ends, "-explained.png"])
     share = shard.of(jobs)
+    make_folder(options.out, "--out")
     remove_left(options.out)
     predictor = Predictor(options, source, outputs, len(share))
     report = Report(options.out, shard, len(share), source.model)

@@ -15,7 +15,7 @@ import numpy as np
 from reference_models.command_line import command, parse
 from reference_models.data.photographs import read_photograph
 from reference_models.errors import InputError
-from reference_models.files import remove_left
+from reference_models.files import make_folder, remove_left
 from reference_models.machine import keep_memory
 from reference_models.measures.saliency import eight_bit
 from reference_models.paths import DATA
@@ -77,6 +77,7 @@ def predict_ray(options: PredictRay) -> list[str]:
     )
     outputs = Outputs(options.out, kinds, options.format, source.settings)
     check_outputs(jobs, options.out, outputs.ends)
+    make_folder(options.out, "--out")
     remove_left(options.out)
     unknown = {str(job.stem): job for job in jobs}
     with cluster(options.address), Report(options.out, Shard(), len(jobs), source.model) as report:

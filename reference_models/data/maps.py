@@ -26,7 +26,7 @@ from reference_models.data.storage import (
     scaled,
     white_of_floats,
 )
-from reference_models.errors import InputError
+from reference_models.errors import Faults, InputError
 
 
 class SaliencyMap(NamedTuple):
@@ -149,11 +149,23 @@ def map_files(path: Path, stems: Iterable[str], shared: bool = False) -> dict[st
 
     path: A folder or zip that holds the maps, or that holds a single folder of maps; also a folder
     inside a zip (`maps.zip/drfi`). The map of photo.jpg is photo.png, or photo-map.png as `predict`
-    writes it. shared: Skip stems without a map; at least one must have a map.
+    writes it; both are an error, as one may be the photograph. shared: Skip stems without a map;
+    at least one must have a map.
     """
     root = one_folder(path, has_images, "saliency maps")
     files, images = by_stem([root]), list(stems)
-    files = {stem: files[f"{stem}-map"] for stem in images if f"{stem}-map" in files} | files
+    others = files.keys() - set(images)
+    by_predict = {stem: f"{stem}-map" for stem in images if f"{stem}-map" in others}
+    faults = Faults()
+    for stem, name in by_predict.items():
+        with faults.collect():
+            if stem in files:
+                raise InputError(
+                    f"{files[stem]} and {files[name]} could both be the map of {stem}; leave only "
+                    "the maps in the folder"
+                )
+    faults.report()
+    files |= {stem: files[name] for stem, name in by_predict.items()}
     if shared:
         images = [stem for stem in images if stem in files]
         if not images:

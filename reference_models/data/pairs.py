@@ -90,13 +90,16 @@ def find_pairs(masks: Path, maps: Path, shared: bool = False) -> Pairs:
         missing = count(len(stems) - len(paired), "mask has", "masks have")
         notes.append(f"{missing} no map, not measured")
     resized = sum(of_maps[stem][1] != of_masks[stem][1] for stem in paired)
-    empty = sum(not of_masks[stem][0].classes[void][0] for stem in paired)
-    notes += notes_on(resized, empty)
+    found_classes = [of_masks[stem][0].classes[void] for stem in paired]
+    notes += notes_on(
+        resized, found_classes.count((False, True)), found_classes.count((False, False))
+    )
     return Pairs(tuple(paired), files, chosen, void, scale, notes)
 
 
-def notes_on(resized: int, empty: int) -> list[str]:
-    """Notes on numbers of maps that are resized, and of masks without foreground."""
+def notes_on(resized: int, empty: int, void: int = 0) -> list[str]:
+    """Notes on numbers of maps that are resized, of masks without foreground, and of masks that are
+    all void."""
     notes = []
     if resized:
         notes.append(
@@ -112,6 +115,14 @@ def notes_on(resized: int, empty: int) -> list[str]:
                 empty,
                 "mask is all background: it counts in the MAE only",
                 "masks are all background: they count in the MAE only",
+            )
+        )
+    if void:
+        notes.append(
+            count(
+                void,
+                "mask is all void: it counts nowhere",
+                "masks are all void: they count nowhere",
             )
         )
     return notes

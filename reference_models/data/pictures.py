@@ -155,7 +155,7 @@ def outcomes(work: Callable[[int], Result], number: int, what: str) -> list[Resu
 READING = Lock()  # Several threads share one open zip and the filters of warnings.
 MOST_BYTES = 2**28
 MOST_PIXELS = 2**27
-STACKS = ("PNG", "TIFF", "WEBP")
+STACKS = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")
 """Formats in which several frames are no copies of one picture."""
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -12,7 +12,7 @@ from typing import IO, Any, Self
 import numpy as np
 
 from reference_models.errors import InputError, count, first_few
-from reference_models.files import atomic_path
+from reference_models.files import atomic_path, hold
 from reference_models.shards import Shard
 
 Row = Mapping[str, Any]
@@ -36,7 +36,8 @@ class RowFile:
     """Rows in a file of JSON lines; the first line says what they are measures of.
 
     Each row has the place of its image among all images, its stem, and a stamp of its files. Of
-    several rows of one place the last counts. A last line that was cut off is ignored.
+    several rows of one place the last counts. A last line that was cut off is ignored. One process
+    at a time may add rows: rows of two would be written over each other.
     """
 
     def __init__(self, path: Path, mode: str = "rb") -> None:
@@ -44,6 +45,11 @@ class RowFile:
         self.offsets: dict[int, int] = {}
         self.stamps: dict[int, str] = {}
         self.file: IO[bytes] = path.open(mode)
+        if mode != "rb" and not hold(self.file):
+            self.file.close()
+            raise InputError(
+                f"another process is adding rows to {path}; wait for it, or pass another --out"
+            )
         try:
             first = json.loads(self.file.readline())
             self.about: dict[str, Any] = first["about"]

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from unicodedata import normalize
 
-from reference_models.data.pictures import SUFFIXES, Folder, by_stem, has_images, is_image
+from reference_models.data.pictures import SUFFIXES, UNREAD, Folder, by_stem, has_images
 from reference_models.errors import InputError
 
 OUTPUTS = [
@@ -70,24 +70,38 @@ def walk(root: Path, out: Path) -> Iterator[tuple[Path, list[str]]]:
     """Each folder below the root, with its images in the order of their names.
 
     What `predict` wrote beside a photograph is left out, and so are hidden folders and the folder
-    for output, unless it is the root itself.
+    for output, unless it is the root itself. Links to folders are followed, unless they lead back.
     """
 
     def fail(error: OSError) -> None:
         raise error
 
     outside = out.resolve()
-    for place, folders, names in os.walk(root, onerror=fail):
+    for place, folders, names in os.walk(root, onerror=fail, followlinks=True):
         folder = Path(place)
         folders[:] = sorted(
             name
             for name in folders
-            if not name.startswith(".")
-            and not (name == outside.name and (folder / name).resolve() == outside)
+            if not name.startswith(".") and not is_left_out(folder / name, root, outside)
         )
-        images = [name for name in sorted(names) if is_image(folder / name)]
+        images = [name for name in sorted(names) if is_photograph(name)]
         written = {f"{Path(name).stem}{end}" for name in images for end in OUTPUTS}
         yield folder, [name for name in images if name not in written]
+
+
+def is_left_out(folder: Path, root: Path, outside: Path) -> bool:
+    """Whether a folder below the root is the one for output, or a link to one that holds it."""
+    if folder.is_symlink():
+        real, up_to_root = folder.resolve(), len(folder.parents) - len(root.parents)
+        passed = (parent.resolve() for parent in folder.parents[:up_to_root])
+        return real == outside or any(place.is_relative_to(real) for place in passed)
+    return folder.name == outside.name and folder.resolve() == outside
+
+
+def is_photograph(name: str) -> bool:
+    """Whether a file is a picture by its name, also of a type that may not be read: the report then
+    says so."""
+    return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES | UNREAD
 
 
 def check_outputs(jobs: Sequence[Job], out: Path, ends: Sequence[str]) -> None:

@@ -45,13 +45,14 @@ class Report:
     def __init__(self, folder: Path, shard: Shard, photographs: int, model: str) -> None:
         part = f"-{shard.index + 1}-of-{shard.count}" if shard.count > 1 else ""
         self.folder, self.path = folder, folder / f"faults{part}.tsv"
-        self.bar = progress(total=photographs, desc=Path(model).name, unit=" photographs")
+        self.photographs, self.model = photographs, Path(model).name
         self.counts: Counter[str] = Counter()
         self.faults: list[str] = []
 
     def __enter__(self) -> Self:
         make_folder(self.folder, "--out")
         self.path.unlink(missing_ok=True)
+        self.bar = progress(total=self.photographs, desc=self.model, unit=" photographs")
         self.began = time.perf_counter()
         return self
 

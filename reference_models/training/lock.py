@@ -5,12 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from reference_models.errors import InputError
-from reference_models.files import make_folder
-
-try:
-    import fcntl
-except ImportError:  # Windows.
-    fcntl = None  # type: ignore[assignment]
+from reference_models.files import hold, make_folder
 
 LOCK = ".lock"
 
@@ -21,15 +16,11 @@ class Busy(InputError):
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Create the folder and lock it against other processes. The lock ends with this process,
-    however the process ends. On Windows, which has no such lock, the folder is not protected."""
+    """Create the folder and lock it against other processes, see `hold`."""
     make_folder(folder, "--out")
     with open(folder / LOCK, "a") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Busy(
-                    f"another process is training in {folder}; wait for it, or pass another --out"
-                ) from None
+        if not hold(file):
+            raise Busy(
+                f"another process is training in {folder}; wait for it, or pass another --out"
+            )
         yield

@@ -149,9 +149,13 @@ def features(xp: Ops, name: str, x: object, *, low_rank: int = 1) -> Array:
     array = floating(xp, name, x)
     if not low_rank + 2 <= array.ndim <= 5 or xp.channels(array.shape) < 1:
         layout = public_layout(xp, "C")
+        repair = ""
+        if array.ndim == low_rank + 1:
+            one = f"{name}[..., None]" if channels_last(xp) else f"{name}[:, None]"
+            repair = f"; maps without an axis for channels: {one}"
         raise ValueError(
             f"{name} must have shape {layout} with C >= 1 and {low_rank} to 3 "
-            f"spatial axes, got {tuple(array.shape)}"
+            f"spatial axes, got {tuple(array.shape)}{repair}"
         )
     return array
 

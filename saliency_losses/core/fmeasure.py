@@ -56,7 +56,17 @@ def weighted_fmeasure(
     y = xp.cast(foreground, p)
     measure = of_maps(xp, xp.abs(xp.reshape(p, maps) - y), y, foreground, beta, sizes)
     measure = xp.sum_vector(xp.reshape(measure, (images, channels))) / channels
+    bad = bad | without_pixels(xp, p, counted)
     return checks.reduce(xp, checks.nan_where_bad(xp, measure, bad), reduction)
+
+
+def without_pixels(xp: Ops, p: Array, counted: Array | None) -> Array:
+    """The images ``(N,)`` with a map ``(N, K, *spatial)`` of which no pixel counts: no measure is
+    defined on it."""
+    if counted is None:
+        return xp.no_image(p)
+    each_map = xp.reshape(counted, (counted.shape[0] * counted.shape[1], *counted.shape[2:]))
+    return xp.any_per_image(xp.reshape(~xp.any_per_image(each_map), counted.shape[:2]))
 
 
 def stretched(xp: Ops, p: Array, counted: Array | None) -> Array:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from saliency_losses.core import checks
 from saliency_losses.core.fbeta import counted_maps
-from saliency_losses.core.fmeasure import of_maps, stretched
+from saliency_losses.core.fmeasure import of_maps, stretched, without_pixels
 from saliency_losses.core.ops import Array, Ops
 from saliency_losses.core.regions import count_in_dtype, root
 
@@ -76,7 +76,7 @@ class Maps:
         self.counted = None if counted is None else xp.reshape(counted & (y | ~y), each_map)
         # Thresholds would turn a NaN into background.
         lost = xp.reshape(xp.isnan(self.total), (self.images, self.channels))
-        self.bad = bad | xp.any_per_image(lost)
+        self.bad = bad | xp.any_per_image(lost) | without_pixels(xp, p, counted)
         self.counted_at: dict[tuple[float | str, ...], tuple[Array, Array]] = {}
 
     def sum(self, values: Array) -> Array:
@@ -552,11 +552,13 @@ NAMES = (*(n for n in OF_AN_IMAGE if n not in ("auroc", *CURVES)), *OF_CURVES)
 
 
 def check_names(names: Any, known: tuple[str, ...] = NAMES) -> tuple[str, ...]:
-    if isinstance(names, str) or not names or not set(names) <= set(known):
+    found = tuple(names) if isinstance(names, Iterable) and not isinstance(names, str) else ()
+    if not found or not all(name in known for name in found):
+        shown = found or names
         raise ValueError(
-            f"names must be one or more of {', '.join(known)}, got {names!r}; pass a tuple of names"
+            f"names must be one or more of {', '.join(known)}, got {shown!r}; pass a tuple of names"
         )
-    return tuple(names)
+    return found
 
 
 def saliency_measures(
@@ -617,3 +619,26 @@ def results(names: tuple[str, ...], means: dict[str, Array]) -> dict[str, Array]
         return means[part].max() if how == "max" else means[part].mean()
 
     return {name: result(name) for name in names}
+
+
+# Sums over images ---------------------------------------------------------------------------------
+
+
+def ignored_images(xp: Ops, target: Array, ignore_index: int | None) -> Array:
+    """The images ``(N,)`` of which no pixel counts."""
+    target = xp.array("target", target)
+    kept = checks.drop_ignored(xp, ignore_index, target, None)
+    return xp.no_image(target) if kept is None else ~xp.any_per_image(kept)
+
+
+def added(state: Array, value: Array) -> tuple[Array, Array]:
+    """A sum of many images with one more value: the sum, and what its rounding has lost.
+
+    Added plainly in float32, 100,000 images of 0.1 have a mean that is off by 1e-5.
+    """
+    total, lost = state
+    rounded = total + value
+    part = rounded - total
+    lost = lost + ((total - (rounded - part)) + (value - part))
+    new = rounded + lost
+    return new, lost - (new - rounded)

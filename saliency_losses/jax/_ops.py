@@ -24,8 +24,11 @@ from saliency_losses.jax._sums import weighted_sum as weighted_sum
 def array(name: str, x: Any) -> Array:
     try:
         array = jnp.asarray(x)
+        np.dtype(getattr(x, "dtype", array.dtype))  # A tensor of PyTorch has another.
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must be a JAX array, got {type(x).__name__}") from error
+        raise TypeError(
+            f"{name} must be a JAX array, got {type(x).__name__}; convert it by jax.numpy.asarray"
+        ) from error
     if isinstance(array, jax.core.Tracer) or not is_staging():
         return array
     # A barrier around constants of a program: XLA would fold them for seconds at compile time.

@@ -539,7 +539,8 @@ def weighted_fmeasure(
         reduction: "mean", "sum" or "none" over the images; the maps of an image are averaged.
 
     Returns:
-        The measure, in [0, 1]; 0 for a map without foreground, whatever the prediction.
+        The measure, in [0, 1]; 0 for a map without foreground, whatever the prediction; NaN for one
+        of which no pixel counts.
 
     Raises:
         ValueError: Shapes that do not match, or values or options out of range.

@@ -8,7 +8,7 @@ All functions share these rules:
 * ``normalize=True`` stretches each map to [0, 1] by its minimum and maximum first, as most programs
   in use do; a constant map stays unchanged. ``activation="sigmoid"`` or ``"softmax"`` takes logits.
 * Pixels where `target` equals `ignore_index`, or where `mask` ``(N, *spatial)`` is False, do not
-  count.
+  count. An image with a map of which no pixel counts has the measure NaN.
 * A threshold selects the pixels whose value is at least as large: a number in [0, 1], or "adaptive"
   for twice the map's mean, at most 1. A curve has the 256 thresholds 0, 1/255, …, 1.
 * The maps of an image are averaged; `reduction` is "mean", "sum" or "none" over the images. The

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from saliency_losses.core import fmeasure, measures
+from saliency_losses.core import checks, fmeasure, measures
 from saliency_losses.jax import _ops as xp
 from saliency_losses.jax.functional import Activation, weighted_fmeasure
 
@@ -26,8 +26,8 @@ class WeightedFMeasure(nnx.Metric):
     under ``nnx.jit``. The result equals the mean of one call with all images, for any batches. The
     state is the sum of the measures and the number of images.
 
-    An image without foreground has measure 0 and counts, as in the field's programs. An image
-    whose measure is NaN makes the mean NaN.
+    An image without foreground has measure 0 and counts, as in the field's programs. One of which
+    all pixels are ignored does not count. An image whose measure is NaN makes the mean NaN.
 
     Args:
         beta: Above 0; a larger beta favours recall. In the evaluation programs the argument of this
@@ -68,15 +68,15 @@ class WeightedFMeasure(nnx.Metric):
         fmeasure.check_options(xp, beta, normalize, spacing, activation, ignore_index, "mean")
         self.beta = beta
         self.normalize = normalize
-        self.spacing = spacing
+        self.spacing = checks.spacing(spacing)
         self.activation: Activation = activation
         self.ignore_index = ignore_index
-        self.total = nnx.metrics.MetricState(jnp.zeros((), jnp.float32))
+        self.total = nnx.metrics.MetricState(jnp.zeros(2, jnp.float32))
         self.images = nnx.metrics.MetricState(jnp.zeros((), jnp.int32))
 
     def reset(self) -> None:
         """Forget all images."""
-        self.total[...] = jnp.zeros((), jnp.float32)
+        self.total[...] = jnp.zeros(2, jnp.float32)
         self.images[...] = jnp.zeros((), jnp.int32)
 
     def update(  # type: ignore[override]  # as Flax's own metrics do
@@ -99,13 +99,14 @@ class WeightedFMeasure(nnx.Metric):
             ignore_index=self.ignore_index,
             reduction="none",
         )
-        counted = _counted(mask, each.shape)
-        self.total[...] += jnp.where(counted, each, 0).sum().astype(jnp.float32)
+        counted = _counted(mask, target, self.ignore_index)
+        _add(self.total, each, counted)
         self.images[...] += counted.sum().astype(jnp.int32)
 
     def compute(self) -> jax.Array:
         """The mean measure of all images so far; NaN without images."""
-        return self.total[...] / self.images[...]
+        mean: jax.Array = self.total[...].sum(0) / self.images[...]
+        return mean
 
 
 class SaliencyMeasures(nnx.Metric):
@@ -115,8 +116,8 @@ class SaliencyMeasures(nnx.Metric):
     ``nnx.jit``, and ``metric.compute()`` returns a dictionary of means over the images. Measures
     share their work; the state is their sums.
 
-    An image counts in every measure, also if its mask is empty; an image whose measure is NaN makes
-    the mean NaN.
+    An image counts in every measure, also if its mask is empty, but not if all of its pixels are
+    ignored. An image whose measure is NaN makes the mean NaN.
 
     Args:
         names: Default: all. The measures: "mae"; "f", "e" at the adaptive threshold; "max_f",
@@ -175,7 +176,6 @@ class SaliencyMeasures(nnx.Metric):
             target: The masks.
             mask: ``(N,)``, bool, True for images that count, False for padding of the batch.
         """
-        counted = _counted(mask, preds.shape[:1])
         parts = measures.saliency_measures(
             xp,
             preds,
@@ -185,30 +185,38 @@ class SaliencyMeasures(nnx.Metric):
             activation=self.activation,
             ignore_index=self.ignore_index,
         )
+        counted = _counted(mask, target, self.ignore_index)
         for part, each in parts.items():
-            kept = jnp.where(counted.reshape(-1, *[1] * (each.ndim - 1)), each, 0)
-            getattr(self, f"sum_{part}")[...] += kept.sum(0).astype(jnp.float32)
+            _add(getattr(self, f"sum_{part}"), each, counted)
         self.images[...] += counted.sum().astype(jnp.int32)
 
     def compute(self) -> dict[str, jax.Array]:
         """The measures of all images so far, by name; NaN without images."""
         means = {
-            part: getattr(self, f"sum_{part}")[...] / self.images[...]
+            part: getattr(self, f"sum_{part}")[...].sum(0) / self.images[...]
             for part in measures.parts_of(self.names)
         }
         return measures.results(self.names, means)
 
 
 def _zero(part: str) -> jax.Array:
-    return jnp.zeros(measures.LEVELS if part in measures.CURVES else (), jnp.float32)
+    return jnp.zeros((2, measures.LEVELS) if part in measures.CURVES else 2, jnp.float32)
 
 
-def _counted(mask: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
+def _add(state: nnx.metrics.MetricState, each: jax.Array, counted: jax.Array) -> None:
+    """Add the measures of the images that count to a sum, see `measures.added`."""
+    kept = jnp.where(counted.reshape(-1, *[1] * (each.ndim - 1)), each, 0)
+    state[...] = jnp.stack(measures.added(state[...], kept.sum(0).astype(jnp.float32)))
+
+
+def _counted(mask: jax.Array | None, target: jax.Array, ignore_index: int | None) -> jax.Array:
     """The images that count, ``(N,)``."""
-    counted = jnp.ones(shape, bool) if mask is None else mask
-    if counted.shape != shape or counted.dtype != bool:
+    counted: jax.Array = ~measures.ignored_images(xp, target, ignore_index)
+    if mask is None:
+        return counted
+    kept: jax.Array = checks.boolean(xp, "mask", mask)
+    if kept.shape != counted.shape:
         raise ValueError(
-            f"mask must be bool of shape {shape}, one value per image, "
-            f"got {counted.dtype} of shape {counted.shape}"
+            f"mask must have shape {counted.shape}, one value per image, got {kept.shape}"
         )
-    return counted
+    return counted & kept

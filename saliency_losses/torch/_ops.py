@@ -158,7 +158,7 @@ def cast(x: Tensor, like: Tensor) -> Tensor:
 
 def _as_bytes(x: Tensor) -> Tensor:
     """Bools as bytes where that is faster, since PyTorch converts bools one at a time."""
-    if x.dtype != torch.bool or not eager_on_cpu(x):
+    if x.dtype != torch.bool or not eager_on_cpu(x) or recording():
         return x
     return (x & x).view(torch.uint8)  # A True that NumPy got from a file may be the byte 255.
 
@@ -366,7 +366,7 @@ def cumulative_count(x: Tensor) -> Tensor:
 def histogram(x: Tensor, bins: int) -> Tensor:
     if eager_on_cpu(x):
         if len(x) > 1:
-            x = x + bins * torch.arange(len(x)).unsqueeze(1)
+            x = x + bins * torch.arange(len(x), device=x.device).unsqueeze(1)
         return torch.bincount(x.flatten(), minlength=bins * len(x)).reshape(len(x), bins)
     # The result of bincount has a size that the compiler cannot know.
     x = x.long()

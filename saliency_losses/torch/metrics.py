@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saliency_losses.core import fmeasure, measures
+from saliency_losses.core import checks, fmeasure, measures
 from saliency_losses.torch import _ops as xp
 from saliency_losses.torch.functional import Activation, Reduction, weighted_fmeasure
 
@@ -29,8 +29,8 @@ class WeightedFMeasure(Metric):
     equals one call with all images, for any batches and any number of processes: each process holds
     the sum of its measures and the number of its images, and both are summed over processes.
 
-    An image without foreground has measure 0 and counts, as in the field's programs. An image
-    whose measure is NaN makes the mean NaN.
+    An image without foreground has measure 0 and counts, as in the field's programs. One of which
+    all pixels are ignored does not count. An image whose measure is NaN makes the mean NaN.
 
     Args:
         beta: Above 0; a larger beta favours recall. In the evaluation programs the argument of this
@@ -89,15 +89,16 @@ class WeightedFMeasure(Metric):
         fmeasure.check_options(xp, beta, normalize, spacing, activation, ignore_index, reduction)
         self.beta = beta
         self.normalize = normalize
-        self.spacing = spacing
+        self.spacing = checks.spacing(spacing)
         self.activation: Activation = activation
         self.ignore_index = ignore_index
         self.reduction: Reduction = reduction
         if reduction == "none":
             self.add_state("measures", [], dist_reduce_fx="cat")
         else:
-            self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+            self.add_state("total", torch.zeros(2), dist_reduce_fx=_sum)
             self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
+        _distinguish(self, (beta, normalize, self.spacing, activation, ignore_index))
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Add a batch of maps ``(N, K, *spatial)`` in [0, 1] and their masks."""
@@ -112,18 +113,20 @@ class WeightedFMeasure(Metric):
                 ignore_index=self.ignore_index,
                 reduction="none",
             )
+            ignored = measures.ignored_images(xp, target, self.ignore_index)
         if self.reduction == "none":
             self.measures.append(each)
         else:
-            self.total += each.sum()
-            self.images += len(each)
+            self.total = _added(self.total, each, ignored)
+            self.images = self.images + (~ignored).sum()
 
     def compute(self) -> Tensor:
         """The measure of all images so far; the mean of no images is NaN."""
         if self.reduction == "none":
             measures: Tensor = dim_zero_cat(self.measures)
             return measures
-        return self.total / self.images if self.reduction == "mean" else self.total
+        total = self.total.sum(0)
+        return total / self.images if self.reduction == "mean" else total
 
 
 class SaliencyMeasures(Metric):
@@ -133,8 +136,8 @@ class SaliencyMeasures(Metric):
     ``metric.compute()`` returns a dictionary of means over the images. Measures share their work,
     and each process holds the sums only, which are added over processes.
 
-    An image counts in every measure, also if its mask is empty; an image whose measure is NaN makes
-    the mean NaN.
+    An image counts in every measure, also if its mask is empty, but not if all of its pixels are
+    ignored. An image whose measure is NaN makes the mean NaN.
 
     Args:
         names: Default: all. The measures: "mae"; "f", "e" at the adaptive threshold; "max_f",
@@ -185,8 +188,9 @@ class SaliencyMeasures(Metric):
         self.ignore_index = ignore_index
         self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
         for part in measures.parts_of(self.names):
-            zero = torch.zeros(measures.LEVELS if part in measures.CURVES else ())
-            self.add_state(f"sum_{part}", zero, dist_reduce_fx="sum")
+            zero = torch.zeros((2, measures.LEVELS) if part in measures.CURVES else 2)
+            self.add_state(f"sum_{part}", zero, dist_reduce_fx=_sum)
+        _distinguish(self, (normalize, activation, ignore_index))
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Add a batch of maps ``(N, K, *spatial)`` in [0, 1] and their masks."""
@@ -200,14 +204,38 @@ class SaliencyMeasures(Metric):
                 activation=self.activation,
                 ignore_index=self.ignore_index,
             )
+            ignored = measures.ignored_images(xp, target, self.ignore_index)
         for part, each in parts.items():
-            setattr(self, f"sum_{part}", getattr(self, f"sum_{part}") + each.sum(0))
-        self.images += len(preds)
+            setattr(self, f"sum_{part}", _added(getattr(self, f"sum_{part}"), each, ignored))
+        self.images = self.images + (~ignored).sum()
 
     def compute(self) -> dict[str, Tensor]:
         """The measures of all images so far, by name; the mean of no images is NaN."""
         means = {
-            part: getattr(self, f"sum_{part}") / self.images
+            part: getattr(self, f"sum_{part}").sum(0) / self.images
             for part in measures.parts_of(self.names)
         }
         return measures.results(self.names, means)
+
+
+def _added(state: Tensor, each: Tensor, ignored: Tensor) -> Tensor:
+    """A sum, see `measures.added`, with the measures of the images of a batch, some ignored."""
+    kept = torch.where(ignored.reshape(-1, *[1] * (each.ndim - 1)), 0.0, each)
+    return torch.stack(measures.added(state, kept.sum(0).to(state.dtype)))
+
+
+def _sum(states: Tensor) -> Tensor:
+    """The sum of several sums, see `measures.added`."""
+    first: Tensor
+    first, *others = states
+    for rounded, lost in others:
+        first = torch.stack(measures.added(first, rounded))
+        first = first + torch.stack([torch.zeros_like(lost), lost])
+    return first
+
+
+def _distinguish(metric: Metric, options: object) -> None:
+    """Store the options in a state, for `torchmetrics.MetricCollection`, which takes metrics whose
+    states are equal after the first batch for one, whatever their options."""
+    text = torch.tensor(list(repr(options).encode()), dtype=torch.uint8)
+    metric.add_state("options", text, dist_reduce_fx="max")

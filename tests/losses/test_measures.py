@@ -335,6 +335,58 @@ def test_ignored_rows_are_rows_that_are_not_there(name: str) -> None:
         np.testing.assert_allclose(a, b, atol=1e-12)
 
 
+@each_function
+def test_an_image_of_which_no_pixel_counts_has_no_measure(name: str) -> None:
+    """Its MAE would be 0 and its S and IoU 1."""
+    probs, masks = batch("float32")
+    target = np.where(np.arange(3)[:, None, None, None] == 1, 7, masks)
+    both = (
+        getattr(in_torch, name)(
+            *(torch.from_numpy(x.copy()).movedim(-1, 1) for x in (probs, target)),
+            ignore_index=7,
+            reduction="none",
+        ),
+        getattr(in_jax, name)(probs, target, ignore_index=7, reduction="none"),
+    )
+    for found in both:
+        for part in found if isinstance(found, tuple) else (found,):
+            lost = np.isnan(np.asarray(part)).reshape(3, -1).all(1)
+            # A mask of one class has no area under the curve.
+            assert lost.tolist() == [False, True, name == "auroc"]
+
+
+@pytest.mark.filterwarnings("ignore")  # That tracing is deprecated, and records what it read.
+@each_function
+def test_torch_traces_masks_of_bools(name: str) -> None:
+    first, second = (x[:, :1] for x in torch.rand(2, 3, 2, 9, 7))
+
+    def of(probs: torch.Tensor) -> Any:
+        return getattr(in_torch, name)(probs, second > 0.5, reduction="none")
+
+    traced = torch.jit.trace(of, first, check_trace=False)  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(traced(second), of(second))
+
+
+def test_the_default_device_is_not_that_of_the_maps() -> None:
+    probs = torch.rand(2, 1, 8, 8)
+    with torch.device("meta"):
+        assert in_torch.auroc(probs, probs > 0.3).device.type == "cpu"
+
+
+def test_maps_without_channels_are_told_how_to_get_them() -> None:
+    for module, probs, repair in (
+        (in_torch, torch.rand(2, 8, 8), r"probs\[:, None\]"),
+        (in_jax, jnp.ones((2, 8, 8)), r"probs\[..., None\]"),
+    ):
+        with pytest.raises(ValueError, match=r"got \(2, 8, 8\); maps without .*: " + repair):
+            module.iou(probs, probs > 0.5)
+
+
+def test_a_tensor_is_no_array_of_jax() -> None:
+    with pytest.raises(TypeError, match=r"probs must be a JAX array, got Tensor; convert it by"):
+        in_jax.iou(torch.rand(2, 8, 8, 1), np.ones((2, 8, 8, 1), bool))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_levels_survive_float32(dtype: str) -> None:
     """A pixel of k/255 counts at the threshold k/255; half precision holds no such numbers."""
@@ -550,8 +602,12 @@ def test_only_what_is_named_is_computed() -> None:
     assert not hasattr(metric, "sum_s")
 
 
+def test_names_may_come_one_by_one() -> None:
+    assert SaliencyMeasures(names=iter(("s", "mae"))).names == ("s", "mae")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("metric", [SaliencyMeasures, InFlax])
-@pytest.mark.parametrize("names", ["mae", (), ("mae", "psnr")])
+@pytest.mark.parametrize("names", ["mae", (), ("mae", "psnr"), 5, None, (["mae"],)], ids=str)
 def test_wrong_names_are_refused(metric: Any, names: Any) -> None:
     with pytest.raises(ValueError, match="names must be one or more of mae, f, weighted_f"):
         metric(names=names)

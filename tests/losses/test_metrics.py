@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 from torch import Tensor
+from torchmetrics import MetricCollection
 
 from saliency_losses import reference
 from saliency_losses.jax.metrics import SaliencyMeasures as SeveralInFlax
@@ -128,13 +129,13 @@ def test_the_rule_for_empty_masks_and_the_states() -> None:
     probs, target = in_torch(data(2))
     metric = WeightedFMeasure()
     metric.update(probs.requires_grad_(), target)
-    assert set(metric.metric_state) == {"total", "images"}
+    assert set(metric.metric_state) == {"total", "images", "options"}
     assert metric.images == 2  # the second, whose mask is empty, counts as 0
     torch.testing.assert_close(
         metric.compute().double(), weighted_fmeasure(probs[:1], target[:1]).detach() / 2, **SINGLE
     )
     assert not metric.total.requires_grad
-    assert set(WeightedFMeasure(reduction="none").metric_state) == {"measures"}
+    assert set(WeightedFMeasure(reduction="none").metric_state) == {"measures", "options"}
     exact = WeightedFMeasure().set_dtype(torch.float64)
     exact.update(probs, target)
     assert exact.compute() == weighted_fmeasure(probs, target)
@@ -155,6 +156,70 @@ def test_wrong_reduction() -> None:
         WeightedFMeasure(reduction="median")  # type: ignore[arg-type]
 
 
+def test_a_collection_keeps_metrics_of_other_options_apart() -> None:
+    """torchmetrics takes those with equal states after the first batch for one."""
+    several = MetricCollection(
+        {
+            "plain": SaliencyMeasures(names=("mae",)),
+            "stretched": SaliencyMeasures(names=("mae",), normalize=True),
+            "again": SaliencyMeasures(names=("mae",)),
+            "weighted": WeightedFMeasure(),
+            "recall": WeightedFMeasure(beta=2.0),
+        }
+    )
+    maps, masks = torch.rand(2, 2, 1, 8, 8)
+    maps.flatten(1)[:, 0], maps.flatten(1)[:, 1] = 0, 1
+    several.update(maps, torch.zeros_like(masks))  # the states are equal
+    several.update(0.5 * maps, masks.round())
+    groups = {frozenset(group) for group in several.compute_groups.values()}
+    assert groups == {
+        frozenset(x.split()) for x in ("plain again", "stretched", "weighted", "recall")
+    }
+
+
+@pytest.mark.parametrize("kind", [SaliencyMeasures, WeightedFMeasure])
+def test_a_metric_may_leave_inference_mode(kind: Any) -> None:
+    probs, target = in_torch(data(3))
+    metric = kind()
+    with torch.inference_mode():
+        metric.update(probs, target)
+        metric.reset()
+    metric.update(probs, target)
+    assert metric.images == 3
+
+
+def test_sums_do_not_drift() -> None:
+    """Plain sums of float32 are off by 1e-5 after these images."""
+    probs, target = torch.full((1, 1, 2, 2), 0.1), torch.zeros(1, 1, 2, 2)
+    metric, other = (SaliencyMeasures(names=("mae", "f")) for _ in range(2))
+    for _ in range(100):
+        metric.update(probs, target)
+        other(probs, target)  # which torchmetrics adds to the others
+    metric.merge_state(other)
+    flax = SeveralInFlax(names=("mae",))
+    last = probs.movedim(1, -1).numpy(), target.movedim(1, -1).numpy()
+    step = nnx.jit(lambda metric: metric.update(preds=last[0], target=last[1]))
+    for _ in range(200):
+        step(flax)
+    for state in (metric.sum_mae, flax.sum_mae[...]):
+        total = np.asarray(state, np.float64).sum(0)
+        assert total == pytest.approx(200 * float(np.float32(0.1)), abs=1e-9)
+
+
+def test_images_that_are_ignored_do_not_count() -> None:
+    probs, target = data(3)
+    target = np.where(np.arange(3)[:, None, None, None] == 2, 9, target)
+    kept = in_torch((probs[:2], target[:2]))
+    for kind, flax in ((SaliencyMeasures, SeveralInFlax), (WeightedFMeasure, InFlax)):
+        few, all_images, in_flax = kind(), kind(ignore_index=9), flax(ignore_index=9)
+        few.update(*kept)
+        all_images.update(*in_torch((probs, target)))
+        torch.testing.assert_close(all_images.compute(), few.compute())
+        in_flax.update(preds=probs, target=target)
+        expected = jax.tree.map(float, few.compute())
+        assert jax.tree.map(float, in_flax.compute()) == pytest.approx(expected, abs=1e-5)
+
+
 def in_a_process(rank: int, folder: str) -> None:
     torch.distributed.init_process_group("gloo", f"file://{folder}/join", rank=rank, world_size=2)
     probs, target = in_torch(data(5))
@@ -170,6 +235,10 @@ def in_a_process(rank: int, folder: str) -> None:
     for p, y in zip(probs[shares[rank]], target[shares[rank]], strict=True):
         several.update(p[None], y[None])
     torch.testing.assert_close(several.compute(), whole.compute(), **SINGLE)
+    lonely = SaliencyMeasures()  # Only the first process has images, and they are float64.
+    if rank == 0:
+        lonely.update(probs, target)
+    torch.testing.assert_close(lonely.compute(), whole.compute(), **SINGLE)
     torch.distributed.destroy_process_group()
 
 
@@ -222,10 +291,33 @@ def test_in_flax_images_that_fill_up_a_batch_do_not_count() -> None:
         found["measure"], weighted_fmeasure(*in_torch((probs[:4], target[:4]))), **SINGLE
     )
     assert found["loss"] == 1
-    with pytest.raises(ValueError, match=r"mask must be bool of shape \(6,\), one value per image"):
+    with pytest.raises(ValueError, match=r"mask must have shape \(6,\), one value per image, got"):
         InFlax().update(
             preds=jnp.asarray(probs), target=jnp.asarray(target), mask=jnp.ones((6, 7, 9), bool)
         )
+
+
+@pytest.mark.parametrize("metric", [InFlax, SeveralInFlax])
+def test_in_flax_wrong_arguments_are_named(metric: Any) -> None:
+    probs, target = data(2)
+    for arguments, message in (
+        ({"preds": [probs]}, "probs must be one array, got list"),
+        ({"preds": None}, "probs must be a JAX array, got NoneType"),
+        ({"mask": [True, False]}, "mask must be one array, got list"),
+        ({"mask": jnp.ones(2)}, "mask must be bool, got float"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            metric().update(**{"preds": probs, "target": target, **arguments})
+
+
+def test_in_flax_spacing_may_be_an_array() -> None:
+    probs, target = data(2)
+    found = []
+    for spacing in ((1.0, 2.0), [1, 2], np.array([1.0, 2.0])):
+        metric = InFlax(spacing=spacing)  # type: ignore[arg-type]
+        nnx.jit(update)(metric, jnp.asarray(probs), jnp.asarray(target))
+        found.append(float(metric.compute()))
+    assert len(set(found)) == 1
 
 
 def test_the_flax_metric_is_a_pytree_of_its_states() -> None:

@@ -19,6 +19,7 @@ from reference_models.data.masks import Mask
 from reference_models.data.pairs import Pairs, find_pairs, notes_on
 from reference_models.errors import InputError
 from reference_models.evaluate import Options, run
+from reference_models.measures.rows import RowFile
 from reference_models.measures.saliency import NAMES, measure
 from tests.support.maps import read_maps, true_masks
 from tests.support.paths import DATA
@@ -99,6 +100,16 @@ def test_maps_of_predict_and_maps_of_a_few(folder: Path, capsys):
         run(Options(Path("zoomout-exacct"), masks=folder / "set"))
 
 
+def test_a_photograph_beside_its_map_is_not_taken_for_it(folder: Path):
+    maps = folder / "all/noise"
+    shutil.copy(maps / "0.png", maps / "0-map.png")
+    with pytest.raises(InputError, match=r"0\.png and .*0-map\.png could both be the map of 0; "):
+        run(Options(maps, masks=folder / "set"))
+    # Unless the other one belongs to a mask of that name.
+    shutil.copy(folder / "set/masks/1.png", folder / "set/masks/0-map.png")
+    run(Options(maps, masks=folder / "set"))
+
+
 def test_values_are_taken_as_they_are(folder: Path):
     masks = true_masks(folder / "set")
     maps, _ = read_maps(folder / "all/noise", masks)
@@ -135,12 +146,35 @@ def test_faults_of_masks_and_maps_are_reported_together(folder: Path):
 
 def test_a_place_for_the_measures_is_checked_before_the_work(folder: Path):
     (folder / "file").touch()
+    os.mkfifo(folder / "pipe")
     for out, match in (
+        (folder / "pipe", "is not a regular file; pass the name of a JSON file"),
         (folder, "is a folder; pass the name of a JSON file"),
         (folder / "file/row.json", r"file is a file, but a folder is needed; pass another path"),
     ):
         with pytest.raises(InputError, match=match):
             run(Options(folder / "all/gone", masks=folder / "set", out=out))
+
+
+def test_names_of_bytes_that_are_no_text_are_reported(folder: Path):
+    maps = folder / os.fsdecode(b"caf\xe9")
+    (folder / "all/noise").rename(maps)
+    run(Options(maps, masks=folder / "set", out=folder / "row.json"))
+    assert json.loads((folder / "row.json").read_text())["maps"] == str(maps)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such lock")
+def test_one_process_at_a_time_adds_rows(folder: Path):
+    """Rows of two processes would be written over each other."""
+    options = Options(folder / "all/noise", masks=folder / "set", out=folder / "row.json")
+    run(options)
+    path = folder / "row.rows.jsonl"
+    with (
+        RowFile(path, "r+b"),
+        pytest.raises(InputError, match=r"another process is adding rows to .*; wait for it"),
+    ):
+        run(options)
+    run(options)
 
 
 def test_masks_of_other_kinds_are_noted(folder: Path):

@@ -564,6 +564,57 @@ def test_sub_folders_are_mirrored_and_outputs_left_out(place):
         assert written(source) == before | {"a/one-map.png", "a/b/two-map.png"}
 
 
+def test_linked_folders_are_searched_but_not_those_that_lead_back(place):
+    run = str(ended("menet-ce", place / "run"))
+    source = folder_of(place, "one.png", "x/two.png", "y/three.png")
+    outside = place / "outside"
+    outside.mkdir()
+    photo(outside / "four.png")
+    for link, target in {
+        "far": outside,
+        "loop": source,
+        "up": place,
+        "x/to-y": source / "y",
+        "y/to-x": source / "x",
+        "results": place / "maps",
+    }.items():
+        (source / link).symlink_to(target)
+    for _ in range(2):
+        predict.predict(Predict((source,), model=run, out=place / "maps", write="map"))
+        names = ("one", "x/two", "y/three", "far/four", "x/to-y/three", "y/to-x/two")
+        assert written(place / "maps") == {f"{name}-map.png" for name in names}
+
+
+def test_photographs_of_types_that_data_sets_refuse_are_read_or_listed(place):
+    run = str(ended("menet-ce", place / "run"))
+    source = folder_of(place, "one.png")
+    photo(source / "still.gif")
+    photo(source / "moving.gif", save_all=True, append_images=[Image.new("RGB", (40, 30))])
+    (source / "phone.HEIC").write_bytes(bytes(99))
+    faults = predict.predict(Predict((source,), model=run, out=place / "maps", write="map"))
+    assert written(place / "maps") == {"one-map.png", "still-map.png", "faults.tsv"}
+    moving, phone = sorted(faults)
+    assert moving.endswith("moving.gif has 2 frames; save one of them")
+    assert "phone.HEIC cannot be read as an image: unknown format; save it as" in phone
+
+
+def test_a_place_for_the_images_is_checked_before_the_work(place, monkeypatch):
+    run = str(ended("menet-ce", place / "run"))
+    (place / "file").touch()
+    monkeypatch.setattr(network, "load_network", None)
+    with pytest.raises(InputError, match="file is a file, but a folder is needed"):
+        predict.predict(Predict((photo(place / "one.png"),), model=run, out=place / "file"))
+
+
+def test_a_folder_in_the_place_of_an_image_stops_no_other(place):
+    run = str(ended("menet-ce", place / "run"))
+    source = folder_of(place, "one.png", "two.png")
+    (place / "maps/one-map.png").mkdir(parents=True)
+    (fault,) = predict.predict(Predict((source,), model=run, out=place / "maps", write="map"))
+    assert "one-map.png is not a regular file; pass another path" in fault
+    assert (place / "maps/two-map.png").is_file()
+
+
 def test_shards_share_the_photographs(place, monkeypatch):
     run = str(ended("menet-ce", place / "run"))
     source = folder_of(place, "a.png", "b.png", "c/b.png", "d.png", "e.png")

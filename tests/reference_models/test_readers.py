@@ -309,6 +309,15 @@ def test_what_unfolds_beyond_a_size_is_refused_unread(tmp_path: Path, monkeypatc
         open_image(tmp_path / "wide.png")
 
 
+def test_several_frames_are_refused_whatever_the_name(tmp_path: Path):
+    file = tmp_path / "x.png"
+    Image.new("L", (8, 8)).save(
+        file, "gif", save_all=True, append_images=[Image.new("L", (8, 8), 9)]
+    )
+    with pytest.raises(InputError, match=r"x\.png has 2 frames; save one of them"):
+        open_image(file)
+
+
 def test_folders_with_the_name_of_an_image_are_named(tmp_path: Path):
     (tmp_path / "x.png").mkdir()
     with pytest.raises(InputError, match=r"x\.png is not a file; remove it"):

@@ -244,6 +244,16 @@ def test_perfect_maps_have_perfect_measures_beside_void(folder: Path, capsys):
         assert f"{label:27}1.0000" in printed
 
 
+def test_masks_that_are_all_void_are_said_to_count_nowhere(folder: Path, capsys):
+    for part in ("masks", "maps"):
+        Image.fromarray(np.full((32, 32), VOID, np.uint8)).save(folder / f"{part}/9.png")
+    evaluate(Evaluate(folder / "maps", masks=folder / "masks"))
+    printed = capsys.readouterr().out
+    assert "note: 1 mask is all void: it counts nowhere" in printed
+    assert "note: 2 masks are all background: they count in the MAE only" in printed
+    assert "MAE                        0.0000" in printed
+
+
 def test_a_set_keeps_void_in_labels_and_truth(folder: Path):
     test, notes = read_test_folder(folder, 16, Sources(folder, folder))
     assert len(test.voids) == len(test.truth) == 5
