@@ -68,6 +68,8 @@ def spacing(value: Any, axes: int | None = None) -> Spacing:
         return None
     try:
         sizes = tuple(float(size) for size in value)
+        if isinstance(value, str):  # Of digits, which would be numbers.
+            raise TypeError
     except (TypeError, ValueError) as error:
         raise TypeError(
             "spacing must be None or a sequence of numbers, one per spatial axis, "

@@ -11,6 +11,8 @@ from saliency_losses.core.regions import count_in_dtype
 
 # W eq. 4: the weight of a false alarm rises from 1 to 1.5 within five pixels.
 ALPHA = log(0.5) / 5
+# Its square times the number of pixels must be finite in float32.
+MOST_BETA = 1e9
 
 
 class SharedDistanceWeights:
@@ -32,7 +34,7 @@ class SharedDistanceWeights:
 
 
 def check_beta(xp: Ops, beta: Any) -> None:
-    checks.scheduled(xp, "beta", beta, 0, float("inf"), open_low=True)
+    checks.scheduled(xp, "beta", beta, 0, MOST_BETA, open_low=True)
 
 
 def check_options(
