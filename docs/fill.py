@@ -271,16 +271,16 @@ def throughput_text(path: Path) -> str:
         multiples = (f"{seconds / each:.2f} ×" for each in (total, unit))
         lines.append("| " + " | ".join((write, format, f"{1e3 * seconds:.0f}", *multiples)) + " |")
     rates = {
-        row["what"] + row["cores"]: int(row["photographs"]) / float(row["seconds"]) for row in small
+        (row["what"], row["cores"]): int(row["photographs"]) / float(row["seconds"])
+        for row in small
     }
-    one, two, ray, apart = (
-        rates[name] for name in ("predict1", "predict2", "predict_ray2", "predict, two runs2")
-    )
+    one, two = (rates["predict", cores] for cores in "12")
+    ray, apart = rates["predict_ray", "2"], rates["predict, two runs", "2"]
     lines += [
         "",
         f"{int(small[0]['photographs']):,} photographs of 400 × 300, all three images: "
         f"{one:.1f} a second on one core, {two:.1f} on two, {two / one:.2f} times as many. Two "
-        f"runs at once with a core each, which share nothing but the machine, do {apart:.1f}, "
+        f"separate runs at once, each on a core of its own, do {apart:.1f} together, "
         f"{apart / one:.2f} times as many. Through Ray, two cores do {ray:.1f}, including the "
         "start of its processes.",
         "",

@@ -2,7 +2,7 @@
 
 import io
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -98,8 +98,8 @@ def by_stem(folders: Sequence[Folder]) -> dict[str, Folder]:
     return dict(sorted(files.items()))
 
 
-def is_image(entry: Folder) -> bool:
-    return not entry.name.startswith(".") and Path(entry.name).suffix.lower() in SUFFIXES
+def is_image(entry: Folder, suffixes: Set[str] = SUFFIXES) -> bool:
+    return not entry.name.startswith(".") and Path(entry.name).suffix.lower() in suffixes
 
 
 def has_images(folder: Folder) -> bool:

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from unicodedata import normalize
 
-from reference_models.data.pictures import SUFFIXES, UNREAD, Folder, by_stem, has_images
+from reference_models.data.pictures import SUFFIXES, UNREAD, Folder, by_stem, has_images, is_image
 from reference_models.errors import InputError
 
 OUTPUTS = [
@@ -84,7 +84,8 @@ def walk(root: Path, out: Path) -> Iterator[tuple[Path, list[str]]]:
             for name in folders
             if not name.startswith(".") and not is_left_out(folder / name, root, outside)
         )
-        images = [name for name in sorted(names) if is_photograph(name)]
+        # The report lists those of unread types as faults.
+        images = [name for name in sorted(names) if is_image(folder / name, SUFFIXES | UNREAD)]
         written = {f"{Path(name).stem}{end}" for name in images for end in OUTPUTS}
         yield folder, [name for name in images if name not in written]
 
@@ -96,12 +97,6 @@ def is_left_out(folder: Path, root: Path, outside: Path) -> bool:
         passed = (parent.resolve() for parent in folder.parents[:up_to_root])
         return real == outside or any(place.is_relative_to(real) for place in passed)
     return folder.name == outside.name and folder.resolve() == outside
-
-
-def is_photograph(name: str) -> bool:
-    """Whether a file is a picture by its name, also of a type that may not be read: the report then
-    says so."""
-    return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES | UNREAD
 
 
 def check_outputs(jobs: Sequence[Job], out: Path, ends: Sequence[str]) -> None:

@@ -61,8 +61,7 @@ def weighted_fmeasure(
 
 
 def without_pixels(xp: Ops, p: Array, counted: Array | None) -> Array:
-    """The images ``(N,)`` with a map ``(N, K, *spatial)`` of which no pixel counts: no measure is
-    defined on it."""
+    """The images ``(N,)`` that have a map ``(N, K, *spatial)`` without a counted pixel."""
     if counted is None:
         return xp.no_image(p)
     each_map = xp.reshape(counted, (counted.shape[0] * counted.shape[1], *counted.shape[2:]))

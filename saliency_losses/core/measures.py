@@ -625,7 +625,7 @@ def results(names: tuple[str, ...], means: dict[str, Array]) -> dict[str, Array]
 
 
 def ignored_images(xp: Ops, target: Array, ignore_index: int | None) -> Array:
-    """The images ``(N,)`` of which no pixel counts."""
+    """The images ``(N,)`` without a counted pixel."""
     target = xp.array("target", target)
     kept = checks.drop_ignored(xp, ignore_index, target, None)
     return xp.no_image(target) if kept is None else ~xp.any_per_image(kept)

@@ -104,7 +104,8 @@ def _squared_distances_jvp(
 
 @compiled()
 def sum_in_runs(x: Array) -> Array:
-    """The sum over axis 1, in runs of 16 values, then of 16 such sums, and so on."""
+    """The sum over axis 1, in runs of 16 values (first of 256 in maps of floats), then of 16 such
+    sums, and so on."""
     if x.ndim == 2 and jnp.issubdtype(x.dtype, jnp.floating):
         x = _runs(x, RUN_LENGTH)
         # A product, for which XLA stores the terms. Fused with their sum they are not vectorised

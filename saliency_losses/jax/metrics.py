@@ -26,12 +26,12 @@ class WeightedFMeasure(nnx.Metric):
     under ``nnx.jit``. The result equals the mean of one call with all images, for any batches. The
     state is the sum of the measures and the number of images.
 
-    An image without foreground has measure 0 and counts, as in the field's programs. One of which
-    all pixels are ignored does not count. An image whose measure is NaN makes the mean NaN.
+    An image without foreground has measure 0 and counts, as in the field's programs. One whose
+    pixels are all ignored does not count. An image whose measure is NaN makes the mean NaN.
 
     Args:
-        beta: Above 0; a larger beta favours recall. In the evaluation programs the argument of this
-            name is β².
+        beta: Above 0, at most 1e9; a larger beta favours recall. In the evaluation programs the
+            argument of this name is β².
         normalize: Stretch each map to [0, 1] by its minimum and maximum first, as programs that
             read maps from files do; a constant map stays unchanged.
         spacing: The size of a pixel along each spatial axis, as in `weighted_fmeasure`.

@@ -542,7 +542,7 @@ def weighted_fmeasure(
 
     Returns:
         The measure, in [0, 1]; 0 for a map without foreground, whatever the prediction; NaN for one
-        of which no pixel counts.
+        without a counted pixel.
 
     Raises:
         ValueError: Shapes that do not match, or values or options out of range.

@@ -8,7 +8,7 @@ All functions share these rules:
 * ``normalize=True`` stretches each map to [0, 1] by its minimum and maximum first, as most programs
   in use do; a constant map stays unchanged. ``activation="sigmoid"`` or ``"softmax"`` takes logits.
 * Pixels where `target` equals `ignore_index`, or where `mask` ``(N, *spatial)`` is False, do not
-  count. An image with a map of which no pixel counts has the measure NaN.
+  count. A map without a counted pixel makes the measure of its image NaN.
 * A threshold selects the pixels whose value is at least as large: a number in [0, 1], or "adaptive"
   for twice the map's mean, at most 1. A curve has the 256 thresholds 0, 1/255, …, 1.
 * The maps of an image are averaged; `reduction` is "mean", "sum" or "none" over the images. The
@@ -100,8 +100,8 @@ def fmeasure(
     Args:
         probs: ``(N, K, *spatial)`` in [0, 1]; this and all others as in the module's rules.
         target: The masks.
-        beta: Above 0; the field's β² = 0.3 favours precision. In the evaluation programs the
-            argument of this name is β².
+        beta: Above 0, at most 1e9; the field's β² = 0.3 favours precision. In the evaluation
+            programs the argument of this name is β².
         threshold: A number in [0, 1], or "adaptive".
         normalize: Stretch each map to [0, 1] first.
         activation: "sigmoid" or "softmax" if `probs` holds logits.
@@ -160,7 +160,7 @@ def fmeasure_curve(
     Args:
         probs: ``(N, K, *spatial)`` in [0, 1]; this and all others as in `fmeasure`.
         target: The masks.
-        beta: Above 0; the field's β² = 0.3 favours precision.
+        beta: Above 0, at most 1e9; the field's β² = 0.3 favours precision.
         normalize: Stretch each map to [0, 1] first.
         activation: "sigmoid" or "softmax" if `probs` holds logits.
         ignore_index: Default: None. A target value whose pixels do not count.

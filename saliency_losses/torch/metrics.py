@@ -29,12 +29,12 @@ class WeightedFMeasure(Metric):
     equals one call with all images, for any batches and any number of processes: each process holds
     the sum of its measures and the number of its images, and both are summed over processes.
 
-    An image without foreground has measure 0 and counts, as in the field's programs. One of which
-    all pixels are ignored does not count. An image whose measure is NaN makes the mean NaN.
+    An image without foreground has measure 0 and counts, as in the field's programs. One whose
+    pixels are all ignored does not count. An image whose measure is NaN makes the mean NaN.
 
     Args:
-        beta: Above 0; a larger beta favours recall. In the evaluation programs the argument of this
-            name is β².
+        beta: Above 0, at most 1e9; a larger beta favours recall. In the evaluation programs the
+            argument of this name is β².
         normalize: Stretch each map to [0, 1] by its minimum and maximum first, as programs that
             read maps from files do; a constant map stays unchanged.
         spacing: The size of a pixel along each spatial axis, as in `weighted_fmeasure`.
@@ -235,7 +235,7 @@ def _sum(states: Tensor) -> Tensor:
 
 
 def _distinguish(metric: Metric, options: object) -> None:
-    """Store the options in a state, for `torchmetrics.MetricCollection`, which takes metrics whose
-    states are equal after the first batch for one, whatever their options."""
+    """Store the options in a state. `torchmetrics.MetricCollection` updates only one of several
+    metrics whose states are equal after the first batch, even if their options differ."""
     text = torch.tensor(list(repr(options).encode()), dtype=torch.uint8)
     metric.add_state("options", text, dist_reduce_fx="max")

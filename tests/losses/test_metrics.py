@@ -157,7 +157,7 @@ def test_wrong_reduction() -> None:
 
 
 def test_a_collection_keeps_metrics_of_other_options_apart() -> None:
-    """torchmetrics takes those with equal states after the first batch for one."""
+    """Of metrics with equal states after the first batch torchmetrics updates only one."""
     several = MetricCollection(
         {
             "plain": SaliencyMeasures(names=("mae",)),
