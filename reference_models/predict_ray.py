@@ -34,7 +34,7 @@ try:
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 except ImportError:
-    sys.exit('error: Ray is not installed; run pip install "saliency-losses[ray]"')
+    sys.exit('error: Ray is not installed; run pip install "ray[data]"')
 
 STORE_BYTES = 2**29
 """Shared memory for what Ray's processes pass on: only what the network reads and returns."""

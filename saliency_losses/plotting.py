@@ -1,7 +1,7 @@
 """Figures of a loss: the cost of every pixel and the gradient of the output, image by image.
 
-Needs matplotlib, ``pip install "saliency-losses[plot]"``. The framework is that of the arrays; the
-other framework is not imported.
+Needs matplotlib, ``pip install matplotlib``. The framework is that of the arrays; the other
+framework is not imported.
 """
 
 import inspect
@@ -22,7 +22,7 @@ try:
     from matplotlib.figure import Figure
 except ModuleNotFoundError as error:
     raise ImportError(
-        'saliency_losses.plotting needs matplotlib: pip install "saliency-losses[plot]"'
+        "saliency_losses.plotting needs matplotlib: pip install matplotlib"
     ) from error
 
 _Array = Any

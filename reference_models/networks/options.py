@@ -459,7 +459,7 @@ class PaperNetwork(NamedTuple):
     backbone: Backbone | None = None
 
 
-# The ReLUs after the 13 convolutions of VGG-16, and its last fully connected layer.
+# The ReLUs after the 13 convolutions of VGG-16, and after fc7.
 VGG16_LAYERS = (1, 3, 6, 8, 11, 13, 15, 18, 20, 22, 25, 27, 29, 32)
 
 RESNET101_AT_8 = Backbone(

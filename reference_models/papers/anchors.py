@@ -125,7 +125,7 @@ def recipes() -> list[Recipe]:
         about=f"the masks, as anchors does; tested after each of {ROUNDS} rounds",
         # Ten maps of a thousand images would take gigabytes.
         medium=replace(whole, test_images=300),
-        paper_scale=None,
+        paper_scale=replace(L_TRAINING, test_images=300),
         options={**promoting.options, "steps": ROUNDS, "all_rounds": True},
         tests=("ecssd",),
         test_priors={"ecssd": ITERATED},
@@ -204,18 +204,21 @@ def promoting() -> Claim:
         prior, cut, once, last = (replace(r, label=f"{r.label}, {name}") for r in rows[:4])
         if first:
             f, mae = (0.06, 0.05) if drfi else (0.10, 0.06)
-            bounds += [
-                at_least(last, prior, "f", f),
-                at_most(last, prior, "mae", -mae),
-                at_least(last, prior, "max_f", 0.05),
-                at_most(last, cut, "mae", 0.0),
-            ]
+            for ours in (once, last):
+                bounds += [
+                    at_least(ours, prior, "f", f),
+                    at_most(ours, prior, "mae", -mae),
+                    at_least(ours, prior, "max_f", 0.05),
+                    at_most(ours, cut, "mae", 0.0),
+                ]
         pairs += [(once, prior), (last, prior), (last, cut)]
     return Claim(
         "L: promoting the maps of weak detectors",
         "The map of any detector defines two regions, whose embeddings are the anchors. Every "
         "pixel is then assigned to the nearer anchor, which gives the next prior; this is "
-        "repeated T times (L Table 3, Figure 5; one network serves all detectors). Controls: the "
+        "repeated T times (L Table 3 with T = 1, Figure 5; one network serves all detectors). The "
+        "bounds on T = 5 were set before those on T = 1, which are the same and were set when its "
+        "runs were known. Controls: the "
         "prior cut at ½, a prior without information about the image, the mask itself as the "
         "prior, and cross-entropy on the same network. We have no images of "
         "HKU-IS and SOD, on which L tests too, no detector's maps of PASCAL-S and DUTS-TE, and of "
@@ -227,7 +230,8 @@ def promoting() -> Claim:
         "prior cut at ½. The embedding has learnt from masks: the rows of the centre prior show "
         "what it achieves without information from the prior, and those of the mask itself what "
         "it achieves with perfect anchors, which limits max F at small scale.",
-        effect="F +.081 (T = 1)",
+        split="network",
+        effect="higher F",
     )
 
 
@@ -252,9 +256,9 @@ def every_detector() -> Claim:
         "L: any detector can be promoted",
         "The method does not rely on a specific choice of the initial map (L §4.5, one round). "
         "Here one network promotes the maps of all eight detectors whose maps of ECSSD we have, "
-        "four of them older or weaker than any in L. The bounds ask for half of the smallest "
-        "change that L Table 3 prints for ECSSD (BL: F +.061; wCO: MAE −.063). They were set when "
-        "DRFI, HS, RC and CHS had been run, before the other four were.",
+        "five of them with a lower F than the weakest of L. The bounds ask for half of the "
+        "smallest change that L Table 3 prints for ECSSD (BL: F +.061; wCO: MAE −.063). They were "
+        "set when DRFI, HS, RC and CHS had been run, before the other four were.",
         (Table("ECSSD", tuple(one for maps in rows for one in maps.values())),),
         Effects(tuple(pairs)),
         tuple(bounds),
@@ -316,6 +320,8 @@ def embeddings_and_flips() -> Claim:
         bounds += [
             within(fc, ours, "f", 0.02),
             within(fc, ours, "mae", 0.01),
+            at_least(fc, ours, "f", 0.0),
+            at_least(fc, ours, "mae", 0.0),
             at_least(ours, without, "f", 0.005),
         ]
     pairs = (*fc_rows, *flip_rows)
@@ -325,7 +331,8 @@ def embeddings_and_flips() -> Claim:
         "convolutional one the lower MAE (L Table 1: F +.006 to +.013, MAE +.002 to +.006 for "
         "UCF, RFCN and ELD promoted once). Exchanging the labels of some pixels before the anchors "
         "are computed prepares the network for inaccurate priors (L §3.1; L prints no comparison). "
-        "The bounds were set after the runs at small scale.",
+        "The bounds, on comparable values and on the paper's directions, were set after the runs "
+        "at small scale.",
         (Table("ECSSD, T = 1", tuple(dict.fromkeys(one for pair in pairs for one in pair))),),
         Effects(pairs),
         tuple(bounds),

@@ -123,7 +123,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Scale:
-    """Sizes and duration of a run. On two cores `small` takes minutes, `medium` up to an hour;
+    """Sizes and duration of a run. On two cores `small` takes minutes, `medium` about an hour;
     `paper` needs a GPU."""
 
     size: int
@@ -188,8 +188,8 @@ class Recipe:
     small: Scale
     medium: Scale
     paper_scale: Scale | None = None
-    """The paper's own network, trained as the paper trains it. None: the paper has no such
-    system, or trains it no differently from another recipe."""
+    """The paper's own network, trained as the paper trains it. None: the paper trains no such
+    system, or trains it on data that cannot be had."""
     options: Mapping[str, OptionValue] = field(default_factory=dict)
     """Options of the network besides its loss and sizes."""
     train: str = "duts-tr"
@@ -398,6 +398,11 @@ class Claim:
 def row(recipe: str, test: str = "ecssd", label: str = "", **more: Any) -> Row:
     """A row of a recipe. label: Default: the recipe's name."""
     return Row(label or recipe, recipe, test, **more)
+
+
+def on(test: str, recipe: str, label: str = "") -> Row:
+    """A row of a recipe on a test set; its label names the set. label: Default: the recipe's."""
+    return row(recipe, test, f"{label or recipe}, {SETS[test]}")
 
 
 def at_least(

@@ -96,6 +96,10 @@ FIRST_STEPS = (
 )
 
 
+def image_link(name: str) -> str:
+    return f"![{CAPTIONS[name]}](figures/{name}.png)\n"
+
+
 def scale_of(results: Results, recipes: Iterable[str]) -> ScaleName:
     """The largest scale at which all of the recipes have run."""
     names = list(recipes)

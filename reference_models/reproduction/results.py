@@ -1,7 +1,7 @@
 """Results files, and the values and differences that the report takes from them."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from reference_models.measures import per_image
 from reference_models.measures.per_image import Measured, PerImage
 from reference_models.papers.recipes import RECIPES, claims
 from reference_models.papers.schema import PRIORS, THIRDS, Figures, Row, ScaleName
+from reference_models.reproduction.markdown_tables import short
 
 SCALES: tuple[ScaleName, ...] = ("paper", "medium", "small")
 EachImage = dict[tuple[str, str], dict[int, Callable[[], PerImage]]]
@@ -47,6 +48,25 @@ def read(folder: Path, backend: str = "torch") -> Results:
         if framework == backend:
             results.setdefault(key, {})[seed] = result
     return {key: dict(sorted(seeds.items())) for key, seeds in results.items()}
+
+
+def scales_run(results: Results) -> list[ScaleName]:
+    return [scale for scale in SCALES if of_scale(results, scale)]
+
+
+def of_all(results: Results) -> list[Result]:
+    return [result for seeds in results.values() for result in seeds.values()]
+
+
+def of_scale(results: Results, scale: str) -> list[Result]:
+    return [run for run in of_all(results) if run["scale"] == scale]
+
+
+def provenance(runs: Sequence[Result]) -> str:
+    """Devices and commits of runs."""
+    devices = sorted({run["device"] for run in runs})
+    commits = sorted({short(str(run["commit"])) for run in runs})
+    return f"device {', '.join(devices)}; commit {', '.join(commits)}"
 
 
 def values(results: Results, scale: str, of: Row, measure: str) -> dict[int, float]:

@@ -37,9 +37,9 @@ The sweep reads `duts_tr.part1of2.zip`, `duts_tr.part2of2.zip`, `duts_te.zip`, `
 
 ## On a GPU
 
-Use the same command with `--device cuda`; a run then takes minutes. On a machine without the data
-sets (190 MB), which arrive in several folders, `--stage FOLDER...` first copies the archives from
-these folders to `--archives`, and the sweep starts once all archives are there:
+Use the same command with `--device cuda`; no run on a GPU has been timed yet. On a machine without
+the data sets (190 MB), which arrive in several folders, `--stage FOLDER...` first copies the
+archives from these folders to `--archives`, and the sweep starts once all archives are there:
 
 ```bash
 python -m reference_models.reproduction.sweep --stage FOLDER --archives /tmp/archives \\
@@ -139,7 +139,8 @@ def paper_text(results: Results) -> str:
     for name in recipes_at("paper"):
         plan, done = RECIPES[name].at("paper"), results.get((name, "paper"), {})
         weights = bundled_backbone(plan.backbone.name).name if plan.backbone else "none"
-        duration = f"{plan.steps:,} × {plan.batch} at {plan.crop or plan.size} px"
+        side = plan.size if plan.enlarge_crops else plan.crop or plan.size
+        duration = f"{plan.steps:,} × {plan.batch} at {side} px"
         lines.append([name, duration, weights, "<br>".join(map(state, done.values()))])
     head = ("recipe", "steps × images", "backbone weights", "seed: minutes of training + measuring")
     return f"{table(head, lines)}\n"

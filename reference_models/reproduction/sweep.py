@@ -51,8 +51,8 @@ class Sweep:
     backend: Backend = "torch"
     """Framework to train in: PyTorch or JAX (Flax)."""
     scale: ScaleName = "medium"
-    """Size of the runs. On two CPU cores, a small run takes about three minutes and a medium one up
-    to an hour (MEnet: 90 minutes). paper runs the recipes that have this scale, on a GPU, with the
+    """Size of the runs. On two CPU cores, a small run takes about three minutes and a medium one
+    about an hour (MEnet longer). paper runs the recipes that have this scale, on a GPU, with the
     backbones' weights in --archives (RUNS.md)."""
     seeds: tuple[int, ...] = ()
     """Seeds; the first seed of all recipes runs before the second of any. Default: 0, 1 and 2 at

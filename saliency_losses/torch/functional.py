@@ -1,13 +1,14 @@
 """The losses and their companions as functions of PyTorch tensors.
 
 Features, probabilities and logits are ``(N, C, *spatial)``, maps ``(N, *spatial)``, with one to
-three spatial axes. All functions share these rules:
+three spatial axes. The weighted F functions take maps ``(N, K, *spatial)`` with two or three. All
+functions share these rules:
 
 * ``mask`` is boolean, True where a pixel counts; other pixels have no influence and no gradient.
 * ``reduction`` is over the N images: "mean", "sum", or "none" for ``(N,)``. The loss of an image
   does not depend on the other images in its batch.
 * Half-precision inputs, also under autocast, give float32 results, computed in float32.
-* An image without counted pixels has loss 0 and gradient 0.
+* An image without counted pixels has loss 0 and gradient 0; its `weighted_fmeasure` is NaN.
 * Values out of range raise `ValueError` on a CPU. On CUDA, under ``torch.compile`` and
   ``torch.func.vmap``, where values cannot be read, only the loss of that image becomes NaN. Modules
   check their first batch on CUDA too.
@@ -355,8 +356,8 @@ def weighted_fbeta_loss(
         phi: The reach of distance="window" in pixels, at least 0.
         distance: "window": Δ is the squared distance to the nearest foreground pixel within φ, and
             ∞ beyond (§3). "euclidean": Δ is the exact distance, of any range (eq. 4).
-        spacing: Default: 1 each. The size of a pixel along each spatial axis, for
-            distance="euclidean"; Δ is then in its unit. θ stays in pixels.
+        spacing: Default: 1 each. The size of a pixel along each spatial axis, in whose unit Δ is
+            then; an error unless distance="euclidean". θ stays in pixels.
         error: "squared" (§3) or "absolute" (eq. 2).
         normalize_kernel: Divide g by its sum over the window.
         activation: Default: None, `probs` are probabilities. With "sigmoid" or "softmax" (over the

@@ -1,6 +1,6 @@
 """Measures over a data set, as torchmetrics metrics.
 
-Needs torchmetrics, ``pip install "saliency-losses[metrics]"``.
+Needs torchmetrics, ``pip install torchmetrics``.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ try:
     from torchmetrics.utilities import dim_zero_cat
 except ModuleNotFoundError as error:
     raise ImportError(
-        'saliency_losses.torch.metrics needs torchmetrics: pip install "saliency-losses[metrics]"'
+        "saliency_losses.torch.metrics needs torchmetrics: pip install torchmetrics"
     ) from error
 
 

@@ -38,7 +38,7 @@ def deep_supervision(
             `functools.partial`, or any callable of that form.
         outputs: The predictions, ``(N, C, *spatial)`` each, of equal or different spatial sizes.
         target: ``(N, C, *spatial)`` or ``(N, *spatial)``, as the loss takes it.
-        weights: w, one number per output. Default: 1 each.
+        weights: w, one number per output, at least 0. Default: 1 each.
         resize: "bilinear": outputs whose size differs from the target's are interpolated linearly
             along each spatial axis, between the centres of pixels. None: all sizes must be equal.
         arguments: Further arguments of the loss, such as ``mask=``, at the size of the target.
@@ -64,8 +64,8 @@ def deep_supervision(
         Xie and Tu, Holistically-Nested Edge Detection, ICCV 2015, eq. 1.
 
     Convention:
-        Outputs are interpolated before the loss applies an activation, so logits as logits. No
-        value leaves the range of its map, so probabilities stay in [0, 1].
+        Outputs are interpolated before the loss applies an activation: logits are interpolated as
+        logits. No value leaves the range of its map, so probabilities stay in [0, 1].
     """
     return supervision.deep_supervision(
         xp,

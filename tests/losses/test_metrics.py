@@ -357,11 +357,7 @@ def test_in_flax_two_processes_have_the_measures_of_all_images() -> None:
 @pytest.mark.parametrize(
     ("module", "package", "install"),
     [
-        (
-            "saliency_losses.torch.metrics",
-            "torchmetrics",
-            r'pip install "saliency-losses[metrics]"',
-        ),
+        ("saliency_losses.torch.metrics", "torchmetrics", "pip install torchmetrics"),
         ("saliency_losses.jax.metrics", "flax", "pip install flax"),
     ],
 )

@@ -31,7 +31,10 @@ from reference_models.papers.schema import (
     within,
 )
 from reference_models.papers.zoomout import af_against_ce
+from reference_models.reproduction import claims as claim_texts
 from reference_models.reproduction import plots, report, results, runs, verdicts
+from reference_models.reproduction.both_frameworks import frameworks_text
+from reference_models.reproduction.seconds import seconds_text
 from reference_models.training import figures
 
 MAIN = {"menet": "saliency head", "metric-head": "saliency head", "relations": "merged"}
@@ -242,6 +245,13 @@ def test_thirds_of_the_images_by_the_size_of_the_object(tmp_path):
     assert measured.object_share == pytest.approx([0.5, 0.6])
 
 
+def test_no_two_bounds_of_a_claim_look_alike():
+    """A label must name all that tells its rows from others, such as the test set."""
+    for claim in claims():
+        shown = [(test.label, test.bounds) for test in verdicts.tested({}, {}, claim, "small")]
+        assert len(set(shown)) == len(shown), claim.title
+
+
 def test_every_recipe_on_real_data_stands_in_a_table():
     shown = {line.recipe for c in claims() for part in c.tables for line in part.rows}
     assert shown == {name for name in RECIPES if not name.startswith("scenes-")}
@@ -318,11 +328,11 @@ def test_a_seed_below_what_each_must_keep_refutes():
 SCALES = ("medium", "small")
 
 
-def verdict_line(
+def line_of(
     found: results.Results, claim: Claim, known: verdicts.Intervals | None = None
 ) -> list[str]:
     """The line of a claim in the table of verdicts, at both scales."""
-    return report.verdict_line(found, known or {}, claim, SCALES)
+    return claim_texts.verdict_line(found, known or {}, claim, SCALES)
 
 
 EFFECT = "F +.01 in a plot"
@@ -346,23 +356,23 @@ TITLE = '[W: a claim](#w-a-claim "zoomout-af − zoomout-ce: F^w exact")'
 
 def test_a_claim_has_one_line_with_the_difference_that_the_paper_prints_too():
     found = grouped(made("zoomout-af", f=0.71), made("zoomout-ce", f=0.7))
-    title, paper, medium, small, verdict = verdict_line(found, CLAIM)
+    title, paper, medium, small, verdict = line_of(found, CLAIM)
     assert title == TITLE
     assert (paper, medium, small) == ("F^w exact +.031", "", "F^w exact .000")
     assert verdict == "2 of 3 hold, 1 not run"
     unmeasured = replace(CLAIM, bounds=CLAIM.bounds[:1])
-    _, paper, medium, small, verdict = verdict_line({}, unmeasured)
+    _, paper, medium, small, verdict = line_of({}, unmeasured)
     assert (paper, medium, small, verdict) == (EFFECT, "", "", "not run")
     pair = (row("zoomout-af"), row("zoomout-ce"))
     without = replace(CLAIM, bounds=(), effects=Effects((pair,), ("f", "weighted_f_exact")))
     line = [TITLE, "F^w exact +.031", "", "F^w exact .000", "no bound set"]
-    assert verdict_line(found, without) == line
+    assert line_of(found, without) == line
 
 
 def test_a_label_in_parentheses_stands_beside_what_the_paper_prints():
     ce = row("zoomout-ce", label="zoomout-ce (other data)")
     claim = replace(CLAIM, bounds=(at_least(row("zoomout-af"), ce, "weighted_f_exact", 0.005),))
-    _, paper, *_ = verdict_line({}, claim)
+    _, paper, *_ = line_of({}, claim)
     assert paper == "F^w exact +.031 (other data)"
 
 
@@ -387,13 +397,13 @@ def test_a_split_claim_has_a_verdict_for_each_part_in_its_section(split, parts, 
     )
     claim = replace(CLAIM, split=split)
     assert parts_of(found, claim) == list(zip(parts, told, strict=True))
-    assert verdict_line(found, claim)[-1] == "2 of 4 hold"
+    assert line_of(found, claim)[-1] == "2 of 4 hold"
     assert parts_of(found, CLAIM) == []
 
 
 def parts_of(found: results.Results, claim: Claim) -> list[tuple[str, str]]:
     """The parts of a claim in its section, with their verdicts."""
-    text = report.parts_text(claim, report.tested_at_scales(found, {}, claim))
+    text = claim_texts.parts_text(claim, claim_texts.tested_at_scales(found, {}, claim))
     cells = [line.strip("| ").split(" | ") for line in text.splitlines()[2:]]
     return [(line[0], line[-1]) for line in cells]
 
@@ -466,17 +476,17 @@ def test_several_seeds_have_both_their_spread_and_an_interval(tmp_path):
     found = results.read(folder)
     known = verdicts.all_intervals(found, results.per_image_files(folder, found))
     (pair,) = {pair for pair in af_against_ce().effects.pairs if pair[0].test == "ecssd"}
-    text = report.effects_text(found, known, Effects((pair,), ("weighted_f_exact",)))
+    text = claim_texts.effects_text(found, known, Effects((pair,), ("weighted_f_exact",)))
     assert re.search(r"−\.100 ± \.000 \[−\.1\d\d, −\.0\d\d\]", text)
     claim = replace(CLAIM, bounds=(at_least(*pair, "weighted_f_exact", 0.005),))
-    _, _, value, _, verdict = verdict_line(found, claim, known)
+    _, _, value, _, verdict = line_of(found, claim, known)
     assert re.fullmatch(r"F\^w exact −\.100 \[−\.1\d\d, −\.0\d\d\]", value)
     assert verdict == "**refuted**"
     # Without the rows of one seed the seeds decide.
     per_image.beside(folder / "zoomout-ce-torch-medium-1.json").unlink()
     known = verdicts.all_intervals(found, results.per_image_files(folder, found))
     assert known == {}
-    _, _, value, _, verdict = verdict_line(found, claim, known)
+    _, _, value, _, verdict = line_of(found, claim, known)
     assert (value, verdict) == ("F^w exact −.100 ± .000", "**does not hold**")
 
 
@@ -488,9 +498,11 @@ def test_a_value_without_a_second_row_has_an_interval_too(tmp_path):
     known = verdicts.all_intervals(found, results.per_image_files(folder, found))
     (claim,) = (c for c in claims() if c.title.startswith("C: labels"))
     by_label = {one.label: one for one in verdicts.tested(found, known, claim, "medium")}
-    assert by_label["fcn-ce-swapped: MAE"].verdict == "holds"
-    assert re.fullmatch(r"\.500 \[\.4\d\d, \.5\d\d\]", by_label["fcn-ce-swapped: MAE"].measured)
-    assert by_label["fcn-ce-swapped: max F"].verdict == "not decided"
+    assert by_label["fcn-ce-swapped, ECSSD: MAE"].verdict == "holds"
+    assert re.fullmatch(
+        r"\.500 \[\.4\d\d, \.5\d\d\]", by_label["fcn-ce-swapped, ECSSD: MAE"].measured
+    )
+    assert by_label["fcn-ce-swapped, ECSSD: max F"].verdict == "not decided"
     unmeasured = by_label["weights of fcn-cas-clean and fcn-cas-swapped"]
     assert (unmeasured.measured, unmeasured.verdict) == ("", None)
 
@@ -501,13 +513,13 @@ def test_seconds_stand_in_one_table():
         "precision": "bfloat16",
     }
     beside = timed | {"seed": 1, "backbone_seconds": {"1": 0.0301, "8": 0.0106}}
-    text = "\n".join(report.seconds_text([timed, beside, made("fcn-ce-clean")]))
+    text = "\n".join(seconds_text([timed, beside, made("fcn-ce-clean")]))
     row = "| zoomout-ce | medium | torch | cpu: X | 224 | bfloat16 | 50 | 30.1 | 21.2 | 1.00 | 2.00"
     assert f"{row} | 94, portraits 36" in text
-    text = "\n".join(report.seconds_text([timed]))
+    text = "\n".join(seconds_text([timed]))
     assert "| 30.1 | 21.2 |  |  | 94, portraits 36" in text
     assert "fcn-ce-clean" not in text
-    assert report.seconds_text([made("fcn-ce-clean")]) == []
+    assert seconds_text([made("fcn-ce-clean")]) == []
 
 
 def test_equal_bits_are_asked_for_on_a_cpu_alone():
@@ -650,7 +662,7 @@ def test_f_by_object_size_comes_from_the_rows_of_images(tmp_path):
 def test_every_plot_has_a_caption_and_a_place():
     placed = {*sum(plots.PLOTS_OF.values(), ()), *sum(plots.PICTURES_OF.values(), ())}
     assert placed | {"results-losses", "results-frameworks", report.GALLERY} == set(plots.CAPTIONS)
-    assert set(plots.PLOTS_OF) == set(plots.PICTURES_OF) == set(report.PAPERS)
+    assert set(plots.PLOTS_OF) == set(plots.PICTURES_OF) == set(claim_texts.PAPERS)
 
 
 def steps(recipe: str, torch: list[float], jax: list[float]) -> dict:
@@ -666,7 +678,7 @@ def test_both_frameworks_stand_side_by_side():
     theirs = grouped(*(made("zoomout-ce", seed=seed, mae=0.1 + seed / 100) for seed in range(3)))
     ours = grouped(made("zoomout-ce", mae=0.125, max_f=0.25), made("fcn-ce-clean"))
     first = [steps("fcn-ce-clean", [2.0, 1.0, 1.0], [2.0, 1.0, 1.04])]
-    text = "\n".join(report.frameworks_text(theirs, ours, first))
+    text = "\n".join(frameworks_text(theirs, ours, first))
     assert "| zoomout-ce | ecssd | MAE | .110 ± .010 | .125 | +.015 |" in text
     assert "| zoomout-ce | ecssd | max F | .500 ± .000 | .250 | −.250 |" in text
     assert "at most .250 (max F of zoomout-ce)" in text

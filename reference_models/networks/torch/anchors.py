@@ -36,7 +36,8 @@ class AnchorNetwork(System):
     omitted, which leaves stride 8; the authors' program omits the third and the fourth, which
     leaves stride 4. VGG-16 itself is not batch-normalised, and neither are fully connected layers,
     which would see two values of each channel in L's batches of one image. L prints no kernel
-    sizes; here they are 3 x 3, and 1 x 1 in the last layer of an embedding.
+    sizes; here they are 3 x 3, and 1 x 1 in the last layer of an embedding. L does not say which
+    pixels of a map its salient region has at test; here they are those of at least twice the mean.
 
     In the small and medium networks no layer is batch-normalised, and no ReLU follows the
     embeddings, so that they can have either sign.

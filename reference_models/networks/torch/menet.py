@@ -143,6 +143,11 @@ class PaperMEnet(MEnet):
     7 x 7 values at M's 224 px; at other sizes it is averaged to 7 x 7, and the deconvolved map is
     resized. A training batch needs two images, because the 1 x 1 map is normalised.
 
+    Not in M's text, but in the program: the tanh of the features, and their unit length in the loss
+    and in S. In neither: in S, a pixel counts for the background by its probability, where M eq. 5
+    averages over a region, and S is divided by its greatest value in the image. Hard negatives act
+    on the metric loss alone, which M leaves open.
+
     Args:
         loss: See `MEnetLoss`.
         options: The layer sizes, and whether the 13 maps are used.
@@ -264,7 +269,8 @@ def two_maps(name: MEnetLoss, output: Tensor, batch: Batch) -> dict[str, Tensor]
     """The saliency head's probability, and the distance to the mean background feature (M eq. 5).
 
     The mean is over all pixels, weighted by their probability of being background. The features
-    have unit length if the loss compared unit features.
+    have unit length if the loss compared unit features. The distances are divided by the greatest
+    one of their image.
     """
     output = output.float()
     logits, features = output[:, :2], output[:, 2:]

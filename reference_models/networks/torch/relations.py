@@ -37,7 +37,10 @@ class RelationModel(System):
     In `PAPER_NETWORKS` the taps are fused directly at half the image's size, and the critic has
     five convolutions. R prints neither the dilations, which are DeepLab's here, nor the channels of
     the critic. The batch normalisation of MobileNetV2 keeps the statistics of the pretrained
-    network, and the other layers have none; R does not mention any.
+    network, and the other layers have none; R does not mention any. R trains by cross-entropy over
+    all pairs (`balance=False`, the recipe `relations-pooled`), where the default gives both kinds
+    of pair the same weight. For its comparison with L it takes VGG's features (R §5.4), of which it
+    does not say which layers; we have no such network.
 
     In the small and medium networks each tap is first projected to fewer channels, the features
     have a quarter of the image's size, and the critic has three convolutions.

@@ -34,10 +34,10 @@ class SqueezeModule(nn.Module):
 class Zoomout(System):
     """A squeeze module on every tap, upsampled to one resolution and classified by 1 x 1 layers.
 
-    In `PAPER_NETWORKS` the taps are those of W Fig. 4: every convolutional layer of VGG-16 and its
-    last fully connected layer, which the caption squeezes by 1 x 1 filters alone. In the small and
-    medium networks the taps are the last outputs of the backbone's blocks, and none is fully
-    connected.
+    In `PAPER_NETWORKS` the taps are those of W Fig. 4: every convolutional layer of VGG-16 and fc7
+    (W does not say which fully connected layer), which the caption squeezes by 1 x 1 filters alone.
+    In the small and medium networks the taps are the last outputs of the backbone's blocks, and
+    none is fully connected.
 
     W concatenates the upsampled maps before the classifier. Bilinear upsampling and a 1 x 1
     convolution commute, so the classifier's first layer is applied to each tap at its own
