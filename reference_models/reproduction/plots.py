@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from reference_models.papers.anchors import source_of, written
+from reference_models.papers.class_agnostic import ELSEWHERE
 from reference_models.papers.menet import DISTORTED
 from reference_models.papers.recipes import RECIPES, claims
 from reference_models.papers.schema import CONTROLS, PRIORS, SALIENCY, SETS, Row, ScaleName, row
@@ -28,12 +29,12 @@ from reference_models.reproduction.verdicts import NAMES, difference
 from reference_models.training import figures
 
 PRECISION = "Precision against recall, and F against the threshold,"
+EFFECTS = (
+    "Differences of the measures that the paper prints too: the paper's, and each seed of ours"
+)
 CAPTIONS = {
-    **{
-        f"results-effects-{letter.lower()}": "Differences of the measures that the paper prints "
-        "too: the paper's, and each seed of ours"
-        for letter in "MCWLR"
-    },
+    **{f"results-effects-{letter}": EFFECTS for letter in "mwlr"},
+    "results-effects-c": f"{EFFECTS}; * in the paper trained on other data",
     "results-noise": "F against the variance of the noise, by each loss and map",
     "results-curves-m": f"{PRECISION} of the saliency head and of S",
     "results-swapped": "The measures against the share of training images whose labels are swapped",
@@ -378,26 +379,38 @@ def first_steps_plot(first_steps: Sequence[Steps]) -> figures.Plot | None:
 
 
 def effects_plot(results: Results, letter: str) -> figures.Plot | None:
-    """The differences between rows that the paper of this letter prints too."""
-    lines: dict[str, list[tuple[float, tuple[float, ...]]]] = {
-        "paper": [],
-        **{heading(scale): [] for scale in SCALES},
-    }
-    labels: list[str] = []
+    """The differences between rows that the paper of this letter prints too, a panel per measure.
+
+    Measures that are printed for a single difference share the last panel, with rows of their own.
+    """
+    # By measure, difference and line.
+    found: dict[str, dict[tuple[Row, ...], dict[str, tuple[float, ...]]]] = {}
+    labels: dict[tuple[Row, ...], str] = {}
     for claim in (claim for claim in claims() if claim.title.startswith(letter)):
         for of, minus in claim.effects.pairs:
+            pair = tuple(replace(one, label="", paper=None) for one in (of, minus))
+            # Two claims may show the same difference; the longer label says more.
+            label = difference(of, minus).replace(ELSEWHERE, "*")
+            labels[pair] = max(labels.get(pair, ""), label, key=len)
             for measure, paper in printed_differences(of, minus).items():
                 ours = {scale: differences(results, scale, of, minus, measure) for scale in SCALES}
-                if not any(ours.values()):
-                    continue
-                position = float(len(labels))
-                labels.append(f"{difference(of, minus)}: {NAMES[measure]}")
-                lines["paper"].append((position, (paper,)))
-                for scale, by_seed in ours.items():
-                    if by_seed:
-                        lines[heading(scale)].append((position, tuple(by_seed.values())))
-    if not labels:
-        return None
-    drawn = tuple((name, tuple(points)) for name, points in lines.items() if points)
-    panel = figures.Panel("\n".join(labels), drawn)
-    return figures.Plot("effects", (panel,))
+                if any(ours.values()):
+                    found.setdefault(measure, {})[pair] = {"paper": (paper,)} | {
+                        heading(scale): tuple(seeds.values()) for scale, seeds in ours.items()
+                    }
+    places: dict[str, int] = {}
+    panels: dict[str, dict[str, list[tuple[float, tuple[float, ...]]]]] = {}
+    for measure, rows in found.items():
+        alone = len(rows) == 1
+        lines = panels.setdefault("the measure named" if alone else NAMES[measure], {})
+        for pair, by_line in rows.items():
+            label = f"{labels[pair]}: {NAMES[measure]}" if alone else labels[pair]
+            place = places.setdefault(label, len(places))
+            for name, seeds in by_line.items():
+                if seeds:
+                    lines.setdefault(name, []).append((place, seeds))
+    drawn = tuple(
+        figures.Panel(title, tuple((name, tuple(points)) for name, points in lines.items()))
+        for title, lines in panels.items()
+    )
+    return figures.Plot("effects", drawn, tuple(places)) if drawn else None

@@ -82,10 +82,13 @@ class Plot:
 
     kind: Literal["lines", "losses", "frameworks", "effects"]
     panels: tuple[Panel, ...]
-    """The title of the single panel of "effects" holds the labels of its positions, one a line."""
+    labels: tuple[str, ...] = ()
+    """Names of the positions of "effects", which its panels share."""
 
     def digest(self) -> str:
-        data = [self.kind, [astuple(panel) for panel in self.panels]]
+        data: list[Any] = [self.kind, [astuple(panel) for panel in self.panels]]
+        if self.labels:
+            data.append(self.labels)
         return sha256(json.dumps(data).encode()).hexdigest()
 
 
@@ -181,30 +184,34 @@ def losses(plot: Plot) -> Figure:
 
 def effects(plot: Plot) -> Figure:
     """Plot one row per difference: the paper's value, and a dot for each seed of ours."""
-    (panel,) = plot.panels
-    labels = panel.title.split("\n")
-    figure = Figure(figsize=(8.5, 0.26 * len(labels) + 1.1), layout="constrained", dpi=110)
-    axes = figure.subplots()
+    size = (3.2 + 2.1 * len(plot.panels), 0.2 * len(plot.labels) + 1.1)
+    figure = Figure(figsize=size, layout="constrained", dpi=110)
     styles = {
         "paper": ("D", "none", "k"),
         "paper scale": ("s", "C2", "C2"),
         "medium": ("o", "C0", "C0"),
         "small": ("o", "none", "C1"),
     }
-    for name, points in filter(lambda line: line[1], panel.lines):
-        marker, face, edge = styles[name]
-        x = [value for _, seeds in points for value in seeds]
-        y = [position for position, seeds in points for _ in seeds]
-        axes.scatter(x, y, s=26, marker=marker, facecolors=face, edgecolors=edge, label=name)
-    axes.axvline(0, color="0.6", linewidth=0.8)
-    axes.set_yticks(range(len(labels)), labels, fontsize=7)
-    axes.set(ylim=(len(labels) - 0.5, -0.5), xlabel="difference in the measure")
-    # Most differences are hundredths; those of a collapsed network are tenths.
-    axes.set_xscale("symlog", linthresh=0.05, linscale=2)
-    ticks = [-0.5, -0.05, -0.02, 0, 0.02, 0.05, 0.5]
-    axes.set_xticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
-    axes.margins(x=0.03)
-    axes.grid(axis="y", color="0.92")
-    axes.set_axisbelow(True)
-    figure.legend(loc="outside upper right", ncols=3, frameon=False, fontsize=8)
+    shown: dict[str, Any] = {}
+    grid = figure.subplots(1, len(plot.panels), sharey=True, squeeze=False).flat
+    for panel, axes in zip(plot.panels, grid, strict=True):
+        for name, points in panel.lines:
+            marker, face, edge = styles[name]
+            x = [value for _, seeds in points for value in seeds]
+            y = [position for position, seeds in points for _ in seeds]
+            shown[name] = axes.scatter(x, y, s=26, marker=marker, facecolors=face, edgecolors=edge)
+        axes.axvline(0, color="0.6", linewidth=0.8)
+        axes.set_yticks(range(len(plot.labels)), plot.labels, fontsize=7)
+        axes.set(ylim=(len(plot.labels) - 0.5, -0.5))
+        axes.set_xlabel(f"difference in {panel.title}", fontsize=8)
+        # Most differences are hundredths; those of a collapsed network are tenths.
+        axes.set_xscale("symlog", linthresh=0.05, linscale=2)
+        ticks = [-0.5, -0.05, 0, 0.05, 0.5]
+        axes.set_xticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks], fontsize=7)
+        axes.set_xlim(-1, 1)
+        axes.grid(axis="y", color="0.92")
+        axes.set_axisbelow(True)
+    names = [name for name in styles if name in shown]
+    handles = [shown[name] for name in names]
+    figure.legend(handles, names, loc="outside upper right", ncols=4, frameon=False, fontsize=8)
     return figure
