@@ -14,7 +14,14 @@ from PIL import Image
 from scipy.io import loadmat
 
 from reference_models.command_line import command, parse
-from reference_models.data.maps import read_map, settled_map
+from reference_models.data.maps import (
+    Scale,
+    map_notes,
+    open_map,
+    scale_of,
+    settle_map,
+    settled_map,
+)
 from reference_models.data.masks import as_mask, mask_notes
 from reference_models.data.named_sets import ARCHIVES, DETECTORS, DETECTORS_NAME
 from reference_models.data.photographs import as_photograph
@@ -335,10 +342,11 @@ def prepare_maps(root: Folder, out: Path) -> list[str]:
         }
         faults += missing(sizes, found, f"images of ECSSD without a map in {folder}")
         work += [(detector, stem, file) for stem, file in found.items()]
+    scales, notes_on_maps = scales_of(work)
 
     def pack(index: int) -> tuple[Packed, bool]:
         detector, stem, file = work[index]
-        grey = Image.fromarray(read_map(file).values)
+        grey = Image.fromarray(settle_map(open_map(file), scales[detector]).values)
         original, size = sizes[stem]
         stretched = grey.size != original
         if stretched:
@@ -352,7 +360,7 @@ def prepare_maps(root: Folder, out: Path) -> list[str]:
     report([*faults, *unusable], DETECTORS_NAME, root)
     header = ["file", "source_path", "sha256_source"]
     write_archive(out / DETECTORS, [one for one, _ in packed], header, {})
-    notes = [f"wrote {out / DETECTORS}", f"maps of {', '.join(detectors)}"]
+    notes = [f"wrote {out / DETECTORS}", f"maps of {', '.join(detectors)}", *notes_on_maps]
     stretched = [str(one.row[1]) for one, resized in packed if resized]
     if stretched:
         notes.append(f"resized to the size of the image: {first_few(stretched)}")
@@ -361,6 +369,24 @@ def prepare_maps(root: Folder, out: Path) -> list[str]:
     if absent:
         notes.append(f"no maps of {', '.join(absent)}: recipes that start from them will not run")
     return notes
+
+
+def scales_of(work: Sequence[tuple[str, str, Folder]]) -> tuple[dict[str, Scale], list[str]]:
+    """How the maps of each detector are read, and notes on them. Faulty maps are passed over.
+
+    work: The detector, the stem and the file of each map.
+    """
+    looks = outcomes(lambda index: open_map(work[index][2]).stored, len(work), "maps of ECSSD")
+    stored: dict[str, dict[str, tuple[str, float]]] = {}
+    for (detector, stem, _), look in zip(work, looks, strict=True):
+        if not isinstance(look, InputError):
+            stored.setdefault(detector, {})[stem] = look
+    scales, notes = {}, []
+    for detector, found in stored.items():
+        scales[detector] = scale_of(found.values())
+        kinds = {stem: kind for stem, (kind, _) in found.items()}
+        notes += [f"{detector}: {note}" for note in map_notes(kinds, scales[detector])]
+    return scales, notes
 
 
 def detectors_in(root: Folder) -> dict[str, Folder]:

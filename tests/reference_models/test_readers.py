@@ -273,10 +273,32 @@ def test_nearly_black_maps_beside_bright_ones_stay_so(tmp_path: Path):
     Image.fromarray(SOFT).save(tmp_path / "2.png")
     maps, notes = read_maps(tmp_path, ["1", "2"])
     assert maps["1"].max() == 1
-    assert notes == ["1 map has the values 0 and 1: nearly black, as other maps are brighter (1)"]
+    assert notes == [
+        "1 map has the values 0 and 1: nearly black, as other maps are brighter or finer (1)"
+    ]
     Image.fromarray(COLOUR_MAP).save(tmp_path / "3.png")
     with pytest.raises(InputError, match="in several colours; save it in grey"):
         read_map(tmp_path / "3.png")
+
+
+@pytest.mark.parametrize(("values", "most"), [(0.005, 1), (380, 1)])
+def test_dark_maps_of_fine_levels_stay_dark(values: float, most: int, tmp_path: Path):
+    """Floats and 16 bits say what white is, so that no value above 1 means a dark map."""
+    kind = np.uint16 if values > 1 else np.float32
+    dark = np.linspace(0, values, 100).reshape(10, 10).astype(kind)
+    Image.fromarray(dark).save(tmp_path / "1.tif")
+    assert read_map(tmp_path / "1.tif").values.max() == most
+    Image.fromarray(OBJECT.astype(np.uint8)).save(tmp_path / "2.png")
+    maps, notes = read_maps(tmp_path, ["1", "2"])
+    assert (maps["1"].max(), maps["2"].max()) == (most, 1)
+    assert any("nearly black" in note for note in notes)
+
+
+def test_black_floats_say_nothing_of_other_maps(tmp_path: Path):
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "1.tif")
+    Image.fromarray(OBJECT.astype(np.uint8)).save(tmp_path / "2.png")
+    maps, _ = read_maps(tmp_path, ["1", "2"])
+    assert (maps["1"].max(), maps["2"].max()) == (0, 255)
 
 
 # Files -------------------------------------------------------------------------------------------
