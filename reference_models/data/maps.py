@@ -58,9 +58,9 @@ def settled_map(image: Image.Image, file: Folder, what: str) -> SaliencyMap:
     return settle_maps([as_map(image, file, what)])[0]
 
 
-def read_map_files(files: Sequence[Folder], what: str) -> list[SaliencyMap]:
-    """The saliency maps of one folder. what: the files, for the progress bar."""
-    return settle_maps(side_by_side(lambda index: open_map(files[index]), len(files), what))
+def open_map_files(files: Sequence[Folder], what: str) -> list[SaliencyMap]:
+    """Saliency maps before `settle_maps`. what: the files, for the progress bar."""
+    return side_by_side(lambda index: open_map(files[index]), len(files), what)
 
 
 def settle_maps(maps: Sequence[SaliencyMap]) -> list[SaliencyMap]:
