@@ -123,8 +123,10 @@ def run_maps(options: Options) -> None:
         return
     path = rows_path(options.out, shard)
     header = about(options, len(pairs.stems), pairs.digest(), pairs.notes)
-    with RowFile.begin(path, header, shard) as file:
-        add_rows(file, pairs, names_of(options))
+    header |= {"void": pairs.void, "scale": list(pairs.scale)}
+    stamps = {place: pairs.stamp(place) for place in shard.of(range(len(pairs.stems)))}
+    with RowFile.begin(path, header, shard, stamps) as file:
+        add_rows(file, pairs, stamps, names_of(options))
         if shard.count > 1:
             end_shard(options, file)
         else:
@@ -195,10 +197,9 @@ def measured(pairs: Pairs, places: Sequence[int], names: Sequence[str]) -> Itera
     yield from progress(rows, desc="measuring", total=len(places), unit=" images")
 
 
-def add_rows(file: RowFile, pairs: Pairs, names: Sequence[str]) -> None:
-    """Measure the pairs of a shard that its file lacks, or whose files have changed."""
-    stamps = {place: pairs.stamp(place) for place in file.shard.of(range(len(pairs.stems)))}
-    places = [place for place, stamp in stamps.items() if file.stamps.get(place) != stamp]
+def add_rows(file: RowFile, pairs: Pairs, stamps: Mapping[int, str], names: Sequence[str]) -> None:
+    """Measure the pairs of a shard that its file lacks. stamps: Of its pairs, by place."""
+    places = [place for place in stamps if place not in file.offsets]
     if 0 < len(places) < len(stamps):
         print(f"{file.path} has rows of {count(len(stamps) - len(places), 'image')}; going on")
     for place, row in zip(places, measured(pairs, places, names), strict=True):
@@ -250,7 +251,7 @@ def run_network(options: Options) -> None:
     places = shard.of(range(len(test.truth)))
     scored = score(network, [test.only(places)], clock(), options.exact) if places else {}
     header = about(options, len(test.truth), digest(weights, test), notes)
-    with RowFile.begin(rows_path(options.out, shard), header, shard) as file:
+    with RowFile.begin(rows_path(options.out, shard), header, shard, stamps={}) as file:
         for place, row in zip(places, rows_of(scored, len(places)), strict=True):
             file.add(place, test.images.names[place], "", {"tests": row})
         end_shard(options, file)

@@ -51,8 +51,9 @@ class Pairs:
         )
 
     def stamp(self, place: int) -> str:
-        """Text that changes when a file of the pair is written anew."""
-        return " ".join(_stamp(files[self.stems[place]]) for files in (self.masks, self.maps))
+        """Text that changes when a file of the pair is written anew, or another takes its place."""
+        files = [each[self.stems[place]] for each in (self.masks, self.maps)]
+        return " ".join(f"{file.name}:{_stamp(file)}" for file in files)
 
     def digest(self) -> str:
         """A number of all names and sizes of files, equal on any machine."""
