@@ -35,6 +35,7 @@ from reference_models.training.trained import (
     RUN_WEIGHTS,
     bundled_models,
     load_network,
+    refuse_two_meanings,
     weights_file,
 )
 from saliency_losses import __version__
@@ -95,6 +96,7 @@ def run(options: Options) -> None:
         if options.out.exists() and not options.out.is_file():
             kind = "a folder" if options.out.is_dir() else "not a regular file"
             raise InputError(f"--out {options.out} is {kind}; pass the name of a JSON file")
+    refuse_two_meanings(str(options.maps))
     is_network = str(options.maps) in bundled_models() or (options.maps / RUN_WEIGHTS).is_file()
     if options.join:
         run_join(options, is_network)
@@ -258,11 +260,15 @@ def run_network(options: Options) -> None:
 
 
 def digest(weights: Mapping[str, Any], test: TestSet) -> str:
-    """Digest of the weights' description and of the names and the truth of a test set."""
+    """Digest of the weights' description and of the names, truth and void of a test set."""
     found = sha256(json.dumps(weights, sort_keys=True).encode())
     for name, truth in zip(test.images.names, test.truth, strict=True):
         found.update(f"{name}\n{truth.shape}\n".encode(errors="surrogateescape"))
         found.update(np.ascontiguousarray(truth).data)
+    for place, void in enumerate(test.voids):
+        if void is not None:
+            found.update(f"{place}\n".encode())
+            found.update(np.ascontiguousarray(void).data)
     return found.hexdigest()
 
 

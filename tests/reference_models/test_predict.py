@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from reference_models import paths, predict
+from reference_models import evaluate, paths, predict
 from reference_models.data.images import Images
 from reference_models.data.masks import Mask
 from reference_models.data.photographs import Photograph, read_photograph
@@ -369,6 +369,20 @@ def test_packed_weights_predict_the_same_without_the_data_folder(place):
         np.asarray(picture(place / kind / "one-map.png"), int) for kind in ("single", "half")
     )
     assert np.abs(one - other).max() <= 2
+
+
+def test_a_bundled_model_and_a_path_of_one_name_are_told_apart(place):
+    pack.pack(ended("menet-ce", place / "run"))
+    file = photo(place / "one.png")
+    ended("menet-ce", place / "menet-ce")
+    with pytest.raises(
+        InputError, match=r"both a bundled model and /.*/menet-ce; pass"
+    ):
+        predict.predict(Predict((file,), model="menet-ce"))
+    with pytest.raises(InputError, match="menet-ce is both a bundled model and"):
+        evaluate.run(evaluate.Options(Path("./menet-ce"), masks=place))
+    assert predict.predict(Predict((file,), model=str(place / "menet-ce"))) == []
+    assert predict.predict(Predict((file,))) == []  # The default, which nobody named.
 
 
 def test_the_readme_of_the_weights(place):

@@ -19,6 +19,7 @@ from reference_models.data.scenes import scenes
 from reference_models.data.sets import Sources, check_masks, load, read_test_folder
 from reference_models.errors import InputError
 from reference_models.evaluate import Options as Evaluate
+from reference_models.evaluate import digest
 from reference_models.evaluate import run as evaluate
 from reference_models.measures.saliency import EXACT, NAMES, measure
 from reference_models.options import Options
@@ -265,6 +266,7 @@ def test_a_set_keeps_void_in_labels_and_truth(folder: Path):
     assert (test.images.labels[:, 0] == VOID).all()
     assert set(np.unique(grey_void(test.images))) == {0, 0.5, 1}
     assert any("counts neither" in note for note in notes)
+    assert digest({}, test) != digest({}, replace(test, voids=()))
     plain = load(Sources(folder, Path(), test_images=1), 16, seed=0)
     changed = replace(plain, tests=(replace(plain.tests[0], voids=()),))
     assert plain.sha256 != changed.sha256
