@@ -375,9 +375,7 @@ def test_a_bundled_model_and_a_path_of_one_name_are_told_apart(place):
     pack.pack(ended("menet-ce", place / "run"))
     file = photo(place / "one.png")
     ended("menet-ce", place / "menet-ce")
-    with pytest.raises(
-        InputError, match=r"both a bundled model and /.*/menet-ce; pass"
-    ):
+    with pytest.raises(InputError, match=r"both a bundled model and /.*/menet-ce; pass"):
         predict.predict(Predict((file,), model="menet-ce"))
     with pytest.raises(InputError, match="menet-ce is both a bundled model and"):
         evaluate.run(evaluate.Options(Path("./menet-ce"), masks=place))
