@@ -135,7 +135,9 @@ def mosaics(name: str, archive: Archive, path: Path) -> Files:
     for part, number in archive.lists:
         lists[part] = list(islice(stems, number))
     truth = {stem: [root / archive.truth] for stem in images}
-    return Files(name, images, truth, priors={}, lists=lists, segmented=True, unused=())
+    return Files(
+        name, images, truth, priors={}, lists=lists, segmented=True, unused=(), is_packed=True
+    )
 
 
 def archive_file(archives: Path, file: str, name: str) -> Path:

@@ -150,7 +150,7 @@ def generated(sources: Sources, size: int, seed: int) -> Data:
     )
     # Held-out scenes come first, so that they do not depend on the number of training scenes.
     test = everything.take(evenly(range(held_out), sources.test_images))
-    test_set = TestSet("scenes", test, tuple(test.masks), {"generated": test.priors})
+    test_set = TestSet("scenes", test, tuple(test.masks), {"generated": test.priors}, is_named=True)
     return Data(
         train=everything.take(range(held_out + validation, total)),
         validation=everything.take(range(held_out, held_out + validation)),
@@ -255,7 +255,7 @@ def tested(files: Files, name: str, size: int, sources: Sources) -> tuple[TestSe
 
 def as_test_set(part: Decoded[Any], name: str, files: Files) -> TestSet:
     priors = {"priors": part.images.all_priors()} if files.priors else {}
-    return TestSet(name, part.images, part.truth, priors, part.voids)
+    return TestSet(name, part.images, part.truth, priors, part.voids, is_named=files.is_packed)
 
 
 def decode_parts(

@@ -213,7 +213,8 @@ def priors_for(recipe: Recipe, test: TestSet, scale: ScaleName) -> tuple[str, ..
     """Names of the prior maps that the network starts from; empty if it needs no prior map."""
     if not recipe.test_priors:
         return ()
-    priors = [p for p in recipe.test_priors.get(test.name, ()) if has_prior(p, scale)]
+    named = recipe.test_priors.get(test.name, ()) if test.is_named else ()
+    priors = [p for p in named if has_prior(p, scale)]
     available = [p for p in priors if p in test.priors or p.startswith("run:")]
     if not available:  # The user's own data, whatever its name.
         return tuple(test.priors) or ("centre",)

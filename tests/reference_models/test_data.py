@@ -464,6 +464,13 @@ def test_what_is_trained_and_measured_on_is_said(archives: Path):
 def test_a_path_can_be_tested_on(archives: Path, folder: Path):
     data = load(Sources("ecssd", archives, (str(folder),)), 16, seed=0)
     assert data.counts()["set"] == 10
+    # A copy of the user's is not the named set, whose priors the recipes choose.
+    copy = load(Sources("ecssd", archives, (str(archives / "ecssd.zip"),)), 16, seed=0)
+    named = load(Sources("ecssd", archives, ("ecssd",)), 16, seed=0)
+    assert copy.tests[0].name == named.tests[0].name == "ecssd"
+    assert not copy.tests[0].is_named
+    assert named.tests[0].is_named
+    assert named.tests[0].only([0]).is_named
 
 
 def test_missing_archives_and_detectors_are_named(archives: Path):
