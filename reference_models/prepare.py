@@ -26,7 +26,6 @@ from reference_models.data.masks import as_mask, mask_notes
 from reference_models.data.named_sets import ARCHIVES, DETECTORS, DETECTORS_NAME
 from reference_models.data.photographs import as_photograph
 from reference_models.data.pictures import (
-    READING,
     Folder,
     check_size,
     has_images,
@@ -34,6 +33,7 @@ from reference_models.data.pictures import (
     open_folder,
     open_image,
     outcomes,
+    read_bytes,
 )
 from reference_models.errors import InputError, first_few
 from reference_models.files import atomic_path, make_folder
@@ -254,12 +254,12 @@ def pack_segmentations(stem: str, split: str, image_file: Folder, truth_file: Fo
 def read_segmentations(file: Folder) -> list[np.ndarray]:
     """`groundTruth{i}.Segmentation` of a file of BSDS500, int32 `(H, W)` each."""
     try:
-        with READING:
-            content = file.read_bytes()
-        people = loadmat(io.BytesIO(content))["groundTruth"].ravel()
+        people = loadmat(io.BytesIO(read_bytes(file)))["groundTruth"].ravel()
         maps = [person["Segmentation"].ravel()[0].astype(np.int32) for person in people]
         if not maps or any(labels.ndim != 2 or not labels.size for labels in maps):
             raise ValueError("a segmentation is not a matrix")
+    except InputError:
+        raise
     except Exception as error:  # SciPy's reader and damaged files raise many kinds.
         raise InputError(
             f"{file} must hold groundTruth{{i}}.Segmentation, but cannot be read so: {error}"
@@ -417,7 +417,9 @@ def sizes_of_ecssd(out: Path) -> dict[str, tuple[tuple[int, int], tuple[int, int
             f"first run `python -m reference_models.prepare ecssd FOLDER --out {out}`"
         )
     manifest = open_folder(file) / "MANIFEST.tsv"
-    rows = [line.split("\t") for line in manifest.read_text(encoding="utf-8").splitlines()[1:]]
+    if not manifest.is_file():
+        raise InputError(f"{manifest} is missing; delete {file} and prepare it again")
+    rows = [line.split("\t") for line in read_bytes(manifest).decode().splitlines()[1:]]
     return {
         stem: ((int(width), int(height)), (int(packed_width), int(packed_height)))
         for stem, _, width, height, packed_width, packed_height, *_ in rows
@@ -462,8 +464,7 @@ def encoded(image: Image.Image, **options: Any) -> bytes:
 
 
 def digest(file: Folder) -> str:
-    with READING:
-        return sha256(file.read_bytes()).hexdigest()
+    return sha256(read_bytes(file)).hexdigest()
 
 
 def lines(texts: Iterable[str]) -> str:
