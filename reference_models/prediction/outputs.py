@@ -83,7 +83,9 @@ class Outputs:
                 f"{job.file} is {longest} pixels long, and {self.format} files have at most "
                 f"{LONGEST_SIDE[self.format]}; pass --format png"
             )
-        make_folder((self.folder / job.stem).parent, "--out")
+        folder = (self.folder / job.stem).parent
+        if not folder.is_dir():
+            make_folder(folder, "--out")
         exif = exif_of(tag)
 
         def write(kind: str) -> None:

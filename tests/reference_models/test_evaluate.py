@@ -19,6 +19,7 @@ from reference_models.data.masks import Mask
 from reference_models.data.pairs import Pairs, find_pairs, notes_on
 from reference_models.errors import InputError
 from reference_models.evaluate import Options, run
+from reference_models.files import make_folder
 from reference_models.measures.rows import RowFile
 from reference_models.measures.saliency import NAMES, measure
 from reference_models.shards import Shard
@@ -155,6 +156,21 @@ def test_a_place_for_the_measures_is_checked_before_the_work(folder: Path):
     ):
         with pytest.raises(InputError, match=match):
             run(Options(folder / "all/gone", masks=folder / "set", out=out))
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder without room for files")
+def test_a_place_where_no_file_can_be_is_named_before_the_work(folder: Path):
+    """Not even root can write there."""
+    for option in ("--out", "--results"):
+        with pytest.raises(
+            InputError,
+            match=rf"{option} /proc: no file can be written there \(.*; pass another path",
+        ):
+            make_folder(Path("/proc"), option)
+    with pytest.raises(InputError, match="no file can be written there"):
+        run(Options(folder / "all/gone", masks=folder / "set", out=Path("/proc/row.json")))
+    make_folder(folder, "--out")
+    assert {path.name for path in folder.iterdir()} == {"set", "all"}
 
 
 def test_names_of_bytes_that_are_no_text_are_reported(folder: Path):
