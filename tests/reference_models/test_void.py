@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from reference_models.data.images import VOID, Images
+from reference_models.data.images import VOID, Images, TestSet
 from reference_models.data.label_swaps import swap_labels
 from reference_models.data.masks import Mask, fit_labels
 from reference_models.data.pairs import find_pairs
@@ -29,7 +30,8 @@ from reference_models.training.augmentation import Draw
 from reference_models.training.flax_trainer import DeviceDraw, select
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.loop import train
-from reference_models.training.run import grey_void
+from reference_models.training.run import grey_void, pair_rows
+from reference_models.training.score import score
 from reference_models.training.stopping import clock
 from tests.reference_models.test_reference_models import Seen
 from tests.reference_models.test_twins import (
@@ -205,6 +207,41 @@ def test_no_measure_depends_on_the_map_at_void_pixels():
     # Images that are entirely void count nowhere.
     pair = measure([saliency, other], [mask, mask], voids=[void, np.ones_like(mask)])
     assert pair == {name: first[name] for name in NAMES}
+
+
+def test_no_share_counts_void_pixels():
+    """That of sparse pixels, of object pixels, and of an image that is all void."""
+    images = some_images(count=4)
+    labels = images.labels.copy()
+    labels[3] = VOID
+    images = replace(images, labels=labels)
+    voids = tuple(each == VOID for each in labels)
+    test = TestSet("own", images, tuple(images.masks), voids=voids)
+    maps = np.random.default_rng(0).choice(np.float32([0.2, 1]), labels.shape)
+    recipe = replace(RECIPES["scenes-cas"], further=("sparse",), corruptions=())
+    options = SimpleNamespace(chosen_recipe=recipe, scale="small")
+    scored = []
+    for moved in (maps, np.where(labels == VOID, 1, maps)):
+        network = SimpleNamespace(options=options, maps=lambda _, moved=moved: {"map": moved})
+        scored.append(score(network, [test], lambda: None)["own"])
+    shares = scored[0].object_share
+    assert shares == scored[1].object_share
+    assert shares[:3] == pytest.approx(images.masks[:3, :, 5:].mean(axis=(1, 2)))
+    assert shares[3] == 0
+    for rows, others in zip(*(each.maps["map"] for each in scored), strict=True):
+        assert rows.get("sparse") == others.get("sparse")
+    assert scored[0].maps["map"][0]["sparse"] == (maps[0, :, 5:] == 1).mean()
+    assert "sparse" not in scored[0].maps["map"][3]
+
+
+def test_pairs_of_the_relation_model_are_judged_beside_void():
+    images = some_images()
+    priors = np.full_like(images.priors, 255)
+    images = replace(images, priors=priors)
+    options = Options(recipe="relations", scale="small")
+    (rows,) = pair_rows(options, images, []).values()
+    expected = pytest.approx(images.masks[:, :, 5:].mean())
+    assert [row["true_foreground"] for row in rows.values()] == [expected, expected]
 
 
 def test_masks_whose_counted_pixels_are_all_object_are_refused():
