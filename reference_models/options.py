@@ -61,7 +61,8 @@ class Options:
     minutes: float | None = None
     """Time budget: after this many minutes, finish the current step (or the current few hundred
     images when measuring), save, and exit with status 75. Rerun the command to resume. Ctrl-C
-    (status 130), SIGTERM (143) and SIGHUP (129) stop the run in the same way."""
+    (status 130), SIGTERM (143) and SIGHUP (129) do the same in the training steps, and end the run
+    at once while data are read or measured."""
     seed: int = 0
     """Seed of the generated scenes, data splits, batch order and initial weights."""
     device: Device = "auto"

@@ -19,7 +19,14 @@ from reference_models.options import Options
 from reference_models.training.run import Shared, run
 from reference_models.training.stopping import clock
 from reference_models.training.trained import options_of
-from tests.reliability.stops import alive, environment, group_alive, measuring, train_command
+from tests.reliability.stops import (
+    alive,
+    environment,
+    group_alive,
+    measuring,
+    signalled,
+    train_command,
+)
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
@@ -182,15 +189,15 @@ def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypa
 @POSIX
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_the_exit_status_says_what_stopped_a_run(tmp_path: Path, name: str):
-    child = subprocess.Popen(
-        train_command(tmp_path / "run", "--steps", "100000"),
+    child = signalled(
+        train_command(tmp_path / "run", "--steps", "100000", "--checkpoint-seconds", "0"),
         cwd=ROOT,
         env=environment(),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    while not (tmp_path / "run/options.json").exists():
+    while not (tmp_path / "run/checkpoint.safetensors").exists():
         time.sleep(0.01)
     child.send_signal(getattr(signal, name))
     out, err = child.communicate(timeout=120)
