@@ -128,6 +128,12 @@ def read_arrays(path: Path, repair: str = RETRAIN) -> Arrays:
     return arrays
 
 
+def array_names(path: Path, repair: str = RETRAIN) -> list[str]:
+    """The names of the arrays of a safetensors file."""
+    with open_arrays(path, repair) as file:
+        return list(file.keys())
+
+
 def read_about(path: Path, repair: str = RETRAIN) -> dict[str, Any]:
     """The `about` that `write_arrays` stored with the arrays."""
     with open_arrays(path, repair) as file:
@@ -155,6 +161,11 @@ def open_arrays(path: Path, repair: str) -> Iterator[Any]:
 def metadata(file: Any) -> Any:
     """The `about` and checksum of an open file, or None if `write_arrays` did not write it."""
     return json.loads((file.metadata() or {}).get("about", "null"))
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 digest of a file."""
+    return sha256(path.read_bytes()).hexdigest()
 
 
 FINGERPRINT = "sha256_of_arrays"

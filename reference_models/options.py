@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from reference_models.errors import InputError
-from reference_models.networks.options import BLOCKS, BackboneName
+from reference_models.files import sha256_of
+from reference_models.networks.options import BackboneName, blocks_like
 from reference_models.papers.recipes import RECIPES
 from reference_models.papers.schema import Recipe, Scale, ScaleName, as_json
 from reference_models.paths import DATA, WEIGHTS
@@ -172,7 +172,7 @@ class Options:
             changed["crop"] = None
         backbone = self.chosen_recipe.at(self.scale).backbone
         if self.backbone is not None and backbone is not None and self.backbone != backbone.name:
-            taps = BLOCKS[self.backbone][-len(backbone.taps) :]
+            taps = blocks_like(backbone.taps, backbone.name, self.backbone)
             backbone = replace(backbone, name=self.backbone, taps=taps)
         if backbone is not None:
             own = self.backbone_weights is not None and backbone.name == "mobilenet_v2"
@@ -224,7 +224,7 @@ class Options:
         differently."""
         if self.plan.backbone is None:
             return None
-        return sha256(self.backbone_file.read_bytes()).hexdigest()
+        return sha256_of(self.backbone_file)
 
     def as_json(self) -> dict[str, object]:
         """The options that affect the result, and no others, so that runs can be compared."""

@@ -11,6 +11,16 @@ from reference_models.machine import cores
 from reference_models.paths import ROOT
 
 
+def made_with(backend: str, device: str, precision: str) -> dict[str, object]:
+    """Device, precision, package versions and commit, for results files."""
+    return {
+        "device": f"{device}: {hardware(device)}",
+        "precision": precision,
+        "versions": versions(backend),
+        "commit": commit(),
+    }
+
+
 def versions(backend: str) -> dict[str, str]:
     """Versions of Python and of the packages that a run with this backend uses."""
     frameworks = {"torch": ("torch",), "jax": ("jax", "jaxlib", "flax", "optax")}[backend]

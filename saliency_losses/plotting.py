@@ -130,6 +130,9 @@ def explain(
     """
     checks.integer("rows", rows, 1)
     framework = _framework(output)
+    if not hasattr(target, "shape"):
+        raise TypeError(f"target must be an array, got {type(target).__name__}")
+    target, arguments = _trainable(target), {n: _trainable(x) for n, x in arguments.items()}
     criterion = _criterion(loss, framework, arguments)
     channels = criterion.known.channels if criterion.known else _channels(output, target)
     if channel is None and channels[1]:
@@ -234,7 +237,8 @@ def _criterion(loss: Callable[..., Any], framework: str, arguments: dict[str, An
                 f"{function} requires {place}, got none; pass explain(..., {place}={place})"
             )
     defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
-    stored = {name: x for name, x in getattr(loss, "__dict__", {}).items() if name in defaults}
+    # By `getattr`, since a Module keeps an option that is learnt among its parameters.
+    stored = {name: getattr(loss, name) for name in defaults if hasattr(loss, name)}
     return _Criterion(
         loss, (first, last), arguments, defaults | stored | arguments, _LOSSES[function]
     )
@@ -272,6 +276,11 @@ def _framework(output: _Array) -> str:
         f"output must be a torch.Tensor or a jax.Array, got {type(output).__name__}; "
         "convert a NumPy array by torch.from_numpy or jax.numpy.asarray"
     )
+
+
+def _trainable(x: Any) -> Any:
+    """A copy of a tensor that was made in inference mode, which autograd could not store."""
+    return x.clone() if hasattr(x, "is_inference") and x.is_inference() else x
 
 
 def _channels(output: _Array, target: _Array) -> tuple[bool, bool]:

@@ -4,7 +4,8 @@ A `NetworkSpec` determines a network: its training loss, its options and its bac
 W, C, M, L and R cite the papers listed in README.md.
 """
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
@@ -26,6 +27,13 @@ BLOCKS: dict[BackboneName, tuple[int, ...]] = {
     "vgg16": (4, 9, 16, 23, 30),
     "resnet101": (2, 4, 5, 6, 7),
 }
+
+
+def blocks_like(taps: Sequence[int], of: BackboneName, to: BackboneName) -> tuple[int, ...]:
+    """The blocks of another backbone that have the strides of these layers."""
+    last = len(BLOCKS[of]) - 1
+    places = {min(bisect_left(BLOCKS[of], tap), last) for tap in taps}
+    return tuple(BLOCKS[to][place] for place in sorted(places))
 
 
 @dataclass(frozen=True)

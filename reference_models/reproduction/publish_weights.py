@@ -5,7 +5,6 @@ the training data and measures of each model.
 """
 
 import json
-from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +14,14 @@ import tyro
 from reference_models import paths
 from reference_models.command_line import command, parse
 from reference_models.errors import InputError
-from reference_models.files import Arrays, atomic_path, read_about, read_arrays, write_arrays
+from reference_models.files import (
+    Arrays,
+    atomic_path,
+    read_about,
+    read_arrays,
+    sha256_of,
+    write_arrays,
+)
 from reference_models.measures.saliency import LABELS
 from reference_models.measures.segmentation import NAMES as SEGMENTATION
 from reference_models.networks.options import BLOCKS
@@ -90,17 +96,17 @@ def pack(run: Path) -> Path:
     paths.WEIGHTS.mkdir(exist_ok=True)
     backbone = (about["schedule"]["backbone"] or {}).get("name")
     if backbone is not None and not any(name.startswith("backbone.") for name in arrays):
-        pack_backbone(backbone)
+        about |= {"backbone_sha256": sha256_of(pack_backbone(backbone))}
     return write_checked(paths.WEIGHTS / f"{recipe}.safetensors", arrays, about)
 
 
-def pack_backbone(name: str) -> None:
+def pack_backbone(name: str) -> Path:
     """Write the weights of a frozen backbone, up to the last block that networks use."""
     if name not in BLOCKS:
         raise InputError(f"backbone {name} is unknown; must be one of {', '.join(BLOCKS)}")
     target = paths.WEIGHTS / f"{name}.fp16.safetensors"
     if target.is_file():
-        return
+        return target
     arrays = read_arrays(find_backbone(name, paths.DATA))
     last = BLOCKS[name][-1]
     up_to_last = {
@@ -108,7 +114,7 @@ def pack_backbone(name: str) -> None:
         for key, array in arrays.items()
         if key.startswith("features.") and int(key.split(".")[1]) <= last
     }
-    write_checked(target, half(up_to_last), {"backbone": name})
+    return write_checked(target, half(up_to_last), {"backbone": name})
 
 
 def half(arrays: Arrays) -> Arrays:
@@ -149,7 +155,7 @@ def write_readme() -> None:
     lines, sets, backbones, default = [], set(), [], default_model()
     for path in sorted(paths.WEIGHTS.glob("*.safetensors")):
         about, size = read_about(path), f"{path.stat().st_size / 1e6:.2f} MB"
-        digest = sha256(path.read_bytes()).hexdigest()[:12]
+        digest = sha256_of(path)[:12]
         if "recipe" not in about:
             backbones.append(
                 f"`{path.name}` ({size}, sha256 {digest}…) holds the frozen backbone that the "

@@ -138,9 +138,10 @@ BOUNDS_TEXT = (
 INTERVALS_TEXT = (
     "The brackets after a difference hold its 95 % interval, by a paired bootstrap over the test "
     "images, and over the seeds if there are several (`reference_models/measures/intervals.py`). A "
-    "bound *holds* if it contains the whole interval, is *refuted* if the interval lies outside, "
-    "and is *not decided* otherwise. Runs without measures per test image have no interval: the "
-    "mean over seeds decides whether the bound *holds* or *does not hold*."
+    "bound *holds* if it contains the whole interval, is *refuted* if the interval lies outside or "
+    "a seed lies below the least that each must reach, and is *not decided* otherwise. Runs "
+    "without measures per test image have no interval: the mean over seeds decides whether the "
+    "bound *holds* or *does not hold*."
 )
 
 

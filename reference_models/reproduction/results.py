@@ -64,8 +64,9 @@ def of_scale(results: Results, scale: str) -> list[Result]:
 
 def provenance(runs: Sequence[Result]) -> str:
     """Devices and commits of runs."""
-    devices = sorted({run["device"] for run in runs})
-    commits = sorted({short(str(run["commit"])) for run in runs})
+    parts = [part for run in runs for part in (run, *run.get("earlier", ()))]
+    devices = sorted({part["device"] for part in parts})
+    commits = sorted({short(str(part["commit"])) for part in parts})
     return f"device {', '.join(devices)}; commit {', '.join(commits)}"
 
 

@@ -21,6 +21,7 @@ from reference_models.papers.schema import (
 from reference_models.reproduction.results import (
     SCALES,
     EachImage,
+    Result,
     Results,
     differences,
     printed,
@@ -66,11 +67,17 @@ def equal_weights(results: Results, scale: str, pair: EqualWeights) -> dict[int,
     first, second = (results.get((name, scale), {}) for name in (pair.first, pair.second))
     return {
         seed: first[seed]["weights_sha256"] == second[seed]["weights_sha256"]
-        if all(runs[seed]["device"].startswith("cpu") for runs in (first, second))
+        if all(on_one_cpu(runs[seed]) for runs in (first, second))
         else None
         for seed in first
         if seed in second
     }
+
+
+def on_one_cpu(run: Result) -> bool:
+    """Whether all parts of a run, which may have been stopped and resumed, used the same CPU."""
+    devices = {run["device"], *(part["device"] for part in run.get("earlier", ()))}
+    return len(devices) == 1 and run["device"].startswith("cpu")
 
 
 def all_intervals(results: Results, rows: EachImage) -> Intervals:
@@ -84,17 +91,21 @@ def all_intervals(results: Results, rows: EachImage) -> Intervals:
                 wanted.setdefault((scale, bound.of, bound.minus), {})[bound.measure] = None
     known_intervals: Intervals = {}
     for (scale, of, minus), measures in wanted.items():
-        paired = {m: differences(results, scale, of, minus, m) for m in measures}
-        seeds = list(next(iter(paired.values())))
-        first = rows_of(rows, scale, of, seeds)
-        second = None if minus is None else rows_of(rows, scale, minus, seeds)
-        if not first or (minus is not None and not second):
-            continue
-        if second and any(run.stems != first[0].stems for run in second):
-            continue  # Measured on other images: the means decide.
-        runs = [*first, *(second or ())]
-        shared = [m for m in measures if all(m in run.values for run in runs)]
-        known_intervals[scale, of, minus] = intervals(first, second, shared)
+        measured: dict[tuple[int, ...], list[str]] = {}
+        for measure in measures:
+            seeds = tuple(differences(results, scale, of, minus, measure))
+            measured.setdefault(seeds, []).append(measure)
+        for seeds, names in measured.items():
+            first = rows_of(rows, scale, of, seeds)
+            second = None if minus is None else rows_of(rows, scale, minus, seeds)
+            if not first or (minus is not None and not second):
+                continue
+            if second and any(run.stems != first[0].stems for run in second):
+                continue  # Measured on other images: the means decide.
+            runs = [*first, *(second or ())]
+            shared = [m for m in names if all(m in run.values for run in runs)]
+            found = known_intervals.setdefault((scale, of, minus), {})
+            found.update(intervals(first, second, shared))
     return known_intervals
 
 

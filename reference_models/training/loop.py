@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 from reference_models.data.images import Images, Streamed
 from reference_models.data.label_swaps import swap_labels
-from reference_models.errors import InputError, OutOfTime
-from reference_models.files import read_arrays, write_arrays
+from reference_models.errors import InputError, OutOfTime, first_few
+from reference_models.files import read_about, read_arrays, write_arrays
 from reference_models.machine import keep_memory, progress
 from reference_models.options import Options
-from reference_models.provenance import hardware
+from reference_models.provenance import hardware, made_with
 from reference_models.training.augmentation import draw_step
 from reference_models.training.cost import Cost
 from reference_models.training.stopping import Clock, signals_after_steps
@@ -31,6 +31,8 @@ class History(NamedTuple):
     losses: list[float]
     """The loss of each step."""
     seconds: float
+    parts: list[dict[str, object]]
+    """What its parts were made with, the last one after all stops; see `made_with`."""
 
 
 def train(
@@ -47,15 +49,21 @@ def train(
     object. The network's map is then the map or one minus it, whichever correlates positively with
     the validation masks.
     """
+    recipe, masks, counted = options.chosen_recipe, validation.masks, validation.counted
+    if counted is not None:
+        masks = masks[counted]
+    is_ambiguous = recipe.regions == 2 and (recipe.label_free or options.swap_share > 0)
+    if is_ambiguous and not (masks.any() and not masks.all()):
+        raise InputError(
+            f"{recipe.name} does not learn which side of its map is the object, and the masks of "
+            f"the validation images ({first_few(validation.names)}) do not tell, as they lack "
+            "object or background; name images with both in splits/val.txt, or pass more images"
+        )
     if options.swap_share:
         images = swap_labels(images, options.swap_share, options.seed)
     history = fit(trainer, images, options, folder / "checkpoint.safetensors", check)
     network = Network(options, trainer)
-    recipe, masks, counted = options.chosen_recipe, validation.masks, validation.counted
-    if counted is not None:
-        masks = masks[counted]
-    is_ambiguous = recipe.label_free or options.swap_share > 0
-    if is_ambiguous and recipe.regions == 2 and 0 < masks.mean() < 1:
+    if is_ambiguous:
         maps = network.main_map(validation)
         pearson = correlation(maps if counted is None else maps[counted], masks)
         network = Network(options, trainer, inverted=pearson < 0, correlation=abs(pearson))
@@ -83,6 +91,7 @@ def fit(
     ends with the same bits as an uninterrupted one.
     """
     losses: list[float] = []
+    parts: list[dict[str, object]] = [made_with(options.backend, trainer.device, trainer.precision)]
     plan = options.plan
     seconds_before, begun, saved = 0.0, time.monotonic(), time.monotonic()
     exists = checkpoint.exists()
@@ -93,6 +102,8 @@ def fit(
         )
     if exists:
         losses, seconds_before = resume(trainer, checkpoint)
+        before = read_about(checkpoint, repair=START_ANEW).get("parts", [])
+        parts = [*(part for part in before if part != parts[0]), *parts]
         if trainer.is_main_process:
             tqdm.write(f"resumed after step {len(losses)} of {plan.steps} from {checkpoint}")
     if len(losses) < plan.steps:
@@ -102,7 +113,7 @@ def fit(
     def save() -> None:
         if trainer.is_main_process:
             spent = {"run/losses": np.array(losses), "run/seconds": np.array([seconds()])}
-            write_arrays(checkpoint, trainer.state() | spent, about={})
+            write_arrays(checkpoint, trainer.state() | spent, {"parts": parts})
 
     def seconds() -> float:
         return seconds_before + time.monotonic() - begun
@@ -140,7 +151,7 @@ def fit(
                 saved = time.monotonic()
         total = seconds()
         save()
-    return History(losses, total)
+    return History(losses, total, parts)
 
 
 def stop_request(*checks: Clock) -> OutOfTime | None:

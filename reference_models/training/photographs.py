@@ -15,7 +15,7 @@ from reference_models.data.masks import Mask, fit_labels
 from reference_models.data.photographs import square_of
 from reference_models.data.pictures import centre_prior, fit_prior
 from reference_models.errors import InputError
-from reference_models.files import read_about
+from reference_models.files import read_about, sha256_of
 from reference_models.measures.saliency import eight_bit
 from reference_models.options import Backend, Device, Options
 from reference_models.training.trained import (
@@ -23,6 +23,7 @@ from reference_models.training.trained import (
     default_model,
     load_network,
     options_of,
+    shared_backbone,
     weights_file,
 )
 from saliency_losses import __version__
@@ -161,9 +162,11 @@ class Source:
     @property
     def settings(self) -> str:
         """A text that differs if any map would: the version, the weights and the framework."""
-        files = [weights_file(name) for name in (self.model, self.default) if name is not None]
-        about = [read_about(file) for file in files]
-        return json.dumps([__version__, self.backend, about], sort_keys=True)
+        names = [name for name in (self.model, self.default) if name is not None]
+        about = [read_about(weights_file(name)) for name in names]
+        shared = [shared_backbone(weights_file(name), self.options(name)) for name in names]
+        backbones = [None if file is None else sha256_of(file) for file in shared]
+        return json.dumps([__version__, self.backend, about, backbones], sort_keys=True)
 
     def options(self, name: str) -> Options:
         return options_of(weights_file(name), self.device, self.archives)

@@ -22,7 +22,7 @@ from reference_models.networks.options import RelationOptions
 from reference_models.options import Options
 from reference_models.papers.relations import PAIRS
 from reference_models.papers.schema import CONTROLS
-from reference_models.provenance import commit, hardware, versions
+from reference_models.provenance import versions
 from reference_models.training import figures
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.lock import LOCK, locked
@@ -57,11 +57,11 @@ def run(options: Options, shared: Shared, check: Clock, results: Path | None = N
     results: The folder of the results. Default: that of the options, or results/runs.
     """
     # First, so that a missing package is reported before anything is computed.
-    made_with: dict[str, object] = {"versions": versions(options.backend), "commit": commit()}
+    versions(options.backend)
     trainer = new_trainer(options, shared.features)
     with together(), locked(options.folder) if trainer.is_main_process else nullcontext():
         place = results or options.results or paths.RUNS
-        run_locked(options, trainer, shared, check, place, made_with)
+        run_locked(options, trainer, shared, check, place)
 
 
 def run_locked(
@@ -70,12 +70,8 @@ def run_locked(
     shared: Shared,
     check: Clock,
     results: Path,
-    made_with: dict[str, object],
 ) -> None:
-    """Do the work of `run`, in a folder that is locked.
-
-    made_with: Package versions and commit, for run.json.
-    """
+    """Do the work of `run`, in a folder that is locked."""
     begun, recipe, folder = time.monotonic(), options.chosen_recipe, options.folder
     has_results = options.is_unmodified and recipe.system != "small"
     if has_results:  # Before the training, as it may be impossible.
@@ -92,7 +88,12 @@ def run_locked(
     network, history = train(options, trainer, data.train, data.validation, folder, check)
     if not trainer.is_main_process:
         return
-    about = {**options.as_json(), "inverted": network.inverted}
+    *earlier, made_with = history.parts
+    about = {
+        **options.as_json(),
+        "inverted": network.inverted,
+        "backbone_sha256": options.backbone_sha256,
+    }
     write_arrays(folder / RUN_WEIGHTS, trainer.weights(), about)
     begun = time.monotonic()
     scored = score(network, data.tests, check, recipe.exact)
@@ -120,9 +121,8 @@ def run_locked(
             "evaluation": round(time.monotonic() - begun, 1),
         },
         **inference_seconds(trainer, data.tests[0].images),
-        "device": f"{trainer.device}: {hardware(trainer.device)}",
-        "precision": trainer.precision,
         **made_with,
+        **({"earlier": earlier} if earlier else {}),
         "date": datetime.now(UTC).date().isoformat(),
         "weights_sha256": fingerprint(trainer.weights()),
         **({} if start is None else {"start_sha256": fingerprint(start)}),
@@ -141,6 +141,8 @@ def run_locked(
     contact_sheet(network, data.tests[0], title, folder / "sheet.png")
     for note in network.notes:
         print(f"note: {note}")
+    if earlier:
+        print('note: resumed on another device or with other code, see "earlier" in run.json')
     print(f"{history.seconds:.0f} s of training on {trainer.device}; written to {folder}/")
 
 

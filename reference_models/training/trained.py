@@ -10,8 +10,8 @@ import numpy as np
 from reference_models import paths
 from reference_models.data.images import Images, Streamed
 from reference_models.errors import InputError
-from reference_models.files import read_about, read_arrays
-from reference_models.options import Backend, Device, Options
+from reference_models.files import array_names, read_about, read_arrays, sha256_of
+from reference_models.options import Backend, Device, Options, bundled_backbone
 from reference_models.papers.recipes import RECIPES
 from reference_models.papers.schema import PRIORS, ScaleName
 from reference_models.training.frameworks import new_trainer
@@ -115,16 +115,41 @@ def load_finished_run(recipe: str, options: Options) -> Network:
 
 def restore_network(file: Path, options: Options) -> Network:
     """Build the network of the options and load a file's weights into it."""
-    weights = read_arrays(file)
-    has_backbone = any(name.startswith("backbone.") for name in weights)
-    trainer = new_trainer(options, imagenet=not has_backbone)
+    backbone = shared_backbone(file, options)
+    if backbone is None:
+        trainer = new_trainer(options, imagenet=False)
+    else:
+        trainer = new_trainer(replace(options, archives=backbone.parent))
     try:
-        trainer.load(weights)
+        trainer.load(read_arrays(file))
     except (InputError, RuntimeError) as error:
         raise InputError(
             f"{file} does not fit the current recipe {options.recipe} ({error}); retrain it"
         ) from None
     return Network(options, trainer, inverted=bool(read_about(file).get("inverted", False)))
+
+
+def shared_backbone(file: Path, options: Options) -> Path | None:
+    """The file of the ImageNet weights that a network with a frozen backbone was trained on.
+
+    None if the network has no backbone, or its own file holds all weights.
+    """
+    backbone = options.plan.backbone
+    if backbone is None or any(name.startswith("backbone.") for name in array_names(file)):
+        return None
+    bundled = bundled_backbone(backbone.name)
+    recorded = read_about(file).get("backbone_sha256")
+    if recorded is None:  # Older files do not say it.
+        return bundled if file.parent == paths.WEIGHTS else options.backbone_file
+    found = [each for each in (options.archive_folder / bundled.name, bundled) if each.is_file()]
+    for each in found:
+        if sha256_of(each) == recorded:
+            return each
+    raise InputError(
+        f"{file} was trained on other ImageNet weights than those of "
+        f"{' and '.join(map(str, found)) or 'no file here'}; pass --archives FOLDER with the "
+        f"{bundled.name} of its training"
+    )
 
 
 def weights_match(file: Path, options: Options) -> bool:

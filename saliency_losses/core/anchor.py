@@ -49,7 +49,7 @@ def _surprises(
     features, anchors = _checked(xp, features, anchors)
     num_regions = anchors.shape[1]
     labels, counted, bad = checks.labels(
-        xp, labels, mask, ignore_index, num_regions, "features", features
+        xp, labels, mask, ignore_index, num_regions, "features", features, more="pass more anchors"
     )
 
     labels = xp.clip(xp.flat(labels), 0, num_regions - 1)

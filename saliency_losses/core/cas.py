@@ -42,6 +42,7 @@ def cas_loss(
     α Σ_r mean_{i in r} ‖s_i − ŝ_r‖² − (1 − α) Σ_{r≠q} ‖ŝ_r − ŝ_q‖², reduced over the images.
     """
     check_options(xp, num_regions, alpha, average_regions, activation, ignore_index, reduction)
+    num_regions = int(num_regions)
     s, index, counted, area, bad = _regions(
         xp, probs, labels, num_regions, activation, ignore_index, mask
     )
@@ -105,6 +106,7 @@ def pixel_costs(
 
     The pixels of the first region of an ordered pair share its term evenly.
     """
+    num_regions = int(num_regions)
     s, index, _, area, _ = _regions(xp, probs, labels, num_regions, activation, ignore_index, mask)
     share = 1.0 / xp.maximum(area, 1.0)
     means = xp.region_sum(s, index, num_regions) * xp.over_channels(share)
@@ -234,9 +236,12 @@ def flip_labels(
     if x.ndim < 2:
         raise ValueError(f"labels must have shape (N, *spatial), got {tuple(x.shape)}")
     counted = checks.drop_ignored(xp, ignore_index, x, None)
-    x, _ = checks.label_values(xp, "labels", x, labels, 2, counted)
+    x, bad = checks.label_values(xp, "labels", x, labels, 2, counted, masks=False)
     images = (x.shape[0],) + (1,) * (x.ndim - 1)
     flip = xp.random(rng, x.shape if per == "pixel" else images, x) < probability
     if counted is not None:
         flip = flip & counted
-    return xp.cast(xp.where(flip, 1 - x, x), xp.array("labels", labels))
+    # Where values cannot be read, the loss must still see wrong ones: as they are, or as NaN.
+    flip = flip & ((x == 0) | (x == 1))
+    flipped = xp.cast(xp.where(flip, 1 - x, x), xp.array("labels", labels))
+    return checks.nan_where_bad(xp, flipped, bad) if xp.kind(flipped) == "float" else flipped

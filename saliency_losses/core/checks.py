@@ -1,6 +1,6 @@
 """Argument checks with their error messages, and the reduction over images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from numbers import Integral, Real
 from typing import Any
@@ -67,9 +67,10 @@ def spacing(value: Any, axes: int | None = None) -> Spacing:
     if value is None:
         return None
     try:
-        sizes = tuple(float(size) for size in value)
-        if isinstance(value, str):  # Of digits, which would be numbers.
+        # Digits in a text would be numbers, and an iterator would be empty at the next check.
+        if isinstance(value, str | Iterator):
             raise TypeError
+        sizes = tuple(float(size) for size in value)
     except (TypeError, ValueError) as error:
         raise TypeError(
             "spacing must be None or a sequence of numbers, one per spatial axis, "
@@ -316,16 +317,17 @@ def labels(
     array: Array,
     *,
     name: str = "labels",
+    more: str = "raise num_regions",
 ) -> tuple[Array, Array | None, Array]:
     """Check labels that belong to the features `array`, the argument `other`.
 
-    Returns the labels as integers that can index, the counted pixels or None for all, and the
-    images with a bad label.
+    more: What to do if there are more regions than `num_regions`. Returns the labels as integers
+    that can index, the counted pixels or None for all, and the images with a bad label.
     """
     numbers = label_array(xp, name, x)
     matches_features(xp, name, numbers, other, array)
     counted = drop_ignored(xp, ignore_index, numbers, mask(xp, mask_argument, numbers.shape, other))
-    numbers, bad = label_values(xp, name, numbers, x, num_regions, counted)
+    numbers, bad = label_values(xp, name, numbers, x, num_regions, counted, more=more)
     return numbers, counted, bad
 
 
@@ -335,7 +337,7 @@ def drop_ignored(
     """The `counted` pixels (None for all) except those where `x` equals `ignore_index`."""
     if ignore_index is None:
         return counted
-    kept = ~xp.equals(xp.integers(x) if xp.kind(x) == "bool" else x, ignore_index)
+    kept = ~xp.equals(xp.integers(x) if xp.kind(x) == "bool" else x, int(ignore_index))
     return kept if counted is None else kept & counted
 
 
@@ -347,19 +349,30 @@ def ignore_index(value: object) -> None:
 
 
 def label_values(
-    xp: Ops, name: str, x: Array, argument: Array, num_regions: int, counted: Array | None
+    xp: Ops,
+    name: str,
+    x: Array,
+    argument: Array,
+    num_regions: int,
+    counted: Array | None,
+    *,
+    more: str = "raise num_regions",
+    masks: bool = True,
 ) -> tuple[Array, Array]:
-    """Labels as integers, and the images ``(N,)`` with a counted label outside 0..R−1."""
+    """Labels as integers, and the images ``(N,)`` with a counted label outside 0..R−1.
+
+    more: What to do if there are more regions. masks: Whether the function has an argument mask.
+    """
     last, whole = num_regions - 1, xp.kind(x) != "float"
     if whole and xp.known_within(x, 0, last):
         return x, xp.no_image(x)
-    ignore = "pixels to ignore: pass ignore_index=255 or mask="
+    ignore = f"pixels to ignore: pass ignore_index=255{' or mask=' * masks}"
     repair = (
         f"classes are numbered from 0; {ignore}"
         if name == "target"
         else f"a 0/255 mask: pass {name} > 127; {ignore}; more regions: cas_loss with num_regions"
         if num_regions <= 2
-        else f"raise num_regions; {ignore}"
+        else f"{more}; {ignore}"
     )
     expected = f"in 0..{last}"
     if whole:
@@ -487,6 +500,8 @@ def two_unit_maps(
 ) -> tuple[Array, Array, Array]:
     """Check two float maps of one shape in [0, 1]; also returns the images with a value outside."""
     x, y = floating(xp, name, first), floating(xp, second_name, second)
+    if x.ndim < 1:
+        raise ValueError(f"{name} must have shape (N, ...), got a scalar")
     same_shape(second_name, y, name, x)
     x, bad = unit_values(xp, name, x, first)
     y, second_bad = unit_values(xp, second_name, y, second)

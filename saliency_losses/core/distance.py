@@ -26,18 +26,14 @@ def distance_transform(xp: Ops, foreground: Array, *, spacing: Any, return_indic
         raise ValueError(
             f"foreground must have at least one pixel per image, got shape {tuple(pixels.shape)}"
         )
-    if pixels.ndim > 2 and _bound(pixels, None) > FAR:
-        raise ValueError(
-            "foreground must have sides whose squares sum to at most 2**29, "
-            f"got {tuple(pixels.shape)}; cut the image into parts"
-        )
     if pixels.ndim == 2:
         # Not squared, since the square of a long signal's length would exceed 32 bits.
         place, along = _nearest_in_row(xp, pixels)
         near, places = along < pixels.shape[-1], [place]
         distance = xp.floats(along) if sizes is None else sizes[0] * xp.floats(along)
     else:
-        squared, *places = _nearest(xp, pixels, sizes, return_indices)
+        _check_sides("foreground", pixels)
+        squared, *places = _nearest(xp, pixels, sizes, None, return_indices)
         near = squared < _bound(pixels, sizes)
         distance = xp.sqrt(xp.floats(squared))
     distance = xp.where(near, distance, float("inf"))
@@ -47,41 +43,50 @@ def distance_transform(xp: Ops, foreground: Array, *, spacing: Any, return_indic
     return distance, xp.public_stack(indices, pixels.shape)
 
 
-def squared_distance(xp: Ops, foreground: Array, spacing: Spacing) -> Array:
-    """The squared distance to the nearest foreground pixel ``(B, *spatial)``.
+def squared_distance(xp: Ops, foreground: Array, spacing: Spacing, like: Array) -> Array:
+    """The squared distance to the nearest foreground pixel ``(B, *spatial)`` of the target.
 
-    Integers without `spacing`. `FAR` in an image without foreground, with `spacing` infinite.
+    Integers without `spacing`, else in the dtype of `like`. `FAR` in an image without foreground,
+    with `spacing` infinite.
     """
-    (squared,) = _nearest(xp, foreground, spacing, False)
+    _check_sides("target", foreground)
+    (squared,) = _nearest(xp, foreground, spacing, like, False)
     return xp.where(squared < _bound(foreground, spacing), squared, _far(spacing))
 
 
-def nearest_pixel(xp: Ops, foreground: Array, spacing: Spacing) -> tuple[Array, Array]:
-    """The squared distance, and the row-major index of the nearest pixel in its image.
+def nearest_pixel(xp: Ops, foreground: Array, spacing: Spacing, like: Array) -> tuple[Array, Array]:
+    """The squared distance, and the row-major index in its image of the target's nearest pixel.
 
-    In an image without foreground any distance above all others, and any index.
+    Dtypes are those of `squared_distance`. In an image without foreground any distance above all
+    others, and any index.
     """
-    squared, place, *others = _nearest(xp, foreground, spacing, True)
+    _check_sides("target", foreground)
+    squared, place, *others = _nearest(xp, foreground, spacing, like, True)
     for along, side in zip(others, foreground.shape[2:], strict=True):
         place = place * side + along
     return squared, xp.clip(place, 0, prod(foreground.shape[1:]) - 1)
 
 
-def _nearest(xp: Ops, foreground: Array, spacing: Spacing, return_indices: bool) -> Sequence[Array]:
+def _nearest(
+    xp: Ops, foreground: Array, spacing: Spacing, like: Array | None, return_indices: bool
+) -> Sequence[Array]:
     """The squared distance to the nearest foreground pixel, and its index along each axis.
 
-    The distance is at least `_bound` in an image without foreground. Among equally near pixels the
+    With `spacing` in the dtype of `like`, or float32. The distance is at least `_bound` in an image
+    without foreground. Among equally near pixels the
     first in row-major order is chosen. Without `return_indices` there are no indices.
     """
-    found = xp.nearest_foreground(foreground, spacing, return_indices)
+    found = xp.nearest_foreground(foreground, spacing, like, return_indices)
     if found is None:
         return xp.image_by_image(
-            lambda image: _by_axes(xp, image, spacing, return_indices), foreground
+            lambda image: _by_axes(xp, image, spacing, like, return_indices), foreground
         )
     return found
 
 
-def _by_axes(xp: Ops, foreground: Array, spacing: Spacing, return_indices: bool) -> list[Array]:
+def _by_axes(
+    xp: Ops, foreground: Array, spacing: Spacing, like: Array | None, return_indices: bool
+) -> list[Array]:
     """`_nearest`: the row of the first minimum, and in it the first column."""
     place, along = _nearest_in_row(xp, foreground)
     bound, places = _bound(foreground, spacing), [place] if return_indices else []
@@ -90,7 +95,7 @@ def _by_axes(xp: Ops, foreground: Array, spacing: Spacing, return_indices: bool)
         along = xp.clip(along, 0, sum(foreground.shape[1:]))
         squared = along * along
     else:
-        scaled = spacing[-1] * xp.floats(along)
+        scaled = spacing[-1] * (xp.floats(along) if like is None else xp.cast(along, like))
         squared = xp.where(along < foreground.shape[-1], scaled * scaled, bound)
     for axis in range(foreground.ndim - 2, 0, -1):
         steepness = None if spacing is None else spacing[axis - 1] ** 2
@@ -107,6 +112,15 @@ def _nearest_in_row(xp: Ops, foreground: Array) -> tuple[Array, Array]:
     """
     place = xp.nearest_true(foreground, sum(foreground.shape[1:]))
     return place, abs(place - xp.positions(foreground, foreground.ndim - 1))
+
+
+def _check_sides(name: str, foreground: Array) -> None:
+    """Check that the squared distances in an image fit in 32 bits."""
+    if _bound(foreground, None) > FAR:
+        raise ValueError(
+            f"{name} must have sides whose squares sum to at most 2**29 for exact distances, got "
+            f"{tuple(foreground.shape[1:])}; cut the image into parts"
+        )
 
 
 def _bound(foreground: Array, spacing: Spacing) -> float:

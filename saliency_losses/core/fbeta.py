@@ -11,8 +11,10 @@ from saliency_losses.core.regions import count_in_dtype
 
 # W eq. 4: the weight of a false alarm rises from 1 to 1.5 within five pixels.
 ALPHA = log(0.5) / 5
-# Its square times the number of pixels must be finite in float32.
-MOST_BETA = 1e9
+# The square, and its product with the number of pixels, must be neither 0 nor infinite in float32.
+BETAS = (1e-9, 1e9)
+# From this squared distance on, B is 2 in float64 too.
+REACH = 24
 
 
 class SharedDistanceWeights:
@@ -27,14 +29,14 @@ class SharedDistanceWeights:
 
     def reuse_or_compute(self, compute: Callable[[], Array], like: Array) -> Array:
         for weights in self.weights:
-            if weights.dtype == like.dtype:
+            if (weights.dtype, weights.shape) == (like.dtype, like.shape):
                 return weights
         self.weights.append(compute())
         return self.weights[-1]
 
 
 def check_beta(xp: Ops, beta: Any) -> None:
-    checks.scheduled(xp, "beta", beta, 0, MOST_BETA, open_low=True)
+    checks.scheduled(xp, "beta", beta, *BETAS)
 
 
 def check_options(
@@ -186,7 +188,7 @@ def counted_maps(
         p, outside = checks.unit_values(xp, "probs", p, probs, counted)
         bad = bad | outside
     if not binary or xp.kind(y) == "float":
-        p, y = checks.same_precision(xp, p, y)
+        p, y = checks.same_precision(xp, p, xp.stop_gradient(y))
     if binary:
         y = y if xp.kind(y) == "bool" else y == 1
     if counted is not None:
@@ -327,10 +329,11 @@ def _distance_weights(
         return xp.cast(foreground, like)
     if distance == "window":
         # W §3: the squared distance within φ, infinity beyond.
-        squared = _squared_distance_within(xp, foreground, phi)
+        reach = min(int(phi), REACH)
+        squared = _squared_distance_within(xp, foreground, reach)
         weights = 2 - xp.exp(ALPHA * xp.cast(squared, like))
-        return xp.where(squared <= phi**2, weights, 2.0)
-    return importance(xp, squared_distance(xp, foreground, spacing), like)
+        return xp.where(squared <= reach**2, weights, 2.0)
+    return importance(xp, squared_distance(xp, foreground, spacing, like), like)
 
 
 def importance(xp: Ops, squared: Array, like: Array) -> Array:
@@ -359,6 +362,7 @@ def _squared_distance_within(xp: Ops, foreground: Array, reach: int) -> Array:
 
 def _gaussian(xp: Ops, x: Array, theta: int, normalize: bool) -> Array:
     """The Gaussian sum of W eq. 3 and 8, axis by axis: σ = θ/4, offsets −θ..θ, zero padding."""
+    theta = int(theta)
     sigma = theta / 4
     taps = [exp(-(k**2) / (2 * sigma**2)) for k in range(-theta, theta + 1)]
     # The paper prints the one-dimensional constant, whatever the number of axes.

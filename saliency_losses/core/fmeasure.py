@@ -63,7 +63,7 @@ def weighted_fmeasure(
 def without_pixels(xp: Ops, p: Array, counted: Array | None) -> Array:
     """The images ``(N,)`` that have a map ``(N, K, *spatial)`` without a counted pixel."""
     if counted is None:
-        return xp.no_image(p)
+        return ~xp.no_image(p) if 0 in p.shape[1:] else xp.no_image(p)
     each_map = xp.reshape(counted, (counted.shape[0] * counted.shape[1], *counted.shape[2:]))
     return xp.any_per_image(xp.reshape(~xp.any_per_image(each_map), counted.shape[:2]))
 
@@ -99,7 +99,7 @@ def of_maps(
     if 0 in y.shape:
         return xp.sum_pixels(xp.flat(y))
     # Every pixel takes the error of its nearest foreground pixel (a foreground pixel its own).
-    squared, nearest = nearest_pixel(xp, foreground, spacing)
+    squared, nearest = nearest_pixel(xp, foreground, spacing, y)
     spread = xp.reshape(xp.take_along(xp.flat(error), xp.flat(nearest), 1), y.shape)
     # σ = 5, cut to seven pixels and normalised to a sum of 1. Computed in the function, since
     # torch.compile with dynamic shapes takes floats of the module for variables.

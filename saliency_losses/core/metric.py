@@ -221,6 +221,8 @@ def _terms(
 
 def _hardest(xp: Ops, loss: Array, salient: Array, background: Array) -> Array:
     """All pixels of the smaller region, as many of the larger with the highest loss (M §3.2)."""
+    if 0 in loss.shape:
+        return salient | background
     num_salient, num_background = xp.count(salient), xp.count(background)
     salient_larger = num_salient > num_background
     larger = xp.where(xp.over_pixels(salient_larger), salient, background)

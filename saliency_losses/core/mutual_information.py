@@ -119,11 +119,17 @@ def foreground_vector(xp: Ops, features: Array, prior: Array, *, threshold: floa
     x = checks.features(xp, "features", features)
     p = checks.real(xp, "prior", prior)
     checks.matches_features(xp, "prior", p, "features", x)
+    if 0 in x.shape[1:]:
+        raise ValueError(
+            f"features must have at least one pixel per image, got shape {tuple(x.shape)}"
+        )
     p, bad = checks.unit_values(xp, "prior", p, prior)
+    # In the prior's own precision, as 0.9 is another number in float32 than in float64.
+    uncertain = xp.flat(p) < threshold
     x, p = checks.same_precision(xp, x, p)
 
     p = xp.flat(p)
-    weights = xp.where(p < threshold, 0.0, p)
+    weights = xp.where(uncertain, 0.0, p)
     # If no pixel is certain, the pixels of highest prior, with equal weights.
     highest = xp.cast(p == xp.over_pixels(xp.max_pixels(p)), p)
     weights = xp.where(xp.over_pixels(xp.sum_pixels(weights) != 0), weights, highest)

@@ -277,13 +277,17 @@ class Ops(Protocol):
         """
 
     def nearest_foreground(
-        self, foreground: Array, spacing: Sequence[float] | None, return_indices: bool
+        self,
+        foreground: Array,
+        spacing: Sequence[float] | None,
+        like: Array | None,
+        return_indices: bool,
     ) -> Sequence[Array] | None:
         """The squared distance to the nearest True and, if asked for, its index along each axis.
 
         By another library, if there is one for this array; otherwise None. Integers without
-        `spacing`, else float32; as large as the dtype allows in an image without True. Of equally
-        near pixels the first in row-major order.
+        `spacing`, else in the dtype of `like`, or float32; as large as the dtype allows in an image
+        without True. Of equally near pixels the first in row-major order.
         """
 
     def positions(self, x: Array, axis: int) -> Array:

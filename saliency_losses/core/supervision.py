@@ -1,6 +1,6 @@
 """Deep supervision: one loss over several predictions of one target."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -46,7 +46,9 @@ def deep_supervision(
             raise ValueError(
                 f"weights must have one number per output, {len(losses)} in all, got {len(numbers)}"
             )
-        losses = [weight * x for weight, x in zip(numbers, losses, strict=True)]
+        losses = [
+            checks.as_scalar(xp, weight, x) * x for weight, x in zip(numbers, losses, strict=True)
+        ]
     total, *others = losses
     for x in others:
         total = total + x
@@ -73,15 +75,18 @@ def _outputs(xp: Ops, outputs: Any) -> list[Array]:
 
 
 def _weights(xp: Ops, weights: Any) -> list[Any]:
-    if isinstance(weights, str | Mapping) or not isinstance(weights, Iterable):
+    # An iterator would be empty at the next check.
+    if (
+        isinstance(weights, str | Mapping | Iterator)
+        or not isinstance(weights, Iterable)
+        or getattr(weights, "ndim", 1) == 0
+    ):
         raise TypeError(
             f"weights must be a sequence of numbers, one for each output, got {weights!r}"
         )
     numbers = list(weights)
     for k, weight in enumerate(numbers):
-        if getattr(weight, "ndim", None) != 0:
-            checks.number(f"weights[{k}]", weight, 0, float("inf"))
-            numbers[k] = float(weight)
+        checks.scheduled(xp, f"weights[{k}]", weight, 0, float("inf"))
     return numbers
 
 

@@ -81,7 +81,8 @@ def dense_minimum(x: Array, width: float) -> tuple[Array, Array]:
         1,
         length + -length % 16 + 1,
         nearer,
-        (x[:1] + width * place**2, jnp.zeros_like(place)),
+        # The zeros are made from x, so that both vary alike over the devices of a `shard_map`.
+        (x[:1] + width * place**2, jnp.zeros_like(x, place.dtype)),
         unroll=16,
     )
     return found

@@ -414,7 +414,7 @@ def take_along(x: Array, index: Array, axis: int) -> Array:
 
 
 def nearest_foreground(
-    foreground: Array, spacing: Sequence[float] | None, return_indices: bool
+    foreground: Array, spacing: Sequence[float] | None, like: Array | None, return_indices: bool
 ) -> None:
     return None  # a call of the host would stop programs from being exported and sharded
 

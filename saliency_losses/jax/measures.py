@@ -99,7 +99,7 @@ def fmeasure(
     Args:
         probs: ``(N, *spatial, K)`` in [0, 1]; this and all others as in the module's rules.
         target: The masks.
-        beta: Above 0, at most 1e9; the field's β² = 0.3 favours precision. In the evaluation
+        beta: From 1e-9 to 1e9; the field's β² = 0.3 favours precision. In the evaluation
             programs the argument of this name is β².
         threshold: A number in [0, 1], or "adaptive".
         normalize: Stretch each map to [0, 1] first.
@@ -158,7 +158,7 @@ def fmeasure_curve(
     Args:
         probs: ``(N, *spatial, K)`` in [0, 1]; this and all others as in `fmeasure`.
         target: The masks.
-        beta: Above 0, at most 1e9; the field's β² = 0.3 favours precision.
+        beta: From 1e-9 to 1e9; the field's β² = 0.3 favours precision.
         normalize: Stretch each map to [0, 1] first.
         activation: "sigmoid" or "softmax" if `probs` holds logits.
         ignore_index: Default: None. A target value whose pixels do not count.

@@ -27,11 +27,11 @@ def deep_supervision(
 
         Σ_k w_k loss(output_k, target, **arguments)
 
-    `weighted_fbeta_loss`, `weighted_fbeta_score`, `WeightedFBetaLoss` and `functools.partial` of
-    them compute the distance weights of the target once for all outputs.
+    `weighted_fbeta_loss`, `weighted_fbeta_score` and `functools.partial` of them compute the
+    distance weights of the target once for all outputs.
 
     Args:
-        loss: A loss of an output and the target: a function of this library, a criterion, a
+        loss: A loss of an output and the target: a function of this library, a
             `functools.partial`, or any callable of that form.
         outputs: The predictions, ``(N, *spatial, C)`` each, of equal or different spatial sizes.
         target: ``(N, *spatial, C)`` or ``(N, *spatial)``, as the loss takes it.

@@ -139,7 +139,11 @@ def _vjp(
     # By autograd, since torch.func does not work inside hooks on saved tensors.
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
-        inputs = tuple(x if x.requires_grad else x.detach().requires_grad_() for x in inputs)
+        # Views, as one input may have been computed from another: the gradient in the one must not
+        # go on to the other.
+        inputs = tuple(
+            x.view_as(x) if x.requires_grad else x.detach().requires_grad_() for x in inputs
+        )
         gradients: tuple[Tensor, ...] = torch.autograd.grad(
             function(*inputs), inputs, grads, create_graph=differentiable, materialize_grads=True
         )

@@ -239,7 +239,8 @@ def softmax(x: Tensor) -> Tensor:
 
 
 def equals(x: Tensor, value: int) -> Tensor:
-    return x == value
+    # A narrow integer would be compared with the value's last bits.
+    return (x if x.is_floating_point() else x.long()) == value
 
 
 def sum_pixels(x: Tensor) -> Tensor:
@@ -444,7 +445,7 @@ def _read(x: Tensor, question: Callable[[Tensor], bool]) -> bool | None:
         result = question(x.detach())
     except RuntimeError:
         return None  # vmap, tracers, the meta device: no values; or no pixels
-    if look is not None:
+    if look is not None and x.numel() and x.ndim:  # An empty batch, or an option, shows nothing.
         look.done = True
     return result
 
@@ -464,7 +465,10 @@ def no_image(x: Tensor) -> Tensor:
 def first(values: Tensor, bad: Tensor) -> float | None:
     if not _read(bad, lambda bad: bool(bad.any())):
         return None
-    numbers = values.detach().expand(bad.shape)[bad]
+    numbers = values.detach().expand(bad.shape)
+    # A DTensor cannot be indexed by bools.
+    numbers, bad = (getattr(x, "full_tensor", lambda x=x: x)() for x in (numbers, bad))
+    numbers = numbers[bad]
     numbers = numbers[~numbers.isnan()]
     return numbers[0].item() if numbers.numel() else None
 

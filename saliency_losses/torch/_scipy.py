@@ -22,7 +22,7 @@ CACHED = 2**15  # pixels whose squares are summed while they lie in the cache
 
 
 def nearest_foreground(
-    foreground: Tensor, spacing: Sequence[float] | None, return_indices: bool
+    foreground: Tensor, spacing: Sequence[float] | None, like: Tensor | None, return_indices: bool
 ) -> list[Tensor] | None:
     exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch >= 2.7
     if (
@@ -34,21 +34,25 @@ def nearest_foreground(
         return None
     # PyTorch's call of its own operator takes a tenth of SciPy's time at 256².
     plainly = eager_on_cpu(foreground) and not recording()
-    squared, places = (computed if plainly else transform)(foreground, spacing, return_indices)
+    double = like is not None and like.dtype == torch.float64
+    squared, places = (computed if plainly else transform)(
+        foreground, spacing, double, return_indices
+    )
     return [squared, *places.unbind(1)]
 
 
 def computed(
-    foreground: Tensor, spacing: Sequence[float] | None, return_indices: bool
+    foreground: Tensor, spacing: Sequence[float] | None, double: bool, return_indices: bool
 ) -> tuple[Tensor, Tensor]:
     """The squared distance ``(B, *spatial)`` to the nearest True, and its indices.
 
-    Squares are int32, or float32 with `spacing`. The indices ``(B, axes, *spatial)``, int32, are
-    those of the first of the nearest in row-major order; without `return_indices` there are no
-    axes. In an image without True the squares are as large as the dtype allows.
+    Squares are int32, or with `spacing` float32 or `double`. The indices ``(B, axes, *spatial)``,
+    int32, are those of the first of the nearest in row-major order; without `return_indices` there
+    are no axes. In an image without True the squares are as large as the dtype allows.
     """
     images = foreground.contiguous().numpy()
-    squared = np.empty(images.shape, np.int32 if spacing is None else np.float32)
+    kind = np.float64 if double else np.float32
+    squared = np.empty(images.shape, np.int32 if spacing is None else kind)
     indices = np.empty(
         (len(images), _axes(foreground, return_indices), *images.shape[1:]), np.int32
     )
@@ -111,13 +115,12 @@ def _square(
 
 @transform.register_fake
 def _(
-    foreground: Tensor, spacing: Sequence[float] | None, return_indices: bool
+    foreground: Tensor, spacing: Sequence[float] | None, double: bool, return_indices: bool
 ) -> tuple[Tensor, Tensor]:
     axes = _axes(foreground, return_indices)
+    kind = torch.float64 if double else torch.float32
     return (
-        foreground.new_empty(
-            foreground.shape, dtype=torch.int32 if spacing is None else torch.float32
-        ),
+        foreground.new_empty(foreground.shape, dtype=torch.int32 if spacing is None else kind),
         foreground.new_empty((len(foreground), axes, *foreground.shape[1:]), dtype=torch.int32),
     )
 
@@ -128,10 +131,11 @@ def _(
     in_dims: tuple[int | None, ...],
     foreground: Tensor,
     spacing: Sequence[float] | None,
+    double: bool,
     return_indices: bool,
 ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
     images = foreground.movedim(in_dims[0] or 0, 0)
-    results = transform(images.flatten(0, 1), spacing, return_indices)
+    results = transform(images.flatten(0, 1), spacing, double, return_indices)
     squared, places = (result.unflatten(0, images.shape[:2]) for result in results)
     return (squared, places), (0, 0)
 

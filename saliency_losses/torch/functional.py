@@ -351,7 +351,7 @@ def weighted_fbeta_loss(
             averaged. K = 1 is the usual case; K > 1 is one-vs-rest or multi-label.
         target: The shape of `probs`, in [0, 1], bool, integer or floating point; may be soft. Or
             ``(N, *spatial)``: the map itself for K = 1, class numbers 0..K−1 for K > 1.
-        beta: A number or scalar array above 0, at most 1e9; a larger beta favours recall.
+        beta: A number or scalar array from 1e-9 to 1e9; a larger beta favours recall.
         theta: Half the width of the Gaussian window in pixels, at least 1.
         phi: The reach of distance="window" in pixels, at least 0.
         distance: "window": Δ is the squared distance to the nearest foreground pixel within φ, and
@@ -444,7 +444,7 @@ def weighted_fbeta_score(
         probs: ``(N, K, H, W)`` or ``(N, K, D, H, W)`` in [0, 1].
         target: The shape of `probs`, in [0, 1], bool, integer or floating point; may be soft. Or
             ``(N, *spatial)``: the map itself for K = 1, class numbers 0..K−1 for K > 1.
-        beta: A number or scalar array above 0, at most 1e9; a larger beta favours recall.
+        beta: A number or scalar array from 1e-9 to 1e9; a larger beta favours recall.
         theta: Half the width of the Gaussian window in pixels, at least 1.
         phi: The reach of distance="window" in pixels, at least 0.
         distance: As in `weighted_fbeta_loss`.
@@ -528,7 +528,7 @@ def weighted_fmeasure(
         probs: ``(N, K, H, W)`` or ``(N, K, D, H, W)`` in [0, 1].
         target: The shape of `probs`, 0 or 1, bool, integer or floating point. The measure is not
             defined for soft targets. Or ``(N, *spatial)``, as in `weighted_fbeta_loss`.
-        beta: A number or scalar array above 0, at most 1e9; a larger beta favours recall. In
+        beta: A number or scalar array from 1e-9 to 1e9; a larger beta favours recall. In
             the evaluation programs the argument of this name is β².
         normalize: Stretch each map of `probs` to [0, 1] by its minimum and maximum first, as
             programs that read maps from files do; a constant map stays unchanged.

@@ -33,7 +33,7 @@ class WeightedFMeasure(Metric):
     pixels are all ignored does not count. An image whose measure is NaN makes the mean NaN.
 
     Args:
-        beta: Above 0, at most 1e9; a larger beta favours recall. In the evaluation programs the
+        beta: From 1e-9 to 1e9; a larger beta favours recall. In the evaluation programs the
             argument of this name is β².
         normalize: Stretch each map to [0, 1] by its minimum and maximum first, as programs that
             read maps from files do; a constant map stays unchanged.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,14 +14,15 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from reference_models import paths, provenance
 from reference_models.data.images import Images
 from reference_models.data.label_swaps import swap_labels
 from reference_models.data.scenes import scenes
 from reference_models.demo import compare, demo
 from reference_models.errors import InputError, OutOfTime
-from reference_models.files import read_about, read_arrays, write_json
+from reference_models.files import read_about, read_arrays, write_arrays, write_json
 from reference_models.measures.saliency import measure
-from reference_models.networks.options import CHANNELS, Backbone
+from reference_models.networks.options import BLOCKS, CHANNELS, Backbone, blocks_like
 from reference_models.networks.torch.backbones import mobilenet_v2
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
@@ -30,6 +32,7 @@ from reference_models.training import trained as trained_module
 from reference_models.training.augmentation import Draw, draw_step
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.loop import train
+from reference_models.training.photographs import Source
 from reference_models.training.run import Shared, claim_run_folder, load_data, run
 from reference_models.training.score import means_of, score
 from reference_models.training.stopping import Clock, clock
@@ -310,6 +313,44 @@ def test_the_minutes_end_a_run_that_goes_on_later(tmp_path: Path):
     same(go(options, tmp_path / "stopped"), go(options, tmp_path / "whole"))
 
 
+def test_a_run_says_what_its_parts_were_made_with(tmp_path: Path, monkeypatch):
+    options = tiny("anchor", steps=3, out=tmp_path / "run")
+    calls = iter(range(100))
+
+    def two_steps():
+        if next(calls) == 2:
+            raise OutOfTime
+
+    monkeypatch.setattr(loop, "hardware", lambda device: "an older machine")
+    monkeypatch.setattr(provenance, "hardware", lambda device: "an older machine")
+    with pytest.raises(OutOfTime):
+        run(options, Shared(), two_steps)
+    monkeypatch.undo()
+    run(options, Shared(), clock())
+    report = json.loads((options.folder / "run.json").read_text())
+    assert [part["device"] for part in report["earlier"]] == ["cpu: an older machine"]
+    assert report["device"] != "cpu: an older machine"
+    assert set(report["earlier"][0]) == {"device", "precision", "versions", "commit"}
+    run(replace(options, out=tmp_path / "whole"), Shared(), clock())
+    assert "earlier" not in json.loads((tmp_path / "whole/run.json").read_text())
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_masks_that_do_not_tell_object_from_background_are_refused_before_training(
+    value, tmp_path: Path
+):
+    """Without labels of both kinds, a class-agnostic map is right or inverted by chance."""
+    options = tiny("cas", steps=1)
+    trainer, data = new_trainer(options), load_data(options)
+    labels = np.full((1, 16, 16), value, np.uint8)
+    unclear = Images(("a",), np.stack([labels] * 3, axis=-1), labels, labels)
+    with pytest.raises(InputError, match=r"does not learn which side .*\(a\).* splits/val.txt"):
+        train(options, trainer, data.train, unclear, tmp_path, clock())
+    assert not list(tmp_path.iterdir())
+    other = tiny("cross-entropy", steps=1)
+    train(other, new_trainer(other), data.train, unclear, tmp_path, clock())
+
+
 def test_all_processes_want_one_folder(tmp_path: Path, monkeypatch):
     options = tiny()
     trainer = new_trainer(options)
@@ -423,6 +464,49 @@ def test_weights_are_whole_where_the_backbone_is_not_everybodys(
     network = load_network(str(file), "cpu")
     assert network.options.plan.backbone.padding == "both"
     assert np.ptp(network.main_map(images)) > 0
+
+
+def test_a_frozen_backbone_is_the_one_of_the_training(tmp_path: Path, short_backbone, monkeypatch):
+    short_backbone("deeplab-cas-swapped")
+    options = with_backbone(tmp_path, out=tmp_path / "run")
+    run(options, Shared(), clock(), tmp_path / "results")
+    file, images = options.folder / "weights.safetensors", load_data(options).tests[0].images
+    before = load_network(str(file), "cpu", tmp_path).main_map(images)
+    settings = Source(str(file), None, None, "cpu", tmp_path).settings
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    torch.manual_seed(1)
+    save_file(mobilenet_v2((1, 3), 32).state_dict(), elsewhere / "mobilenet_v2.fp16.safetensors")
+    with pytest.raises(InputError, match=r"trained on other ImageNet weights .*--archives FOLDER"):
+        load_network(str(file), "cpu", elsewhere)
+    # A bundled model finds the bundled backbone, whatever the archives hold.
+    bundled = tmp_path / "weights"
+    bundled.mkdir()
+    shutil.copy(tmp_path / "mobilenet_v2.fp16.safetensors", bundled)
+    shutil.copy(file, bundled / "deeplab-cas-swapped.safetensors")
+    monkeypatch.setattr(paths, "WEIGHTS", bundled)
+    monkeypatch.setattr("reference_models.options.WEIGHTS", bundled)
+    network = load_network("deeplab-cas-swapped", "cpu", elsewhere)
+    np.testing.assert_array_equal(network.main_map(images), before)
+
+    arrays, about = read_arrays(file), read_about(file)
+    del about["backbone_sha256"], about["sha256_of_arrays"]
+    write_arrays(file, arrays, about)  # As older runs did.
+    older = [
+        Source(str(file), None, None, "cpu", place).settings for place in (tmp_path, elsewhere)
+    ]
+    assert len({settings, *older}) == 3
+
+
+def test_another_backbone_gives_features_of_the_same_strides():
+    relations = Options(recipe="relations", backbone="vgg16").plan.backbone
+    assert relations.taps == (4, 9, 23, 30)  # Strides 2, 4, 16 and 32.
+    zoomout = Options(recipe="zoomout-af", scale="paper", backbone="resnet101").plan.backbone
+    assert zoomout.taps == BLOCKS["resnet101"]
+    for of, layers in BLOCKS.items():
+        for to, others in BLOCKS.items():
+            assert blocks_like(layers, of, to) == others
 
 
 def test_a_resumed_optimizer_keeps_the_layout_of_the_parameters(tmp_path: Path, short_backbone):

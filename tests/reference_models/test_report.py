@@ -490,6 +490,22 @@ def test_several_seeds_have_both_their_spread_and_an_interval(tmp_path):
     assert (value, verdict) == ("F^w exact −.100 ± .000", "**does not hold**")
 
 
+def test_a_measure_of_fewer_seeds_has_an_interval_of_these(tmp_path):
+    runs = [made(f"zoomout-{loss}", seed=seed) for loss in ("af", "ce") for seed in range(2)]
+    for result in (one for one in runs if one["seed"] == 1):
+        for maps in result["measures"].values():
+            del maps["map"]["miou"]
+    folder = write(tmp_path, *runs)
+    for result in runs:
+        leave_rows(folder, result)
+    found = results.read(folder)
+    known = verdicts.all_intervals(found, results.per_image_files(folder, found))
+    (pair,) = {pair for pair in af_against_ce().effects.pairs if pair[0].test == "ecssd"}
+    assert {"mae", "miou"} <= set(known["small", *pair])
+    low, high = known["small", *pair]["mae"]
+    assert low < 0 < high
+
+
 def test_a_value_without_a_second_row_has_an_interval_too(tmp_path):
     collapsed = made("fcn-ce-swapped", "medium", mae=0.5, max_f=0.46)
     folder = write(tmp_path, collapsed)
