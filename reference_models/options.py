@@ -18,6 +18,10 @@ Backend = Literal["torch", "jax"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
+MOST_SIDE = 4096
+"""Greatest side in pixels of the square that images are resized to."""
+
+
 @dataclass(frozen=True)
 class Options:
     """Train the network of one recipe and measure it on its test sets.
@@ -119,9 +123,10 @@ class Options:
         if self.minutes is not None and self.minutes < 0:
             raise InputError(f"--minutes must not be negative, got {self.minutes}")
         step = 4 if self.plan.backbone is None and self.chosen_recipe.system == "small" else 32
-        if self.plan.size < 16 or self.plan.size % step:
+        if not 16 <= self.plan.size <= MOST_SIDE or self.plan.size % step:
             raise InputError(
-                f"--size must be a multiple of {step}, at least 16, got {self.plan.size}"
+                f"--size must be a multiple of {step}, at least 16 and at most {MOST_SIDE}, got "
+                f"{self.plan.size}"
             )
         for flag, value in (
             ("steps", self.plan.steps),

@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from reference_models import paths
-from reference_models.command_line import command, parse
+from reference_models.command_line import command, expected, parse
 from reference_models.data.named_sets import ARCHIVES, DETECTORS
 from reference_models.errors import InputError, OutOfTime
 from reference_models.files import atomic_path
@@ -247,9 +247,9 @@ def go(sweep: Sweep, left: list[Run], check: Clock) -> list[Run]:
                 elsewhere.append(run)
             except Exception as error:  # One failed run must not stop the others.
                 failed.append(run)
-                if not isinstance(error, (InputError, OSError)):
+                if (text := expected(error)) is None:
                     traceback.print_exc()
-                print(f"FAILED {run.recipe}, seed {run.seed}: {error}", flush=True)
+                print(f"FAILED {run.recipe}, seed {run.seed}: {text or error}", flush=True)
             waiting.remove(run)
     except (OutOfTime, KeyboardInterrupt) as error:
         print("Stopped. Run the same command again to resume.")

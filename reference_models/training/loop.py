@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from reference_models.data.images import Images, Streamed
 from reference_models.data.label_swaps import swap_labels
-from reference_models.errors import InputError, OutOfTime, first_few
+from reference_models.errors import InputError, OutOfTime, first_few, lacks_memory
 from reference_models.files import read_about, read_arrays, write_arrays
 from reference_models.machine import keep_memory, progress
 from reference_models.options import Options
@@ -173,6 +173,8 @@ def resume(trainer: Trainer, checkpoint: Path) -> tuple[list[float], float]:
             raise InputError("the optimizer's state is missing")
         trainer.restore(arrays)
     except (InputError, KeyError, ValueError, RuntimeError, IndexError) as error:
+        if lacks_memory(error):
+            raise
         raise InputError(f"{checkpoint} does not fit this run ({error}); {START_ANEW}") from None
     return losses, seconds
 
