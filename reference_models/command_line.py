@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import tyro
 
-from reference_models.errors import InputError, OutOfTime
+from reference_models.errors import InputError, OutOfTime, lacks_memory
 
 T = TypeVar("T")
 
@@ -33,15 +33,15 @@ def command() -> Iterator[None]:
             stream.reconfigure(errors="backslashreplace")
     try:
         yield
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {with_repair(error)}")
     except OutOfTime as stopped:
         sys.exit(stopped.status)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if (text := expected(error)) is None:
+            raise
+        sys.exit(f"error: {text}")
 
 
 REPAIRS = {
@@ -56,6 +56,17 @@ REPAIRS = {
 }
 
 
-def with_repair(error: OSError) -> str:
-    """What the system refused, and what to do."""
-    return f"{error}; {REPAIRS.get(error.errno or 0, 'pass another path')}"
+def expected(error: BaseException) -> str | None:
+    """What is wrong and what to do, if the error comes from the input or from the machine; None
+    for a defect of the program."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error}; {REPAIRS.get(error.errno or 0, 'pass another path')}"
+    if lacks_memory(error):
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        return (
+            f"the memory does not suffice ({reason}); pass smaller values of --size, --batch or "
+            "--workers, where the command has them, or use a device with more memory"
+        )
+    return None

@@ -37,6 +37,15 @@ class OutOfTime(Exception):
         """Exit status for the command."""
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether NumPy, PyTorch or JAX failed to allocate memory, of this machine or of a GPU."""
+    texts = ("out of memory", "resource_exhausted", "allocate memory", "not enough memory")
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(each in text for each in texts)
+    )
+
+
 class Faults:
     """Input errors of several checks, reported together."""
 

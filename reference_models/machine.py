@@ -43,11 +43,12 @@ def processes_here() -> int:
 def leave_group() -> None:
     """Make this process compute by itself, on its own GPU, though torchrun started others with it.
 
+    Of fewer visible GPUs than processes, each serves several.
     Must be called before a framework is used.
     """
     rank = os.environ.get("LOCAL_RANK")
     if rank is not None:
-        gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
-        os.environ["CUDA_VISIBLE_DEVICES"] = rank if gpus is None else gpus.split(",")[int(rank)]
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", rank).split(",")  # "" hides all of them.
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[int(rank) % len(gpus)]
     for name in ("WORLD_SIZE", "JAX_NUM_PROCESSES"):
         os.environ.pop(name, None)

@@ -18,6 +18,10 @@ Backend = Literal["torch", "jax"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
+MOST_SIDE = 4096
+"""Greatest side in pixels of the square that images are resized to."""
+
+
 @dataclass(frozen=True)
 class Options:
     """Train the network of one recipe and measure it on its test sets.
@@ -61,7 +65,8 @@ class Options:
     minutes: float | None = None
     """Time budget: after this many minutes, finish the current step (or the current few hundred
     images when measuring), save, and exit with status 75. Rerun the command to resume. Ctrl-C
-    (status 130), SIGTERM (143) and SIGHUP (129) stop the run in the same way."""
+    (status 130), SIGTERM (143) and SIGHUP (129) do the same in the training steps, and end the run
+    at once while data are read or measured."""
     seed: int = 0
     """Seed of the generated scenes, data splits, batch order and initial weights."""
     device: Device = "auto"
@@ -118,9 +123,10 @@ class Options:
         if self.minutes is not None and self.minutes < 0:
             raise InputError(f"--minutes must not be negative, got {self.minutes}")
         step = 4 if self.plan.backbone is None and self.chosen_recipe.system == "small" else 32
-        if self.plan.size < 16 or self.plan.size % step:
+        if not 16 <= self.plan.size <= MOST_SIDE or self.plan.size % step:
             raise InputError(
-                f"--size must be a multiple of {step}, at least 16, got {self.plan.size}"
+                f"--size must be a multiple of {step}, at least 16 and at most {MOST_SIDE}, got "
+                f"{self.plan.size}"
             )
         for flag, value in (
             ("steps", self.plan.steps),

@@ -4,7 +4,9 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from reference_models.command_line import command, parse
+from reference_models.command_line import command, expected, parse
 from reference_models.data.photographs import read_photograph
-from reference_models.errors import InputError
+from reference_models.errors import InputError, escaped
 from reference_models.files import make_folder, remove_left
 from reference_models.machine import keep_memory
 from reference_models.measures.saliency import eight_bit
@@ -24,7 +26,7 @@ from reference_models.prediction.options import Common
 from reference_models.prediction.outputs import Outputs
 from reference_models.prediction.report import DONE, FINISHED, Report, fault_of
 from reference_models.shards import Shard
-from reference_models.training.photographs import Inputs, Sizes, Source, choose_source
+from reference_models.training.photographs import Inputs, Model, Sizes, Source, choose_source
 from reference_models.training.trained import bundled_models
 
 # Read at the import. Ray would report its use to its makers, and print its own lines of errors.
@@ -40,6 +42,8 @@ STORE_BYTES = 2**29
 """Shared memory for what Ray's processes pass on: only what the network reads and returns."""
 BLOCK = 16
 """Photographs of a task. What is lost with a process is computed again by another."""
+RETRIES = 3
+"""How often a task is repeated whose process was lost."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +85,25 @@ def predict_ray(options: PredictRay) -> list[str]:
     remove_left(options.out)
     unknown = {str(job.stem): job for job in jobs}
     with cluster(options.address), Report(options.out, Shard(), len(jobs), source.model) as report:
-        for row in dataset(jobs, source, outputs, options).iter_rows():
-            if (job := unknown.pop(row["stem"], None)) is not None:
-                report.add(job, row["outcome"])
+        # What is lost with a process each time is done again one by one, to find what is to blame.
+        for block, batch, few in ((BLOCK, options.batch, 4 * BLOCK), (1, 1, 1)):
+            left = replace(options, batch=batch)
+            for row in dataset(list(unknown.values()), block, source, outputs, left).iter_rows():
+                if row["error"]:
+                    raise InputError(*row["error"].splitlines())
+                if (job := unknown.pop(row["stem"], None)) is not None:
+                    report.add(job, row["outcome"])
+            if not unknown:
+                break
+            if len(unknown) == len(jobs) > few:
+                raise InputError(
+                    "every process of Ray ended before it had done a photograph, perhaps for lack "
+                    "of memory, or because a machine lacks this package or the files; pass a "
+                    "smaller --networks, or try one photograph with predict"
+                )
         for job in unknown.values():
-            report.add(job, f"{job.file} ended the process that read it, each time; convert it")
+            name = escaped(str(job.file))
+            report.add(job, f"{name} ended the process that read it, each time; convert it")
     return report.faults
 
 
@@ -120,11 +138,18 @@ def cluster(address: str | None) -> Iterator[None]:
             ray.shutdown()
 
 
-def dataset(jobs: list[Job], source: Source, outputs: Outputs, options: PredictRay) -> Any:
-    """A Ray dataset whose rows are the outcomes of all photographs; it is computed when read."""
+def dataset(
+    jobs: list[Job], block: int, source: Source, outputs: Outputs, options: PredictRay
+) -> Any:
+    """A Ray dataset whose rows are the outcomes of all photographs; it is computed when read.
+
+    block: Photographs of a task.
+    """
     context = DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     context.max_errored_blocks = -1  # A photograph that ends its process stops no other.
+    # Ray has announced other ways for these arguments, but none for the number of retries.
+    warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     available: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     kind = "GPU" if options.device != "cpu" and available.get("GPU", 0) > 0 else "CPU"
@@ -138,16 +163,17 @@ def dataset(jobs: list[Job], source: Source, outputs: Outputs, options: PredictR
     priors = None if options.prior is None else Companions(options.prior, "--prior")
     rows = [{"job": job} for job in jobs]
     return (
-        ray.data.from_items(rows, override_num_blocks=-(-len(rows) // BLOCK))
-        .map(Read(source.sizes, outputs, priors))
+        ray.data.from_items(rows, override_num_blocks=-(-len(rows) // block))
+        .map(Read(source.sizes, outputs, priors), max_retries=RETRIES)
         .map_batches(
             Network,
             fn_constructor_args=(source,),
             batch_size=batch,
             compute=ActorPoolStrategy(size=networks),
+            max_task_retries=RETRIES,
             **share,
         )
-        .map(Write(outputs), num_cpus=0.5)
+        .map(Write(outputs), num_cpus=0.5, max_retries=RETRIES)
     )
 
 
@@ -162,6 +188,21 @@ class State(NamedTuple):
     inputs: Inputs | None = None
     saliency: np.ndarray | None = None
     outcome: str = DONE
+    error: str = ""
+    """One that concerns all photographs, such as a full disk."""
+
+
+def attempt(work: Callable[[Job], str], state: State) -> State:
+    """The state with the outcome or the error of `work`. Raised, an error would be taken for the
+    end of this process."""
+    try:
+        return state._replace(outcome=fault_of(work, state.job))
+    except Exception as error:
+        return state._replace(error=text_of(error))
+
+
+def text_of(error: Exception) -> str:
+    return expected(error) or traceback.format_exc()
 
 
 @dataclass(frozen=True)
@@ -185,8 +226,8 @@ class Read:
             state = State(job, tag, inputs)
             return DONE
 
-        outcome = fault_of(read, row["job"])
-        return {"state": state._replace(outcome=outcome)}
+        done = attempt(read, state)
+        return {"state": done._replace(tag=state.tag, inputs=state.inputs)}
 
 
 class Network:
@@ -194,12 +235,18 @@ class Network:
 
     def __init__(self, source: Source) -> None:
         keep_memory()
-        self.model = source.load()
+        self.source = source
+        self.model: Model | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         states: list[State] = list(batch["state"])
         inputs = [state.inputs for state in states if state.inputs is not None]
-        maps = iter(self.model.maps(inputs) if inputs else ())
+        try:
+            # Not in the constructor, whose errors Ray would take for the end of this process.
+            self.model = self.model or self.source.load()
+            maps = iter(self.model.maps(inputs) if inputs else ())
+        except Exception as error:
+            return {"state": [state._replace(error=text_of(error)) for state in states]}
         done = [
             state if state.inputs is None else state._replace(saliency=next(maps))
             for state in states
@@ -215,7 +262,7 @@ class Write:
     outputs: Outputs
 
     def __call__(self, row: dict[str, State]) -> dict[str, str]:
-        state = row["state"]
+        state: State = row["state"]
 
         def write(job: Job) -> str:
             assert state.inputs is not None
@@ -225,8 +272,9 @@ class Write:
             self.outputs.write(job, state.tag, photo, saliency)
             return DONE
 
-        outcome = fault_of(write, state.job) if state.outcome == DONE else state.outcome
-        return {"stem": str(state.job.stem), "outcome": outcome}
+        if state.outcome == DONE and not state.error:
+            state = attempt(write, state)
+        return {"stem": str(state.job.stem), "outcome": state.outcome, "error": state.error}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from reference_models.command_line import command, parse
 from reference_models.errors import OutOfTime
 from reference_models.options import Options, recipe_list
 from reference_models.training.run import Shared, run
-from reference_models.training.stopping import asked_to_stop, clock
+from reference_models.training.stopping import clock
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
         if options.recipes:
             print(recipe_list())
             return
-        check = clock(options.minutes, begun, asked_to_stop())
+        check = clock(options.minutes, begun)
         try:
             run(options, Shared(), check)
         except OutOfTime:

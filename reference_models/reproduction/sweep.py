@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -12,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from reference_models import paths
-from reference_models.command_line import command, parse
+from reference_models.command_line import command, expected, parse
 from reference_models.data.named_sets import ARCHIVES, DETECTORS
 from reference_models.errors import InputError, OutOfTime
 from reference_models.files import atomic_path
@@ -23,7 +24,7 @@ from reference_models.reproduction.priorities import blocks
 from reference_models.training.lock import Busy
 from reference_models.training.run import Shared
 from reference_models.training.run import run as run_recipe
-from reference_models.training.stopping import Clock, asked_to_stop, clock
+from reference_models.training.stopping import Clock, clock, usual_handlers
 from reference_models.training.trained import RUN_WEIGHTS, weights_match
 
 SEEDS = (0, 1, 2)
@@ -60,7 +61,8 @@ class Sweep:
     minutes: float | None = None
     """Time budget: after this many minutes, finish the current step (or the current few hundred
     images when measuring), save, and exit with status 75. Rerun the command to resume. Ctrl-C
-    (status 130), SIGTERM (143) and SIGHUP (129) stop the sweep in the same way."""
+    (status 130), SIGTERM (143) and SIGHUP (129) do the same while a network trains, and end the
+    sweep at once while data are read or measured."""
     archives: Path | None = None
     """Folder of the data set archives and ImageNet weights. Default: data/."""
     stage: tuple[Path, ...] = ()
@@ -172,7 +174,7 @@ def main() -> None:
             for run in left:
                 print(f"{run.recipe} --seed {run.seed}")
             return
-        failed = go(sweep, left, clock(sweep.minutes, begun, asked_to_stop()))
+        failed = go(sweep, left, clock(sweep.minutes, begun))
     sys.exit(1 if failed else 0)
 
 
@@ -194,6 +196,9 @@ def step_aside() -> None:
     except OSError:  # Not Linux, or no autogroups.
         return
     atexit.register(group.write_text, before)
+    for number, usual in usual_handlers().items():
+        if usual == signal.SIG_DFL:  # It would end the process without what is due at its exit.
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 def stage(sweep: Sweep) -> list[str]:
@@ -213,12 +218,12 @@ def go(sweep: Sweep, left: list[Run], check: Clock) -> list[Run]:
     """Run what is left in one process, which reads data and features once; returns failed runs.
 
     Runs that another sweep is working on, or has finished meanwhile, are skipped. Raises
-    `OutOfTime` if the time budget or a signal stops the sweep.
+    `OutOfTime` if the time budget, or a signal in training, stops the sweep.
     """
     shared, done, waiting = Shared(), 0, list(left)
     failed: list[Run] = []
     elsewhere: list[Run] = []
-    stopped: OutOfTime | None = None
+    stopped: OutOfTime | KeyboardInterrupt | None = None
     try:
         for run in left:
             check()
@@ -242,11 +247,11 @@ def go(sweep: Sweep, left: list[Run], check: Clock) -> list[Run]:
                 elsewhere.append(run)
             except Exception as error:  # One failed run must not stop the others.
                 failed.append(run)
-                if not isinstance(error, (InputError, OSError)):
+                if (text := expected(error)) is None:
                     traceback.print_exc()
-                print(f"FAILED {run.recipe}, seed {run.seed}: {error}", flush=True)
+                print(f"FAILED {run.recipe}, seed {run.seed}: {text or error}", flush=True)
             waiting.remove(run)
-    except OutOfTime as error:
+    except (OutOfTime, KeyboardInterrupt) as error:
         print("Stopped. Run the same command again to resume.")
         stopped = error
     counts = [f"{done} done", f"{len(failed)} failed", f"{len(waiting)} left"]

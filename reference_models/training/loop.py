@@ -12,14 +12,14 @@ from tqdm import tqdm
 
 from reference_models.data.images import Images, Streamed
 from reference_models.data.label_swaps import swap_labels
-from reference_models.errors import InputError, OutOfTime, first_few
+from reference_models.errors import InputError, OutOfTime, first_few, lacks_memory
 from reference_models.files import read_about, read_arrays, write_arrays
 from reference_models.machine import keep_memory, progress
 from reference_models.options import Options
 from reference_models.provenance import hardware, made_with
 from reference_models.training.augmentation import draw_step
 from reference_models.training.cost import Cost
-from reference_models.training.stopping import Clock
+from reference_models.training.stopping import Clock, signals_after_steps
 from reference_models.training.streaming import images_of_steps
 from reference_models.training.trained import Network
 from reference_models.training.trainer import Trainer
@@ -118,13 +118,6 @@ def fit(
     def seconds() -> float:
         return seconds_before + time.monotonic() - begun
 
-    def stop_request() -> OutOfTime | None:
-        try:
-            check()
-        except OutOfTime as stopped:
-            return stopped
-        return None
-
     bar = progress(
         range(len(losses), plan.steps),
         desc=f"{options.recipe} ({options.backend}, {trainer.device})",
@@ -138,26 +131,37 @@ def fit(
         share = trainer.share(min(plan.batch, len(images)))
         streamed = images_of_steps(images, plan, options.seed, len(losses), share)
     cost = Cost(plan, hardware(trainer.device))
-    for step in bar:
-        stopped = stop_request()
-        if trainer.any_process(stopped is not None):
-            save()
-            raise stopped or OutOfTime
-        draw = draw_step(len(images), images.side, plan, options.seed, step)
-        loss = trainer.step(draw, next(streamed))
-        if not math.isfinite(loss):
-            raise InputError(f"the loss is {loss} at step {step}; try a lower --learning-rate")
-        losses.append(loss)
-        said = cost.after(step)
-        if said and trainer.is_main_process:
-            tqdm.write(said)
-        bar.set_postfix(loss=f"{np.mean(losses[-20:]):.3f}", refresh=False)
-        if time.monotonic() - saved >= options.checkpoint_seconds:
-            save()
-            saved = time.monotonic()
-    total = seconds()
-    save()
+    with signals_after_steps() as signalled:
+        for step in bar:
+            stopped = stop_request(check, signalled)
+            if trainer.any_process(stopped is not None):
+                save()
+                raise stopped or OutOfTime
+            draw = draw_step(len(images), images.side, plan, options.seed, step)
+            loss = trainer.step(draw, next(streamed))
+            if not math.isfinite(loss):
+                raise InputError(f"the loss is {loss} at step {step}; try a lower --learning-rate")
+            losses.append(loss)
+            said = cost.after(step)
+            if said and trainer.is_main_process:
+                tqdm.write(said)
+            bar.set_postfix(loss=f"{np.mean(losses[-20:]):.3f}", refresh=False)
+            if time.monotonic() - saved >= options.checkpoint_seconds:
+                save()
+                saved = time.monotonic()
+        total = seconds()
+        save()
     return History(losses, total, parts)
+
+
+def stop_request(*checks: Clock) -> OutOfTime | None:
+    """What the first of the checks raises, if any."""
+    try:
+        for check in checks:
+            check()
+    except OutOfTime as stopped:
+        return stopped
+    return None
 
 
 def resume(trainer: Trainer, checkpoint: Path) -> tuple[list[float], float]:
@@ -169,6 +173,8 @@ def resume(trainer: Trainer, checkpoint: Path) -> tuple[list[float], float]:
             raise InputError("the optimizer's state is missing")
         trainer.restore(arrays)
     except (InputError, KeyError, ValueError, RuntimeError, IndexError) as error:
+        if lacks_memory(error):
+            raise
         raise InputError(f"{checkpoint} does not fit this run ({error}); {START_ANEW}") from None
     return losses, seconds
 

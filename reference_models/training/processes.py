@@ -14,8 +14,8 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from reference_models.command_line import with_repair
-from reference_models.errors import InputError, OutOfTime, count
+from reference_models.command_line import expected
+from reference_models.errors import InputError, OutOfTime, count, lacks_memory
 
 JOIN_MINUTES = 10
 """Time for all processes to join, and for the slowest of them to reach the next step."""
@@ -41,7 +41,7 @@ def with_others(processes: int) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as error:  # PyTorch's and JAX's.
-        if processes == 1:
+        if processes == 1 or lacks_memory(error):
             raise
         if Watch.current is not None:
             time.sleep(3 * BEAT)  # The watch ends this process, and names the other one.
@@ -72,6 +72,7 @@ class Watch:
 
     def __init__(self, rank: int, processes: int, patience: float) -> None:
         self.rank, self.processes, self.patience = rank, processes, patience
+        self.connected = threading.Event()
         self.leaves, self.left = threading.Event(), threading.Event()
         self.others: dict[Connection, int] = {}
         """Connections, with the rank at the other end."""
@@ -119,6 +120,7 @@ class Watch:
                     f"port; see its own message, {RESUME}"
                 )
             alarm.cancel()
+            watch.connected.set()
             watch.follow()
 
         threading.Thread(target=run, daemon=True).start()
@@ -215,24 +217,22 @@ def say(other: Connection, message: bytes) -> None:
 def together() -> Iterator[None]:
     """Tell the other processes, if any, how this one left the block.
 
-    After an error the process ends at once: at its exit, JAX would wait for the others, and they
-    would wait for it.
+    The processes may meet within the block. After an error the process ends at once: at its exit,
+    JAX would wait for the others, and they would wait for it.
     """
-    watch = Watch.current
     try:
         yield
     except OutOfTime:
-        if watch is not None:
+        if (watch := Watch.current) is not None:
             watch.leave()
         raise
     except BaseException as error:
-        if watch is None:
+        if (watch := Watch.current) is None:
             raise
+        watch.connected.wait(5 * BEAT)  # Without a connection the others would not notice the end.
         if isinstance(error, KeyboardInterrupt):
             end_process("stopped", 130)
-        if isinstance(error, OSError):
-            end_process(f"error: {with_repair(error)}")
-        is_expected = isinstance(error, InputError)
-        end_process(f"error: {error}" if is_expected else traceback.format_exc())
-    if watch is not None:
+        text = expected(error)
+        end_process(traceback.format_exc() if text is None else f"error: {text}")
+    if (watch := Watch.current) is not None:
         watch.leave()

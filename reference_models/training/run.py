@@ -58,10 +58,11 @@ def run(options: Options, shared: Shared, check: Clock, results: Path | None = N
     """
     # First, so that a missing package is reported before anything is computed.
     versions(options.backend)
-    trainer = new_trainer(options, shared.features)
-    with together(), locked(options.folder) if trainer.is_main_process else nullcontext():
-        place = results or options.results or paths.RUNS
-        run_locked(options, trainer, shared, check, place)
+    with together():
+        trainer = new_trainer(options, shared.features)
+        with locked(options.folder) if trainer.is_main_process else nullcontext():
+            place = results or options.results or paths.RUNS
+            run_locked(options, trainer, shared, check, place)
 
 
 def run_locked(

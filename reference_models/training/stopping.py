@@ -1,9 +1,12 @@
 """Time budgets, signals, and the exit status of a stopped command."""
 
+import os
 import signal
-import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 from reference_models.errors import OutOfTime
 
@@ -11,39 +14,66 @@ Clock = Callable[[], None]
 """Called between units of work; raises `OutOfTime` when the next one must not start."""
 
 
-def clock(
-    minutes: float | None = None, begun: float = 0.0, stop: Callable[[], int | None] = lambda: None
-) -> Clock:
-    """A check of the time budget and of signals.
+def clock(minutes: float | None = None, begun: float = 0.0) -> Clock:
+    """A check of the time budget.
 
     minutes: Time budget, counted from `begun`, a value of `time.monotonic()`. None means no time
-        limit. stop: Returns the number of the signal that asked to stop, or None.
+        limit.
     """
 
     def check() -> None:
-        if number := stop():
-            raise OutOfTime(128 + number)
         if minutes is not None and time.monotonic() - begun > 60 * minutes:
             raise OutOfTime
 
     return check
 
 
-def asked_to_stop() -> Callable[[], int | None]:
-    """Catch the first Ctrl-C, SIGTERM or SIGHUP, so that work can stop and save after a step.
+@contextmanager
+def signals_after_steps() -> Iterator[Clock]:
+    """Within the block, Ctrl-C, SIGTERM and SIGHUP only make the yielded check raise `OutOfTime`,
+    and so does the end of the block. So work can stop and save after a step.
 
-    Returns a function that returns the number of the caught signal, or None. The second signal of
-    the same kind has its usual effect.
+    A second Ctrl-C or SIGTERM has its usual effect. A signal that is ignored stays ignored: nohup
+    and shells set that for work that shall go on.
     """
     asked: list[int] = []
+    usual = usual_handlers()
+    terminals = [stream for stream in (1, 2) if os.isatty(stream)]
 
     def ask(number: int, _: object) -> None:
         asked.append(number)
-        signal.signal(number, usual[number])
-        print("\nstopping after this step; press Ctrl-C again to stop now", file=sys.stderr)
+        # A closing terminal sends SIGHUP twice: by its shell, and when the shell has ended.
+        hung_up = number == getattr(signal, "SIGHUP", None)
+        signal.signal(number, signal.SIG_IGN if hung_up else usual[number])
+        for stream in terminals:
+            if not os.isatty(stream):  # The terminal was closed, and any output would be an error.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        with suppress(OSError):
+            os.write(2, b"\nstopping after this step; press Ctrl-C again to stop now\n")
 
+    def check() -> None:
+        if asked:
+            raise OutOfTime(128 + asked[0])
+
+    for number in usual:
+        signal.signal(number, ask)
+    try:
+        yield check
+    finally:
+        for number, handler in usual.items():
+            if number not in asked:
+                signal.signal(number, handler)
+    check()
+
+
+def usual_handlers() -> dict[int, Any]:
+    """The handlers of the signals that stop a command; none of those that are ignored, and none
+    outside of the main thread, which alone may change them."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
     numbers = [
         getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
     ]
-    usual = {number: signal.signal(number, ask) for number in numbers}
-    return lambda: asked[0] if asked else None
+    # Python does not know a handler that a library has installed.
+    handlers = {number: signal.getsignal(number) or signal.SIG_DFL for number in numbers}
+    return {number: now for number, now in handlers.items() if now != signal.SIG_IGN}

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DistributedSampler
 
 from reference_models.data.images import VOID, Images, Streamed
-from reference_models.errors import InputError, first_few
+from reference_models.errors import InputError, count, first_few
 from reference_models.files import Arrays, describe_mismatch
 from reference_models.machine import progress
 from reference_models.networks.torch.backbones import Backbone, load_backbone
@@ -433,6 +433,7 @@ def begin(device: str, patience: float) -> tuple[str, int, int]:
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes == 1:
         return device, 0, 1
+    check_group(processes, device)
     if device == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
@@ -450,3 +451,19 @@ def begin(device: str, patience: float) -> tuple[str, int, int]:
         host = os.environ.get("MASTER_ADDR", "")
         Watch.begin(distributed.get_rank(), processes, host, share, patience)
     return device, distributed.get_rank(), processes
+
+
+def check_group(processes: int, device: str) -> None:
+    """Raise an error unless this process knows its place among the others, and has its own GPU."""
+    names = ("RANK", "MASTER_ADDR", "MASTER_PORT") + ("LOCAL_RANK",) * (device == "cuda")
+    if missing := [name for name in names if name not in os.environ]:
+        raise InputError(
+            f"WORLD_SIZE is {processes}, but {' and '.join(missing)} must be set too; start the "
+            "processes with torchrun, or omit WORLD_SIZE"
+        )
+    gpus = torch.cuda.device_count()
+    if device == "cuda" and int(os.environ["LOCAL_RANK"]) >= gpus:
+        raise InputError(
+            f"LOCAL_RANK is {os.environ['LOCAL_RANK']}, but PyTorch finds {count(gpus, 'GPU')} "
+            "here, and each process needs its own; start fewer processes, or pass --device cpu"
+        )

@@ -9,7 +9,7 @@ import numpy as np
 
 from reference_models import paths
 from reference_models.data.images import Images, Streamed
-from reference_models.errors import InputError
+from reference_models.errors import InputError, lacks_memory
 from reference_models.files import array_names, read_about, read_arrays, sha256_of
 from reference_models.options import Backend, Device, Options, bundled_backbone
 from reference_models.papers.recipes import RECIPES
@@ -123,10 +123,12 @@ def restore_network(file: Path, options: Options) -> Network:
     try:
         trainer.load(read_arrays(file))
     except (InputError, RuntimeError) as error:
+        if lacks_memory(error):
+            raise
         raise InputError(
             f"{file} does not fit the current recipe {options.recipe} ({error}); retrain it"
         ) from None
-    return Network(options, trainer, inverted=bool(read_about(file).get("inverted", False)))
+    return Network(options, trainer, inverted=read_about(file).get("inverted") is True)
 
 
 def shared_backbone(file: Path, options: Options) -> Path | None:
@@ -175,23 +177,21 @@ def options_of(file: Path, device: Device, archives: Path | None = None) -> Opti
             raise InputError(
                 f"{file} was trained with recipe {name!r}, which no longer exists; pass another"
             )
-        for key, allowed in (("backend", get_args(Backend)), ("scale", get_args(ScaleName))):
-            if about[key] not in allowed:
-                raise InputError(
-                    f"{file} has {key} {about[key]!r}, which must be one of "
-                    f"{', '.join(allowed)}; retrain the network"
-                )
         backbone = schedule["backbone"] or {}
-        options = Options(
-            recipe=name,
-            backend=about["backend"],
-            scale=about["scale"],
-            size=schedule["size"],
-            backbone=backbone.get("name"),
-            padding=backbone.get("padding"),
-            device=device,
-            archives=archives,
-        )
+        check_stored(file, about)
+        try:
+            options = Options(
+                recipe=name,
+                backend=about["backend"],
+                scale=about["scale"],
+                size=schedule["size"],
+                backbone=backbone.get("name"),
+                padding=backbone.get("padding"),
+                device=device,
+                archives=archives,
+            )
+        except InputError as error:
+            raise InputError(f"{file} has impossible options ({error}); retrain it") from None
         plan = as_stored(options)["schedule"]
         fits = all(plan[key] == schedule[key] for key in ("backbone", "backbone_rate", "options"))
     except (KeyError, TypeError, AttributeError) as error:
@@ -204,6 +204,28 @@ def options_of(file: Path, device: Device, archives: Path | None = None) -> Opti
             f"{file} was trained with layer sizes that recipe {name} no longer has; retrain it"
         )
     return options
+
+
+def check_stored(file: Path, about: dict[str, Any]) -> None:
+    """Raise an error unless what a weights file says of its network is of the right types."""
+    schedule = about["schedule"]
+    backbone, inverted = schedule["backbone"] or {}, about.get("inverted", False)
+    for key, value, allowed in (
+        ("backend", about["backend"], get_args(Backend)),
+        ("scale", about["scale"], get_args(ScaleName)),
+        ("padding", backbone.get("padding", "end"), ("both", "end")),
+    ):
+        if value not in allowed:
+            raise InputError(
+                f"{file} has {key} {value!r}, which must be one of {', '.join(allowed)}; retrain "
+                "the network"
+            )
+    for key, value, kind in (("size", schedule["size"], int), ("inverted", inverted, bool)):
+        if type(value) is not kind:
+            raise InputError(
+                f"{file} has {key} {value!r}, which must be of type {kind.__name__}; retrain the "
+                "network"
+            )
 
 
 # Bundled models ----------------------------------------------------------------------------------

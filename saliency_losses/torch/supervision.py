@@ -30,12 +30,11 @@ def deep_supervision(
 
         Σ_k w_k loss(output_k, target, **arguments)
 
-    `weighted_fbeta_loss`, `weighted_fbeta_score`, `WeightedFBetaLoss` and `functools.partial` of
-    them compute the distance weights of the target once for all outputs.
+    The weighted F-beta loss and score, also in a `functools.partial`, compute the distance weights
+    of the target once for all outputs.
 
     Args:
-        loss: A loss of an output and the target: a function of this library, a criterion, a
-            `functools.partial`, or any callable of that form.
+        loss: Any callable that returns the loss of an output and the target.
         outputs: The predictions, ``(N, C, *spatial)`` each, of equal or different spatial sizes.
         target: ``(N, C, *spatial)`` or ``(N, *spatial)``, as the loss takes it.
         weights: w, one number per output, at least 0. Default: 1 each.

@@ -195,9 +195,9 @@ from pathlib import Path
 import jax
 import numpy as np
 from reference_models.files import write_arrays
-from reference_models.training.stopping import asked_to_stop
+from reference_models.training.stopping import signals_after_steps
 from reference_models.training.augmentation import draw_step
-from reference_models.errors import InputError
+from reference_models.errors import InputError, OutOfTime
 from reference_models.options import Options
 from reference_models.papers.recipes import RECIPES
 from reference_models.training.run import load_data
@@ -205,7 +205,6 @@ from reference_models.training.frameworks import new_trainer
 from tests.reference_models.test_flax_training import settings, gathered
 
 recipe, out = sys.argv[1:]
-stop = asked_to_stop()
 options = settings(recipe)
 trainer, images = new_trainer(options, imagenet=False), load_data(options).train
 try:
@@ -213,8 +212,13 @@ try:
 except InputError as error:
     print(error, file=sys.stderr)
 trainer.set_training_images(images)
-signal.raise_signal(signal.SIGTERM)
-assert stop()  # Whatever JAX makes of such signals in several processes.
+stopped = 0
+try:  # Whatever JAX makes of such signals in several processes.
+    with signals_after_steps():
+        signal.raise_signal(signal.SIGTERM)
+except OutOfTime as error:
+    stopped = error.status
+assert stopped == 143
 losses = []
 for step in range(options.plan.steps):
     last = jax.process_index() == jax.process_count() - 1

@@ -1,8 +1,11 @@
 """Parts of a list of files, as users and job systems name them."""
 
+import os
+
 import pytest
 
 from reference_models.errors import InputError
+from reference_models.machine import leave_group
 from reference_models.shards import Shard
 
 
@@ -69,3 +72,19 @@ def test_the_option_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert Shard.choose("3/3") == Shard(2, 3)
     assert Shard.choose(None) == Shard(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(None, "2"), ("", ""), ("5", "5"), ("4,7", "4"), ("4,7,1", "1")]
+)
+def test_a_process_takes_one_of_the_visible_gpus(
+    before: str | None, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before or "")
+    if before is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    leave_group()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == after
+    assert "WORLD_SIZE" not in os.environ

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def stopped_runs(folder: Path, backend: str, seed: int, stops: int) -> Counter[s
         child.send_signal(getattr(signal, name))
         _, errors = child.communicate(timeout=300)
         number = getattr(signal, name)
-        # Before its handlers are installed, Python itself ends by the signal.
+        # Outside of the training steps, SIGTERM and SIGHUP have their usual effect.
         assert child.returncode in (0, -number, 128 + number), errors
         counts[name if child.returncode else "ended before"] += 1
         counts[LEFT] += is_left(child)
@@ -71,7 +72,7 @@ def stopped_runs(folder: Path, backend: str, seed: int, stops: int) -> Counter[s
 
 
 def start(run: Path, backend: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
+    return signalled(
         short_run(run, backend, "--checkpoint-seconds", "0"),
         cwd=ROOT,
         env=environment(),
@@ -80,6 +81,16 @@ def start(run: Path, backend: str) -> "subprocess.Popen[str]":
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
+
+
+def signalled(words: list[str], **options: Any) -> "subprocess.Popen[str]":
+    """A process that ignores no signal, as it would if a shell or nohup had told the tests to."""
+    return subprocess.Popen(words, **{"preexec_fn": heed_signals, **options})
+
+
+def heed_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def wait_for_a_moment(

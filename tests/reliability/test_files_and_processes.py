@@ -8,18 +8,32 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 from reference_models import files
+from reference_models.command_line import command
 from reference_models.errors import InputError, OutOfTime
 from reference_models.files import atomic_path, read_about, read_arrays, write_arrays, write_json
 from reference_models.options import Options
+from reference_models.training.flax_trainer import FlaxTrainer
+from reference_models.training.processes import with_others
 from reference_models.training.run import Shared, run
 from reference_models.training.stopping import clock
+from reference_models.training.torch_trainer import TorchTrainer
 from reference_models.training.trained import options_of
-from tests.reliability.stops import alive, environment, group_alive, measuring, train_command
+from tests.reliability.stops import (
+    alive,
+    environment,
+    group_alive,
+    measuring,
+    signalled,
+    train_command,
+)
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
@@ -124,11 +138,12 @@ def test_a_damaged_record_of_options_is_named(stopped: Options):
 
 def test_weights_that_do_not_say_what_they_are(tmp_path: Path):
     file = tmp_path / "weights.safetensors"
+    schedule = {"backbone": None, "size": 64}
     good = {
         "recipe": "scenes-cas",
         "backend": "torch",
         "scale": "small",
-        "schedule": {"backbone": None, "size": 64},
+        "schedule": schedule,
     }
     for about, match in (
         ({}, "does not say which network it holds"),
@@ -136,6 +151,12 @@ def test_weights_that_do_not_say_what_they_are(tmp_path: Path):
         (good | {"scale": "full"}, "scale 'full', which must be one of small, medium"),
         (good | {"schedule": None}, "does not say which network it holds"),
         (good | {"schedule": {"backbone": 3}}, "does not say which network it holds"),
+        (good | {"schedule": schedule | {"size": 64.0}}, r"size 64\.0, .* of type int"),
+        (good | {"schedule": schedule | {"size": True}}, "size True, .* of type int"),
+        (good | {"schedule": schedule | {"size": 65}}, r"weights\.safetensors .*multiple of 4"),
+        (good | {"schedule": schedule | {"size": 2**20}}, r"weights\.safetensors .*at most 4096"),
+        (good | {"schedule": schedule | {"backbone": {"padding": "no"}}}, "padding 'no', .* both"),
+        (good | {"inverted": "no"}, "inverted 'no', .* of type bool"),
         (good | {"recipe": "gone"}, "'gone', which no longer exists"),
     ):
         write_arrays(file, {"x": np.zeros(1)}, about)
@@ -182,15 +203,15 @@ def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypa
 @POSIX
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_the_exit_status_says_what_stopped_a_run(tmp_path: Path, name: str):
-    child = subprocess.Popen(
-        train_command(tmp_path / "run", "--steps", "100000"),
+    child = signalled(
+        train_command(tmp_path / "run", "--steps", "100000", "--checkpoint-seconds", "0"),
         cwd=ROOT,
         env=environment(),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    while not (tmp_path / "run/options.json").exists():
+    while not (tmp_path / "run/checkpoint.safetensors").exists():
         time.sleep(0.01)
     child.send_signal(getattr(signal, name))
     out, err = child.communicate(timeout=120)
@@ -220,6 +241,42 @@ def test_what_the_system_refuses_is_one_line(tmp_path: Path):
         assert done.stderr.startswith("error: ")
         assert done.stderr.count("\n") == 1
         assert out.name in done.stderr
+
+
+def lacking_memory() -> list[Exception]:
+    """What NumPy, PyTorch and JAX raise, and PyTorch and JAX of a GPU."""
+    errors: list[Exception] = [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes."),
+    ]
+    for allocate in (np.ones, torch.ones, jnp.ones):
+        with pytest.raises((MemoryError, RuntimeError)) as caught:
+            allocate((2**24, 2**24))
+        errors.append(caught.value)
+    return errors
+
+
+def test_a_lack_of_memory_is_one_line():
+    for error in lacking_memory():
+        with pytest.raises(SystemExit) as end, command():
+            raise error
+        assert str(end.value).startswith("error: the memory does not suffice (")
+        assert "\n" not in str(end.value)
+        # Of this process, not of another one that it waits for.
+        with pytest.raises(type(error)), with_others(2):
+            raise error
+    with pytest.raises(RuntimeError, match="of the program"), command():
+        raise RuntimeError("a defect of the program")
+
+
+def test_a_checkpoint_is_not_blamed_for_a_lack_of_memory(stopped: Options, monkeypatch):
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for trainer in (TorchTrainer, FlaxTrainer):
+        monkeypatch.setattr(trainer, "restore", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        run(stopped, Shared(), clock())
 
 
 @POSIX

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 from reference_models.errors import InputError
-from reference_models.training.processes import waiting, with_others
+from reference_models.options import Options
+from reference_models.training.processes import Watch, waiting, with_others
+from reference_models.training.run import Shared, run
+from reference_models.training.stopping import clock
+from reference_models.training.torch_trainer import check_group
 from tests.reliability.stops import environment, train_command
 from tests.support.paths import ROOT
 
@@ -41,8 +45,13 @@ def share(numbers):
         time.sleep(0.01)
     return json.loads(file.read_text())
 
-Watch.begin(rank, 3, "127.0.0.1", share, 4)
+if ends != "fails at once":
+    Watch.begin(rank, 3, "127.0.0.1", share, 4)
 with together():
+    if ends == "fails at once":
+        Watch.begin(rank, 3, "127.0.0.1", share, 4)
+        print("joined", flush=True)
+        raise InputError("--device cuda")
     print("joined", flush=True)
     if ends == "fails":
         time.sleep(1)
@@ -71,6 +80,8 @@ with together():
         (2, "SIGSTOP", "process 2 of 3 (counted from 0) has not answered for 4 seconds"),
         (0, "fails", "process 0 of 3 (counted from 0) stopped"),
         (2, "fails", "process 2 of 3 (counted from 0) stopped"),
+        (0, "fails at once", "process 0 of 3 (counted from 0) stopped"),
+        (2, "fails at once", "process 2 of 3 (counted from 0) stopped"),
         (0, "has a bug", "process 0 of 3 (counted from 0) stopped"),
     ],
 )
@@ -94,9 +105,12 @@ def test_all_processes_end_with_one_line_that_names_the_lost_one(rank, ends, lin
     if ends.startswith("SIG"):
         lost.kill()
     _, errors = lost.communicate(timeout=60)
-    assert {"fails": "error: the disk is full", "has a bug": "ZeroDivisionError"}.get(
-        ends, ""
-    ) in errors
+    reasons = {
+        "fails": "error: the disk is full",
+        "fails at once": "error: --device cuda",
+        "has a bug": "ZeroDivisionError",
+    }
+    assert reasons.get(ends, "") in errors
 
 
 def test_a_first_process_that_is_gone_before_the_others_connect(tmp_path: Path):
@@ -166,6 +180,40 @@ def trained(backend: str, rank: int, port: int, folder: Path) -> "subprocess.Pop
         words, cwd=ROOT, env=environment() | group[backend], text=True, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )  # fmt: skip
+
+
+def test_a_trainer_that_cannot_be_made_ends_its_process(monkeypatch, tmp_path: Path):
+    """Otherwise JAX would wait at its exit for the others, and they for it."""
+
+    def joined(*_: object) -> None:
+        Watch.current = Watch(1, 2, 60)
+        Watch.current.connected.set()
+        raise InputError("--device cuda")
+
+    monkeypatch.setattr(Watch, "current", None)
+    monkeypatch.setattr("reference_models.training.run.new_trainer", joined)
+    monkeypatch.setattr("reference_models.training.processes.end_process", sys.exit)
+    with pytest.raises(SystemExit, match="error: --device cuda"):
+        run(Options(out=tmp_path / "run"), Shared(), clock())
+
+
+def test_a_process_that_does_not_know_its_place_is_an_error(monkeypatch):
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "1")
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(InputError, match="WORLD_SIZE is 2, but RANK must be set too"):
+        check_group(2, "cpu")
+    with pytest.raises(InputError, match="but RANK and LOCAL_RANK must be set too"):
+        check_group(2, "cuda")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setenv("RANK", "1")
+    check_group(2, "cpu")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(InputError, match="LOCAL_RANK is 1, but PyTorch finds 1 GPU here"):
+        check_group(2, "cuda")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    check_group(2, "cuda")
 
 
 @pytest.mark.slow
