@@ -35,6 +35,7 @@ from reference_models.training.trained import (
     RUN_WEIGHTS,
     bundled_models,
     load_network,
+    refuse_two_meanings,
     weights_file,
 )
 from saliency_losses import __version__
@@ -95,6 +96,7 @@ def run(options: Options) -> None:
         if options.out.exists() and not options.out.is_file():
             kind = "a folder" if options.out.is_dir() else "not a regular file"
             raise InputError(f"--out {options.out} is {kind}; pass the name of a JSON file")
+    refuse_two_meanings(str(options.maps))
     is_network = str(options.maps) in bundled_models() or (options.maps / RUN_WEIGHTS).is_file()
     if options.join:
         run_join(options, is_network)
@@ -123,8 +125,10 @@ def run_maps(options: Options) -> None:
         return
     path = rows_path(options.out, shard)
     header = about(options, len(pairs.stems), pairs.digest(), pairs.notes)
-    with RowFile.begin(path, header, shard) as file:
-        add_rows(file, pairs, names_of(options))
+    header |= {"void": pairs.void, "scale": list(pairs.scale)}
+    stamps = {place: pairs.stamp(place) for place in shard.of(range(len(pairs.stems)))}
+    with RowFile.begin(path, header, shard, stamps) as file:
+        add_rows(file, pairs, stamps, names_of(options))
         if shard.count > 1:
             end_shard(options, file)
         else:
@@ -195,10 +199,9 @@ def measured(pairs: Pairs, places: Sequence[int], names: Sequence[str]) -> Itera
     yield from progress(rows, desc="measuring", total=len(places), unit=" images")
 
 
-def add_rows(file: RowFile, pairs: Pairs, names: Sequence[str]) -> None:
-    """Measure the pairs of a shard that its file lacks, or whose files have changed."""
-    stamps = {place: pairs.stamp(place) for place in file.shard.of(range(len(pairs.stems)))}
-    places = [place for place, stamp in stamps.items() if file.stamps.get(place) != stamp]
+def add_rows(file: RowFile, pairs: Pairs, stamps: Mapping[int, str], names: Sequence[str]) -> None:
+    """Measure the pairs of a shard that its file lacks. stamps: Of its pairs, by place."""
+    places = [place for place in stamps if place not in file.offsets]
     if 0 < len(places) < len(stamps):
         print(f"{file.path} has rows of {count(len(stamps) - len(places), 'image')}; going on")
     for place, row in zip(places, measured(pairs, places, names), strict=True):
@@ -250,18 +253,22 @@ def run_network(options: Options) -> None:
     places = shard.of(range(len(test.truth)))
     scored = score(network, [test.only(places)], clock(), options.exact) if places else {}
     header = about(options, len(test.truth), digest(weights, test), notes)
-    with RowFile.begin(rows_path(options.out, shard), header, shard) as file:
+    with RowFile.begin(rows_path(options.out, shard), header, shard, stamps={}) as file:
         for place, row in zip(places, rows_of(scored, len(places)), strict=True):
             file.add(place, test.images.names[place], "", {"tests": row})
         end_shard(options, file)
 
 
 def digest(weights: Mapping[str, Any], test: TestSet) -> str:
-    """Digest of the weights' description and of the names and the truth of a test set."""
+    """Digest of the weights' description and of the names, truth and void of a test set."""
     found = sha256(json.dumps(weights, sort_keys=True).encode())
     for name, truth in zip(test.images.names, test.truth, strict=True):
         found.update(f"{name}\n{truth.shape}\n".encode(errors="surrogateescape"))
         found.update(np.ascontiguousarray(truth).data)
+    for place, void in enumerate(test.voids):
+        if void is not None:
+            found.update(f"{place}\n".encode())
+            found.update(np.ascontiguousarray(void).data)
     return found.hexdigest()
 
 

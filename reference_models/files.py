@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
+from tempfile import TemporaryFile
 from typing import IO, Any
 
 import numpy as np
@@ -61,7 +62,10 @@ def remove_left(folder: Path) -> None:
 
 
 def make_folder(path: Path, option: str) -> None:
-    """Create a folder for output. option: What named it, for the error."""
+    """Create a folder for output, and try whether files can be written there, before the work.
+
+    option: What named it, for the error.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -69,6 +73,12 @@ def make_folder(path: Path, option: str) -> None:
         file = next(each for each in places if os.path.lexists(each) and not each.is_dir())
         raise InputError(
             f"{option} {path}: {file} is a file, but a folder is needed; pass another path"
+        ) from None
+    try:
+        TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise InputError(
+            f"{option} {path}: no file can be written there ({error.strerror}); pass another path"
         ) from None
 
 

@@ -16,7 +16,7 @@ from reference_models.machine import cores, keep_memory, leave_group, processes_
 from reference_models.measures.saliency import eight_bit
 from reference_models.prediction.jobs import Companions, Job, check_outputs, find_jobs
 from reference_models.prediction.options import Common
-from reference_models.prediction.outputs import Outputs
+from reference_models.prediction.outputs import Outputs, exif_of
 from reference_models.prediction.report import DONE, FINISHED, Report, fault_of
 from reference_models.prediction.sharing import Batches, Budget, in_threads
 from reference_models.shards import Shard
@@ -127,7 +127,7 @@ class Predictor:
                     figure = self.model.explained(inputs, mask)
                     file = self.outputs.folder / f"{job.stem}-explained.png"
                     with atomic_path(file, shared=True) as partial:
-                        figure.savefig(partial, format="png")
+                        figure.savefig(partial, format="png", pil_kwargs={"exif": exif_of(tag)})
         return DONE
 
 

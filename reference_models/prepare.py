@@ -14,12 +14,18 @@ from PIL import Image
 from scipy.io import loadmat
 
 from reference_models.command_line import command, parse
-from reference_models.data.maps import read_map, settled_map
+from reference_models.data.maps import (
+    Scale,
+    map_notes,
+    open_map,
+    scale_of,
+    settle_map,
+    settled_map,
+)
 from reference_models.data.masks import as_mask, mask_notes
 from reference_models.data.named_sets import ARCHIVES, DETECTORS, DETECTORS_NAME
 from reference_models.data.photographs import as_photograph
 from reference_models.data.pictures import (
-    READING,
     Folder,
     check_size,
     has_images,
@@ -27,6 +33,7 @@ from reference_models.data.pictures import (
     open_folder,
     open_image,
     outcomes,
+    read_bytes,
 )
 from reference_models.errors import InputError, first_few
 from reference_models.files import atomic_path, make_folder
@@ -247,12 +254,12 @@ def pack_segmentations(stem: str, split: str, image_file: Folder, truth_file: Fo
 def read_segmentations(file: Folder) -> list[np.ndarray]:
     """`groundTruth{i}.Segmentation` of a file of BSDS500, int32 `(H, W)` each."""
     try:
-        with READING:
-            content = file.read_bytes()
-        people = loadmat(io.BytesIO(content))["groundTruth"].ravel()
+        people = loadmat(io.BytesIO(read_bytes(file)))["groundTruth"].ravel()
         maps = [person["Segmentation"].ravel()[0].astype(np.int32) for person in people]
         if not maps or any(labels.ndim != 2 or not labels.size for labels in maps):
             raise ValueError("a segmentation is not a matrix")
+    except InputError:
+        raise
     except Exception as error:  # SciPy's reader and damaged files raise many kinds.
         raise InputError(
             f"{file} must hold groundTruth{{i}}.Segmentation, but cannot be read so: {error}"
@@ -335,10 +342,11 @@ def prepare_maps(root: Folder, out: Path) -> list[str]:
         }
         faults += missing(sizes, found, f"images of ECSSD without a map in {folder}")
         work += [(detector, stem, file) for stem, file in found.items()]
+    scales, notes_on_maps = scales_of(work)
 
     def pack(index: int) -> tuple[Packed, bool]:
         detector, stem, file = work[index]
-        grey = Image.fromarray(read_map(file).values)
+        grey = Image.fromarray(settle_map(open_map(file), scales[detector]).values)
         original, size = sizes[stem]
         stretched = grey.size != original
         if stretched:
@@ -352,7 +360,7 @@ def prepare_maps(root: Folder, out: Path) -> list[str]:
     report([*faults, *unusable], DETECTORS_NAME, root)
     header = ["file", "source_path", "sha256_source"]
     write_archive(out / DETECTORS, [one for one, _ in packed], header, {})
-    notes = [f"wrote {out / DETECTORS}", f"maps of {', '.join(detectors)}"]
+    notes = [f"wrote {out / DETECTORS}", f"maps of {', '.join(detectors)}", *notes_on_maps]
     stretched = [str(one.row[1]) for one, resized in packed if resized]
     if stretched:
         notes.append(f"resized to the size of the image: {first_few(stretched)}")
@@ -361,6 +369,24 @@ def prepare_maps(root: Folder, out: Path) -> list[str]:
     if absent:
         notes.append(f"no maps of {', '.join(absent)}: recipes that start from them will not run")
     return notes
+
+
+def scales_of(work: Sequence[tuple[str, str, Folder]]) -> tuple[dict[str, Scale], list[str]]:
+    """How the maps of each detector are read, and notes on them. Faulty maps are passed over.
+
+    work: The detector, the stem and the file of each map.
+    """
+    looks = outcomes(lambda index: open_map(work[index][2]).stored, len(work), "maps of ECSSD")
+    stored: dict[str, dict[str, tuple[str, float]]] = {}
+    for (detector, stem, _), look in zip(work, looks, strict=True):
+        if not isinstance(look, InputError):
+            stored.setdefault(detector, {})[stem] = look
+    scales, notes = {}, []
+    for detector, found in stored.items():
+        scales[detector] = scale_of(found.values())
+        kinds = {stem: kind for stem, (kind, _) in found.items()}
+        notes += [f"{detector}: {note}" for note in map_notes(kinds, scales[detector])]
+    return scales, notes
 
 
 def detectors_in(root: Folder) -> dict[str, Folder]:
@@ -391,7 +417,9 @@ def sizes_of_ecssd(out: Path) -> dict[str, tuple[tuple[int, int], tuple[int, int
             f"first run `python -m reference_models.prepare ecssd FOLDER --out {out}`"
         )
     manifest = open_folder(file) / "MANIFEST.tsv"
-    rows = [line.split("\t") for line in manifest.read_text(encoding="utf-8").splitlines()[1:]]
+    if not manifest.is_file():
+        raise InputError(f"{manifest} is missing; delete {file} and prepare it again")
+    rows = [line.split("\t") for line in read_bytes(manifest).decode().splitlines()[1:]]
     return {
         stem: ((int(width), int(height)), (int(packed_width), int(packed_height)))
         for stem, _, width, height, packed_width, packed_height, *_ in rows
@@ -436,8 +464,7 @@ def encoded(image: Image.Image, **options: Any) -> bytes:
 
 
 def digest(file: Folder) -> str:
-    with READING:
-        return sha256(file.read_bytes()).hexdigest()
+    return sha256(read_bytes(file)).hexdigest()
 
 
 def lines(texts: Iterable[str]) -> str:

@@ -1,6 +1,6 @@
 """Decoding of a data set: its images, labels and priors, at once or one by one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
@@ -13,9 +13,10 @@ from reference_models.data.maps import (
     SaliencyMap,
     Scale,
     open_map,
-    read_map_files,
+    open_map_files,
     scale_of,
     settle_map,
+    settle_maps,
 )
 from reference_models.data.masks import (
     Look,
@@ -36,16 +37,20 @@ from reference_models.data.pictures import (
     check_size,
     fit_prior,
     open_image,
+    outcomes,
     require,
     side_by_side,
 )
-from reference_models.errors import Faults, count, first_few
+from reference_models.errors import Faults, InputError, count, first_few
 
 Truth = Mask | np.ndarray
 """A mask, or the label maps of all annotators, int32 `(annotators, H, W)`."""
 
 
+Result = tuple[Truth | None, str, bool]
+"""The truth of an image if it is kept, the kind of its mask, and whether the mask is empty."""
 Kept = TypeVar("Kept", bound=Images | Streamed)
+Looked = TypeVar("Looked")
 
 
 class Decoded(NamedTuple, Generic[Kept]):
@@ -111,6 +116,21 @@ class Decoder:
         typical = truth[np.argsort(regions_of, kind="stable")[(len(truth) - 1) // 2]]
         return largest(typical, self.size, self.regions)
 
+    def settled(
+        self, results: Sequence[Result], labels: np.ndarray, void: bool
+    ) -> Iterator[Result]:
+        """The results of `decode` in the light of their folder, and their labels in place."""
+        for index, (truth, kind, is_empty) in enumerate(results):
+            if isinstance(truth, Mask):
+                labels[index] = self.labels(truth, void)
+                mask = settled_mask(truth, void)
+                yield mask, mask.kind, not mask.object.any()
+            elif kind == "0/255" and void:
+                labels[index] *= VOID
+                yield None, "with void", True
+            else:
+                yield truth, kind, is_empty
+
     def prior(self, stem: str, scale: Scale) -> np.ndarray:
         """uint8 `(size, size)`, see `fit_prior`; without priors, a Gaussian at the centre."""
         if not self.files.priors:
@@ -124,18 +144,56 @@ def joined(truth: Sequence[Truth]) -> Truth:
     return first if isinstance(first, Mask) else np.stack(cast("list[np.ndarray]", truth))
 
 
+class Part(NamedTuple, Generic[Kept]):
+    """Images that are read, up to what all masks and priors of their folder decide together."""
+
+    stems: tuple[str, ...]
+    kinds: list[str]
+    """Of the masks."""
+    stored: list[tuple[str, float]]
+    """Of the priors, see `scale_of`."""
+    settle: Callable[[bool, Scale], Decoded[Kept]]
+    """Given `has_void` and `scale_of` of the folder. Called once."""
+
+
+def settled(files: Files, parts: Sequence[Part[Any]]) -> list[Decoded[Any]]:
+    """The parts of a data set, each read as all masks and priors of its folder decide.
+
+    So masks and priors of no part are looked at too, unless `prepare` has packed them, and faulty
+    ones among them are passed over.
+    """
+    chosen = {stem for part in parts for stem in part.stems}
+    kinds = [kind for part in parts for kind in part.kinds]
+    stored = [each for part in parts for each in part.stored]
+    if not files.is_packed:
+        masks = [file[0] for stem, file in files.truth.items() if stem not in chosen]
+        priors = [file for stem, file in files.priors.items() if stem not in chosen]
+        if not files.segmented:
+            kinds += looks(lambda file: as_mask(open_image(file), file).kind, masks, "other masks")
+        stored += looks(lambda file: open_map(file).stored, priors, "other priors")
+    void, scale = has_void(kinds), scale_of(stored)
+    return [part.settle(void, scale) for part in parts]
+
+
+def looks(look: Callable[[Folder], Looked], files: Sequence[Folder], what: str) -> list[Looked]:
+    """What is seen of the files that can be read. what: the files, for the progress bar."""
+    if not files:
+        return []
+    found = outcomes(lambda index: look(files[index]), len(files), what)
+    return [each for each in found if not isinstance(each, InputError)]
+
+
 def decode(
     files: Files, stems: Sequence[str], size: int, regions: int = 2, keep_truth: bool = False
-) -> Decoded[Images]:
+) -> Part[Images]:
     """The images, labels and priors of these stems. keep_truth: Also return masks or label maps at
     their original size."""
     decoder = Decoder(files, size, regions)
     images = np.empty((len(stems), size, size, 3), np.uint8)
     labels = np.empty((len(stems), size, size), np.uint8)
 
-    def decode_image(index: int) -> tuple[Truth | None, str, bool]:
-        """Fill in image and labels; return the truth if it is kept, the kind of mask, and whether
-        the mask is empty."""
+    def decode_image(index: int) -> Result:
+        """Fill in image and labels."""
         stem = stems[index]
         if stem not in files.truth:  # One of `files.faults`.
             decoder.image(stem)
@@ -148,30 +206,28 @@ def decode(
         return truth if keep_truth else None, "regions", False
 
     faults = Faults(files.faults)
-    results: list[tuple[Truth | None, str, bool]] = []
+    results: list[Result] = []
+    maps: list[SaliencyMap] = []
     with faults.collect():
         results = side_by_side(decode_image, len(stems), files.name)
-    priors = np.broadcast_to(centre_prior(size), labels.shape)
     if files.priors:
         with faults.collect():
-            folder_priors = [files.priors[stem] for stem in stems if stem in files.priors]
-            priors = fit_priors(folder_priors, size, f"priors of {files.name}")
+            there = [files.priors[stem] for stem in stems if stem in files.priors]
+            maps = open_map_files(there, f"priors of {files.name}")
     faults.report()
-    kept = [truth for truth, _, _ in results]
-    kinds, empty = [kind for _, kind, _ in results], [is_empty for _, _, is_empty in results]
-    void = has_void(kinds)
-    for index, (mask, kind) in enumerate(zip(kept, kinds, strict=True)):
-        if isinstance(mask, Mask):
-            labels[index] = decoder.labels(mask, void)
-            kept[index] = mask = settled_mask(mask, void)
-            kinds[index], empty[index] = mask.kind, not mask.object.any()
-        elif kind == "0/255" and void:
-            labels[index] *= VOID
-            kinds[index], empty[index] = "with void", True
-    truth = [each for each in kept if each is not None] if keep_truth else []
-    empty_stems = [stem for stem, is_empty in zip(stems, empty, strict=True) if is_empty]
-    decoded = Images(tuple(stems), images, labels, priors)
-    return Decoded(decoded, *truths(truth), kinds, empty_stems)
+
+    def settle(void: bool, scale: Scale) -> Decoded[Images]:
+        kept = list(decoder.settled(results, labels, void))
+        priors = np.broadcast_to(centre_prior(size), labels.shape)
+        if files.priors:
+            priors = np.stack([fitted(settle_map(each, scale), size) for each in maps])
+        truth = [each for each, _, _ in kept if each is not None] if keep_truth else []
+        empty = [stem for stem, (_, _, is_empty) in zip(stems, kept, strict=True) if is_empty]
+        decoded = Images(tuple(stems), images, labels, priors)
+        return Decoded(decoded, *truths(truth), [kind for _, kind, _ in kept], empty)
+
+    kinds = [kind for _, kind, _ in results]
+    return Part(tuple(stems), kinds, [each.stored for each in maps], settle)
 
 
 class Seen(NamedTuple):
@@ -190,7 +246,7 @@ REGIONS = Look("regions", ("regions", "regions"), ((True, True), (True, True)))
 
 def stream(
     files: Files, stems: Sequence[str], size: int, regions: int = 2, keep_truth: bool = False
-) -> Decoded[Streamed]:
+) -> Part[Streamed]:
     """As `decode`, for more images than fit in memory: each is decoded whenever it is taken.
 
     Here every picture is read once, to report its faults and to decide what the masks and the
@@ -221,21 +277,24 @@ def stream(
         with faults.collect():
             bright = side_by_side(brightness, len(stems), f"priors of {files.name}")
     faults.report()
-    void, scale = has_void(each.look.kind for each in seen), scale_of(bright)
-    images = Streamed(
-        names=tuple(stems),
-        side=size,
-        occurring=frozenset().union(*(each.labels[void] for each in seen)),
-        image=lambda index: decoder.image(stems[index]),
-        label=lambda index: decoder.labels(decoder.truth(stems[index]), void),
-        prior=lambda index: decoder.prior(stems[index], scale),
-    )
-    kinds = [each.look.kinds[void] for each in seen]
-    has_object = (each.look.classes[void][0] for each in seen)
-    empty = [stem for stem, some in zip(stems, has_object, strict=True) if not some]
-    truth = (each.truth for each in seen if each.truth is not None)
-    kept = [settled_mask(each, void) if isinstance(each, Mask) else each for each in truth]
-    return Decoded(images, *truths(kept), kinds, empty)
+
+    def settle(void: bool, scale: Scale) -> Decoded[Streamed]:
+        images = Streamed(
+            names=tuple(stems),
+            side=size,
+            occurring=frozenset().union(*(each.labels[void] for each in seen)),
+            image=lambda index: decoder.image(stems[index]),
+            label=lambda index: decoder.labels(decoder.truth(stems[index]), void),
+            prior=lambda index: decoder.prior(stems[index], scale),
+        )
+        kinds = [each.look.kinds[void] for each in seen]
+        has_object = (each.look.classes[void][0] for each in seen)
+        empty = [stem for stem, some in zip(stems, has_object, strict=True) if not some]
+        truth = (each.truth for each in seen if each.truth is not None)
+        kept = [settled_mask(each, void) if isinstance(each, Mask) else each for each in truth]
+        return Decoded(images, *truths(kept), kinds, empty)
+
+    return Part(tuple(stems), [each.look.kind for each in seen], bright, settle)
 
 
 def truths(
@@ -298,12 +357,8 @@ def read_priors(folder: Folder, stems: Sequence[str], size: int) -> np.ndarray:
     """The maps of these stems as priors, uint8 `(N, size, size)`; see `fit_prior`."""
     files = by_stem([folder])
     require(stems, files, f"map in {folder}")
-    return fit_priors([files[stem] for stem in stems], size, f"maps of {folder.name}")
-
-
-def fit_priors(files: Sequence[Folder], size: int, what: str) -> np.ndarray:
-    """Priors of several images, uint8 `(N, size, size)`. what: the files, for the progress bar."""
-    return np.stack([fitted(each, size) for each in read_map_files(files, what)])
+    maps = open_map_files([files[stem] for stem in stems], f"maps of {folder.name}")
+    return np.stack([fitted(each, size) for each in settle_maps(maps)])
 
 
 def fitted(saliency: SaliencyMap, size: int) -> np.ndarray:

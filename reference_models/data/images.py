@@ -202,7 +202,8 @@ class TestSet:
     truth: For each image a bool mask `(H, W)`, or the label maps of all annotators, int32
     `(annotators, H, W)`. priors: By detector, uint8 `(N, S, S)`, each map stretched to 0..255.
     voids: For each image its void pixels, bool `(H, W)`, or None; empty if no image has any.
-    places: The index of each image in the whole set, if this is a part of it.
+    places: The index of each image in the whole set, if this is a part of it. is_named: One of the
+    sets that recipes name, not data of the user's that may be called like one.
     """
 
     __test__ = False  # Keeps pytest from collecting this class for its name.
@@ -213,6 +214,7 @@ class TestSet:
     priors: dict[str, np.ndarray] = field(default_factory=dict)
     voids: tuple[np.ndarray | None, ...] = ()
     places: Sequence[int] = ()
+    is_named: bool = False
 
     def only(self, indices: Sequence[int]) -> "TestSet":
         """The images at these indices, in that order."""
@@ -223,6 +225,7 @@ class TestSet:
             {name: maps[indices] for name, maps in self.priors.items()},
             tuple(self.voids[i] for i in indices if self.voids),
             indices,
+            self.is_named,
         )
 
     def parts(self) -> Iterator["TestPart"]:

@@ -58,9 +58,9 @@ def settled_map(image: Image.Image, file: Folder, what: str) -> SaliencyMap:
     return settle_maps([as_map(image, file, what)])[0]
 
 
-def read_map_files(files: Sequence[Folder], what: str) -> list[SaliencyMap]:
-    """The saliency maps of one folder. what: the files, for the progress bar."""
-    return settle_maps(side_by_side(lambda index: open_map(files[index]), len(files), what))
+def open_map_files(files: Sequence[Folder], what: str) -> list[SaliencyMap]:
+    """Saliency maps before `settle_maps`. what: the files, for the progress bar."""
+    return side_by_side(lambda index: open_map(files[index]), len(files), what)
 
 
 def settle_maps(maps: Sequence[SaliencyMap]) -> list[SaliencyMap]:
@@ -78,17 +78,16 @@ class Scale(NamedTuple):
     white: int
     """The float that means white."""
     one_is_white: bool
-    """Whether 1 means white, because no map has a greater value."""
+    """Whether 1 means white, because no map has a greater value, and none is of floats or 16 bits,
+    which say what white is."""
 
 
 def scale_of(stored: Iterable[tuple[str, float]]) -> Scale:
     """The scale of maps of these kinds and highest values."""
     stored = list(stored)
     white = white_of_floats(max((top for kind, top in stored if kind == "floats"), default=1.0))
-    tops = (
-        float(scaled(np.array(top), white)) if kind == "floats" else top for kind, top in stored
-    )
-    return Scale(white, not any(top > 1 for top in tops))
+    fine = ("floats", "16 bits")
+    return Scale(white, not any(top > (0 if kind in fine else 1) for kind, top in stored))
 
 
 def settle_map(saliency: SaliencyMap, scale: Scale) -> SaliencyMap:
@@ -184,7 +183,7 @@ def map_notes(kinds: Mapping[str, str], scale: Scale) -> list[str]:
         + (
             "1 is read as white"
             if scale.one_is_white
-            else "nearly black, as other maps are brighter"
+            else "nearly black, as other maps are brighter or finer"
         ),
         "16 bits": "16 bits, of which the upper 8 are read",
         "floats": "floats, read as 8 bits",

@@ -54,7 +54,8 @@ class Files:
     truth: One mask per image, or one label map per annotator. priors: Empty if the set has none.
     lists: The stems in `splits/train.txt`, `val.txt` and `test.txt`, for the lists that exist.
     segmented: The truth consists of label maps. unused: Stems of masks without an image. faults: of
-    the names; `decode` reports them together with those of the pictures.
+    the names; `decode` reports them together with those of the pictures. is_packed: By `prepare`,
+    which stores masks as 0 and 255 alone.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Files:
     segmented: bool
     unused: tuple[str, ...]
     faults: tuple[InputError, ...] = ()
+    is_packed: bool = False
 
 
 def find(paths: Sequence[Path], excluded: Sequence[str] = (), truth: str = "masks") -> Files:
@@ -113,7 +115,7 @@ def find_archive(name: str, archives: Path) -> tuple[Files, list[str]]:
     paths = [archive_file(archives, file, name) for file in archive.files]
     if archive.lists:
         return mosaics(name, archive, paths[0]), []
-    files = replace(find(paths, archive.excluded, archive.truth), name=name)
+    files = replace(find(paths, archive.excluded, archive.truth), name=name, is_packed=True)
     excluded = [stem for stem in archive.excluded if stem in files.truth]
     if not excluded:
         return files, []
@@ -133,7 +135,9 @@ def mosaics(name: str, archive: Archive, path: Path) -> Files:
     for part, number in archive.lists:
         lists[part] = list(islice(stems, number))
     truth = {stem: [root / archive.truth] for stem in images}
-    return Files(name, images, truth, priors={}, lists=lists, segmented=True, unused=())
+    return Files(
+        name, images, truth, priors={}, lists=lists, segmented=True, unused=(), is_packed=True
+    )
 
 
 def archive_file(archives: Path, file: str, name: str) -> Path:

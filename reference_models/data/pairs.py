@@ -24,6 +24,7 @@ from reference_models.data.pictures import (
     open_folder,
     open_image,
     side_by_side,
+    size_of,
 )
 from reference_models.data.sets import check_classes
 from reference_models.errors import Faults, count
@@ -51,15 +52,16 @@ class Pairs:
         )
 
     def stamp(self, place: int) -> str:
-        """Text that changes when a file of the pair is written anew."""
-        return " ".join(_stamp(files[self.stems[place]]) for files in (self.masks, self.maps))
+        """Text that changes when a file of the pair is written anew, or another takes its place."""
+        files = [each[self.stems[place]] for each in (self.masks, self.maps)]
+        return " ".join(f"{file.name}:{_stamp(file)}" for file in files)
 
     def digest(self) -> str:
         """A number of all names and sizes of files, equal on any machine."""
         digest = sha256()
         for stem in self.stems:
             for files in (self.masks, self.maps):
-                text = f"{stem}\n{files[stem].name}\n{_size(files[stem])}\n"
+                text = f"{stem}\n{files[stem].name}\n{size_of(files[stem])}\n"
                 digest.update(text.encode(errors="surrogateescape"))
         return digest.hexdigest()
 
@@ -155,9 +157,3 @@ def _stamp(file: Folder) -> str:
         return f"{file.root.getinfo(file.at).CRC:08x}"
     status = file.stat()
     return f"{status.st_size}:{status.st_mtime_ns}"
-
-
-def _size(file: Folder) -> int:
-    if isinstance(file, zipfile.Path):
-        return file.root.getinfo(file.at).file_size
-    return file.stat().st_size

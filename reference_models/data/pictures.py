@@ -169,22 +169,38 @@ UPRIGHT = {
 """The transposition that turns an image upright, by its EXIF orientation."""
 
 
+def size_of(file: Folder) -> int:
+    """Bytes of a file, as they are when it is unpacked."""
+    if isinstance(file, zipfile.Path):
+        return file.root.getinfo(file.at).file_size
+    return file.stat().st_size
+
+
+def read_bytes(file: Folder, most: int | None = None) -> bytes:
+    """The content of a file; one of more than `most` bytes is refused before it is unpacked.
+
+    most: Default: MOST_BYTES.
+    """
+    most = MOST_BYTES if most is None else most
+    if size_of(file) <= most:
+        is_zipped = isinstance(file, zipfile.Path)
+        with READING if is_zipped else nullcontext(), file.open("rb") as stream:
+            content = stream.read(most + 1)
+        if len(content) <= most:
+            return content
+    raise InputError(f"{file} is larger than {most >> 20} MB; save it smaller")
+
+
 def open_image(file: Folder, admit: Callable[[int], None] | None = None) -> Image.Image:
     """The decoded picture, turned upright by its EXIF orientation.
 
-    A file of more than MOST_BYTES (unzipped) or MOST_PIXELS is refused before it is decoded. admit:
+    A file of more than MOST_BYTES or MOST_PIXELS is refused before it is decoded. admit:
     Called with the number of pixels before they are decoded; it may wait until there is memory.
     """
     try:
         if not file.is_file():
             raise InputError(f"{file} is not a file; remove it from the folder")
-        with (
-            READING if isinstance(file, zipfile.Path) else nullcontext(),
-            file.open("rb") as stream,
-        ):
-            content = stream.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise InputError(f"{file} is larger than {MOST_BYTES >> 20} MB; save it smaller")
+        content = read_bytes(file)
         with READING, catch_warnings(action="ignore"):  # Pillow warns of damaged metadata.
             image = Image.open(io.BytesIO(content))
         with image:

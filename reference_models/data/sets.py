@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 
 from reference_models.data import seeds
-from reference_models.data.decoding import Decoded, decode, describe, read_priors, stream
+from reference_models.data.decoding import (
+    Decoded,
+    Part,
+    decode,
+    describe,
+    read_priors,
+    settled,
+    stream,
+)
 from reference_models.data.images import Data, Images, Streamed, TestSet
 from reference_models.data.masks import classes
 from reference_models.data.named_sets import ARCHIVES, Files, detector_folder, find, find_archive
@@ -142,7 +150,7 @@ def generated(sources: Sources, size: int, seed: int) -> Data:
     )
     # Held-out scenes come first, so that they do not depend on the number of training scenes.
     test = everything.take(evenly(range(held_out), sources.test_images))
-    test_set = TestSet("scenes", test, tuple(test.masks), {"generated": test.priors})
+    test_set = TestSet("scenes", test, tuple(test.masks), {"generated": test.priors}, is_named=True)
     return Data(
         train=everything.take(range(held_out + validation, total)),
         validation=everything.take(range(held_out, held_out + validation)),
@@ -165,9 +173,8 @@ def from_archive(sources: Sources, size: int) -> Data:
         validation = evenly(stems, max(1, min(most, len(stems) // 4)))
         stems = [stem for stem in stems if stem not in set(validation)]
     if name == "outex":
-        mosaics, held_out = (
-            decode(files, part, size, sources.regions) for part in (stems, validation)
-        )
+        both = [decode(files, part, size, sources.regions) for part in (stems, validation)]
+        mosaics, held_out = settled(files, both)
         made = recombined(mosaics.images, sources.train_images or MOSAICS, seed=0)
         return Data(made, held_out.images, (), (f"{name}: {MOSAIC_NOTE}",))
     stems = evenly(stems, sources.train_images)
@@ -242,13 +249,13 @@ def tested(files: Files, name: str, size: int, sources: Sources) -> tuple[TestSe
     """The images in the test list of a data set, or all images if it has none."""
     stems = evenly(files.lists.get("test") or list(files.images), sources.test_images)
     read = reader(files, len(stems), size, sources.memory_gb)
-    part = read(files, stems, size, sources.regions, keep_truth=True)
+    (part,) = settled(files, [read(files, stems, size, sources.regions, keep_truth=True)])
     return as_test_set(part, name, files), describe(files, [part])
 
 
 def as_test_set(part: Decoded[Any], name: str, files: Files) -> TestSet:
     priors = {"priors": part.images.all_priors()} if files.priors else {}
-    return TestSet(name, part.images, part.truth, priors, part.voids)
+    return TestSet(name, part.images, part.truth, priors, part.voids, is_named=files.is_packed)
 
 
 def decode_parts(
@@ -259,19 +266,19 @@ def decode_parts(
     Those for validation are kept in memory; the others are streamed if they are too many. Those for
     testing keep their truth.
     """
-    faults, decoded = Faults(), []
+    faults, read_parts = Faults(), []
     for place, stems in enumerate(parts):
         with faults.collect():
             memory_gb = sources.memory_gb if place != 1 else math.inf
             read = reader(files, len(stems), size, memory_gb)
-            decoded.append(read(files, stems, size, sources.regions, keep_truth=place == 2))
+            read_parts.append(read(files, stems, size, sources.regions, keep_truth=place == 2))
     faults.report()
-    return decoded
+    return settled(files, read_parts)
 
 
 def reader(
     files: Files, number: int, size: int, memory_gb: float
-) -> Callable[..., Decoded[Images] | Decoded[Streamed]]:
+) -> Callable[..., Part[Images] | Part[Streamed]]:
     """`decode`, or `stream` for more images, with their labels and priors, than fit in memory."""
     gigabytes = number * size**2 * (5 if files.priors else 4) / 1e9
     return decode if gigabytes <= memory_gb else stream

@@ -6,10 +6,12 @@ from unicodedata import normalize
 
 import numpy as np
 
-from reference_models.data.pictures import Folder
+from reference_models.data.pictures import Folder, read_bytes
 from reference_models.errors import Faults, InputError, count, first_few
 
 Item = TypeVar("Item")
+MOST_LIST_BYTES = 2**25
+"""Of a list of names, which takes many times as much memory when it is read."""
 
 
 def read_splits(root: Folder, names: Iterable[str]) -> dict[str, list[str]]:
@@ -46,7 +48,10 @@ def read_list(file: Folder, stems: set[str]) -> list[str]:
     if not file.is_file():
         raise InputError(f"{file} is not a file; write one image name without extension per line")
     try:
-        lines = normalize("NFC", file.read_text(encoding="utf-8-sig")).splitlines()
+        text = read_bytes(file, MOST_LIST_BYTES).decode("utf-8-sig")
+        lines = normalize("NFC", text).splitlines()
+    except InputError:
+        raise
     except UnicodeDecodeError:
         raise InputError(f"{file} is not UTF-8 text; save it as UTF-8") from None
     except Exception as error:  # As in `open_image`: encrypted or damaged zips.

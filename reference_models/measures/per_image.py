@@ -37,7 +37,7 @@ class Each(NamedTuple):
     maps: Mapping[str, Sequence[Mapping[str, Any]]]
     """By map, a row per stem. A measure that is not defined for an image is missing in its row."""
     object_share: tuple[float, ...] | None = None
-    """Share of the pixels of each mask that are object; None for label maps."""
+    """Share of the counted pixels of each mask that are object; None for label maps."""
 
 
 @dataclass(frozen=True)

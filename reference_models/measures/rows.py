@@ -12,13 +12,16 @@ from typing import IO, Any, Self
 import numpy as np
 
 from reference_models.errors import InputError, count, first_few
-from reference_models.files import atomic_path, hold
+from reference_models.files import hold
 from reference_models.shards import Shard
 
 Row = Mapping[str, Any]
 DECIMALS = 7
 """Of the values in a row. All reports are computed from rows, so that those of a single run and of
 joined shards have equal bits."""
+
+FILES = {"files", "notes"}
+"""What the first line says of the files, which may change while other rows are kept."""
 
 
 def rounded(row: Row) -> dict[str, Any]:
@@ -36,14 +39,18 @@ class RowFile:
     """Rows in a file of JSON lines; the first line says what they are measures of.
 
     Each row has the place of its image among all images, its stem, and a stamp of its files. Of
-    several rows of one place the last counts. A last line that was cut off is ignored. One process
-    at a time may add rows: rows of two would be written over each other.
+    several rows of one place the last counts. Where files have changed, a further line like the
+    first one replaces it, and names the places whose rows count no more. A last line that was cut
+    off is ignored. One process at a time may add rows: rows of two would be written over each
+    other.
     """
 
     def __init__(self, path: Path, mode: str = "rb") -> None:
         self.path = path
         self.offsets: dict[int, int] = {}
         self.stamps: dict[int, str] = {}
+        self.about: dict[str, Any] = {}
+        self.shard = Shard(0, 1)
         self.file: IO[bytes] = path.open(mode)
         if mode != "rb" and not hold(self.file):
             self.file.close()
@@ -51,10 +58,9 @@ class RowFile:
                 f"another process is adding rows to {path}; wait for it, or pass another --out"
             )
         try:
-            first = json.loads(self.file.readline())
-            self.about: dict[str, Any] = first["about"]
-            self.shard = Shard(*first["shard"])
             self.end = self._index()
+            if mode == "rb" and not self.about:
+                raise ValueError("it is empty")
         except (ValueError, KeyError, TypeError) as error:
             self.file.close()
             raise InputError(
@@ -63,37 +69,58 @@ class RowFile:
             ) from None
 
     def _index(self) -> int:
-        """Note where each row lies, and return the end of the last one."""
-        end = self.file.tell()
+        """Note what the lines say and where each row lies, and return the end of the last one."""
+        end = 0
         for line in iter(self.file.readline, b""):
             if not line.endswith(b"\n"):
-                break
+                if self.about:
+                    break
+                raise ValueError("its first line is cut off")
             row = json.loads(line)
-            self.offsets[row["place"]], self.stamps[row["place"]] = end, row["stamp"]
+            if "about" in row:
+                self.about, self.shard = row["about"], Shard(*row["shard"])
+                self._forget(row.get("without", ()))
+            else:
+                self.offsets[row["place"]], self.stamps[row["place"]] = end, row["stamp"]
             end += len(line)
         return end
 
     @classmethod
-    def begin(cls, path: Path, about: Mapping[str, Any], shard: Shard) -> Self:
-        """The file at `path`, to which rows may be added, with the rows that it has if they are
-        measures of the same."""
-        if path.exists():
-            rows = cls(path, "r+b")
-            if (rows.about, rows.shard) == (about, shard):
-                rows.file.truncate(rows.end)
-                return rows
-            rows.file.close()
-        first = {"about": about, "shard": [shard.index, shard.count]}
-        with atomic_path(path) as partial:
-            partial.write_text(json.dumps(first) + "\n", encoding="utf-8")
-        return cls(path, "r+b")
+    def begin(
+        cls, path: Path, about: Mapping[str, Any], shard: Shard, stamps: Mapping[int, str]
+    ) -> Self:
+        """The file at `path`, to which rows may be added, with the rows that it has if they are the
+        same measures of files with these stamps, by place."""
+        path.touch()  # Before it is locked, and it is locked before it is read.
+        rows = cls(path, "r+b")
+        same = all(rows.about.get(key) == about[key] for key in about.keys() - FILES)
+        if not same or rows.shard != shard:
+            rows._forget(list(rows.offsets))
+            rows.about, rows.end = {}, 0
+        rows.file.truncate(rows.end)
+        changed = [place for place, stamp in rows.stamps.items() if stamps.get(place) != stamp]
+        if changed or rows.about != about:
+            rows._forget(changed)
+            rows.about, rows.shard = dict(about), shard
+            first = {"about": about, "shard": [shard.index, shard.count]}
+            rows._append(first | ({"without": changed} if changed else {}))
+        return rows
+
+    def _forget(self, places: Sequence[int]) -> None:
+        for place in places:
+            self.offsets.pop(place, None)
+            self.stamps.pop(place, None)
+
+    def _append(self, line: Row) -> int:
+        """Returns where the line begins."""
+        begin = self.file.seek(0, os.SEEK_END)
+        self.file.write(json.dumps(line).encode() + b"\n")
+        self.file.flush()
+        return begin
 
     def add(self, place: int, stem: str, stamp: str, row: Row) -> None:
-        line = json.dumps({"place": place, "stem": stem, "stamp": stamp, **row}).encode()
-        self.file.seek(0, os.SEEK_END)
-        self.offsets[place], self.stamps[place] = self.file.tell(), stamp
-        self.file.write(line + b"\n")
-        self.file.flush()
+        line = {"place": place, "stem": stem, "stamp": stamp, **row}
+        self.offsets[place], self.stamps[place] = self._append(line), stamp
 
     def read(self, place: int) -> dict[str, Any]:
         self.file.seek(self.offsets[place])

@@ -11,6 +11,10 @@ def sparse_share(descriptors: np.ndarray) -> float:
     return float((descriptors.max(axis=-1) > SPARSE).mean())
 
 
-def sparse_share_of_map(saliency: np.ndarray) -> float:
-    """The same for a map `(H, W)` in [0, 1], which stands for the descriptor (1 − map, map)."""
-    return sparse_share(np.stack([1 - saliency, saliency], axis=-1))
+def sparse_share_of_map(saliency: np.ndarray, counted: np.ndarray | None = None) -> float:
+    """The same for a map `(H, W)` in [0, 1], which stands for the descriptor (1 − map, map).
+
+    counted: bool `(H, W)`, the pixels whose share it is, at least one. Default: all.
+    """
+    values = saliency if counted is None else saliency[counted]
+    return sparse_share(np.stack([1 - values, values], axis=-1))

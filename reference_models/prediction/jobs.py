@@ -7,15 +7,20 @@ from functools import cache
 from pathlib import Path
 from unicodedata import normalize
 
+from PIL import Image
+from PIL.ExifTags import Base
+
 from reference_models.data.pictures import SUFFIXES, UNREAD, Folder, by_stem, has_images, is_image
 from reference_models.errors import InputError
 
-OUTPUTS = [
+OUTPUTS = tuple(
     f"-{kind}.{suffix}"
     for kind in ("map", "cutout", "overlay", "explained")
     for suffix in ("png", "webp", "jpg")
-]
+)
 """Ends of the names of what is written."""
+TAG = "saliency-losses predict"
+"""Begins the EXIF field Software of what is written."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,8 @@ class Job:
     file: Path
     stem: Path
     """Path of its images below the folder for output, without `-map.png`."""
+    fault: str = ""
+    """Why it cannot be read, if the search found that. It may be a folder."""
 
 
 def find_jobs(images: Sequence[Path], out: Path) -> list[Job]:
@@ -35,49 +42,55 @@ def find_jobs(images: Sequence[Path], out: Path) -> list[Job]:
     """
     taken: set[Path] = set()
     jobs = []
-    for file, folder in find_files(images, out):
+    for file, folder, fault in find_files(images, out):
         stem, number = folder / file.stem, 2
         while stem in taken:
             stem, number = folder / f"{file.stem}-{number}", number + 1
         taken.add(stem)
-        jobs.append(Job(file, stem))
+        jobs.append(Job(file, stem, fault))
     if not jobs:
         raise InputError("no photograph to predict; pass image files or folders of images")
     return jobs
 
 
-def find_files(images: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path]]:
-    """Each photograph, and its folder relative to the one that was passed."""
+def find_files(images: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path, str]]:
+    """Each photograph, its folder relative to the one that was passed, and no fault; then each
+    sub-folder that cannot be listed."""
+    unlisted: list[tuple[Path, Path, str]] = []
     for path in images:
         if path.is_dir():
+            errors: list[OSError] = []
             empty = True
-            for folder, names in walk(path, out):
+            for folder, names in walk(path, out, errors):
                 empty = empty and not names
                 for name in names:
-                    yield folder / name, folder.relative_to(path)
-            if empty:
+                    yield folder / name, folder.relative_to(path), ""
+            for error in errors:
+                place = Path(os.fsdecode(error.filename))
+                fault = f"{place}: {error.strerror}; change its permissions, or remove it"
+                unlisted.append((place, place.relative_to(path).parent, fault))
+            if empty and not errors:
                 raise InputError(
                     f"{path} holds no image file; pass a folder with files of these types: "
                     f"{', '.join(sorted(SUFFIXES))}"
                 )
         elif path.is_file():
-            yield path, Path()
+            yield path, Path(), ""
         else:
             raise InputError(f"{path} does not exist; pass image files or folders of images")
+    yield from unlisted
 
 
-def walk(root: Path, out: Path) -> Iterator[tuple[Path, list[str]]]:
+def walk(root: Path, out: Path, errors: list[OSError]) -> Iterator[tuple[Path, list[str]]]:
     """Each folder below the root, with its images in the order of their names.
 
-    What `predict` wrote beside a photograph is left out, and so are hidden folders and the folder
-    for output, unless it is the root itself. Links to folders are followed, unless they lead back.
+    What `predict` wrote is left out, and so are hidden folders and the folder for output, unless it
+    is the root itself. Links to folders are followed, unless they lead back.
+
+    errors: Filled with those of folders that cannot be listed.
     """
-
-    def fail(error: OSError) -> None:
-        raise error
-
     outside = out.resolve()
-    for place, folders, names in os.walk(root, onerror=fail, followlinks=True):
+    for place, folders, names in os.walk(root, onerror=errors.append, followlinks=True):
         folder = Path(place)
         folders[:] = sorted(
             name
@@ -86,8 +99,22 @@ def walk(root: Path, out: Path) -> Iterator[tuple[Path, list[str]]]:
         )
         # The report lists those of unread types as faults.
         images = [name for name in sorted(names) if is_image(folder / name, SUFFIXES | UNREAD)]
-        written = {f"{Path(name).stem}{end}" for name in images for end in OUTPUTS}
-        yield folder, [name for name in images if name not in written]
+        yield folder, [name for name in images if not is_output(folder / name)]
+
+
+def is_output(file: Path) -> bool:
+    """Whether `predict` wrote this file: its name alone may be that of a photograph."""
+    return file.name.endswith(OUTPUTS) and (tag_of(file) or "").startswith(TAG)
+
+
+def tag_of(path: Path) -> str | None:
+    """The tag that a file was written with; None if there is no such file."""
+    try:
+        with Image.open(path) as image:
+            tag = image.getexif().get(Base.Software)
+    except Exception:  # No file, or a file of somebody else's that is no image.
+        return None
+    return tag if isinstance(tag, str) else None
 
 
 def is_left_out(folder: Path, root: Path, outside: Path) -> bool:

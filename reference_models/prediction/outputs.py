@@ -15,7 +15,7 @@ from reference_models.data.photographs import Photograph
 from reference_models.data.png import save_png
 from reference_models.errors import InputError
 from reference_models.files import atomic_path, make_folder
-from reference_models.prediction.jobs import Job
+from reference_models.prediction.jobs import TAG, Job, tag_of
 
 Format = Literal["png", "webp", "jpg"]
 KINDS = ("map", "cutout", "overlay")
@@ -58,7 +58,7 @@ class Outputs:
             ) from None
         files = [(stat.st_size, stat.st_mtime_ns) for stat in found]
         digest = hashlib.sha256(json.dumps([self.settings, files]).encode())
-        return f"saliency-losses predict {digest.hexdigest()[:32]}"
+        return f"{TAG} {digest.hexdigest()[:32]}"
 
     def finished(self, job: Job, tag: str) -> bool:
         """True if all files of the photograph are there with this tag."""
@@ -83,25 +83,24 @@ class Outputs:
                 f"{job.file} is {longest} pixels long, and {self.format} files have at most "
                 f"{LONGEST_SIDE[self.format]}; pass --format png"
             )
-        make_folder((self.folder / job.stem).parent, "--out")
-        exif = Image.Exif()
-        exif[Base.Software] = tag
+        folder = (self.folder / job.stem).parent
+        if not folder.is_dir():
+            make_folder(folder, "--out")
+        exif = exif_of(tag)
 
         def write(kind: str) -> None:
             image = Image.fromarray(saliency) if photo is None else IMAGES[kind](photo, saliency)
             with atomic_path(self.path(job, kind), shared=True) as partial:
-                save(image, partial, self.format, exif.tobytes())
+                save(image, partial, self.format, exif)
 
         list(run(write, self.kinds))
 
 
-def tag_of(path: Path) -> str | None:
-    """The tag that a file was written with; None if there is no such file."""
-    try:
-        with Image.open(path) as image:
-            return image.getexif().get(Base.Software)
-    except Exception:  # No file, or a file of somebody else's that is no image.
-        return None
+def exif_of(tag: str) -> bytes:
+    """The metadata of a file with this tag."""
+    exif = Image.Exif()
+    exif[Base.Software] = tag
+    return exif.tobytes()
 
 
 def save(image: Image.Image, path: Path, format: Format, exif: bytes) -> None:

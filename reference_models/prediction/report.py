@@ -21,8 +21,10 @@ MOST_SHOWN = 10
 
 
 def fault_of(work: Callable[[Job], str], job: Job) -> str:
-    """What `work` returns, or the fault of this photograph alone. Other errors, such as a full
-    disk, concern all photographs and are raised."""
+    """What `work` returns, or the fault of this photograph alone, which may be known before. Other
+    errors, such as a full disk, concern all photographs and are raised."""
+    if job.fault:
+        return job.fault
     try:
         return work(job)
     except InputError as error:
@@ -61,6 +63,7 @@ class Report:
         if outcome in (DONE, FINISHED):
             self.counts[outcome] += 1
             return
+        outcome = escaped(outcome)
         self.faults.append(outcome)
         with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{escaped(str(job.file))}\t{outcome}\n")

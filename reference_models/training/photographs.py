@@ -23,6 +23,7 @@ from reference_models.training.trained import (
     default_model,
     load_network,
     options_of,
+    refuse_two_meanings,
     shared_backbone,
     weights_file,
 )
@@ -183,6 +184,8 @@ def choose_source(
 
     has_prior: The user passes prior maps.
     """
+    if model is not None:
+        refuse_two_meanings(model)
     model = model or default_model()
     if model is None:
         raise InputError(

@@ -246,8 +246,11 @@ def pair_rows(options: Options, images: Images | Streamed, losses: list[float]) 
         ("certain foreground", network.certain),
         ("approximate foreground", network.foreground),
     ):
-        # The masks where the prior passes the threshold.
-        taken = [part.masks[part.priors / np.float32(255) >= threshold] for part in images.parts()]
+        # The masks where the prior passes the threshold and the pixel counts.
+        taken = [
+            part.masks[(part.priors / np.float32(255) >= threshold) & (part.labels != VOID)]
+            for part in images.parts()
+        ]
         if count := sum(map(len, taken)):
             rows[name] = {"true_foreground": float(sum(map(np.sum, taken)) / count)}
     if network.balance and losses:

@@ -1,7 +1,7 @@
 """Measures of a trained network on test sets: clean and corrupted images, and prior maps."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -66,11 +66,13 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
                     values[place], part.truth[place], names + CURVES, voids=part.voids[place]
                 )
             if "sparse" in recipe.further:
-                for row, saliency in zip(rows[name], values, strict=True):
-                    row["sparse"] = sparse_share_of_map(saliency)
+                counted = part.images.counted
+                for index, (row, saliency) in enumerate(zip(rows[name], values, strict=True)):
+                    here = None if counted is None else counted[index]
+                    if here is None or here.any():
+                        row["sparse"] = sparse_share_of_map(saliency, here)
         names += ("sparse",) * ("sparse" in recipe.further)
-        shares = tuple(float(mask.mean()) for mask in part.truth)
-        return Each(part.images.names, names, rows, shares)
+        return Each(part.images.names, names, rows, tuple(object_shares(part)))
 
     def from_prior(part: TestPart) -> Each:
         start = part.images.priors / 255
@@ -106,6 +108,13 @@ def score(network: Network, tests: Sequence[TestSet], check: Clock, exact: bool 
                 if any(each.maps["features"]):
                     scored[f"{test.name}, features"] = each
     return scored
+
+
+def object_shares(part: TestPart) -> Iterator[float]:
+    """The share of the counted pixels of each mask that are object; 0 if none counts."""
+    for mask, void in zip(part.truth, part.voids or [None] * len(part.truth), strict=True):
+        counted = mask.size if void is None else np.count_nonzero(~void)
+        yield np.count_nonzero(mask) / max(1, counted)
 
 
 def joined(parts: Iterable[Each]) -> Each:
@@ -213,7 +222,8 @@ def priors_for(recipe: Recipe, test: TestSet, scale: ScaleName) -> tuple[str, ..
     """Names of the prior maps that the network starts from; empty if it needs no prior map."""
     if not recipe.test_priors:
         return ()
-    priors = [p for p in recipe.test_priors.get(test.name, ()) if has_prior(p, scale)]
+    named = recipe.test_priors.get(test.name, ()) if test.is_named else ()
+    priors = [p for p in named if has_prior(p, scale)]
     available = [p for p in priors if p in test.priors or p.startswith("run:")]
     if not available:  # The user's own data, whatever its name.
         return tuple(test.priors) or ("centre",)

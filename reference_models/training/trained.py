@@ -237,6 +237,15 @@ def bundled_models() -> list[str]:
     return [name for name in names if not name.endswith(".fp16")]
 
 
+def refuse_two_meanings(model: str) -> None:
+    """Raise an error if the user names a bundled model and a path here has that name too."""
+    if model in bundled_models() and Path(model).exists():
+        raise InputError(
+            f"{model} is both a bundled model and {Path(model).absolute()}; pass that whole path, "
+            "or rename it to use the bundled model"
+        )
+
+
 def weights_file(model: str) -> Path:
     """The weights file of a bundled model or a run folder, or the file itself."""
     if model in bundled_models():

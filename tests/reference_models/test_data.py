@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reference_models.data.decoding import decode, describe, largest, read_priors
+from reference_models.data.decoding import decode, describe, largest, read_priors, settled
 from reference_models.data.images import Data, Images
 from reference_models.data.label_swaps import swap_labels
 from reference_models.data.named_sets import (
@@ -71,7 +71,7 @@ def split_off(path: Path, seed: int = 0, **changes: int | None) -> Data:
 
 def read(path: Path) -> Images:
     files = find([path])
-    return decode(files, list(files.images), 16).images
+    return settled(files, [decode(files, list(files.images), 16)])[0].images
 
 
 def assert_same(ours: Images, theirs: Images) -> None:
@@ -287,7 +287,7 @@ def test_masks_of_odd_values_are_said(folder: Path):
     palette.putpalette([0, 0, 0, 128, 0, 0])
     palette.save(folder / "masks/3.png")
     files = find([folder])
-    decoded = decode(files, list(files.images), 16)
+    decoded = settled(files, [decode(files, list(files.images), 16)])[0]
     assert describe(files, [decoded]) == [
         "set: 1 mask has 0 and one other value, which is read as the object (2)",
         "set: 1 mask has a palette: the brighter colour is read as the object (3)",
@@ -334,7 +334,7 @@ def test_joined_zips_read_as_one_set(folder: Path, tmp_path: Path):
         parts.append(zipped(tmp_path / f"part{part}", name=f"part{part}.zip"))
     files = find(parts, excluded=["3"])
     assert list(files.images) == [name for name in names if name != "3"]
-    joined = decode(files, list(files.images), 16).images
+    joined = settled(files, [decode(files, list(files.images), 16)])[0].images
     assert_same(joined, read(folder).take([i for i in range(10) if i != 3]))
     with pytest.raises(InputError, match="have the same name without extension"):
         find([parts[0], parts[0]])
@@ -464,6 +464,13 @@ def test_what_is_trained_and_measured_on_is_said(archives: Path):
 def test_a_path_can_be_tested_on(archives: Path, folder: Path):
     data = load(Sources("ecssd", archives, (str(folder),)), 16, seed=0)
     assert data.counts()["set"] == 10
+    # A copy of the user's is not the named set, whose priors the recipes choose.
+    copy = load(Sources("ecssd", archives, (str(archives / "ecssd.zip"),)), 16, seed=0)
+    named = load(Sources("ecssd", archives, ("ecssd",)), 16, seed=0)
+    assert copy.tests[0].name == named.tests[0].name == "ecssd"
+    assert not copy.tests[0].is_named
+    assert named.tests[0].is_named
+    assert named.tests[0].only([0]).is_named
 
 
 def test_missing_archives_and_detectors_are_named(archives: Path):
@@ -534,7 +541,9 @@ def test_real_archives_hold_what_is_known_of_them(name: str, count: int, note: s
             "test": 200,
         }
         assert sum(map(len, files.truth.values())) == 2696
-    decoded = decode(files, evenly(list(files.images), 3), 32, regions=16, keep_truth=True)
+    decoded = settled(
+        files, [decode(files, evenly(list(files.images), 3), 32, regions=16, keep_truth=True)]
+    )[0]
     assert decoded.images.labels.any(axis=(1, 2)).all()
     assert max(decoded.truth[0].shape) == 256
 
@@ -547,7 +556,7 @@ def test_real_maps_of_a_detector():
     assert not priors.min(axis=(1, 2)).any()
     assert (priors.max(axis=(1, 2)) == 255).all()
     files, _ = find_archive("ecssd", DATA)
-    masks = decode(files, ["0001", "0557"], 64).images.masks
+    masks = settled(files, [decode(files, ["0001", "0557"], 64)])[0].images.masks
     maps, _ = read_maps(DATA / "ecssd_baselines.zip" / "DRFI", ["0001", "0557"])
     assert maps["0001"].shape == (256, 171)
     for prior, mask in zip(priors, masks, strict=True):

@@ -19,8 +19,10 @@ from reference_models.data.masks import Mask
 from reference_models.data.pairs import Pairs, find_pairs, notes_on
 from reference_models.errors import InputError
 from reference_models.evaluate import Options, run
+from reference_models.files import make_folder
 from reference_models.measures.rows import RowFile
 from reference_models.measures.saliency import NAMES, measure
+from reference_models.shards import Shard
 from tests.support.maps import read_maps, true_masks
 from tests.support.paths import DATA
 
@@ -154,6 +156,21 @@ def test_a_place_for_the_measures_is_checked_before_the_work(folder: Path):
     ):
         with pytest.raises(InputError, match=match):
             run(Options(folder / "all/gone", masks=folder / "set", out=out))
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder without room for files")
+def test_a_place_where_no_file_can_be_is_named_before_the_work(folder: Path):
+    """Not even root can write there."""
+    for option in ("--out", "--results"):
+        with pytest.raises(
+            InputError,
+            match=rf"{option} /proc: no file can be written there \(.*; pass another path",
+        ):
+            make_folder(Path("/proc"), option)
+    with pytest.raises(InputError, match="no file can be written there"):
+        run(Options(folder / "all/gone", masks=folder / "set", out=Path("/proc/row.json")))
+    make_folder(folder, "--out")
+    assert {path.name for path in folder.iterdir()} == {"set", "all"}
 
 
 def test_names_of_bytes_that_are_no_text_are_reported(folder: Path):
@@ -295,6 +312,75 @@ def test_a_stopped_evaluation_goes_on(folder: Path, monkeypatch: pytest.MonkeyPa
         run(options)
 
 
+def test_rows_are_kept_only_where_files_are_still_read_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """One map of floats above 1, or one mask beside which 255 is void, changes all others."""
+    maps = folder / "floats"
+    maps.mkdir()
+    ramp = np.linspace(0, 1, 16 * 20, dtype=np.float32).reshape(16, 20)
+    for number in range(5):
+        Image.fromarray(ramp).save(maps / f"{number}.tif")
+    options = Options(maps, masks=folder / "set", out=folder / "row.json")
+    run(options)
+    stems = measured_stems(monkeypatch)
+    Image.fromarray(255 * ramp).save(maps / "3.tif")
+    run(options)
+    assert stems == list("01234")
+    stems.clear()
+    labels = np.zeros((16, 20), np.uint8)
+    labels[:2], labels[2:9] = 255, 1
+    for number in range(4):
+        Image.fromarray(labels).save(folder / f"set/masks/{number}.png")
+    run(options)
+    assert stems == list("01234")
+    run(replace(options, out=folder / "new.json"))
+    assert (folder / "row.json").read_bytes() == (folder / "new.json").read_bytes()
+
+
+def test_only_changed_files_are_measured_again(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    options = Options(folder / "all/noise", masks=folder / "set", out=folder / "row.json")
+    run(options)
+    kept = rows_in(folder / "row.rows.jsonl")
+    stems = measured_stems(monkeypatch)
+    # Of another size, and with a note of its own.
+    Image.new("L", (7, 9), 40).save(folder / "all/noise/2.png")
+    run(options)
+    assert stems == ["2"]
+    written = json.loads((folder / "row.json").read_text())
+    assert written["notes"] == ["1 map differs in size from its mask and is resized to it"]
+    run(replace(options, out=folder / "new.json"))
+    assert (folder / "row.json").read_bytes() == (folder / "new.json").read_bytes()
+    # The rows of files that exchange their names, with equal sizes and times, are not taken.
+    for name in ("0.png", "1.png"):
+        os.utime(folder / "all/noise" / name, ns=(0, 0))
+    run(options)
+    (folder / "all/noise/1.png").rename(folder / "all/noise/11.png")
+    (folder / "set/masks/1.png").rename(folder / "set/masks/11.png")
+    stems.clear()
+    run(options)
+    assert stems == ["11"]
+    assert kept[0]["mae"] == rows_in(folder / "row.rows.jsonl")[0]["mae"]
+
+
+def test_a_file_of_rows_is_locked_before_it_is_changed(folder: Path, monkeypatch):
+    """Another process may have begun the same file since it was looked for."""
+    options = Options(folder / "all/noise", masks=folder / "set", out=folder / "row.json")
+    path = folder / "row.rows.jsonl"
+    header = {"maps": "a"}
+    with RowFile.begin(path, header, Shard(), {0: ""}) as first:
+        first.add(0, "0", "", {})
+        monkeypatch.setattr(Path, "exists", lambda self: False)
+        with pytest.raises(InputError, match="another process is adding rows to"):
+            RowFile.begin(path, header, Shard(), {0: ""})
+        monkeypatch.undo()
+        first.add(1, "1", "", {})
+    with RowFile.begin(path, header, Shard(), {0: "", 1: ""}) as again:
+        assert list(again.offsets) == [0, 1]
+    path.write_bytes(b"")  # A power cut between the file's name and its first line.
+    run(options)
+
+
 def test_shards_join_to_the_same_report(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     options = Options(folder / "all/noise", masks=folder / "set", out=folder / "whole.json")
     run(options)
@@ -359,8 +445,9 @@ from reference_models.shards import Shard
 folder = Path(sys.argv[1])
 pairs = find_pairs(folder / "masks", folder / "maps")
 path = rows_path(folder / f"{len(pairs.stems)}.json", Shard())
-with RowFile.begin(path, {"images": len(pairs.stems)}, Shard()) as file:
-    add_rows(file, pairs, ("mae",))
+stamps = {place: pairs.stamp(place) for place in range(len(pairs.stems))}
+with RowFile.begin(path, {"images": len(pairs.stems)}, Shard(), stamps) as file:
+    add_rows(file, pairs, stamps, ("mae",))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from reference_models import paths, predict
+from reference_models import evaluate, paths, predict
 from reference_models.data.images import Images
 from reference_models.data.masks import Mask
 from reference_models.data.photographs import Photograph, read_photograph
@@ -26,8 +26,11 @@ from reference_models.options import Options
 from reference_models.papers.schema import ScaleName
 from reference_models.predict import Predict
 from reference_models.prediction import outputs
+from reference_models.prediction.jobs import Job
+from reference_models.prediction.report import Report
 from reference_models.prediction.sharing import Batches, Budget, in_threads
 from reference_models.reproduction import publish_weights as pack
+from reference_models.shards import Shard
 from reference_models.training import photographs as network
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.trained import default_model, load_network, options_of
@@ -371,6 +374,18 @@ def test_packed_weights_predict_the_same_without_the_data_folder(place):
     assert np.abs(one - other).max() <= 2
 
 
+def test_a_bundled_model_and_a_path_of_one_name_are_told_apart(place):
+    pack.pack(ended("menet-ce", place / "run"))
+    file = photo(place / "one.png")
+    ended("menet-ce", place / "menet-ce")
+    with pytest.raises(InputError, match=r"both a bundled model and /.*/menet-ce; pass"):
+        predict.predict(Predict((file,), model="menet-ce"))
+    with pytest.raises(InputError, match="menet-ce is both a bundled model and"):
+        evaluate.run(evaluate.Options(Path("./menet-ce"), masks=place))
+    assert predict.predict(Predict((file,), model=str(place / "menet-ce"))) == []
+    assert predict.predict(Predict((file,))) == []  # The default, which nobody named.
+
+
 def test_the_readme_of_the_weights(place):
     pack.pack(ended("metric-head-ce", place / "run"))
     pack.write_readme()
@@ -562,6 +577,74 @@ def test_sub_folders_are_mirrored_and_outputs_left_out(place):
     for _ in range(2):
         predict.predict(Predict((source / "a",), model=run, out=source / "a", write="map"))
         assert written(source) == before | {"a/one-map.png", "a/b/two-map.png"}
+
+
+def test_photographs_with_names_of_outputs_are_done(place):
+    run = str(ended("menet-ce", place / "run"))
+    source = folder_of(place, "city.jpg", "city-map.jpg", "sub/old-overlay.png")
+    predict.predict(Predict((source,), model=run, out=place / "out", write="map"))
+    expected = {"city-map.png", "city-map-map.png", "sub/old-overlay-map.png"}
+    assert written(place / "out") == expected
+
+
+@pytest.mark.parametrize("format", ["png", "webp", "jpg"])
+def test_no_call_takes_images_of_another_for_photographs(place, format):
+    """Also the numbered ones of photographs of one stem, and those whose photograph is gone."""
+    run = str(ended("menet-ce", place / "run"))
+    source = folder_of(place, "a.jpg", "a.png", "gone.png")
+    options = Predict((source,), model=run, out=source, write="map,overlay", format=format)
+    assert predict.predict(options) == []
+    before = written(source)
+    assert len(before) == 3 + 2 * 3
+    assert predict.predict(options) == []
+    assert written(source) == before
+    (source / "gone.png").unlink()
+    assert predict.predict(options) == []
+    assert written(source) == before - {"gone.png"}
+
+
+def test_explanations_are_no_photographs(place):
+    run = str(ended("menet-ce", place / "run"))
+    source, masks = folder_of(place, "a.jpg", "a.png"), place / "masks"
+    masks.mkdir()
+    Image.fromarray(255 * np.eye(30, 40, dtype=np.uint8)).save(masks / "a.png")
+    options = Predict((source,), model=run, out=source, write="map", mask=masks)
+    for _ in range(2):
+        assert predict.predict(options) == []
+        ends = ("-map", "-explained", "-2-map", "-2-explained")
+        assert written(source) == {"a.jpg", "a.png", *(f"a{end}.png" for end in ends)}
+
+
+def test_a_folder_that_cannot_be_listed_stops_no_photograph(place, monkeypatch, capsys):
+    run = str(ended("menet-ce", place / "run"))
+    source = folder_of(place, "one.png", "lost+found/x.png", "sub/two.png", "line\nbreak/x.png")
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name in ("lost+found", "line\nbreak"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    options = Predict((source,), model=run, out=place / "out", write="map")
+    faults = predict.predict(options)
+    assert len(faults) == 2
+    assert written(place / "out") == {"one-map.png", "sub/two-map.png", "faults.tsv"}
+    lines = (place / "out/faults.tsv").read_text().splitlines()
+    assert len(lines) == 2
+    assert any(
+        line.startswith(f"{source}/lost+found\t{source}/lost+found: Permission denied; ")
+        for line in lines
+    )
+
+
+def test_a_reason_is_one_line(place):
+    report = Report(place, Shard(), 1, "model")
+    job = Job(place / "a\nb.jpg", Path("a"))
+    with report:
+        report.add(job, f"{job.file} ended the process")
+    assert report.faults == [f"{place}/a\\nb.jpg ended the process"]
+    assert len((place / "faults.tsv").read_text().splitlines()) == 1
 
 
 def test_linked_folders_are_searched_but_not_those_that_lead_back(place):

@@ -220,6 +220,24 @@ def test_maps_of_detectors_become_as_large_as_the_images(tmp_path: Path):
     assert load(sources, 32, seed=0).tests[0].priors["hs"].max() == 255
 
 
+def test_a_nearly_black_map_beside_bright_ones_of_its_detector_stays_so(tmp_path: Path):
+    out, home = tmp_path / "data", tmp_path / "maps"
+    prepare("ecssd", distributed("ecssd", tmp_path / "set"), out)
+    first = STEMS["ecssd"][0]
+    for stem in STEMS["ecssd"]:
+        save(a_mask(high=1) if stem == first else a_mask(high=200), home / f"DRFI/{stem}.png")
+        save(a_mask(high=1), home / f"HS/{stem}.png")
+    notes = prepare(DETECTORS_NAME, home, out)
+    levels = {
+        name: opened(out / DETECTORS, f"{name}/{first}.webp").convert("L").getextrema()[1]
+        for name in ("DRFI", "HS")
+    }
+    assert levels["DRFI"] <= 2
+    assert levels["HS"] >= 250
+    assert any("DRFI: 1 map has the values 0 and 1: nearly black" in note for note in notes)
+    assert any("HS: 6 maps have the values 0 and 1: 1 is read as white" in note for note in notes)
+
+
 def test_folders_of_results_are_told_from_images_beside_them(tmp_path: Path):
     out, home = tmp_path / "data", tmp_path / "program"
     prepare("ecssd", distributed("ecssd", tmp_path / "set"), out)

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reference_models.data import pictures
+from reference_models.data import pictures, splits
 from reference_models.data.maps import read_map
 from reference_models.data.masks import as_mask, has_void, mask_notes, read_mask, settled_mask
 from reference_models.data.photographs import read_photograph, square_of
 from reference_models.data.pictures import by_stem, open_image, side_by_side
+from reference_models.data.splits import read_list
 from reference_models.errors import InputError
+from reference_models.prepare import digest, read_segmentations
 from tests.support.maps import read_maps
 
 SIDE = np.mgrid[:40, :48]
@@ -273,10 +275,32 @@ def test_nearly_black_maps_beside_bright_ones_stay_so(tmp_path: Path):
     Image.fromarray(SOFT).save(tmp_path / "2.png")
     maps, notes = read_maps(tmp_path, ["1", "2"])
     assert maps["1"].max() == 1
-    assert notes == ["1 map has the values 0 and 1: nearly black, as other maps are brighter (1)"]
+    assert notes == [
+        "1 map has the values 0 and 1: nearly black, as other maps are brighter or finer (1)"
+    ]
     Image.fromarray(COLOUR_MAP).save(tmp_path / "3.png")
     with pytest.raises(InputError, match="in several colours; save it in grey"):
         read_map(tmp_path / "3.png")
+
+
+@pytest.mark.parametrize(("values", "most"), [(0.005, 1), (380, 1)])
+def test_dark_maps_of_fine_levels_stay_dark(values: float, most: int, tmp_path: Path):
+    """Floats and 16 bits say what white is, so that no value above 1 means a dark map."""
+    kind = np.uint16 if values > 1 else np.float32
+    dark = np.linspace(0, values, 100).reshape(10, 10).astype(kind)
+    Image.fromarray(dark).save(tmp_path / "1.tif")
+    assert read_map(tmp_path / "1.tif").values.max() == most
+    Image.fromarray(OBJECT.astype(np.uint8)).save(tmp_path / "2.png")
+    maps, notes = read_maps(tmp_path, ["1", "2"])
+    assert (maps["1"].max(), maps["2"].max()) == (most, 1)
+    assert any("nearly black" in note for note in notes)
+
+
+def test_black_floats_say_nothing_of_other_maps(tmp_path: Path):
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "1.tif")
+    Image.fromarray(OBJECT.astype(np.uint8)).save(tmp_path / "2.png")
+    maps, _ = read_maps(tmp_path, ["1", "2"])
+    assert (maps["1"].max(), maps["2"].max()) == (0, 255)
 
 
 # Files -------------------------------------------------------------------------------------------
@@ -307,6 +331,38 @@ def test_what_unfolds_beyond_a_size_is_refused_unread(tmp_path: Path, monkeypatc
     (tmp_path / "wide.png").write_bytes(content)
     with pytest.raises(InputError, match=r"wide\.png"):
         open_image(tmp_path / "wide.png")
+
+
+def test_text_and_other_files_of_zips_are_refused_before_they_are_unpacked(
+    tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr(pictures, "MOST_BYTES", 2**20)
+    monkeypatch.setattr(splits, "MOST_LIST_BYTES", 2**20)
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", None)
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("splits/train.txt", "x.mat", "x.png"):
+            archive.writestr(name, bytes(2**24))
+    root = zipfile.Path(tmp_path / "bomb.zip")
+    for read, file in (
+        (lambda file: read_list(file, {"x"}), root / "splits" / "train.txt"),
+        (read_segmentations, root / "x.mat"),
+        (digest, root / "x.mat"),
+        (open_image, root / "x.png"),
+    ):
+        with pytest.raises(InputError, match=r"bomb\.zip/.* is larger than 1 MB; save it smaller"):
+            read(file)
+    (tmp_path / "train.txt").write_bytes(bytes(2**20 + 1))
+    with pytest.raises(InputError, match=r"train\.txt is larger than 1 MB"):
+        read_list(tmp_path / "train.txt", {"x"})
+
+
+def test_a_file_that_states_a_smaller_size_is_refused(tmp_path: Path, monkeypatch):
+    """Such as a device, or a file that grows."""
+    monkeypatch.setattr(pictures, "MOST_BYTES", 2**10)
+    (tmp_path / "x.png").write_bytes(bytes(2**11))
+    monkeypatch.setattr(pictures, "size_of", lambda file: 0)
+    with pytest.raises(InputError, match=r"x\.png is larger than"):
+        open_image(tmp_path / "x.png")
 
 
 def test_several_frames_are_refused_whatever_the_name(tmp_path: Path):

@@ -270,10 +270,11 @@ def test_priors_by_name(tmp_path: Path, monkeypatch):
     assert priors_for(options.chosen_recipe, without, "small") == ("centre",)
     assert priors_for(RECIPES["scenes-cas"], test, "small") == ()
     # A set of the user's that is called as one of ours: its own priors, no controls.
-    mine = replace(test, name="ecssd", priors={"priors": test.images.priors})
-    assert priors_for(RECIPES["anchors"], mine, "small") == ("priors",)
-    assert priors_for(RECIPES["anchors"], replace(mine, priors={}), "small") == ("centre",)
-    ours = replace(mine, priors={"drfi": test.images.priors})
+    mine = replace(test, name="ecssd", priors={"priors": test.images.priors}, is_named=False)
+    for recipe in ("anchors", "relations"):
+        assert priors_for(RECIPES[recipe], mine, "small") == ("priors",)
+        assert priors_for(RECIPES[recipe], replace(mine, priors={}), "small") == ("centre",)
+    ours = replace(mine, priors={"drfi": test.images.priors}, is_named=True)
     assert priors_for(RECIPES["anchors"], ours, "small") == ("drfi", "centre", "truth")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reference_models.data.decoding import Decoded, decode, describe, stream
+from reference_models.data.decoding import Decoded, decode, describe, settled, stream
 from reference_models.data.images import Data, Images, Streamed
 from reference_models.data.label_swaps import swap_labels
 from reference_models.data.named_sets import find
@@ -40,7 +40,10 @@ def both(folder: Path, regions: int = 2) -> tuple[Decoded[Images], Decoded[Strea
     truth = "masks" if regions == 2 else "segmentations"
     files = find([folder], truth=truth)
     stems = list(files.images)
-    kept, streamed = (read(files, stems, 32, regions, keep_truth=True) for read in (decode, stream))
+    kept, streamed = (
+        settled(files, [read(files, stems, 32, regions, keep_truth=True)])[0]
+        for read in (decode, stream)
+    )
     assert_same(kept.images, everything(streamed.images))
     assert kept.kinds == streamed.kinds
     assert kept.empty == streamed.empty
@@ -271,7 +274,7 @@ def test_a_frozen_backbone_computes_its_features_in_each_step(
 
 def test_a_process_reads_its_share_only(pictures: Path):
     files = find([pictures])
-    images = stream(files, list(files.images), 32).images
+    images = settled(files, [stream(files, list(files.images), 32)])[0].images
     read: list[int] = []
 
     def image(index: int) -> np.ndarray:
@@ -290,7 +293,7 @@ def test_a_process_reads_its_share_only(pictures: Path):
 def test_a_photograph_that_vanishes_ends_the_training_with_its_name(pictures: Path, tmp_path: Path):
     folder = make_pairs(tmp_path / "set", [str(i) for i in range(10)])
     files = find([folder])
-    images = stream(files, list(files.images), 32).images
+    images = settled(files, [stream(files, list(files.images), 32)])[0].images
     (folder / "images/4.png").unlink()
     plan = replace(RECIPES["scenes-cas"].at("small"), size=32, steps=10, batch=4)
     with pytest.raises(InputError, match=r"images/4\.png"):
@@ -299,7 +302,7 @@ def test_a_photograph_that_vanishes_ends_the_training_with_its_name(pictures: Pa
 
 def test_without_grain_the_error_says_what_to_install(pictures: Path, monkeypatch):
     files = find([pictures])
-    images = stream(files, list(files.images), 32).images
+    images = settled(files, [stream(files, list(files.images), 32)])[0].images
     monkeypatch.setitem(sys.modules, "grain", None)
     plan = RECIPES["scenes-cas"].at("small")
     with pytest.raises(InputError, match=r"--memory-gb.*pip install grain"):

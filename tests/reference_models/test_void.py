@@ -1,7 +1,9 @@
 """Void pixels, which belong to neither object nor background: they have no influence anywhere."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-from reference_models.data.images import VOID, Images
+from reference_models.data.images import VOID, Images, TestSet
 from reference_models.data.label_swaps import swap_labels
 from reference_models.data.masks import Mask, fit_labels
+from reference_models.data.pairs import find_pairs
 from reference_models.data.scenes import scenes
 from reference_models.data.sets import Sources, check_masks, load, read_test_folder
 from reference_models.errors import InputError
 from reference_models.evaluate import Options as Evaluate
+from reference_models.evaluate import digest
 from reference_models.evaluate import run as evaluate
 from reference_models.measures.saliency import EXACT, NAMES, measure
 from reference_models.options import Options
@@ -26,7 +30,8 @@ from reference_models.training.augmentation import Draw
 from reference_models.training.flax_trainer import DeviceDraw, select
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.loop import train
-from reference_models.training.run import grey_void
+from reference_models.training.run import grey_void, pair_rows
+from reference_models.training.score import score
 from reference_models.training.stopping import clock
 from tests.reference_models.test_reference_models import Seen
 from tests.reference_models.test_twins import (
@@ -204,6 +209,41 @@ def test_no_measure_depends_on_the_map_at_void_pixels():
     assert pair == {name: first[name] for name in NAMES}
 
 
+def test_no_share_counts_void_pixels():
+    """That of sparse pixels, of object pixels, and of an image that is all void."""
+    images = some_images(count=4)
+    labels = images.labels.copy()
+    labels[3] = VOID
+    images = replace(images, labels=labels)
+    voids = tuple(each == VOID for each in labels)
+    test = TestSet("own", images, tuple(images.masks), voids=voids)
+    maps = np.random.default_rng(0).choice(np.float32([0.2, 1]), labels.shape)
+    recipe = replace(RECIPES["scenes-cas"], further=("sparse",), corruptions=())
+    options = SimpleNamespace(chosen_recipe=recipe, scale="small")
+    scored = []
+    for moved in (maps, np.where(labels == VOID, 1, maps)):
+        network = SimpleNamespace(options=options, maps=lambda _, moved=moved: {"map": moved})
+        scored.append(score(network, [test], lambda: None)["own"])
+    shares = scored[0].object_share
+    assert shares == scored[1].object_share
+    assert shares[:3] == pytest.approx(images.masks[:3, :, 5:].mean(axis=(1, 2)))
+    assert shares[3] == 0
+    for rows, others in zip(*(each.maps["map"] for each in scored), strict=True):
+        assert rows.get("sparse") == others.get("sparse")
+    assert scored[0].maps["map"][0]["sparse"] == (maps[0, :, 5:] == 1).mean()
+    assert "sparse" not in scored[0].maps["map"][3]
+
+
+def test_pairs_of_the_relation_model_are_judged_beside_void():
+    images = some_images()
+    priors = np.full_like(images.priors, 255)
+    images = replace(images, priors=priors)
+    options = Options(recipe="relations", scale="small")
+    (rows,) = pair_rows(options, images, []).values()
+    expected = pytest.approx(images.masks[:, :, 5:].mean())
+    assert [row["true_foreground"] for row in rows.values()] == [expected, expected]
+
+
 def test_masks_whose_counted_pixels_are_all_object_are_refused():
     mask = a_map(0)[1]
     with pytest.raises(InputError, match="1 mask is all object, 0 all background"):
@@ -263,9 +303,69 @@ def test_a_set_keeps_void_in_labels_and_truth(folder: Path):
     assert (test.images.labels[:, 0] == VOID).all()
     assert set(np.unique(grey_void(test.images))) == {0, 0.5, 1}
     assert any("counts neither" in note for note in notes)
+    assert digest({}, test) != digest({}, replace(test, voids=()))
     plain = load(Sources(folder, Path(), test_images=1), 16, seed=0)
     changed = replace(plain, tests=(replace(plain.tests[0], voids=()),))
     assert plain.sha256 != changed.sha256
+
+
+@pytest.fixture
+def small_objects(folder: Path) -> Path:
+    """Ten images; the objects of 8 and 9, for validation and testing, are smaller than the void
+    around them."""
+    for part in ("images", "masks"):
+        shutil.rmtree(folder / part)
+        (folder / part).mkdir()
+    for number in range(10):
+        labels = np.zeros((32, 32), np.uint8)
+        if number < 8:
+            labels[6:26, 6:26], labels[7:25, 7:25] = VOID, 7
+        else:
+            labels[8:20, 8:20], labels[12:15, 12:15] = VOID, 7
+        Image.fromarray(labels).save(folder / f"masks/{number}.png")
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(folder / f"images/{number}.png")
+    (folder / "splits").mkdir()
+    for name, stems in (("train", "01234567"), ("val", "8"), ("test", "9")):
+        (folder / f"splits/{name}.txt").write_text("\n".join(stems))
+    return folder
+
+
+@pytest.mark.parametrize("memory_gb", [8, 0])
+def test_void_is_that_of_the_folder_in_every_part(small_objects: Path, memory_gb: float):
+    sources = Sources(small_objects, small_objects, memory_gb=memory_gb)
+    data = load(sources, 32, seed=0)
+    for images in (data.validation, data.tests[0].images.take([0])):
+        assert images.masks.sum() == 9
+        assert (images.labels == VOID).sum() == 135
+    # Also where masks are in no part.
+    few, _ = read_test_folder(small_objects, 32, sources)
+    assert few.truth[0].sum() == data.tests[0].truth[0].sum() == 9
+    assert find_pairs(small_objects, small_objects / "masks").read(9)[1].object.sum() == 9
+
+
+def test_one_soft_mask_of_a_folder_speaks_for_every_part(small_objects: Path):
+    soft = np.uint8(np.linspace(0, 255, 32 * 32).reshape(32, 32))
+    Image.fromarray(soft).save(small_objects / "masks/0.png")
+    (small_objects / "splits/train.txt").write_text("\n".join("0123456"))
+    (small_objects / "splits/test.txt").write_text("7\n9")
+    data = load(Sources(small_objects, small_objects), 32, seed=0)
+    assert data.validation.masks.sum() == 135
+    assert [truth.sum() for truth in data.tests[0].truth] == [18 * 18, 135]
+
+
+@pytest.mark.parametrize("memory_gb", [8, 0])
+def test_priors_are_on_the_scale_of_the_folder_in_every_part(small_objects: Path, memory_gb: float):
+    """Floats up to 1 in the one list, up to 255 in the other."""
+    (small_objects / "priors").mkdir()
+    ramp = np.linspace(0, 1, 32 * 32, dtype=np.float32).reshape(32, 32)
+    for number in range(10):
+        values = 255 * ramp if number < 8 else ramp
+        Image.fromarray(values).save(small_objects / f"priors/{number}.tif")
+    sources = Sources(small_objects, small_objects, memory_gb=memory_gb)
+    data = load(sources, 32, seed=0)
+    few, _ = read_test_folder(small_objects, 32, sources)
+    for images in (data.validation, data.tests[0].images, few.images):
+        assert len(np.unique(images.all_priors())) == 2
 
 
 def test_prepare_refuses_void(tmp_path: Path):
