@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from reference_models import paths
 from reference_models.errors import InputError
 from reference_models.files import sha256_of
 from reference_models.networks.options import BackboneName, blocks_like
 from reference_models.papers.recipes import RECIPES
 from reference_models.papers.schema import Recipe, Scale, ScaleName, as_json
-from reference_models.paths import DATA, WEIGHTS
+from reference_models.paths import DATA
 
 Backend = Literal["torch", "jax"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -272,7 +273,7 @@ def find_backbone(name: str, archives: Path, file: Path | None = None) -> Path:
 
 def bundled_backbone(name: str) -> Path:
     """The place of a backbone's weights that come with the code, if any."""
-    return WEIGHTS / f"{name}.fp16.safetensors"
+    return paths.WEIGHTS / f"{name}.fp16.safetensors"
 
 
 def _near(name: str) -> str:

@@ -486,7 +486,6 @@ def test_a_frozen_backbone_is_the_one_of_the_training(tmp_path: Path, short_back
     shutil.copy(tmp_path / "mobilenet_v2.fp16.safetensors", bundled)
     shutil.copy(file, bundled / "deeplab-cas-swapped.safetensors")
     monkeypatch.setattr(paths, "WEIGHTS", bundled)
-    monkeypatch.setattr("reference_models.options.WEIGHTS", bundled)
     network = load_network("deeplab-cas-swapped", "cpu", elsewhere)
     np.testing.assert_array_equal(network.main_map(images), before)
 
