@@ -83,14 +83,25 @@ def start(run: Path, backend: str) -> "subprocess.Popen[str]":
     )
 
 
-def signalled(words: list[str], **options: Any) -> "subprocess.Popen[str]":
-    """A process that ignores no signal, as it would if a shell or nohup had told the tests to."""
-    return subprocess.Popen(words, **{"preexec_fn": heed_signals, **options})
+# Not by `preexec_fn`, for which Python forks, and JAX warns of it.
+SET_SIGNALS = """
+import os, signal, sys
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    is_ignored = signal.Signals(number).name in sys.argv[1].split(",")
+    signal.signal(number, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
-def heed_signals() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+def signalled(
+    words: list[str], ignored: tuple[str, ...] = (), **options: Any
+) -> "subprocess.Popen[str]":
+    """A process that ignores these signals and no others, whatever the process of the tests does.
+
+    words: Begin with the path of a program.
+    """
+    set_signals = [sys.executable, "-S", "-c", SET_SIGNALS, ",".join(ignored)]
+    return subprocess.Popen([*set_signals, *words], **options)
 
 
 def wait_for_a_moment(

@@ -38,14 +38,8 @@ with command(), signals_after_steps() as check:
 """
 
 
-def ignored() -> None:
-    """As nohup and a shell's & have it."""
-    for name in (signal.SIGHUP, signal.SIGINT):
-        signal.signal(name, signal.SIG_IGN)
-
-
-def begun(place: Path, **streams):
-    child = signalled([sys.executable, "-c", PROGRAM, str(place)], env=environment(), **streams)
+def begun(place: Path, **options):
+    child = signalled([sys.executable, "-c", PROGRAM, str(place)], env=environment(), **options)
     wait_for(place / "begun")
     return child
 
@@ -58,7 +52,7 @@ def wait_for(file: Path) -> None:
 
 
 def test_signals_that_are_ignored_stay_ignored(tmp_path: Path):
-    child = begun(tmp_path, preexec_fn=ignored)
+    child = begun(tmp_path, ignored=("SIGHUP", "SIGINT"))  # As by nohup and a shell's &.
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         child.send_signal(number)
     assert child.wait(60) == 128 + signal.SIGTERM
