@@ -63,21 +63,24 @@ def verdict(bound: Bound, by_seed: Mapping[int, float], interval: Interval | Non
 
 
 def equal_weights(results: Results, scale: str, pair: EqualWeights) -> dict[int, bool | None]:
-    """True for each seed whose weights are bit-identical; None if a run used a GPU."""
+    """Whether the weights of each seed are bit-identical; None if they are not and need not be, as
+    the runs used a GPU or different processors."""
     first, second = (results.get((name, scale), {}) for name in (pair.first, pair.second))
     return {
-        seed: first[seed]["weights_sha256"] == second[seed]["weights_sha256"]
-        if all(on_one_cpu(runs[seed]) for runs in (first, second))
+        seed: True
+        if first[seed]["weights_sha256"] == second[seed]["weights_sha256"]
+        else False
+        if on_one_cpu(first[seed], second[seed])
         else None
         for seed in first
         if seed in second
     }
 
 
-def on_one_cpu(run: Result) -> bool:
-    """Whether all parts of a run, which may have been stopped and resumed, used the same CPU."""
-    devices = {run["device"], *(part["device"] for part in run.get("earlier", ()))}
-    return len(devices) == 1 and run["device"].startswith("cpu")
+def on_one_cpu(*runs: Result) -> bool:
+    """Whether all parts of the runs, which may have been stopped and resumed, used the same CPU."""
+    devices = {part["device"] for run in runs for part in (run, *run.get("earlier", ()))}
+    return len(devices) == 1 and devices.pop().startswith("cpu")
 
 
 def all_intervals(results: Results, rows: EachImage) -> Intervals:
@@ -196,16 +199,16 @@ def tested(results: Results, known_intervals: Intervals, claim: Claim, scale: st
         )
     for pair in claim.equal_weights:
         equal = equal_weights(results, scale, pair)
-        on_cpu = [is_equal for is_equal in equal.values() if is_equal is not None]
-        same = "equal" if all(on_cpu) else "not equal"
-        judged: Verdict = "holds" if all(on_cpu) else "refuted"
-        measured = same if on_cpu else "not required on a GPU" * bool(equal)
+        known = [is_equal for is_equal in equal.values() if is_equal is not None]
+        same = "equal" if all(known) else "not equal"
+        judged: Verdict = "holds" if all(known) else "refuted"
+        measured = same if known else "not required on a GPU or on two CPUs" * bool(equal)
         tests.append(
             Tested(
                 f"weights of {pair.first} and {pair.second}",
-                "equal bit for bit on a CPU",
+                "equal bit for bit on the same CPU",
                 measured,
-                judged if on_cpu else None,
+                judged if known else None,
                 measured and f"weights {measured}",
                 part="equal weights" if claim.split else "",
             )

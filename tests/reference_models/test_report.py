@@ -544,12 +544,17 @@ def test_equal_bits_are_asked_for_on_a_cpu_alone():
     assert verdicts.equal_weights(grouped(first, second), "small", pair) == {0: True}
     second["weights_sha256"] = "bb"
     assert verdicts.equal_weights(grouped(first, second), "small", pair) == {0: False}
+    second["device"] = "cpu: Y"  # Another order of summation.
+    assert verdicts.equal_weights(grouped(first, second), "small", pair) == {0: None}
+    assert verdicts.equal_weights(
+        grouped(first, second | {"weights_sha256": "aa"}), "small", pair
+    ) == {0: True}
     second["device"] = "cuda: H100"
     equal = verdicts.equal_weights(grouped(first, second), "small", pair)
     assert equal == {0: None}
     claim = replace(af_against_ce(), bounds=(), equal_weights=(pair,))
     (tested,) = verdicts.tested(grouped(first, second), {}, claim, "small")
-    assert (tested.measured, tested.verdict) == ("not required on a GPU", None)
+    assert (tested.measured, tested.verdict) == ("not required on a GPU or on two CPUs", None)
     (tested,) = verdicts.tested({}, {}, claim, "small")
     assert (tested.measured, tested.verdict) == ("", None)
 
