@@ -43,7 +43,7 @@ STORE_BYTES = 2**29
 BLOCK = 16
 """Photographs of a task. What is lost with a process is computed again by another."""
 RETRIES = 3
-"""How often a task is repeated whose process was lost."""
+"""How often a task whose process was lost is repeated."""
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ def settled(files: Files, parts: Sequence[Part[Any]]) -> list[Decoded[Any]]:
 
 
 def looks(look: Callable[[Folder], Looked], files: Sequence[Folder], what: str) -> list[Looked]:
-    """What is seen of the files that can be read. what: the files, for the progress bar."""
+    """The results of `look` for the files that can be read. what: They, for the progress bar."""
     if not files:
         return []
     found = outcomes(lambda index: look(files[index]), len(files), what)

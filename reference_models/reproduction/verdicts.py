@@ -63,18 +63,17 @@ def verdict(bound: Bound, by_seed: Mapping[int, float], interval: Interval | Non
 
 
 def equal_weights(results: Results, scale: str, pair: EqualWeights) -> dict[int, bool | None]:
-    """Whether the weights of each seed are bit-identical; None if they are not and need not be, as
-    the runs used a GPU or different processors."""
+    """`same_weights` of each seed."""
     first, second = (results.get((name, scale), {}) for name in (pair.first, pair.second))
-    return {
-        seed: True
-        if first[seed]["weights_sha256"] == second[seed]["weights_sha256"]
-        else False
-        if on_one_cpu(first[seed], second[seed])
-        else None
-        for seed in first
-        if seed in second
-    }
+    return {seed: same_weights(first[seed], second[seed]) for seed in first if seed in second}
+
+
+def same_weights(first: Result, second: Result) -> bool | None:
+    """Whether weights are bit-identical; None if they are not and need not be, as the runs used a
+    GPU or different processors."""
+    if first["weights_sha256"] == second["weights_sha256"]:
+        return True
+    return False if on_one_cpu(first, second) else None
 
 
 def on_one_cpu(*runs: Result) -> bool:

@@ -241,7 +241,7 @@ def flip_labels(
     flip = xp.random(rng, x.shape if per == "pixel" else images, x) < probability
     if counted is not None:
         flip = flip & counted
-    # Where values cannot be read, the loss must still see wrong ones: as they are, or as NaN.
+    # Where values cannot be read, wrong labels must reach the loss: as they are, or as NaN.
     flip = flip & ((x == 0) | (x == 1))
     flipped = xp.cast(xp.where(flip, 1 - x, x), xp.array("labels", labels))
     return checks.nan_where_bad(xp, flipped, bad) if xp.kind(flipped) == "float" else flipped

@@ -184,6 +184,12 @@ def maps(name: str, x: Array) -> None:
         )
 
 
+def has_images(name: str, x: Array) -> None:
+    """Check an argument of any shape whose first axis is that of the images."""
+    if x.ndim < 1:
+        raise ValueError(f"{name} must have shape (N, ...), got a scalar")
+
+
 def channels_last(xp: Ops) -> bool:
     return xp.stack_shape((0, 0), 1)[-1] == 1
 
@@ -500,8 +506,7 @@ def two_unit_maps(
 ) -> tuple[Array, Array, Array]:
     """Check two float maps of one shape in [0, 1]; also returns the images with a value outside."""
     x, y = floating(xp, name, first), floating(xp, second_name, second)
-    if x.ndim < 1:
-        raise ValueError(f"{name} must have shape (N, ...), got a scalar")
+    has_images(name, x)
     same_shape(second_name, y, name, x)
     x, bad = unit_values(xp, name, x, first)
     y, second_bad = unit_values(xp, second_name, y, second)

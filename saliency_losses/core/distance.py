@@ -73,8 +73,8 @@ def _nearest(
     """The squared distance to the nearest foreground pixel, and its index along each axis.
 
     With `spacing` in the dtype of `like`, or float32. The distance is at least `_bound` in an image
-    without foreground. Among equally near pixels the
-    first in row-major order is chosen. Without `return_indices` there are no indices.
+    without foreground. Among equally near pixels the first in row-major order is chosen. Without
+    `return_indices` there are no indices.
     """
     found = xp.nearest_foreground(foreground, spacing, like, return_indices)
     if found is None:

@@ -13,7 +13,7 @@ from saliency_losses.core.regions import count_in_dtype
 ALPHA = log(0.5) / 5
 # The square, and its product with the number of pixels, must be neither 0 nor infinite in float32.
 BETAS = (1e-9, 1e9)
-# From this squared distance on, B is 2 in float64 too.
+# From this distance on, B of the windowed distance is 2 in float64 too.
 REACH = 24
 
 

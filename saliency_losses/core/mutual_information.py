@@ -72,8 +72,7 @@ def pixel_costs(xp: Ops, scores: Array, joint: Array, *, balance: bool, mask: Ar
 def _pairs(xp: Ops, scores: Array, joint: Array, mask: Array) -> tuple[Array, Array, Array]:
     """Scores, counted joint pairs and counted product pairs, as maps ``(N, P)``."""
     scores = checks.floating(xp, "scores", scores)
-    if scores.ndim < 1:
-        raise ValueError("scores must have shape (N, ...), got a scalar")
+    checks.has_images("scores", scores)
     joint = checks.boolean(xp, "joint", joint)
     checks.same_shape("joint", joint, "scores", scores)
     counted = checks.mask(xp, mask, scores.shape, "scores")

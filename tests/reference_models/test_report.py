@@ -464,17 +464,22 @@ def test_medium_stands_beside_small_where_it_was_run(tmp_path):
     assert "<br>small: " in cells[-1]
 
 
+def measured(folder: Path, *runs: dict) -> tuple[results.Results, verdicts.Intervals]:
+    """Runs that left rows of their images: their results, and the intervals of all differences."""
+    write(folder, *runs)
+    for one in runs:
+        leave_rows(folder, one)
+    found = results.read(folder)
+    return found, verdicts.all_intervals(found, results.per_image_files(folder, found))
+
+
 def test_several_seeds_have_both_their_spread_and_an_interval(tmp_path):
     every = [
         made(name, "medium", seed, weighted_f_exact=f + 0.01 * seed)
         for name, f in (("zoomout-ce", 0.7), ("zoomout-af", 0.6))
         for seed in range(3)
     ]
-    folder = write(tmp_path, *every)
-    for one in every:
-        leave_rows(folder, one)
-    found = results.read(folder)
-    known = verdicts.all_intervals(found, results.per_image_files(folder, found))
+    found, known = measured(tmp_path, *every)
     (pair,) = {pair for pair in af_against_ce().effects.pairs if pair[0].test == "ecssd"}
     text = claim_texts.effects_text(found, known, Effects((pair,), ("weighted_f_exact",)))
     assert re.search(r"−\.100 ± \.000 \[−\.1\d\d, −\.0\d\d\]", text)
@@ -483,8 +488,8 @@ def test_several_seeds_have_both_their_spread_and_an_interval(tmp_path):
     assert re.fullmatch(r"F\^w exact −\.100 \[−\.1\d\d, −\.0\d\d\]", value)
     assert verdict == "**refuted**"
     # Without the rows of one seed the seeds decide.
-    per_image.beside(folder / "zoomout-ce-torch-medium-1.json").unlink()
-    known = verdicts.all_intervals(found, results.per_image_files(folder, found))
+    per_image.beside(tmp_path / "zoomout-ce-torch-medium-1.json").unlink()
+    known = verdicts.all_intervals(found, results.per_image_files(tmp_path, found))
     assert known == {}
     _, _, value, _, verdict = line_of(found, claim, known)
     assert (value, verdict) == ("F^w exact −.100 ± .000", "**does not hold**")
@@ -495,11 +500,7 @@ def test_a_measure_of_fewer_seeds_has_an_interval_of_these(tmp_path):
     for result in (one for one in runs if one["seed"] == 1):
         for maps in result["measures"].values():
             del maps["map"]["miou"]
-    folder = write(tmp_path, *runs)
-    for result in runs:
-        leave_rows(folder, result)
-    found = results.read(folder)
-    known = verdicts.all_intervals(found, results.per_image_files(folder, found))
+    _, known = measured(tmp_path, *runs)
     (pair,) = {pair for pair in af_against_ce().effects.pairs if pair[0].test == "ecssd"}
     assert {"mae", "miou"} <= set(known["small", *pair])
     low, high = known["small", *pair]["mae"]
@@ -508,10 +509,7 @@ def test_a_measure_of_fewer_seeds_has_an_interval_of_these(tmp_path):
 
 def test_a_value_without_a_second_row_has_an_interval_too(tmp_path):
     collapsed = made("fcn-ce-swapped", "medium", mae=0.5, max_f=0.46)
-    folder = write(tmp_path, collapsed)
-    leave_rows(folder, collapsed)
-    found = results.read(folder)
-    known = verdicts.all_intervals(found, results.per_image_files(folder, found))
+    found, known = measured(tmp_path, collapsed)
     (claim,) = (c for c in claims() if c.title.startswith("C: labels"))
     by_label = {one.label: one for one in verdicts.tested(found, known, claim, "medium")}
     assert by_label["fcn-ce-swapped, ECSSD: MAE"].verdict == "holds"
