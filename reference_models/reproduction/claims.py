@@ -1,7 +1,7 @@
 """The claims in docs/results.md: the table of all of them, and a section on each."""
 
 import re
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 from reference_models.papers.recipes import claims
 from reference_models.papers.schema import Claim, Effects, Figures, Table, number
@@ -22,6 +22,8 @@ from reference_models.reproduction.verdicts import (
     Intervals,
     Tested,
     difference,
+    emphasised,
+    kept,
     named,
     signed,
     spread,
@@ -49,7 +51,9 @@ PAPERS = {
         "W: the weighted F-beta loss",
         "The weighted F-measure weighs errors by where they lie. Kolkin et al. (2017) train a "
         "squeezed zoomout network (`zoomout-…`) by a tractable form of it (`af`). We train it by "
-        "that form, by the exact measure and by cross-entropy.",
+        "that form, by the exact measure and by cross-entropy. Its claim that the loss does not "
+        "noticeably increase the time of training has a [table](benchmarks.md#a-training-step) of "
+        "its own.",
     ),
     "L": (
         "L: promoting detectors by anchors",
@@ -81,7 +85,7 @@ def verdicts_table(results: Results, known_intervals: Intervals) -> list[str]:
         for letter in PAPERS
         for claim in claims_of(letter)
     ]
-    heads = ("claim", "paper", *map(heading, scales), *("verdict",) * bool(scales))
+    heads = ("claim", "paper", *map(heading, scales), *("verdict", "bounds kept") * bool(scales))
     return [table(heads, lines), ""]
 
 
@@ -93,33 +97,40 @@ def verdict_line(
     if not every:
         return without_bounds(results, known_intervals, claim, scales)
     by_scale = {scale: tested(results, known_intervals, claim, scale) for scale in scales}
-    shown, cells = verdict_cells(every, by_scale, range(len(every)))
-    return [link_to(claim, every[shown].label), cells[0] or claim.effect, *cells[1:]]
+    shown, cells = measured_cells(every, by_scale, range(len(every)))
+    judged = (tests for tests in by_scale.values() if tests[shown].verdict is not None)
+    at_largest = next(judged, None)
+    if at_largest is None:
+        outcome = ["not run", ""] * bool(scales)
+    else:
+        outcome = [emphasised(str(at_largest[shown].verdict)), kept(at_largest)]
+    return [link_to(claim, every[shown].label), cells[0] or claim.effect, *cells[1:], *outcome]
 
 
-def verdict_cells(
-    every: Sequence[Tested], by_scale: Mapping[str, list[Tested]], places: Sequence[int]
+def measured_cells(
+    every: Sequence[Tested], by_scale: Mapping[str, list[Tested]], places: Iterable[int]
 ) -> tuple[int, list[str]]:
-    """The place of the test that decides most of those at `places`; its value in the paper and at
-    each scale, and the verdicts on all of them."""
+    """The place of the test that decides most of those at `places`, with its value in the paper and
+    at each scale."""
 
     def rank(place: int) -> tuple[bool, bool]:
-        is_measured = any(tests[place].brief for tests in by_scale.values())
+        is_measured = any(tests[place].measured for tests in by_scale.values())
         return not is_measured, not every[place].paper
 
     shown = min(places, key=rank)
-    tallies = {scale: tally(tests[place] for place in places) for scale, tests in by_scale.items()}
-    told = {scale: text for scale, text in tallies.items() if text}
     return shown, [
         with_reservation(every[shown].paper, every[shown].label),
         *(tests[shown].brief for tests in by_scale.values()),
-        *(verdict_of(told) or "not run",) * bool(by_scale),
     ]
 
 
-def verdict_of(told: Mapping[str, str]) -> str:
-    """The tallies of all scales, once if they are equal."""
-    if len(set(told.values())) < 2:
+def tallies(by_scale: Mapping[str, list[Tested]], places: Sequence[int]) -> str:
+    """The tallies at all scales of the tests at `places`, once if they are equal."""
+    every = {scale: tally(tests[place] for place in places) for scale, tests in by_scale.items()}
+    told = {scale: text for scale, text in every.items() if text}
+    if not told:
+        return "not run"
+    if len(set(told.values())) == 1:
         return "".join(dict.fromkeys(told.values()))
     return "<br>".join(f"{heading(scale)}: {text}" for scale, text in told.items())
 
@@ -137,7 +148,6 @@ def without_bounds(
             differences(results, scale, of, minus, measure),
             known_intervals.get((scale, *pair), {}).get(measure),
             sign=True,
-            brief=True,
         )
         for scale in scales
     ]
@@ -147,7 +157,7 @@ def without_bounds(
         link_to(claim, label),
         with_reservation(paper, label) or claim.effect,
         *(named(measure, value) for value in ours),
-        *("no bound set",) * bool(scales),
+        *("no bound set", "") * bool(scales),
     ]
 
 
@@ -210,7 +220,8 @@ def parts_text(claim: Claim, by_scale: Mapping[str, list[Tested]]) -> str:
     lines = []
     for part in parts:
         places = [place for place, test in enumerate(every) if test.part == part]
-        lines.append([part, *verdict_cells(every, by_scale, places)[1]])
+        verdicts = [tallies(by_scale, places)] * bool(by_scale)
+        lines.append([part, *measured_cells(every, by_scale, places)[1], *verdicts])
     heads = ("part", "paper", *map(heading, by_scale), *("verdict",) * bool(by_scale))
     return table(heads, lines)
 
@@ -236,10 +247,10 @@ def plain(text: str) -> str:
 
 
 def outcome(test: Tested) -> str:
-    """Our value and its verdict, in bold unless it holds."""
+    """Our value and its verdict."""
     if test.verdict is None:
         return test.measured
-    return f"{test.measured}: {test.verdict if test.verdict == 'holds' else f'**{test.verdict}**'}"
+    return f"{test.measured}: {emphasised(test.verdict)}"
 
 
 def effects_text(results: Results, known_intervals: Intervals, of: Effects) -> str:

@@ -1,5 +1,6 @@
 """Plots of the report: their data, from the results."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from reference_models.papers.anchors import source_of, written
 from reference_models.papers.class_agnostic import ELSEWHERE
 from reference_models.papers.menet import DISTORTED
 from reference_models.papers.recipes import RECIPES, claims
+from reference_models.papers.relations import SELF_TAUGHT
 from reference_models.papers.schema import CONTROLS, PRIORS, SALIENCY, SETS, Row, ScaleName, row
 from reference_models.reproduction.first_steps import Steps
 from reference_models.reproduction.results import (
@@ -36,7 +38,7 @@ CAPTIONS = {
     **{f"results-effects-{letter}": EFFECTS for letter in "mwlr"},
     "results-effects-c": f"{EFFECTS}; * in the paper trained on other data",
     "results-noise": "F against the variance of the noise, by each loss and map",
-    "results-curves-m": f"{PRECISION} of the saliency head and of S",
+    "results-curves-m": f"{PRECISION} of the saliency head and of S, clean and under noise",
     "results-swapped": "The measures against the share of training images whose labels are swapped",
     "results-object-size": "F against the size of the object, by cross-entropy and by CAS",
     "results-curves-w": f"{PRECISION} by each loss",
@@ -44,6 +46,8 @@ CAPTIONS = {
     "results-few": "The measures against the number of training images, with T = 5",
     "results-curves-l": f"{PRECISION} of promoted maps (T = 1) and of the detectors' own (dashed)",
     "results-curves-r": f"{PRECISION} of merged maps and of the detectors' own (dashed)",
+    "results-information": "Estimate of the mutual information of the training pairs, at most "
+    "log 2 = .693, in training",
     "menet-space": "Features of a small MEnet on generated scenes, before and after its training",
     "menet-scales": "Maps of the 13 scales of this MEnet",
     "gallery": "Generated scenes, their masks, rough maps, and the maps of the bundled networks",
@@ -56,7 +60,7 @@ PLOTS_OF = {
     "C": ("results-effects-c", "results-swapped", "results-object-size"),
     "W": ("results-effects-w", "results-curves-w"),
     "L": ("results-effects-l", "results-rounds", "results-few", "results-curves-l"),
-    "R": ("results-effects-r", "results-curves-r"),
+    "R": ("results-effects-r", "results-curves-r", "results-information"),
 }
 """The plots of each paper's section, in the order of the page."""
 PICTURES_OF: dict[str, tuple[str, ...]] = {
@@ -102,10 +106,9 @@ def image_link(name: str) -> str:
 
 
 def scale_of(results: Results, recipes: Iterable[str]) -> ScaleName:
-    """The largest scale at which all of the recipes have run."""
+    """The scale at which most of the recipes have run, the largest of several."""
     names = list(recipes)
-    run = (scale for scale in SCALES if all((name, scale) in results for name in names))
-    return next(run, SCALES[-1])
+    return max(SCALES, key=lambda scale: sum((name, scale) in results for name in names))
 
 
 def plots(
@@ -118,7 +121,7 @@ def plots(
             for letter in PLOTS_OF
         },
         "results-noise": noise_plot(results),
-        "results-curves-m": curves_plot(results, MAPS_M),
+        "results-curves-m": curves_plot(results, *MAPS_M),
         "results-swapped": swapped_plot(results),
         "results-object-size": object_size_plot(results, rows),
         "results-curves-w": curves_plot(results, MAPS_W),
@@ -126,10 +129,25 @@ def plots(
         "results-few": few_plot(results),
         "results-curves-l": curves_plot(results, promoted_maps("anchors", "T = 1")),
         "results-curves-r": curves_plot(results, promoted_maps("relations", "merged")),
+        "results-information": information_plot(results),
         "results-losses": losses_plot(results),
         "results-frameworks": first_steps_plot(first_steps),
     }
     return {name: plot for name, plot in all_plots.items() if plot is not None}
+
+
+Lines = Mapping[str, figures.Points]
+"""Points of lines by label; none where there is no result."""
+
+
+def most_lines(at_scales: Mapping[ScaleName, Lines]) -> ScaleName:
+    """The scale with results for most of the lines, the largest of several."""
+    return max(at_scales, key=lambda scale: len(drawn(at_scales[scale])))
+
+
+def drawn(lines: Lines) -> tuple[tuple[str, figures.Points], ...]:
+    """The lines that have points."""
+    return tuple((label, points) for label, points in lines.items() if points)
 
 
 def points_of(values_at: Mapping[float, Mapping[int, float]]) -> figures.Points:
@@ -148,14 +166,14 @@ def panels_of(
     """A panel per measure, with labelled lines through rows of ECSSD at positions."""
     panels = []
     for measure in measures:
-        drawn = [
-            (
-                label,
-                points_of({at: values(results, scale, of, measure) for at, of in rows.items()}),
-            )
-            for label, rows in lines.items()
-        ]
-        found = tuple((label, points) for label, points in drawn if points)
+        found = drawn(
+            {
+                label: points_of(
+                    {at: values(results, scale, of, measure) for at, of in rows.items()}
+                )
+                for label, rows in lines.items()
+            }
+        )
         if found:
             panels.append(figures.Panel(f"ECSSD ({scale})", found, x, NAMES[measure], log))
     return tuple(panels)
@@ -217,31 +235,37 @@ FEWEST = 10  # Smaller groups of images say nothing.
 
 def object_size_plot(results: Results, rows: EachImage) -> figures.Plot | None:
     """F of groups of images, at the mean share of their object; from the rows of test images."""
-    panels = []
     recipes = {"cross-entropy": "fcn-ce-clean", "CAS": "fcn-cas-clean"}
-    scale = scale_of(results, recipes.values())
+    panels = []
     for test in ("ecssd", "duts-te"):
-        lines = []
-        for label, recipe in recipes.items():
-            seeds = results.get((recipe, scale), {})
-            groups: dict[float, dict[int, float]] = {}
-            for seed, one in zip(
-                seeds, rows_of(rows, scale, row(recipe, test), seeds), strict=False
-            ):
-                if one.object_share is None:
-                    continue
-                for low, high in pairwise(SIZES):
-                    inside = (low < one.object_share) & (one.object_share <= high)
-                    if inside.sum() >= FEWEST:
-                        position = round(float(one.object_share[inside].mean()), 4)
-                        f = one.mean("f", np.flatnonzero(inside))
-                        groups.setdefault(position, {})[seed] = round(f, 4)
-            if groups:
-                lines.append((label, points_of(groups)))
-        if lines:
+        at_scales = {
+            scale: {
+                label: f_by_size(results, rows, scale, row(recipe, test))
+                for label, recipe in recipes.items()
+            }
+            for scale in SCALES
+        }
+        scale = most_lines(at_scales)
+        if lines := drawn(at_scales[scale]):
             title = f"{SETS[test]} ({scale})"
-            panels.append(figures.Panel(title, tuple(lines), "share of object pixels", "F", True))
+            panels.append(figures.Panel(title, lines, "share of object pixels", "F", True))
     return figures.Plot("lines", tuple(panels)) if panels else None
+
+
+def f_by_size(results: Results, rows: EachImage, scale: str, of: Row) -> figures.Points:
+    """F of groups of images, at the mean share of their object."""
+    groups: dict[float, dict[int, float]] = {}
+    for seed in results.get((of.recipe, scale), {}):
+        for one in rows_of(rows, scale, of, (seed,)):
+            if one.object_share is None:
+                continue
+            for low, high in pairwise(SIZES):
+                inside = (low < one.object_share) & (one.object_share <= high)
+                if inside.sum() >= FEWEST:
+                    position = round(float(one.object_share[inside].mean()), 3)
+                    f = one.mean("f", np.flatnonzero(inside))
+                    groups.setdefault(position, {})[seed] = round(f, 4)
+    return points_of(groups)
 
 
 def rounds_plot(results: Results) -> figures.Plot | None:
@@ -290,12 +314,18 @@ def few_plot(results: Results) -> figures.Plot | None:
     return figures.Plot("lines", panels)
 
 
-MAPS_M = {
-    f"{recipe}{ending}": row(recipe, map=name)
-    for recipe in ("menet-ce", "menet-metric", "menet-metric-hard-negatives")
-    for ending, name in (("", None), (", S", "semantic distance"))
-    if recipe != "menet-ce" or not ending
-}
+MAPS_M = tuple(
+    {
+        f"{recipe}{ending}": row(recipe, test, map=name)
+        for recipe in ("menet-ce", "menet-metric", "menet-metric-hard-negatives")
+        for ending, name in (("", None), (", S", "semantic distance"))
+        if recipe != "menet-ce" or not ending
+    }
+    for test in (
+        "ecssd",
+        *(f"ecssd, {how}" for how in DISTORTED if how.endswith("random variance")),
+    )
+)
 MAPS_W = {name: row(name) for name in ("zoomout-ce", "zoomout-af", "zoomout-exact", "zoomout-dice")}
 
 
@@ -312,35 +342,65 @@ def promoted_maps(recipe: str, name: str) -> dict[str, Row]:
     }
 
 
-def curves_plot(results: Results, maps: Mapping[str, Row]) -> figures.Plot | None:
-    """Precision against recall, and F against the threshold, means over the seeds."""
-    scale = scale_of(results, {of.recipe for of in maps.values()})
-    precise, f_measure = [], []
-    for label, of in maps.items():
-        curves = mean_curves(results, scale, of)
-        if curves is None:
-            continue
-        precision, recall = curves
-        # Above a map's highest value there is no pixel, hence no precision.
-        reached = recall > 0.01
-        weighed = 0.3 * precision + recall
-        f = 1.3 * precision * recall / np.where(weighed > 0, weighed, 1)
-        thresholds = np.linspace(1, 0, len(f))
-        precise.append((label, curve(recall[reached], precision[reached])))
-        f_measure.append((label, curve(thresholds[::-1], f[::-1])))
-    if not precise:
-        return None
-    return figures.Plot(
-        "lines",
-        (
-            figures.Panel(f"ECSSD ({scale})", tuple(precise), "recall", "precision"),
-            figures.Panel(f"ECSSD ({scale})", tuple(f_measure), "threshold", "F"),
-        ),
-    )
+def curves_plot(results: Results, *groups: Mapping[str, Row]) -> figures.Plot | None:
+    """Precision against recall, and F against the threshold, means over the seeds.
+
+    groups: The rows of two panels, by label; all rows of a group are of one test set.
+    """
+    panels: list[figures.Panel] = []
+    for maps in groups:
+        at_scales: dict[ScaleName, tuple[Lines, Lines]] = {}
+        for scale in SCALES:
+            curves = {label: mean_curves(results, scale, of) for label, of in maps.items()}
+            known = {label: found for label, found in curves.items() if found is not None}
+            at_scales[scale] = (
+                {label: precision_curve(*found) for label, found in known.items()},
+                {label: f_curve(*found) for label, found in known.items()},
+            )
+        scale = most_lines({scale: lines for scale, (lines, _) in at_scales.items()})
+        precise, f_measure = map(drawn, at_scales[scale])
+        if precise:
+            name, _, distortion = next(iter(maps.values())).test.partition(", ")
+            title = f"{', '.join(filter(None, (SETS[name], distortion)))} ({scale})"
+            panels += [
+                figures.Panel(title, precise, "recall", "precision"),
+                figures.Panel(title, f_measure, "threshold", "F"),
+            ]
+    return figures.Plot("lines", tuple(panels)) if panels else None
+
+
+def precision_curve(precision: np.ndarray, recall: np.ndarray) -> figures.Points:
+    # Above a map's highest value there is no pixel, hence no precision.
+    reached = recall > 0.01
+    return curve(recall[reached], precision[reached])
+
+
+def f_curve(precision: np.ndarray, recall: np.ndarray) -> figures.Points:
+    weighed = 0.3 * precision + recall
+    f = 1.3 * precision * recall / np.where(weighed > 0, weighed, 1)
+    return curve(np.linspace(0, 1, len(f)), f[::-1])
 
 
 def curve(x: np.ndarray, y: np.ndarray) -> figures.Points:
     return tuple((round(float(a), 4), (round(float(b), 4),)) for a, b in zip(x, y, strict=True))
+
+
+def information_plot(results: Results) -> figures.Plot | None:
+    """The estimate in training, which follows from the loss of these recipes."""
+    recipes = ("relations", *(f"relations-self-{detector}" for detector in SELF_TAUGHT))
+    scale = scale_of(results, recipes)
+    lines: dict[str, figures.Points] = {}
+    for recipe in recipes:
+        estimates: dict[float, dict[int, float]] = {}
+        for seed, run in results.get((recipe, scale), {}).items():
+            for step, (loss,) in curve_points(run):
+                estimates.setdefault(step, {})[seed] = round(math.log(2) - loss / 2, 4)
+        lines[recipe] = points_of(estimates)
+    if not drawn(lines):
+        return None
+    title = f"training pairs ({scale})"
+    panel = figures.Panel(title, drawn(lines), "step", "mutual information in nats")
+    return figures.Plot("lines", (panel,))
 
 
 def losses_plot(results: Results) -> figures.Plot | None:

@@ -62,16 +62,17 @@ INTRODUCTION = [
     "# Results",
     "",
     "The systems of the five papers, trained here with the losses of this library. Each line holds "
-    "a claim of a paper and one of the differences that decide it, as the paper prints it and as "
-    "our runs have it, with its 95 % interval (hover over the link to see what is compared). "
-    "Backbones, data and image sizes are [not the papers'](#how-the-runs-were-made), so compare "
-    "differences, not values. *small*: a head on a frozen backbone, trained on 1,540 images; "
-    "*medium*: a fine-tuned backbone and all of DUTS-TR.",
+    "a claim of a paper and one of the differences that decide it (hover over the link to see "
+    "which), as the paper prints it and as our runs have it: mean ± standard deviation over seeds "
+    "[95 % interval]; a value without ± is of one seed, and its interval knows only the test "
+    "images. Backbones, data and image sizes are [not the papers'](#how-the-runs-were-made), so "
+    "compare differences, not values. *small*: a head on a frozen backbone, trained on 1,540 "
+    "images; *medium*: a fine-tuned backbone and all of DUTS-TR.",
     "",
-    "The verdict counts all [bounds](#how-the-verdicts-are-made) of the claim; the section of a "
-    "claim on several networks or test sets has a verdict for each. *Refuted* means that the whole "
-    "interval lies outside the bound. The maintainers set the bounds for these runs, after trials "
-    "on ECSSD at small scale.",
+    "The [verdict](#how-the-verdicts-are-made) is on this difference, at the largest scale at "
+    "which it was measured: it *holds* if its whole interval lies within a bound that the "
+    "maintainers have set, and is *refuted* if the whole interval lies outside. *Bounds kept* "
+    "counts all bounds of the claim that hold at this scale; its section shows each of them.",
     "",
 ]
 
@@ -136,12 +137,15 @@ BOUNDS_TEXT = (
 
 
 INTERVALS_TEXT = (
-    "The brackets after a difference hold its 95 % interval, by a paired bootstrap over the test "
-    "images, and over the seeds if there are several (`reference_models/measures/intervals.py`). A "
-    "bound *holds* if it contains the whole interval, is *refuted* if the interval lies outside or "
-    "a seed lies below the least that each must reach, and is *not decided* otherwise. Runs "
-    "without measures per test image have no interval: the mean over seeds decides whether the "
-    "bound *holds* or *does not hold*."
+    "The brackets hold a 95 % interval. Over the seeds it is that of Student's t; over the test "
+    "images, which all seeds share, it comes from a paired bootstrap; the squares of the two "
+    "half-widths are added (`reference_models/measures/intervals.py`). Of one seed there is only "
+    "the second, so another seed may lie outside: take its verdict as one on this run. A bound "
+    "*holds* if it contains the whole interval, is *refuted* if the interval lies outside or a "
+    "seed lies below the least that each must reach, and is *not decided* otherwise. With so many "
+    "bounds some verdicts are wrong by chance, and those on several measures or test sets of the "
+    "same runs are wrong together. A difference is that of the seeds which both recipes have, so "
+    "it may differ from that of the means in the tables."
 )
 
 

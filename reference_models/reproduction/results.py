@@ -85,12 +85,20 @@ def values(results: Results, scale: str, of: Row, measure: str) -> dict[int, flo
 def differences(
     results: Results, scale: str, of: Row, minus: Row | None, measure: str
 ) -> dict[int, float]:
-    """Differences of two rows, paired by seed; without a second row, the values of the first."""
+    """Differences of two rows, paired by seed; without a second row, the values of the first.
+
+    Seeds whose two runs were measured on unequal numbers of images are left out.
+    """
     first = values(results, scale, of, measure)
     if minus is None:
         return first
     second = values(results, scale, minus, measure)
-    return {seed: first[seed] - second[seed] for seed in first if seed in second}
+    runs = [results.get((one.recipe, scale), {}) for one in (of, minus)]
+    name = of.test.partition(", ")[0]
+    counts = {
+        seed: [run[seed]["images"].get(name) for run in runs] for seed in first if seed in second
+    }
+    return {seed: first[seed] - second[seed] for seed, (a, b) in counts.items() if a == b}
 
 
 def mean_curves(results: Results, scale: str, of: Row) -> tuple[np.ndarray, np.ndarray] | None:

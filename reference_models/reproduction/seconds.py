@@ -25,7 +25,7 @@ def seconds_text(results: Sequence[Result]) -> list[str]:
             device,
             str(runs[0]["schedule"]["size"]),
             runs[0].get("precision", "float32"),
-            f"{statistics.fmean(run['seconds']['training'] for run in runs):.0f}",
+            f"{min(run['seconds']['training'] for run in runs):.0f}",
             *(
                 f"{1000 * min(run['inference_seconds'][batch] for run in runs):.1f}"
                 for batch in ("1", "8")
@@ -38,11 +38,14 @@ def seconds_text(results: Sequence[Result]) -> list[str]:
     return [
         "## Seconds",
         "",
-        "Training: mean over the seeds. Inference: time per image from pixels in memory to maps, "
-        "for the network alone, in batches of one and of eight, the fastest of several calls. "
-        "The ratio to the time of the backbone alone, measured in turns with it in the same "
-        "process, can be compared across machines; MEnet has no backbone. The papers' times are "
-        "those of their own backbones and image sizes on a GPU.",
+        "Most runs shared their machine with other work, so training takes at most so long: the "
+        "fastest seed. What a loss adds to a step is [measured alone]"
+        "(benchmarks.md#a-training-step). Inference: time per image from pixels in memory to maps, "
+        "for the network alone, in batches of one and of eight, the fastest of several "
+        "calls. The ratio to the time of the backbone alone, measured in turns with it in the same "
+        "process, is the median over the seeds; below 1 it says only that other work came "
+        "between. MEnet has no backbone. The papers' times are those of their own backbones and "
+        "image sizes on a GPU.",
         "",
         folded_table(
             "Seconds of all recipes",
@@ -67,10 +70,10 @@ def seconds_text(results: Sequence[Result]) -> list[str]:
 
 
 def ratio(runs: Sequence[Result], batch: str) -> str:
-    """The lowest ratio of the time of the system to that of its backbone; empty without one."""
+    """The median ratio of the time of the system to that of its backbone; empty without one."""
     ratios = [
         run["inference_seconds"][batch] / run["backbone_seconds"][batch]
         for run in runs
         if "backbone_seconds" in run
     ]
-    return f"{min(ratios):.2f}" if ratios else ""
+    return f"{statistics.median(ratios):.2f}" if ratios else ""

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
-from reference_models.measures.intervals import Interval, intervals
+from reference_models.measures.intervals import Interval, interval, standard_errors
 from reference_models.measures.saliency import LABELS
 from reference_models.papers.recipes import claims
 from reference_models.papers.schema import (
@@ -29,8 +29,7 @@ from reference_models.reproduction.results import (
     rows_of,
 )
 
-Verdict = Literal["holds", "refuted", "not decided", "does not hold"]
-"""A claim "does not hold" by the mean over seeds if a run lacks measures per test image."""
+Verdict = Literal["holds", "refuted", "not decided"]
 Intervals = dict[tuple[str, Row, Row | None], dict[str, Interval]]
 """Intervals by scale, row and subtracted row, then by measure."""
 NAMES = LABELS | {
@@ -50,14 +49,14 @@ NAMES = LABELS | {
 }
 
 
-def verdict(bound: Bound, by_seed: Mapping[int, float], interval: Interval | None) -> Verdict:
-    """Compare the interval, or without one the mean over seeds, with a bound, in three digits."""
-    seeds_keep = round(min(by_seed.values()), 3) >= bound.per_seed_min
-    if interval is None:
-        mean = round(statistics.fmean(by_seed.values()), 3)
-        return "holds" if bound.low <= mean <= bound.high and seeds_keep else "does not hold"
-    low, high = (round(end, 3) for end in interval)
-    if high < bound.low or low > bound.high or not seeds_keep:
+def verdict(bound: Bound, by_seed: Mapping[int, float], found: Interval | None) -> Verdict:
+    """Compare the interval of the mean over seeds with a bound."""
+    if min(by_seed.values()) < bound.per_seed_min:
+        return "refuted"
+    if found is None:
+        return "not decided"
+    low, high = found
+    if high < bound.low or low > bound.high:
         return "refuted"
     return "holds" if bound.low <= low and high <= bound.high else "not decided"
 
@@ -83,7 +82,7 @@ def on_one_cpu(*runs: Result) -> bool:
 
 
 def all_intervals(results: Results, rows: EachImage) -> Intervals:
-    """Intervals of all differences and bounds, if all seeds have measures per test image."""
+    """Intervals of all differences and bounds."""
     wanted: dict[tuple[ScaleName, Row, Row | None], dict[str, None]] = {}
     for claim in claims():
         for scale in SCALES:
@@ -91,24 +90,56 @@ def all_intervals(results: Results, rows: EachImage) -> Intervals:
                 wanted.setdefault((scale, *pair), {}).update(dict.fromkeys(claim.effects.measures))
             for bound in claim.bounds:
                 wanted.setdefault((scale, bound.of, bound.minus), {})[bound.measure] = None
-    known_intervals: Intervals = {}
-    for (scale, of, minus), measures in wanted.items():
-        measured: dict[tuple[int, ...], list[str]] = {}
-        for measure in measures:
-            seeds = tuple(differences(results, scale, of, minus, measure))
-            measured.setdefault(seeds, []).append(measure)
-        for seeds, names in measured.items():
-            first = rows_of(rows, scale, of, seeds)
-            second = None if minus is None else rows_of(rows, scale, minus, seeds)
-            if not first or (minus is not None and not second):
-                continue
-            if second and any(run.stems != first[0].stems for run in second):
-                continue  # Measured on other images: the means decide.
+    return {
+        (scale, of, minus): intervals_of(results, rows, scale, of, minus, measures)
+        for (scale, of, minus), measures in wanted.items()
+    }
+
+
+def intervals_of(
+    results: Results,
+    rows: EachImage,
+    scale: str,
+    of: Row,
+    minus: Row | None,
+    measures: Iterable[str],
+) -> dict[str, Interval]:
+    """Intervals of a difference, by measure."""
+    found = {measure: differences(results, scale, of, minus, measure) for measure in measures}
+    by_measure = {measure: by_seed for measure, by_seed in found.items() if by_seed}
+    over_images = errors_over_images(rows, scale, of, minus, by_measure)
+    known = {
+        measure: interval(list(by_seed.values()), over_images.get(measure))
+        for measure, by_seed in by_measure.items()
+    }
+    return {measure: one for measure, one in known.items() if one is not None}
+
+
+def errors_over_images(
+    rows: EachImage,
+    scale: str,
+    of: Row,
+    minus: Row | None,
+    by_measure: Mapping[str, Iterable[int]],
+) -> dict[str, float]:
+    """Standard errors over test images, by measure, from the seeds whose runs left their rows.
+
+    by_measure: The seeds that have a value of each measure.
+    """
+    recipes = {one.recipe for one in (of, minus) if one is not None}
+    by_seeds: dict[tuple[int, ...], list[str]] = {}
+    for measure, seeds in by_measure.items():
+        left = tuple(s for s in seeds if all(s in rows.get((name, scale), {}) for name in recipes))
+        by_seeds.setdefault(left, []).append(measure)
+    found: dict[str, float] = {}
+    for seeds, measures in by_seeds.items():
+        first = rows_of(rows, scale, of, seeds)
+        second = None if minus is None else rows_of(rows, scale, minus, seeds)
+        if first and (minus is None or second):
             runs = [*first, *(second or ())]
-            shared = [m for m in names if all(m in run.values for run in runs)]
-            found = known_intervals.setdefault((scale, of, minus), {})
-            found.update(intervals(first, second, shared))
-    return known_intervals
+            shared = [m for m in measures if all(m in run.values for run in runs)]
+            found |= standard_errors(first, second, shared)
+    return found
 
 
 def signed(value: float) -> str:
@@ -116,23 +147,15 @@ def signed(value: float) -> str:
     return number(value) if round(value, 3) <= 0 else f"+{number(value)}"
 
 
-def spread(
-    by_seed: Mapping[int, float],
-    interval: Interval | None = None,
-    sign: bool = False,
-    brief: bool = False,
-) -> str:
-    """Mean ± standard deviation over seeds, and the interval; empty without a run.
-
-    brief: Omit the standard deviation where there is an interval.
-    """
+def spread(by_seed: Mapping[int, float], found: Interval | None = None, sign: bool = False) -> str:
+    """Mean ± standard deviation over seeds, and the interval; empty without a run."""
     if not by_seed:
         return ""
     show = signed if sign else number
     text = show(statistics.fmean(by_seed.values()))
-    if len(by_seed) > 1 and not (brief and interval):
+    if len(by_seed) > 1:
         text += f" ± {number(statistics.stdev(by_seed.values()))}"
-    return text if interval is None else f"{text} [{show(interval[0])}, {show(interval[1])}]"
+    return text if found is None else f"{text} [{show(found[0])}, {show(found[1])}]"
 
 
 def bound_text(bound: Bound) -> str:
@@ -169,7 +192,7 @@ class Tested(NamedTuple):
     verdict: Verdict | None
     """The verdict; None without a run, or for equal weights on a GPU."""
     brief: str = ""
-    """The measure, with its interval, or without one with the standard deviation."""
+    """The measure and its value."""
     paper: str = ""
     """What the paper prints for the measure; empty if it prints nothing."""
     part: str = ""
@@ -182,16 +205,17 @@ def tested(results: Results, known_intervals: Intervals, claim: Claim, scale: st
     for bound in claim.bounds:
         of, minus, measure = bound.of, bound.minus, bound.measure
         by_seed = differences(results, scale, of, minus, measure)
-        interval = known_intervals.get((scale, of, minus), {}).get(measure)
+        found = known_intervals.get((scale, of, minus), {}).get(measure)
+        value = spread(by_seed, found, sign=minus is not None)
         theirs = printed(of) if minus is None else printed_differences(of, minus)
         show = number if minus is None else signed
         tests.append(
             Tested(
                 f"{difference(of, minus)}: {NAMES[measure]}",
                 bound_text(bound),
-                spread(by_seed, interval, sign=minus is not None),
-                verdict(bound, by_seed, interval) if by_seed else None,
-                named(measure, spread(by_seed, interval, sign=minus is not None, brief=True)),
+                value,
+                verdict(bound, by_seed, found) if by_seed else None,
+                named(measure, value),
                 named(measure, show(theirs[measure]) if measure in theirs else ""),
                 part_of(claim, of),
             )
@@ -245,12 +269,18 @@ def tally(tests: Iterable[Tested]) -> str:
         parts = [f"{holding} of {total} hold"]
         parts += [emphasised(f"{counts[name]} {name}") for name in UNSETTLED if counts[name]]
     missing = sum(not test.measured for test in judged)
-    return ", ".join([*parts, *[f"{missing} not run"] * (missing > 0)])
+    return ", ".join([*parts, *[f"{missing} not measured"] * (missing > 0)])
+
+
+def kept(tests: Iterable[Tested]) -> str:
+    """How many of the bounds that were tested hold."""
+    judged = [test.verdict for test in tests if test.verdict is not None]
+    return f"{judged.count('holds')} of {len(judged)}"
 
 
 UNSETTLED: tuple[Verdict, ...] = ("refuted", "not decided")
 
 
 def emphasised(text: str) -> str:
-    """In bold if it says that a bound is refuted or does not hold."""
-    return f"**{text}**" if text.endswith(("refuted", "does not hold")) else text
+    """In bold if it says that a bound is refuted."""
+    return f"**{text}**" if text.endswith("refuted") else text

@@ -119,9 +119,9 @@ def lines(plot: Plot) -> Figure:
 
     Labels that begin with the same words up to a comma share a colour, and differ in their dashes.
     """
-    columns = min(3, len(plot.panels))
+    columns = 2 if len(plot.panels) == 4 else min(3, len(plot.panels))
     rows = -(-len(plot.panels) // columns)
-    size = (3.7 * columns + 0.4, 3.3 * rows)
+    size = (max(6, 3.7 * columns + 0.4), 3.3 * rows)
     figure = Figure(figsize=size, layout="constrained", dpi=120)
     grid = figure.subplots(rows, columns, squeeze=False).flat
     families: dict[str, list[str]] = {}
@@ -152,7 +152,11 @@ def lines(plot: Plot) -> Figure:
     for axes in figure.axes:
         handles, names = axes.get_legend_handles_labels()
         shown |= dict(zip(names, handles, strict=True))
-    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4, frameon=False)
+    fitting = int(size[0] / (0.5 + 0.09 * max(map(len, shown))))  # Inches.
+    ncols = max(1, min(4, fitting))
+    figure.legend(
+        shown.values(), shown.keys(), loc="outside lower center", ncols=ncols, frameon=False
+    )
     return figure
 
 

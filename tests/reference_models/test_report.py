@@ -1,7 +1,6 @@
 """The report: what stands in its tables comes from the results, and what it judges is right."""
 
 import json
-import math
 import re
 from dataclasses import replace
 from itertools import product
@@ -280,30 +279,12 @@ WITHIN = within(AF, row("zoomout-ce"), "f", 0.01)
 
 
 @pytest.mark.parametrize(
-    ("bound", "found", "verdict"),
-    [
-        (AT_LEAST, {0: 0.005, 1: 0.005}, "holds"),
-        (AT_LEAST, {0: 0.004, 1: 0.004}, "does not hold"),
-        (EACH_TOO, {0: 0.1, 1: -0.02}, "holds"),
-        (EACH_TOO, {0: 0.2, 1: -0.03}, "does not hold"),
-        (AT_MOST, {0: -0.0151}, "holds"),
-        (AT_MOST, {0: -0.01}, "does not hold"),
-        (WITHIN, {0: -0.0104}, "holds"),
-        (WITHIN, {0: 0.02}, "does not hold"),
-        (at_least(AF, None, "f", 0.0), {0: math.nan}, "does not hold"),
-    ],
-)
-def test_bounds_by_the_mean_of_seeds(bound: Bound, found: dict[int, float], verdict: str):
-    assert verdicts.verdict(bound, found, None) == verdict
-
-
-@pytest.mark.parametrize(
     ("bound", "interval", "verdict"),
     [
-        (AT_LEAST, (0.0046, 0.02), "holds"),  # .005, as printed.
-        (AT_LEAST, (0.0044, 0.02), "not decided"),
-        (AT_LEAST, (-0.02, 0.0054), "not decided"),
-        (AT_LEAST, (-0.02, 0.0044), "refuted"),
+        (AT_LEAST, (0.005, 0.02), "holds"),
+        (AT_LEAST, (0.0049, 0.02), "not decided"),  # Printed as .005, but not rounded to judge.
+        (AT_LEAST, (-0.02, 0.0051), "not decided"),
+        (AT_LEAST, (-0.02, 0.0049), "refuted"),
         (AT_MOST, (-0.03, -0.015), "holds"),
         (AT_MOST, (-0.03, -0.01), "not decided"),
         (AT_MOST, (-0.01, 0.01), "refuted"),
@@ -318,6 +299,10 @@ def test_bounds_by_the_mean_of_seeds(bound: Bound, found: dict[int, float], verd
 def test_bounds_by_the_interval(bound: Bound, interval: tuple[float, float], verdict: str):
     found = {0: (interval[0] + interval[1]) / 2}
     assert verdicts.verdict(bound, found, interval) == verdict
+
+
+def test_a_value_without_an_interval_decides_nothing():
+    assert verdicts.verdict(AT_LEAST, {0: 0.5}, None) == "not decided"
 
 
 def test_a_seed_below_what_each_must_keep_refutes():
@@ -354,19 +339,59 @@ CLAIM = Claim(
 TITLE = '[W: a claim](#w-a-claim "zoomout-af − zoomout-ce: F^w exact")'
 
 
+def two_seeds(**by_recipe: float) -> results.Results:
+    """Runs of W whose F is given and the same for both seeds, so that every interval is a point."""
+    return grouped(
+        *(
+            made(f"zoomout-{name}", seed=seed, f=f)
+            for name, f in by_recipe.items()
+            for seed in range(2)
+        )
+    )
+
+
+def known_of(found: results.Results, claim: Claim) -> verdicts.Intervals:
+    """The intervals over seeds of a claim's bounds."""
+    known: verdicts.Intervals = {}
+    for bound, scale in product(claim.bounds, SCALES):
+        of, minus, measure = bound.of, bound.minus, bound.measure
+        one = verdicts.intervals_of(found, {}, scale, of, minus, [measure])
+        known.setdefault((scale, of, minus), {}).update(one)
+    return known
+
+
 def test_a_claim_has_one_line_with_the_difference_that_the_paper_prints_too():
-    found = grouped(made("zoomout-af", f=0.71), made("zoomout-ce", f=0.7))
-    title, paper, medium, small, verdict = line_of(found, CLAIM)
+    found = two_seeds(af=0.71, ce=0.7)
+    title, paper, medium, small, verdict, kept = line_of(found, CLAIM, known_of(found, CLAIM))
     assert title == TITLE
-    assert (paper, medium, small) == ("F^w exact +.031", "", "F^w exact .000")
-    assert verdict == "2 of 3 hold, 1 not run"
+    assert (paper, medium) == ("F^w exact +.031", "")
+    assert small == "F^w exact .000 ± .000 [.000, .000]"
+    assert (verdict, kept) == ("**refuted**", "2 of 3"), "one bound is of a run that is missing"
     unmeasured = replace(CLAIM, bounds=CLAIM.bounds[:1])
-    _, paper, medium, small, verdict = line_of({}, unmeasured)
-    assert (paper, medium, small, verdict) == (EFFECT, "", "", "not run")
+    assert line_of({}, unmeasured)[1:] == [EFFECT, "", "", "not run", ""]
     pair = (row("zoomout-af"), row("zoomout-ce"))
     without = replace(CLAIM, bounds=(), effects=Effects((pair,), ("f", "weighted_f_exact")))
-    line = [TITLE, "F^w exact +.031", "", "F^w exact .000", "no bound set"]
+    line = [TITLE, "F^w exact +.031", "", "F^w exact .000 ± .000", "no bound set", ""]
     assert line_of(found, without) == line
+
+
+def test_the_verdict_is_of_the_largest_scale_at_which_the_difference_was_measured():
+    claim = replace(CLAIM, bounds=CLAIM.bounds[:1])
+    found = two_seeds(af=0.71, ce=0.7)
+    for name, f in (("af", 0.7), ("ce", 0.71)):
+        for seed in range(2):
+            one = made(f"zoomout-{name}", "medium", seed, f=f)
+            found.setdefault((one["recipe"], "medium"), {})[seed] = one
+    assert line_of(found, claim, known_of(found, claim))[-2:] == ["**refuted**", "0 of 1"]
+    del found["zoomout-ce", "medium"]
+    assert line_of(found, claim, known_of(found, claim))[-2:] == ["holds", "1 of 1"]
+
+
+def test_runs_on_other_images_are_not_subtracted():
+    found = two_seeds(af=0.71, ce=0.7)
+    found["zoomout-ce", "small"][1]["images"] = {"train": 9, "ecssd": 4}
+    pair = row("zoomout-af"), row("zoomout-ce")
+    assert results.differences(found, "small", *pair, "f") == {0: pytest.approx(0.01)}
 
 
 def test_a_label_in_parentheses_stands_beside_what_the_paper_prints():
@@ -382,28 +407,27 @@ def test_a_label_in_parentheses_stands_beside_what_the_paper_prints():
         (
             "network",
             ["zoomout-af", "zoomout-exact"],
-            ["2 of 3 hold", "**does not hold**"],
+            ["2 of 3 hold, **1 refuted**", "**refuted**"],
         ),
         (
             "test",
             ["ECSSD", "DUTS-TE"],
-            ["1 of 3 hold", "holds"],
+            ["1 of 3 hold, **2 refuted**", "holds"],
         ),
     ],
 )
 def test_a_split_claim_has_a_verdict_for_each_part_in_its_section(split, parts, told):
-    found = grouped(
-        made("zoomout-af", f=0.71), made("zoomout-ce", f=0.7), made("zoomout-exact", f=0.7)
-    )
+    found = two_seeds(af=0.71, ce=0.7, exact=0.7)
     claim = replace(CLAIM, split=split)
     assert parts_of(found, claim) == list(zip(parts, told, strict=True))
-    assert line_of(found, claim)[-1] == "2 of 4 hold"
+    assert line_of(found, claim, known_of(found, claim))[-1] == "2 of 4"
     assert parts_of(found, CLAIM) == []
 
 
 def parts_of(found: results.Results, claim: Claim) -> list[tuple[str, str]]:
     """The parts of a claim in its section, with their verdicts."""
-    text = claim_texts.parts_text(claim, claim_texts.tested_at_scales(found, {}, claim))
+    by_scale = claim_texts.tested_at_scales(found, known_of(found, claim), claim)
+    text = claim_texts.parts_text(claim, by_scale)
     cells = [line.strip("| ").split(" | ") for line in text.splitlines()[2:]]
     return [(line[0], line[-1]) for line in cells]
 
@@ -424,7 +448,7 @@ def test_runs_at_the_papers_scale_stand_beside_the_papers_figures(tmp_path):
     folder = write(tmp_path / "results", *runs)
     report.report(folder, tmp_path)
     text = (tmp_path / "docs/results.md").read_text(encoding="utf-8")
-    assert "| claim | paper | paper scale | small | verdict |" in text
+    assert "| claim | paper | paper scale | small | verdict | bounds kept |" in text
     assert "paper scale: MAE" in text
     assert "*paper scale*: " in text
 
@@ -451,17 +475,15 @@ def test_medium_stands_beside_small_where_it_was_run(tmp_path):
     medium_f = difference.split(" | ")[4]
     mean, low, high = re.fullmatch(r"(\+\.\d+) \[(\+\.\d+), (\+\.\d+)\]", medium_f).groups()
     assert float(low) < float(mean) == 0.02 < float(high)
-    line = (
-        r"\| zoomout-exact − zoomout-ce: F\^w exact \| ≥ \+\.050 \| (.*): \*\*(.*)\*\* \| (.*) \|"
-    )
-    medium_value, verdict, small_value = re.search(line, of_w).groups()
+    line = r"\| zoomout-exact − zoomout-ce: F\^w exact \| ≥ \+\.050 \| (.*): (.*) \| (.*): (.*) \|"
+    medium_value, *others = re.search(line, of_w).groups()
     assert re.fullmatch(r"\+\.052 \[\+.*\]", medium_value)
-    assert (verdict, small_value) == ("not decided", ".000: **does not hold**")
+    assert others == ["not decided", ".000", "not decided"]
     verdicts_table = text.partition("\n## ")[0]
     (line,) = re.findall(r"\| \[W: the exact measure.*", verdicts_table)
     cells = line.strip("| ").split(" | ")
     assert cells[2] == f"F^w exact {medium_value}", "one seed has no standard deviation"
-    assert "<br>small: " in cells[-1]
+    assert cells[-2] == "not decided"
 
 
 def measured(folder: Path, *runs: dict) -> tuple[results.Results, verdicts.Intervals]:
@@ -484,15 +506,17 @@ def test_several_seeds_have_both_their_spread_and_an_interval(tmp_path):
     text = claim_texts.effects_text(found, known, Effects((pair,), ("weighted_f_exact",)))
     assert re.search(r"−\.100 ± \.000 \[−\.1\d\d, −\.0\d\d\]", text)
     claim = replace(CLAIM, bounds=(at_least(*pair, "weighted_f_exact", 0.005),))
-    _, _, value, _, verdict = line_of(found, claim, known)
-    assert re.fullmatch(r"F\^w exact −\.100 \[−\.1\d\d, −\.0\d\d\]", value)
+    _, _, value, _, verdict, _ = line_of(found, claim, known)
+    assert re.fullmatch(r"F\^w exact −\.100 ± \.000 \[−\.1\d\d, −\.0\d\d\]", value)
     assert verdict == "**refuted**"
-    # Without the rows of one seed the seeds decide.
-    per_image.beside(tmp_path / "zoomout-ce-torch-medium-1.json").unlink()
+    # The rows of one seed say how much the images matter, also without those of the others.
+    for seed in (1, 2):
+        per_image.beside(tmp_path / f"zoomout-ce-torch-medium-{seed}.json").unlink()
     known = verdicts.all_intervals(found, results.per_image_files(tmp_path, found))
-    assert known == {}
-    _, _, value, _, verdict = line_of(found, claim, known)
-    assert (value, verdict) == ("F^w exact −.100 ± .000", "**does not hold**")
+    _, _, value, _, verdict, _ = line_of(found, claim, known)
+    assert re.fullmatch(r"F\^w exact −\.100 ± \.000 \[−\.1\d\d, −\.0\d\d\]", value)
+    # Without any rows the seeds alone decide.
+    assert line_of(found, claim, known_of(found, claim))[2].endswith("[−.100, −.100]")
 
 
 def test_a_measure_of_fewer_seeds_has_an_interval_of_these(tmp_path):
@@ -650,6 +674,24 @@ def test_recipes_that_differ_in_the_number_of_images_make_a_curve(monkeypatch):
     f = plots.plots(found, {}, [])["results-few"].panels[-1]
     assert f.lines == (("cross-entropy", ((9.0, (0.8,)), (50.0, (0.6,)))),)
     assert "results-few" not in plots.plots(grouped(few), {}, [])
+
+
+def test_a_plot_takes_the_largest_scale_that_has_the_data_of_most_lines():
+    small = [with_curves(made(f"zoomout-{loss}")) for loss in ("ce", "af", "exact", "dice")]
+    medium = [made("zoomout-ce", "medium"), with_curves(made("zoomout-af", "medium"))]
+    panels = plots.plots(grouped(*small, *medium), {}, [])["results-curves-w"].panels
+    assert {panel.title for panel in panels} == {"ECSSD (small)"}
+    assert all(len(panel.lines) == 4 for panel in panels)
+
+
+def test_the_committed_results_fill_every_plot():
+    found = results.read(paths.RUNS)
+    rows = results.per_image_files(paths.RUNS, found)
+    drawn = plots.plots(found, rows, [])
+    assert set(sum(plots.PLOTS_OF.values(), ())) <= set(drawn)
+    lines = {label for panel in drawn["results-object-size"].panels for label, _ in panel.lines}
+    assert lines == {"cross-entropy", "CAS"}
+    assert all(len(panel.lines) == 2 for panel in drawn["results-object-size"].panels)
 
 
 def test_f_by_object_size_comes_from_the_rows_of_images(tmp_path):
