@@ -379,9 +379,9 @@ def per_image() -> Claim:
         "with UCF, +.025 with ELD, +.010 with NLDF), and the model trained on many images better "
         "still. The paper names neither the optimiser nor the layers that it trains; here the "
         "steps are plain gradient descent, with the norm of the gradient cut at 1, leave the "
-        "backbone as it is, and give pairs of both kinds the same weight; the paper's pooled loss "
-        "is not tried here. The CRF is that of pydensecrf2; its settings are ours, as the paper "
-        "gives none. The bounds were set before the runs.",
+        "backbone as it is and, at small and medium scale, give pairs of both kinds the same "
+        "weight. The CRF is that of pydensecrf2; its settings are ours, as the paper gives none. "
+        "The bounds were set before the runs.",
         tuple(tables),
         Effects(tuple(pairs)),
         tuple(bounds),
