@@ -52,5 +52,6 @@ errors = {
 }
 for name, error in errors.items():
     print(f"{name:29} error at soft edges {error:.3f}")
+assert errors["weighted F, soft targets"] < 1.2 * errors["L1"]
 assert errors["weighted F, soft targets"] < 0.6 * errors["soft Dice"]
 assert errors["weighted F, soft targets"] < 0.6 * errors["weighted F, targets cut at ½"]

@@ -336,7 +336,8 @@ def metric_learning() -> Claim:
         "of one image, without mining. None of the three depends on which number a region has, so "
         "swapped labels change rounding only. In C Table 2 the discriminative loss learnt from "
         "MSRA-B, and the cells of CAS are of other training sets. PASCAL VOC 2012 is not "
-        "available; BSDS500 stands in.",
+        "available, and the paper does not say how it computes the average precision: BSDS500 "
+        "stands in for the set, and covering and variation of information for the measure.",
         (
             *per_set(("fcn-cas-clean", "fcn-cas-swapped", *names)),
             Table("BSDS500", label_maps, SEGMENTATION),
@@ -444,13 +445,14 @@ def textures() -> Claim:
     measures = (*CONTOURS, *SEGMENTATION)
     return Claim(
         "C: textures",
-        "CAS learns to segment textures, and cross-entropy on region numbers does not (C Table 4, "
-        "two regions, the set of Khan et al., 2015, which is not available). The paper's figures "
-        "are of FCN-ResNet101 trained, by the table's note, on seven sets of salient objects (§4.2 "
-        "names two training sets, MSRA-B and DUTS-TR); trained on textures, CAS "
-        "has contour F .17 and covering .83, and cross-entropy no row. Its DeepLab reverses the "
-        "order: cross-entropy .18, CAS .07, both trained on DUTS-TR. Here both learn from "
-        "textures, namely from new mosaics of 2 to 5 random regions, with textures cut out of 60 "
+        "By the paper CAS learns to segment textures, and cross-entropy does not (C Table 4, two "
+        "regions, the set of Khan et al., 2015, which is not available). But the paper's figures "
+        "beside ours are of networks that learnt from salient objects and were tested on textures: "
+        "FCN-ResNet101 trained, by the table's note, on seven sets of salient objects (§4.2 names "
+        "two training sets, MSRA-B and DUTS-TR). Trained on textures, the paper's CAS has contour "
+        "F .17 and covering .83, and cross-entropy no row; its DeepLab, trained on DUTS-TR, "
+        "reverses the order: cross-entropy .18, CAS .07. Our networks, with either loss, learn "
+        "from textures: from new mosaics of 2 to 5 random regions, with textures cut out of 60 "
         "mosaics of Outex_US_00000. They are tested on 30 other mosaics of five regions. The same "
         "textures may occur in both; the layout of the test mosaics does not occur in training. "
         "Contours are those of the label map; their strength is half the squared distance of the "
@@ -465,7 +467,10 @@ def textures() -> Claim:
             at_least(cas, ce, "contour_ods", 0.10),
             at_most(cas, ce, "variation_of_information", 0.0),
         ),
-        why=f"{BEFORE} There is none on the Rand index, which in the paper is .87 against .55.",
+        why=f"{BEFORE} There is none on the Rand index, which in the paper is .87 against .55. The "
+        "picture of mosaics at the head of this part shows the networks of seed 0 at small scale, "
+        "on generated textures; their weights are not kept, but `docs/figures/textures.py` says "
+        "how to draw it again.",
     )
 
 

@@ -34,14 +34,12 @@ class FullyConvolutional(System):
     "deeplab" needs two images, because the average over the image is normalised.
 
     In the small and medium networks both heads have the same taps, so that only the pyramid
-    differs, and no batch normalisation. FCN-8s adds scores instead of features: on MobileNetV2 its
-    max F was 0.02 lower.
+    differs, and no batch normalisation. FCN-8s adds scores instead of features.
 
     With two regions and two channels, "cas" takes the same steps whether or not the labels of an
     image are exchanged: on a CPU the weights are equal bit by bit. Where descriptors are constant
     its gradient is 0. It moves away from there only along directions whose Fisher ratio
-    |μ_S − μ_B|² / (V_S + V_B) exceeds α / (2 (1 − α)): 0.5 at α = 0.5, 4.5 at α = 0.9, where
-    training collapsed; values of α from 0.2 to 0.8 work.
+    |μ_S − μ_B|² / (V_S + V_B) exceeds α / (2 (1 − α)): 0.5 at α = 0.5, 4.5 at α = 0.9.
 
     Args:
         loss: See `FullyConvolutionalLoss`.
