@@ -3,6 +3,7 @@
 What the networks of this scale are stands in test_twins.py.
 """
 
+from collections import Counter
 from dataclasses import replace
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from reference_models.data.images import Images
 from reference_models.errors import InputError
 from reference_models.networks.flax import system as flax_system
 from reference_models.networks.options import Backbone
@@ -19,7 +21,7 @@ from reference_models.networks.torch.backbones import standardized
 from reference_models.options import Options, recipes_at
 from reference_models.papers.recipes import RECIPES
 from reference_models.papers.schema import SGD, Adam, Augmentation, OneCycle, Scale, Stages
-from reference_models.training import cost, flax_trainer, torch_trainer
+from reference_models.training import cost, flax_trainer, loop, torch_trainer
 from reference_models.training.augmentation import Draw, draw_step
 from reference_models.training.frameworks import new_trainer
 from reference_models.training.run import load_data
@@ -230,18 +232,21 @@ def backbone(trainer: Trainer) -> np.ndarray:
     ("backend", "optimizer"),
     [("torch", Adam()), ("torch", SGD(momentum=0.9, weight_decay=1e-4)), ("jax", Adam())],
 )
-def test_a_run_goes_on_bit_for_bit_from_any_stage(backend: str, optimizer, tiny):
+def test_a_run_goes_on_bit_for_bit_from_any_stage(backend: str, optimizer, tiny, monkeypatch):
     options = tiny("zoomout-ce", backend, optimizer=optimizer)
     assert [holds_backbone(options.plan, step) for step in range(4)] == [True, True, False, False]
-    straight = ready(options)
+    straight, images = ready(options), load_data(options).train
     # In JAX the state is all that a step sees, and a second trainer would compile it again.
     resumed = straight if backend == "jax" else ready(options)
-    states = []
+    states = [straight.state()]
     for draw in draws(options):
         straight.step(draw)
         states.append(straight.state())
-    for stopped in (1, 3):  # After a step of a frozen stage, and of the last one.
-        resumed.restore(states[stopped - 1])
+    monkeypatch.setattr(cost, "LONG", 1)
+    # Before the first step, after one of a frozen stage, and after one of the last stage.
+    for stopped in (0, 1, 3):
+        resumed.restore(states[stopped])
+        cost.expected(resumed, images, 0, stopped, lambda: False)
         for draw in draws(options)[stopped:]:
             resumed.step(draw)
         for name, array in resumed.state().items():
@@ -270,27 +275,77 @@ def test_a_frozen_backbone_sees_the_changed_images(backend: str, tiny):
 # Costs -------------------------------------------------------------------------------------------
 
 
-def test_the_first_steps_say_what_the_rest_will_cost(monkeypatch):
-    plan = plan_of("zoomout-af")
-    now = iter(np.cumsum([60.0, 2.0, *[3.0] * 9, 4.0, *[9.0] * 9]))
-    monkeypatch.setattr(cost.time, "monotonic", lambda: next(now))
-    estimate = cost.Cost(plan, "a GPU")
-    lines = {step: line for step in range(12) if (line := estimate.after(step))}
-    of = "steps left that keep the backbone frozen"
-    assert lines == {
-        1: f"about 100 minutes on a GPU for the 2,998 {of} (2 s per step, measured on one step)",
-        11: f"about 3 hours on a GPU for the 2,988 {of} (3.1 s per step, measured on 10 steps)",
-    }
-    assert estimate.after(3000) is None
-    tuned = "about 9 hours on a GPU for the 3,498 steps left (9 s per step, measured on one step)"
-    assert estimate.after(3001) == tuned
+class Watched:
+    """A trainer whose steps only take time: their first of each kind longer than the others."""
+
+    def __init__(self, plan: Scale, clock: list[float]) -> None:
+        self.plan, self.device, self.clock = plan, "cpu", clock
+        self.kinds: list[bool] = []
+
+    def step(self, draw: Draw, images: None) -> None:
+        kind = holds_backbone(self.plan, draw.step)
+        self.clock[0] += (2.0 if kind else 9.0) * (1 if kind in self.kinds else 30)
+        self.kinds.append(kind)
+
+    def share(self, count: int) -> range:
+        return range(count)
+
+    def state(self) -> dict[str, list[bool]]:
+        return {"kinds": [*self.kinds]}
+
+    def restore(self, state: dict[str, list[bool]]) -> None:
+        self.kinds = state["kinds"]
 
 
-def test_short_trainings_say_nothing(monkeypatch):
-    now = iter(np.arange(20.0))
-    monkeypatch.setattr(cost.time, "monotonic", lambda: next(now))
-    estimate = cost.Cost(RECIPES["zoomout-af"].small, "a CPU")
-    assert [estimate.after(step) for step in range(12)] == [None] * 12
+@pytest.fixture
+def watched(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(cost.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(cost, "hardware", lambda device: "a GPU")
+    return lambda plan: Watched(plan, clock)
+
+
+def test_the_cost_of_all_parts_is_said_before_the_first_step(watched):
+    trainer = watched(plan_of("zoomout-af"))
+    blank = np.zeros((10, 8, 8), np.uint8)
+    images = Images(tuple("abcdefghij"), np.stack([blank] * 3, axis=-1), blank, blank)
+
+    def said(first: int) -> str | None:
+        return cost.expected(trainer, images, 0, first, lambda: False)
+
+    assert said(0) == (
+        "the training will take about 10 hours on a GPU: 3,000 steps that keep the backbone frozen "
+        "of 2 s and 3,500 steps that tune it of 9 s; measuring the test images comes on top"
+    )
+    assert said(4500).partition(";")[0] == (  # Of a run that is resumed.
+        "the training will take about 5 hours on a GPU: 2,000 steps of 9 s"
+    )
+    assert not trainer.kinds
+    assert trainer.clock == [31 * 2.0 + 31 * 9.0 + 31 * 9.0]
+    asked = iter([False, False, False, True])
+    assert cost.expected(trainer, images, 0, 0, lambda: next(asked)) is None
+    assert not trainer.kinds
+
+
+def test_short_trainings_say_nothing(watched):
+    trainer = watched(RECIPES["zoomout-af"].small)
+    assert cost.expected(trainer, None, 0, 0, lambda: False) is None
+    assert trainer.clock == [0.0]  # They are not even tried.
+    assert cost.line(Counter({False: 290}), {False: 2.0}, "a GPU") is None
     assert [cost.duration(seconds) for seconds in (600, 7200, 3 * 86400)] == [
         "10 minutes", "2 hours", "3 days",
     ]  # fmt: skip
+
+
+def test_the_cost_is_printed_before_the_training(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cost, "LONG", 1)
+    monkeypatch.setattr(cost, "WORTH_SAYING", 0)
+    options, events = tiny("relations", "torch"), []
+    trainer = ready(options)
+    restore = trainer.restore
+    monkeypatch.setattr(trainer, "restore", lambda state: restore(state) or events.append("said"))
+    step = trainer.step
+    monkeypatch.setattr(trainer, "step", lambda draw, read: events.append(draw.step) or step(draw))
+    loop.fit(trainer, load_data(options).train, options, tmp_path / "checkpoint", lambda: None)
+    assert events == [0, 0, "said", 0, 1, 2, 3]
+    assert capsys.readouterr().out.startswith("the training will take about 0 minutes on ")
