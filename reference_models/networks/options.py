@@ -392,7 +392,7 @@ class RelationOptions(NetworkOptions):
     """Pixels with a prior of at most this value are taken to be background."""
     balance: bool = True
     """Give both kinds of pair the same weight, whatever their numbers. False pools all pairs, as in
-    the binary cross-entropy of R eq. 6."""
+    the binary cross-entropy of R eq. 6, and in the paper's network."""
     certain_at_test: float | None = None
     """`certain` at test, which R Table 4 varies. Default: the value in training."""
     steps_per_image: int = 0
@@ -492,9 +492,16 @@ PAPER_NETWORKS: dict[str, PaperNetwork] = {
         {"width": 64, "embedding": 512, "stride": 1, "normalised": True},
         Backbone("vgg16", BLOCKS["vgg16"], output_stride=8),
     ),
-    # R §4.1 and §5.3: 32 channels at half the size, and a discriminator of five convolutions.
+    # R §4.1 and §5.3: 32 channels at half the size, a discriminator of five convolutions, and
+    # cross-entropy over all pairs.
     "relations": PaperNetwork(
-        {"width": 0, "stride": 2, "rates": (6, 12, 18), "critic": (64, 64, 64, 64)},
+        {
+            "width": 0,
+            "stride": 2,
+            "rates": (6, 12, 18),
+            "critic": (64, 64, 64, 64),
+            "balance": False,
+        },
         Backbone("mobilenet_v2", (0, 3, 13, 17)),
     ),
 }

@@ -41,9 +41,7 @@ PAIRS = "training pairs"
 """The name, in place of a test set, of what is measured on the pairs that a run trains on."""
 
 
-# R §5.3, from the maps of fcn-ce-clean, as those of PiCANet cannot be had. R prints no batch size;
-# ours is 8. It prints neither the momentum of SGD nor the power of its polynomial schedule; .9 is
-# usual for both.
+# R §5.3. `RelationModel` names what R does not print.
 R_TRAINING = paper_scale(
     "relations",
     size=256,
@@ -104,6 +102,8 @@ def recipes() -> list[Recipe]:
                 name=name,
                 about=about,
                 options=options,
+                # At the paper's scale all recipes pool the pairs.
+                paper_scale=None if name == "relations-pooled" else R_TRAINING,
                 tests=("ecssd",),
                 test_priors={"ecssd": FEW},
             )
@@ -228,7 +228,8 @@ def refining() -> Claim:
         "Table 1). Here the critic learns from the maps of fcn-ce-clean on DUTS-TE, whose images "
         "are new to that network, or from the prior itself on the test images. `relations` gives "
         "pairs of both kinds the same weight, as the estimate of R eq. 5 does, and R trains by "
-        "cross-entropy over all pairs (R §4.2), as `relations-pooled` does below. The maps of "
+        "cross-entropy over all pairs (R §4.2), as `relations-pooled` does below, and every recipe "
+        "at the papers' scale. The maps of "
         "PiCANet and of the paper's other detectors, and the sets HKU-IS and DUT-OMRON, are not "
         "available to us: eight weak detectors on ECSSD and two of our networks take their place. "
         "The bounds for DRFI, HS, RC and CHS, and for fcn-ce-clean on PASCAL-S, were set after a "
@@ -345,7 +346,8 @@ def thresholds() -> Claim:
         "Table 4) and against θ_a-fg and θ_a-bg in training (.8/.3, .7/.4, .9/.2: F within .0009, "
         "MAE within .0014, R Table 5), with SRM, a good detector, as the prior. Of the pixels that "
         "θ_fg takes from SRM's maps of DUTS-TE, .9003 are foreground (the TFR). R trains by binary "
-        "cross-entropy over all pairs; our other recipes give both kinds of pair the same weight. "
+        "cross-entropy over all pairs, and so do our recipes at the papers' scale; at the other "
+        "scales all but `relations-pooled` give both kinds of pair the same weight. "
         "All bounds were set before the runs.",
         tuple(tables),
         Effects(tuple(pairs)),
@@ -380,7 +382,8 @@ def per_image() -> Claim:
         "still. The paper names neither the optimiser nor the layers that it trains; here the "
         "steps are plain gradient descent, with the norm of the gradient cut at 1, because it "
         "diverges on some images otherwise, and leave the backbone as it is. The pooled loss was "
-        "given up after a trial on 24 images, where it hardly found the object. The CRF is that of "
+        "given up after a trial on 24 images, where it hardly found the object, except at the "
+        "papers' scale. The CRF is that of "
         "pydensecrf2, with settings that are common for saliency maps, as the paper gives none. "
         "The bounds were set before this trial.",
         tuple(tables),

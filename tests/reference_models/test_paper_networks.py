@@ -1,5 +1,6 @@
 """The papers' own networks: their sizes, layers and weight files."""
 
+import importlib
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -125,6 +126,18 @@ def test_parameters_and_outputs_are_the_papers(name: str, monkeypatch):
     assert shape == (2, 224 // stride, 224 // stride, channels)
     counted = (p for path, p in states.items() if name != "deeplab" or path[0] != "backbone")
     assert sum(math.prod(p.shape) for p in counted) == count
+
+
+@pytest.mark.parametrize("name", PAPER_NETWORKS)
+def test_each_class_in_flax_names_the_one_that_says_what_departs_from_the_paper(name: str):
+    recipe = paper_recipe(name)
+    with torch.device("meta"):
+        theirs = type(build(recipe.network(recipe.small)))
+    module = importlib.import_module(theirs.__module__.replace(".torch.", ".flax."))
+    ours = getattr(module, theirs.__name__).__doc__
+    assert theirs.__module__.removeprefix("reference_models.") in ours
+    assert theirs.__name__ in ours or "of the same name" in ours
+    assert "prints no" in theirs.__doc__ or "prints neither" in theirs.__doc__
 
 
 def test_menet_has_52_convolutions_and_13_scales():

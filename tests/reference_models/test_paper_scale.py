@@ -68,6 +68,10 @@ def test_the_rest_is_what_the_papers_print():
     assert {plan_of(name).size for name in ("menet-ce", "zoomout-ce")} == {224}
     assert plan_of("fcn-cas-clean").backbone.standardize == "image"  # C §4.2
     assert not plan_of("fcn-cas-clean").flips
+    relation_models = [name for name in recipes_at("paper") if name.startswith("relations")]
+    assert "relations-per-image" in relation_models
+    for name in relation_models:  # Binary cross-entropy over all pairs (R eq. 6 and §4.2).
+        assert not RECIPES[name].network(plan_of(name)).options.balance
 
 
 def test_a_recipe_without_this_scale_says_which_have_it():
