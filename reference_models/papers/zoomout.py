@@ -123,8 +123,8 @@ def recipes() -> list[Recipe]:
             recipe,
             name=f"{recipe.name}-augmented",
             about=f"{recipe.about}; contrast, colours and noise of the images changed at random",
-            small=replace(recipe.small, augmentation=Augmentation()),
-            medium=replace(recipe.medium, augmentation=Augmentation()),
+            small=replace(recipe.at("small"), augmentation=Augmentation()),
+            medium=replace(recipe.at("medium"), augmentation=Augmentation()),
             paper_scale=None,
             paper=None,
         )

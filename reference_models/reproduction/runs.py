@@ -129,7 +129,9 @@ def runs_text(results: Results, in_jax: Results) -> str:
 def block_text(title: str, names: Iterable[str], results: Results) -> str:
     lines = []
     for name in names:
-        plan, done = RECIPES[name].medium, results.get((name, "medium"), {})
+        if "medium" not in RECIPES[name].scales:
+            continue
+        plan, done = RECIPES[name].at("medium"), results.get((name, "medium"), {})
         lines.append([name, f"{plan.steps} × {plan.batch}", "<br>".join(map(state, done.values()))])
     head = ("recipe", "steps × images", "seed: minutes of training + measuring")
     return f"## {title}\n\n{table(head, lines)}\n"

@@ -51,9 +51,15 @@ def menet() -> int:
     return body + maps + conv(13, 2, bias=False) + conv(13, 16, bias=False)
 
 
+def relations(joined: int) -> int:
+    fused = conv(joined, 32, 1) + 3 * conv(joined, 32) + conv(4 * 32, 32, 1)
+    return fused + 4 * conv(64, 64, 1) + conv(64, 1, 1)
+
+
 # torchvision's totals without the layers that a network lacks.
 RESNET101 = 44_549_160 - 1000 * (2048 + 1)
 VGG16 = 138_357_544
+VGG16_CONVOLUTIONS = 14_714_688
 VGG16_FC8 = 1000 * (4096 + 1)
 MOBILENET_V2 = 3_504_872 - 1000 * (1280 + 1) - conv(320, 1280, 1, bias=False)
 # torchvision's segmentation networks, without the auxiliary head and with 2 of the 21 classes.
@@ -70,15 +76,11 @@ PARAMETERS = {
         for c, repeats in ((64, 2), (128, 2), (256, 3), (512, 6))
     )
     + 2 * conv(4096, 64, 1) - conv(4096, 64, 1) + conv(64, 64, 1) + conv(64, 1, 1),
-    "anchors": 14_714_688
+    "anchors": VGG16_CONVOLUTIONS
     + sum(conv(c, 64 * n**2, bias=False) for c, n in ANCHOR_BLOCKS)
     + 2 * (conv(5 * 64, 512, bias=False) + conv(512, 512, 1, bias=False)),
-    "relations": MOBILENET_V2
-    + conv(32 + 24 + 96 + 320, 32, 1)
-    + 3 * conv(472, 32)
-    + conv(4 * 32, 32, 1)
-    + 4 * conv(64, 64, 1)
-    + conv(64, 1, 1),
+    "relations": MOBILENET_V2 + relations(32 + 24 + 96 + 320),
+    "relations-vgg": VGG16_CONVOLUTIONS + relations(64 + 128 + 512 + 512),
 }  # fmt: skip
 # Channels and stride of the output at the papers' sizes.
 OUTPUTS = {
@@ -88,6 +90,7 @@ OUTPUTS = {
     "zoomout": (1, 1),
     "anchors": (2 * 512, 1),
     "relations": (32, 2),
+    "relations-vgg": (32, 2),
 }
 
 

@@ -77,6 +77,8 @@ def test_the_rest_is_what_the_papers_print():
 def test_a_recipe_without_this_scale_says_which_have_it():
     with pytest.raises(InputError, match=r"zoomout-dice has no paper scale; .* zoomout-ce, "):
         Options(recipe="zoomout-dice", scale="paper")
+    with pytest.raises(InputError, match="relations-vgg has no medium scale; choose --scale pap"):
+        Options(recipe="relations-vgg")
     assert {RECIPES[name].system for name in recipes_at("paper")} == {
         "zoomout", "fully-convolutional", "menet", "anchors", "relations",
     }  # fmt: skip
@@ -184,6 +186,7 @@ STEPPED = {
     "zoomout": "zoomout-af",
     "anchors": "anchors",
     "relations": "relations",
+    "relations-vgg": "relations-vgg",
 }
 
 
