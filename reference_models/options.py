@@ -105,8 +105,9 @@ class Options:
             )
         if self.scale not in self.chosen_recipe.scales:
             raise InputError(
-                f"{self.recipe} has no paper scale; choose --scale small or medium, or a recipe "
-                f"that has one: {', '.join(recipes_at('paper'))}"
+                f"{self.recipe} has no {self.scale} scale; choose --scale "
+                f"{' or '.join(self.chosen_recipe.scales)}, or a recipe that has one: "
+                f"{', '.join(recipes_at(self.scale))}"
             )
         if self.data == "scenes" and self.chosen_recipe.regions > 2:
             raise InputError(

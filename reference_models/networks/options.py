@@ -392,7 +392,7 @@ class RelationOptions(NetworkOptions):
     """Pixels with a prior of at most this value are taken to be background."""
     balance: bool = True
     """Give both kinds of pair the same weight, whatever their numbers. False pools all pairs, as in
-    the binary cross-entropy of R eq. 6."""
+    the binary cross-entropy of R eq. 6, and in the paper's network."""
     certain_at_test: float | None = None
     """`certain` at test, which R Table 4 varies. Default: the value in training."""
     steps_per_image: int = 0
@@ -474,6 +474,17 @@ RESNET101_AT_8 = Backbone(
     "resnet101", BLOCKS["resnet101"][-1:], output_stride=8, standardize="image"
 )
 
+# R §4.1 and §5.3: 32 channels at half the size, a discriminator of five convolutions, and
+# cross-entropy over all pairs.
+RELATIONS: dict[str, OptionValue] = {
+    "width": 0,
+    "stride": 2,
+    "rates": (6, 12, 18),
+    "critic": (64, 64, 64, 64),
+    "balance": False,
+}
+R_LAYERS = (0, 3, 13, 17)
+
 PAPER_NETWORKS: dict[str, PaperNetwork] = {
     # M §2.1 and §3.2; the widths are those of the authors' program.
     "menet": PaperNetwork({"layout": "paper", "width": 32, "widest": 1024, "blocks": 2}),
@@ -492,10 +503,10 @@ PAPER_NETWORKS: dict[str, PaperNetwork] = {
         {"width": 64, "embedding": 512, "stride": 1, "normalised": True},
         Backbone("vgg16", BLOCKS["vgg16"], output_stride=8),
     ),
-    # R §4.1 and §5.3: 32 channels at half the size, and a discriminator of five convolutions.
-    "relations": PaperNetwork(
-        {"width": 0, "stride": 2, "rates": (6, 12, 18), "critic": (64, 64, 64, 64)},
-        Backbone("mobilenet_v2", (0, 3, 13, 17)),
+    "relations": PaperNetwork(RELATIONS, Backbone("mobilenet_v2", R_LAYERS)),
+    # R §5.4, for the comparison with L.
+    "relations-vgg": PaperNetwork(
+        RELATIONS, Backbone("vgg16", blocks_like(R_LAYERS, "mobilenet_v2", "vgg16"))
     ),
 }
 """The networks whose departures from the papers are named in the docstrings of their classes."""

@@ -47,8 +47,7 @@ FEW = (50, 150, 500)
 L_TABLE_3 = Paper("L Table 3", "DRFI promoted", {"ecssd, drfi": {"f": 0.814, "mae": 0.087}})
 
 
-# L §4.3, tested at 256 px as in L. L prints no size of its crops; ours keep their size, as the
-# network takes any.
+# L §4.3, tested at 256 px as in L. `AnchorNetwork` names what L does not print.
 L_TRAINING = paper_scale(
     "anchors",
     size=256,

@@ -70,10 +70,7 @@ C_TABLES = {
 def training(head: str) -> Scale:
     """C §4.2: whole images at 256 px, standardised, without augmentation.
 
-    C prints no optimizer, rate, batch or duration. These are ours: Adam on the one-cycle schedule,
-    as at medium scale, for 30 epochs of DUTS-TR. C writes that it uses none of the pretraining that
-    other methods use. We take this to mean pretraining for saliency, so that the backbone starts
-    from ImageNet's weights.
+    `FullyConvolutional` names what C does not print.
     """
     return paper_scale(
         head, size=256, steps=30 * 1306, batch=8, rate=1e-3, backbone_rate=0.1, flips=False

@@ -50,8 +50,7 @@ M_TABLE_4 = {
 }  # fmt: skip
 
 
-# M §3.2, with the images of DUTS-TR, as MSRA10K and HKU-IS cannot be had. M prints no size of its
-# crops.
+# M §3.2. `PaperMEnet` names what departs from it.
 M_TRAINING = paper_scale(
     "menet",
     size=224,

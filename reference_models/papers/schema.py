@@ -185,8 +185,9 @@ class Recipe:
     loss: str
     about: str
     """The supervision of the network, in a phrase that continues "learns from"."""
-    small: Scale
-    medium: Scale
+    small: Scale | None
+    medium: Scale | None
+    """None, as `small`: the recipe needs weights that do not come with the code."""
     paper_scale: Scale | None = None
     """The paper's own network, trained as the paper trains it. None: the paper trains no such
     system, or trains it on data that cannot be had."""
@@ -237,15 +238,22 @@ class Recipe:
     @property
     def scales(self) -> tuple[ScaleName, ...]:
         """Names of the scales that the recipe has."""
-        return ("small", "medium") if self.paper_scale is None else ("small", "medium", "paper")
+        return tuple(self._by_name)
 
     def at(self, scale: ScaleName) -> Scale:
         """The scale of this name, which must be one of `scales`."""
-        if scale != "paper":
-            return self.small if scale == "small" else self.medium
-        if self.paper_scale is None:
-            raise InputError(f"{self.name} has no paper scale; choose small or medium")
-        return self.paper_scale
+        if scale not in self._by_name:
+            raise InputError(f"{self.name} has no {scale} scale; choose {' or '.join(self.scales)}")
+        return self._by_name[scale]
+
+    @property
+    def _by_name(self) -> dict[ScaleName, Scale]:
+        scales: dict[ScaleName, Scale | None] = {
+            "small": self.small,
+            "medium": self.medium,
+            "paper": self.paper_scale,
+        }
+        return {name: scale for name, scale in scales.items() if scale is not None}
 
 
 # Scales ------------------------------------------------------------------------------------------

@@ -57,9 +57,8 @@ W_TABLE_4 = {
 }
 
 
-# W §5.1 and §5.2: 8, 4 and 14 epochs of 2,500 images at 224 px. The images are those of DUTS-TR, as
-# MSRA-B cannot be had. W prints no batch size: 10 images give 250 steps in an epoch. W
-# trains no network with the exact measure, but `relations` starts from the maps of ours.
+# W §5.1 and §5.2: 8, 4 and 14 epochs of 2,500 images at 224 px. `Zoomout` names what departs from
+# them. W trains no network with the exact measure, but `relations` starts from the maps of ours.
 W_TRAINING = paper_scale(
     "zoomout",
     size=224,
@@ -124,8 +123,8 @@ def recipes() -> list[Recipe]:
             recipe,
             name=f"{recipe.name}-augmented",
             about=f"{recipe.about}; contrast, colours and noise of the images changed at random",
-            small=replace(recipe.small, augmentation=Augmentation()),
-            medium=replace(recipe.medium, augmentation=Augmentation()),
+            small=replace(recipe.at("small"), augmentation=Augmentation()),
+            medium=replace(recipe.at("medium"), augmentation=Augmentation()),
             paper_scale=None,
             paper=None,
         )

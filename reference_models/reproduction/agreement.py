@@ -56,7 +56,7 @@ def networks() -> list[str]:
     for recipe in RECIPES.values():
         network = (recipe.system, recipe.loss, *recipe.options.items())
         needs_a_run = (recipe.train_prior or "").startswith("run:")
-        if recipe.system != "small" and not needs_a_run and recipe.small.steps:
+        if recipe.system != "small" and not needs_a_run and recipe.at("small").steps:
             first.setdefault(network, recipe.name)
     return list(first.values())
 

@@ -98,9 +98,10 @@ with the code. Start with one recipe, for example
 python -m reference_models.train zoomout-af --scale paper --checkpoint-seconds 600
 ```
 
-and after its second and its twelfth step a line says how many hours or days it will take on the
-device found. The class of each network and the scale in `papers/NAME.py` name what still departs
-from the paper; the training images are always those of DUTS-TR (`relations`: DUTS-TE).
+and before its first step a line says how many hours or days the training will take on the device
+found, all stages together, from two steps of each kind. Measuring the test images comes on top. The
+class of each network names what still departs from the paper; the training images are always those
+of DUTS-TR (`relations`: DUTS-TE).
 """
 
 
@@ -128,7 +129,9 @@ def runs_text(results: Results, in_jax: Results) -> str:
 def block_text(title: str, names: Iterable[str], results: Results) -> str:
     lines = []
     for name in names:
-        plan, done = RECIPES[name].medium, results.get((name, "medium"), {})
+        if "medium" not in RECIPES[name].scales:
+            continue
+        plan, done = RECIPES[name].at("medium"), results.get((name, "medium"), {})
         lines.append([name, f"{plan.steps} × {plan.batch}", "<br>".join(map(state, done.values()))])
     head = ("recipe", "steps × images", "seed: minutes of training + measuring")
     return f"## {title}\n\n{table(head, lines)}\n"

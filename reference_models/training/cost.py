@@ -1,58 +1,73 @@
-"""Estimates of how long a training will take, measured on its first steps."""
+"""What a training will cost, measured before its first step."""
 
 import time
+from collections import Counter
+from collections.abc import Callable
 
-from reference_models.papers.schema import Scale
-from reference_models.training.trainer import holds_backbone
+from reference_models.data.images import Images, Streamed
+from reference_models.provenance import hardware
+from reference_models.training.augmentation import draw_step
+from reference_models.training.trainer import Trainer, holds_backbone
 
-# After so many steps there is an estimate, from all but the first so many: the first step compiles
-# and warms up.
-LEFT_OUT = {2: 1, 12: 2}
+LONG = 900
+"""The least number of steps of a training that is measured: all but those of small scale."""
 WORTH_SAYING = 600
 """Seconds below which nothing is said."""
 
 
-class Cost:
-    """Measures the steps of a training, and says what the rest of it will cost.
+def expected(
+    trainer: Trainer,
+    images: Images | Streamed,
+    seed: int,
+    first: int,
+    must_stop: Callable[[], bool],
+) -> str | None:
+    """A line that says what the steps from `first` on will cost, or None for a short training.
 
-    Steps that keep the backbone cost less than those that tune it, so each of these two parts of a
-    training is measured anew.
+    Steps that keep the backbone cost less than those that tune it, so both kinds are measured, each
+    by a second step: the first one compiles and warms up. The trainer is then put back into the
+    state that it had, bit for bit.
+
+    must_stop: Asked before each of these steps; True ends the measuring without a line.
     """
-
-    def __init__(self, plan: Scale, device: str) -> None:
-        self.plan, self.device = plan, device
-        self.holds: bool | None = None
-        self.ends: list[float] = []
-
-    def after(self, step: int) -> str | None:
-        """Count a finished step; returns a line to print, or None."""
-        holds = holds_backbone(self.plan, step)
-        if holds != self.holds:
-            self.holds, self.ends = holds, []
-        if len(self.ends) == max(LEFT_OUT):
-            return None
-        self.ends.append(time.monotonic())
-        seen = len(self.ends)
-        if seen not in LEFT_OUT:
-            return None
-        left_out = LEFT_OUT[seen]
-        per_step = (self.ends[-1] - self.ends[left_out - 1]) / (seen - left_out)
-        left = steps_left(self.plan, step)
-        if per_step * left < WORTH_SAYING:
-            return None
-        part = " that keep the backbone frozen" if holds else ""
-        of = "one step" if seen == left_out + 1 else f"{seen - left_out} steps"
-        return (
-            f"about {duration(per_step * left)} on {self.device} for the {left:,} steps left{part} "
-            f"({per_step:.2g} s per step, measured on {of})"
-        )
+    steps = range(first, trainer.plan.steps)
+    if len(steps) < LONG:
+        return None
+    kinds = [holds_backbone(trainer.plan, step) for step in steps]
+    before, seconds = trainer.state(), dict.fromkeys(kinds, 0.0)
+    for kind in [kind for kind in seconds for _ in range(2)]:
+        if must_stop():
+            seconds.clear()
+            break
+        begun = time.monotonic()
+        take_step(trainer, images, seed, steps[kinds.index(kind)])
+        seconds[kind] = time.monotonic() - begun
+    trainer.restore(before)
+    return line(Counter(kinds), seconds, hardware(trainer.device)) if seconds else None
 
 
-def steps_left(plan: Scale, step: int) -> int:
-    """Number of the steps after this one, up to the next that tunes or freezes the backbone."""
-    kind = holds_backbone(plan, step)
-    after = range(step + 1, plan.steps)
-    return next((k for k in after if holds_backbone(plan, k) != kind), plan.steps) - step - 1
+def take_step(trainer: Trainer, images: Images | Streamed, seed: int, step: int) -> None:
+    """A step as the training will take it, but for images that are decoded in advance there."""
+    plan = trainer.plan
+    draw = draw_step(len(images), images.side, plan, seed, step)
+    share = trainer.share(len(draw.indices))
+    trainer.step(draw, images.take(draw.indices[share]) if isinstance(images, Streamed) else None)
+
+
+def line(counts: Counter[bool], seconds: dict[bool, float], device: str) -> str | None:
+    """What the steps cost altogether; both arguments by whether the steps keep the backbone."""
+    total = sum(counts[kind] * seconds[kind] for kind in counts)
+    if total < WORTH_SAYING:
+        return None
+    words = {True: " that keep the backbone frozen", False: " that tune it"}
+    parts = [
+        f"{count:,} steps{words[kind] if len(counts) > 1 else ''} of {seconds[kind]:.2g} s"
+        for kind, count in counts.items()
+    ]
+    return (
+        f"the training will take about {duration(total)} on {device}: {' and '.join(parts)}; "
+        "measuring the test images comes on top"
+    )
 
 
 def duration(seconds: float) -> str:

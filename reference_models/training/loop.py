@@ -16,9 +16,9 @@ from reference_models.errors import InputError, OutOfTime, first_few, lacks_memo
 from reference_models.files import read_about, read_arrays, write_arrays
 from reference_models.machine import keep_memory, progress
 from reference_models.options import Options
-from reference_models.provenance import hardware, made_with
+from reference_models.provenance import made_with
 from reference_models.training.augmentation import draw_step
-from reference_models.training.cost import Cost
+from reference_models.training.cost import expected
 from reference_models.training.stopping import Clock, signals_after_steps
 from reference_models.training.streaming import images_of_steps
 from reference_models.training.trained import Network
@@ -118,20 +118,26 @@ def fit(
     def seconds() -> float:
         return seconds_before + time.monotonic() - begun
 
-    bar = progress(
-        range(len(losses), plan.steps),
-        desc=f"{options.recipe} ({options.backend}, {trainer.device})",
-        initial=len(losses),
-        total=plan.steps,
-        unit=" steps",
-        disable=not trainer.is_main_process,
-    )
-    streamed: Iterator[Images | None] = repeat(None)
-    if isinstance(images, Streamed):
-        share = trainer.share(min(plan.batch, len(images)))
-        streamed = images_of_steps(images, plan, options.seed, len(losses), share)
-    cost = Cost(plan, hardware(trainer.device))
     with signals_after_steps() as signalled:
+
+        def must_stop() -> bool:
+            return trainer.any_process(stop_request(check, signalled) is not None)
+
+        said = expected(trainer, images, options.seed, len(losses), must_stop)
+        if said and trainer.is_main_process:
+            print(said)
+        bar = progress(
+            range(len(losses), plan.steps),
+            desc=f"{options.recipe} ({options.backend}, {trainer.device})",
+            initial=len(losses),
+            total=plan.steps,
+            unit=" steps",
+            disable=not trainer.is_main_process,
+        )
+        streamed: Iterator[Images | None] = repeat(None)
+        if isinstance(images, Streamed):
+            share = trainer.share(min(plan.batch, len(images)))
+            streamed = images_of_steps(images, plan, options.seed, len(losses), share)
         for step in bar:
             stopped = stop_request(check, signalled)
             if trainer.any_process(stopped is not None):
@@ -142,9 +148,6 @@ def fit(
             if not math.isfinite(loss):
                 raise InputError(f"the loss is {loss} at step {step}; try a lower --learning-rate")
             losses.append(loss)
-            said = cost.after(step)
-            if said and trainer.is_main_process:
-                tqdm.write(said)
             bar.set_postfix(loss=f"{np.mean(losses[-20:]):.3f}", refresh=False)
             if time.monotonic() - saved >= options.checkpoint_seconds:
                 save()

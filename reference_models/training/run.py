@@ -168,8 +168,8 @@ def announce(options: Options, data: Data, device: str) -> None:
         )
     if options.scale == "paper" and device == "cpu":
         print(
-            "note: the paper scale is meant for a GPU; on this CPU it will take long, and after "
-            "the second step a line says how many hours or days"
+            "note: the paper scale is meant for a GPU; on this CPU it will take long, and before "
+            "the first step a line says how many hours or days"
         )
     print("images: " + ", ".join(f"{count} {name}" for name, count in data.counts().items()))
 

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy, interpolate, normalize
 
 from reference_models.errors import InputError
 from reference_models.networks.options import MEnetLoss, MEnetOptions, MetricHeadOptions
-from reference_models.networks.torch.menet import MEnet, MetricHead
+from reference_models.networks.torch.menet import MEnet, MetricHead, PaperMEnet
 from saliency_losses.torch import metric_loss
 from tests.support.systems import SmallBackbone, a_batch, output_of
 
@@ -149,6 +149,23 @@ def test_maps_are_of_image_size_in_unit_range_and_blind_to_labels(kind):
         assert one.max() <= 1
         torch.testing.assert_close(one, other[name], rtol=0, atol=0)
     assert (maps["semantic distance"].amax(dim=(1, 2)) == 1).all()
+
+
+def test_the_papers_network_measures_the_distance_to_the_background_region():
+    """M eq. 5, literally: E f_j is the mean of f_j over Ω_B, the background of the head."""
+    system = PaperMEnet("metric", MEnetOptions(width=2, widest=4, layout="paper"))
+    batch = a_batch()
+    output = torch.randn(4, 18, 32, 32)
+    output[3, 0] = output[3, 1] - 1  # No pixel is background.
+    s = system.maps(output, batch)["semantic distance"]
+    for one, distance in zip(output, s, strict=True):
+        features = normalize(one[2:], dim=0)
+        region = features[:, one[0] >= one[1]]
+        mean = region.mean(dim=1) if region.numel() else torch.zeros(16)
+        expected = (features - mean[:, None, None]).norm(dim=0)
+        torch.testing.assert_close(distance, expected / expected.max())
+    smooth = a_system("menet").maps(output, batch)["semantic distance"]
+    assert (s[:3] - smooth[:3]).abs().mean() > 1e-3
 
 
 def test_the_semantic_distance_of_equal_features_is_zero():

@@ -1,5 +1,6 @@
 """The papers' own networks: their sizes, layers and weight files."""
 
+import importlib
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import nn
 from torch.nn.functional import conv2d, max_pool2d, relu
 
 from reference_models.errors import InputError
+from reference_models.networks import backbones as every_backbone
 from reference_models.networks.flax import backbones as flax_backbones
 from reference_models.networks.flax import system as flax_system
 from reference_models.networks.flax.build import build as build_flax
@@ -49,9 +51,15 @@ def menet() -> int:
     return body + maps + conv(13, 2, bias=False) + conv(13, 16, bias=False)
 
 
+def relations(joined: int) -> int:
+    fused = conv(joined, 32, 1) + 3 * conv(joined, 32) + conv(4 * 32, 32, 1)
+    return fused + 4 * conv(64, 64, 1) + conv(64, 1, 1)
+
+
 # torchvision's totals without the layers that a network lacks.
 RESNET101 = 44_549_160 - 1000 * (2048 + 1)
 VGG16 = 138_357_544
+VGG16_CONVOLUTIONS = 14_714_688
 VGG16_FC8 = 1000 * (4096 + 1)
 MOBILENET_V2 = 3_504_872 - 1000 * (1280 + 1) - conv(320, 1280, 1, bias=False)
 # torchvision's segmentation networks, without the auxiliary head and with 2 of the 21 classes.
@@ -68,15 +76,11 @@ PARAMETERS = {
         for c, repeats in ((64, 2), (128, 2), (256, 3), (512, 6))
     )
     + 2 * conv(4096, 64, 1) - conv(4096, 64, 1) + conv(64, 64, 1) + conv(64, 1, 1),
-    "anchors": 14_714_688
+    "anchors": VGG16_CONVOLUTIONS
     + sum(conv(c, 64 * n**2, bias=False) for c, n in ANCHOR_BLOCKS)
     + 2 * (conv(5 * 64, 512, bias=False) + conv(512, 512, 1, bias=False)),
-    "relations": MOBILENET_V2
-    + conv(32 + 24 + 96 + 320, 32, 1)
-    + 3 * conv(472, 32)
-    + conv(4 * 32, 32, 1)
-    + 4 * conv(64, 64, 1)
-    + conv(64, 1, 1),
+    "relations": MOBILENET_V2 + relations(32 + 24 + 96 + 320),
+    "relations-vgg": VGG16_CONVOLUTIONS + relations(64 + 128 + 512 + 512),
 }  # fmt: skip
 # Channels and stride of the output at the papers' sizes.
 OUTPUTS = {
@@ -86,6 +90,7 @@ OUTPUTS = {
     "zoomout": (1, 1),
     "anchors": (2 * 512, 1),
     "relations": (32, 2),
+    "relations-vgg": (32, 2),
 }
 
 
@@ -99,8 +104,11 @@ def test_parameters_and_outputs_are_the_papers(name: str, monkeypatch):
     channels, stride = OUTPUTS[name]
     assert output.shape == (2, channels, 224 // stride, 224 // stride)
 
-    if name == "deeplab":
-        return  # The backbone is that of "fcn", and test_twins.py compares the heads.
+    count = PARAMETERS[name]
+    if name == "deeplab":  # The backbone is that of "fcn": here with one block in each stage.
+        few = [(channels, 1) for channels, _ in every_backbone.RESNET101]
+        monkeypatch.setattr(every_backbone, "RESNET101", few)
+        count -= RESNET101
 
     class Zeros:
         def uniform(self, low: float, high: float, shape: tuple[int, ...]) -> jax.Array:
@@ -119,7 +127,20 @@ def test_parameters_and_outputs_are_the_papers(name: str, monkeypatch):
 
     shape = jax.eval_shape(ours, jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32)).shape
     assert shape == (2, 224 // stride, 224 // stride, channels)
-    assert sum(math.prod(p.shape) for p in states.values()) == PARAMETERS[name]
+    counted = (p for path, p in states.items() if name != "deeplab" or path[0] != "backbone")
+    assert sum(math.prod(p.shape) for p in counted) == count
+
+
+@pytest.mark.parametrize("name", PAPER_NETWORKS)
+def test_each_class_in_flax_names_the_one_that_says_what_departs_from_the_paper(name: str):
+    recipe = paper_recipe(name)
+    with torch.device("meta"):
+        theirs = type(build(recipe.network(recipe.small)))
+    module = importlib.import_module(theirs.__module__.replace(".torch.", ".flax."))
+    ours = getattr(module, theirs.__name__).__doc__
+    assert theirs.__module__.removeprefix("reference_models.") in ours
+    assert theirs.__name__ in ours or "of the same name" in ours
+    assert "prints no" in theirs.__doc__ or "prints neither" in theirs.__doc__
 
 
 def test_menet_has_52_convolutions_and_13_scales():

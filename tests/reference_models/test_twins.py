@@ -36,6 +36,7 @@ NETWORKS = {
         *sorted(r.small.options.items()),
     ): name
     for name, r in RECIPES.items()
+    if r.small
 }
 # The papers' own networks, with few channels.
 PAPER = {

@@ -16,6 +16,7 @@ SYSTEMS: dict[str, tuple[SystemName, str]] = {
     "zoomout": ("zoomout", "af"),
     "anchors": ("anchors", "anchors"),
     "relations": ("relations", "js-mi"),
+    "relations-vgg": ("relations", "js-mi"),
 }
 # Options that reduce the channels, and MEnet's units.
 FEW = {
@@ -25,6 +26,7 @@ FEW = {
     "zoomout": {"width": 2, "hidden": 4},
     "anchors": {"width": 2, "embedding": 8, "selection": "soft"},
     "relations": {"embedding": 4, "critic": (4, 4, 4, 4)},
+    "relations-vgg": {"embedding": 4, "critic": (4, 4, 4, 4)},
 }
 
 

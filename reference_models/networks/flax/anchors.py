@@ -34,7 +34,10 @@ from saliency_losses.jax import (
 
 
 class AnchorNetwork(System):
-    """Features of all taps at one resolution, a pixel and a region embedding (L §3.3–4)."""
+    """Features of all taps at one resolution, a pixel and a region embedding (L §3.3–4).
+
+    `networks.torch.anchors.AnchorNetwork` says what departs from the paper, in training too.
+    """
 
     def __init__(
         self,

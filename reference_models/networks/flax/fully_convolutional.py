@@ -35,7 +35,8 @@ class FullyConvolutional(System):
 
     The head's hidden layer is on the deepest tap. Finer taps, if any, are projected to the same
     number of channels and added from coarse to fine, with a convolution after each sum; the last
-    layer gives the scores.
+    layer gives the scores. The class of the same name in `networks.torch.fully_convolutional` says
+    what departs from the paper, in training too.
     """
 
     def __init__(

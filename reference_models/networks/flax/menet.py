@@ -40,7 +40,10 @@ from saliency_losses.jax import metric_loss, semantic_distance
 
 
 class MEnet(System):
-    """An encoder–decoder with one map of the image's size from each of 13 scales (M §2.1)."""
+    """An encoder–decoder with one map of the image's size from each of 13 scales (M §2.1).
+
+    `networks.torch.menet.MEnet` says what departs from the paper.
+    """
 
     def __init__(
         self,
@@ -122,7 +125,10 @@ class MEnet(System):
 
 
 class PaperMEnet(MEnet):
-    """MEnet with its 52 convolutions and deconvolutions (M §3.2)."""
+    """MEnet with its 52 convolutions and deconvolutions (M §3.2).
+
+    `networks.torch.menet.PaperMEnet` says what departs from the paper, in training too.
+    """
 
     def build(self, options: MEnetOptions, rngs: nnx.Rngs) -> list[int]:
         encoded = [min(options.width * 2**step, options.widest) for step in range(6)]
@@ -163,6 +169,9 @@ class PaperMEnet(MEnet):
             below = jnp.concatenate([resize(scales[-1], beside.shape[1:3]), beside], axis=-1)
             scales.append(block(below))
         return scales
+
+    def maps(self, output: Array, batch: Batch) -> dict[str, Array]:
+        return two_maps(self.name, output, batch, by_region=True)
 
 
 class MetricHead(System):
@@ -226,11 +235,15 @@ def two_losses(name: MEnetLoss, output: Array, batch: Batch) -> Array:
     )
 
 
-def two_maps(name: MEnetLoss, output: Array, batch: Batch) -> dict[str, Array]:
+def two_maps(
+    name: MEnetLoss, output: Array, batch: Batch, by_region: bool = False
+) -> dict[str, Array]:
     """The saliency head's probability, and the distance to the mean background feature (M eq. 5).
 
-    The mean is over all pixels, weighted by their probability of being background. The features
-    have unit length if the loss compared unit features.
+    The mean is over all pixels, weighted by their probability of being background, or `by_region`,
+    over the pixels where this probability is at least ½; if there are none, it is the zero vector.
+    The features have unit length if the loss compared unit features. The distances are divided by
+    the greatest one of their image.
     """
     output = output.astype(jnp.float32)
     logits, features = output[..., :2], output[..., 2:]
@@ -238,7 +251,10 @@ def two_maps(name: MEnetLoss, output: Array, batch: Batch) -> dict[str, Array]:
     if features.shape[-1] > 0:
         if name != "metric-printed":
             features = unit(features)
-        distance = semantic_distance(features, jax.nn.softmax(logits)[..., 0])
+        background = jax.nn.softmax(logits)[..., 0]
+        if by_region:
+            background = (logits[..., 0] >= logits[..., 1]).astype(jnp.float32)
+        distance = semantic_distance(features, background)
         distance = resize(distance[..., None], batch.images.shape[1:3])[..., 0]
         greatest = distance.max(axis=(1, 2), keepdims=True)
         maps["semantic distance"] = distance / jnp.where(greatest > 0, greatest, 1)

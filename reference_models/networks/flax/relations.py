@@ -36,7 +36,10 @@ State = nnx.State[Any, Any]
 
 
 class RelationModel(System):
-    """Features of several taps fused by parallel dilated convolutions, and a critic (R §4)."""
+    """Features of several taps fused by parallel dilated convolutions, and a critic (R §4).
+
+    `networks.torch.relations.RelationModel` says what departs from the paper, in training too.
+    """
 
     def __init__(
         self,

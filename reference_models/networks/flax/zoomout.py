@@ -43,7 +43,8 @@ class Zoomout(System):
 
     The classifier's first layer is applied to each tap at its own resolution; its outputs are
     upsampled and summed, from each tap to the next finer one or, with `options.direct`, to the
-    finest one at once.
+    finest one at once. `networks.torch.zoomout.Zoomout` says what departs from the paper, in
+    training too.
     """
 
     def __init__(

@@ -39,6 +39,10 @@ class AnchorNetwork(System):
     sizes; here they are 3 x 3, and 1 x 1 in the last layer of an embedding. L does not say which
     pixels of a map its salient region has at test; here they are those of at least twice the mean.
 
+    L's training prints no size of its crops; ours have 224 of 256 px and keep their size, as the
+    network takes any. It ends when the loss converges, after about 300,000 steps; ours after as
+    many.
+
     In the small and medium networks no layer is batch-normalised, and no ReLU follows the
     embeddings, so that they can have either sign.
 

@@ -33,6 +33,13 @@ class FullyConvolutional(System):
     auxiliary head of torchvision's pretrained models, which C does not mention. A training batch of
     "deeplab" needs two images, because the average over the image is normalised.
 
+    C prints no optimizer, rate, batch or duration for them ("until convergence"). Ours are Adam on
+    the one-cycle schedule, as at medium scale, a rate of 1e-3, a tenth of it for the backbone, 8
+    images and 30 epochs of DUTS-TR; C also trains on MSRA-B, which cannot be had. C writes that it
+    uses none of the pretraining that other methods use. We take this to mean pretraining for
+    saliency, so that the backbone starts from ImageNet's weights; so does "deeplab", whose COCO
+    weights in C cannot be had either.
+
     In the small and medium networks both heads have the same taps, so that only the pyramid
     differs, and no batch normalisation. FCN-8s adds scores instead of features.
 

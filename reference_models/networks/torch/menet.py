@@ -41,7 +41,8 @@ class MEnet(System):
     the average in place of an n x n convolution, in bilinear upsampling before the maps are joined
     in place of deconvolution after it, in channels with an upper limit, in residual blocks that are
     normalised after their convolutions, and in one block at each scale instead of two. The 1 x 1
-    map, which has a single value for each image, is not normalised.
+    map, which has a single value for each image, is not normalised. In S a pixel counts for the
+    background by its probability, where M eq. 5 averages over a region.
 
     Args:
         loss: See `MEnetLoss`.
@@ -144,9 +145,11 @@ class PaperMEnet(MEnet):
     resized. A training batch needs two images, because the 1 x 1 map is normalised.
 
     Not in M's text, but in the program: the tanh of the features, and their unit length in the loss
-    and in S. In neither: in S, a pixel counts for the background by its probability, where M eq. 5
-    averages over a region, and S is divided by its greatest value in the image. Hard negatives act
-    on the metric loss alone, which M leaves open.
+    and in S. In neither: S is divided by its greatest value in the image. In S, Ω_B holds the
+    pixels that are background by the saliency head, and P_B of M eq. 5, which M does not define
+    further, is the same for all of them. Hard negatives act on the metric loss alone, which M
+    leaves open. M prints no size of its crops; ours have 192 px and are enlarged to 224. The images
+    are those of DUTS-TR, as MSRA10K and HKU-IS cannot be had.
 
     Args:
         loss: See `MEnetLoss`.
@@ -191,6 +194,9 @@ class PaperMEnet(MEnet):
             below = torch.cat([resize(scales[-1], beside.shape[-2:]), beside], dim=1)
             scales.append(block(below))
         return scales
+
+    def maps(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        return two_maps(self.name, output, batch, by_region=True)
 
 
 class MetricHead(System):
@@ -265,12 +271,15 @@ def two_losses(name: MEnetLoss, output: Tensor, batch: Batch) -> Tensor:
     )
 
 
-def two_maps(name: MEnetLoss, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+def two_maps(
+    name: MEnetLoss, output: Tensor, batch: Batch, by_region: bool = False
+) -> dict[str, Tensor]:
     """The saliency head's probability, and the distance to the mean background feature (M eq. 5).
 
-    The mean is over all pixels, weighted by their probability of being background. The features
-    have unit length if the loss compared unit features. The distances are divided by the greatest
-    one of their image.
+    The mean is over all pixels, weighted by their probability of being background, or `by_region`,
+    over the pixels where this probability is at least ½; if there are none, it is the zero vector.
+    The features have unit length if the loss compared unit features. The distances are divided by
+    the greatest one of their image.
     """
     output = output.float()
     logits, features = output[:, :2], output[:, 2:]
@@ -278,7 +287,10 @@ def two_maps(name: MEnetLoss, output: Tensor, batch: Batch) -> dict[str, Tensor]
     if features.shape[1] > 0:
         if name != "metric-printed":
             features = normalize(features)
-        distance = semantic_distance(features, logits.softmax(dim=1)[:, 0])
+        background = logits.softmax(dim=1)[:, 0]
+        if by_region:
+            background = (logits[:, 0] >= logits[:, 1]).float()
+        distance = semantic_distance(features, background)
         distance = resize(distance[:, None], batch.images.shape[-2:])[:, 0]
         greatest = distance.amax(dim=(1, 2), keepdim=True)
         maps["semantic distance"] = distance / torch.where(greatest > 0, greatest, 1)

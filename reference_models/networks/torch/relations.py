@@ -37,13 +37,20 @@ class RelationModel(System):
     In `PAPER_NETWORKS` the taps are fused directly at half the image's size, and the critic has
     five convolutions. R prints neither the dilations, which are DeepLab's here, nor the channels of
     the critic. The batch normalisation of MobileNetV2 keeps the statistics of the pretrained
-    network, and the other layers have none; R does not mention any. R trains by cross-entropy over
-    all pairs (`balance=False`, the recipe `relations-pooled`), where the default gives both kinds
-    of pair the same weight. For its comparison with L it takes VGG's features (R §5.4), of which it
-    does not say which layers; we have no such network.
+    network, and the other layers have none; R does not mention any. The loss is cross-entropy over
+    all pairs, as in R (`balance=False`). For its comparison with L, R takes VGG's features (R §5.4)
+    and does not say which; "relations-vgg" has the ends of VGG-16's blocks at the strides of R's
+    layers of MobileNetV2.
+
+    R prints neither the batch size of its training (ours is 8) nor the momentum of SGD and the
+    power of its polynomial schedule (.9 both); PiCANet's maps, from which it learns, cannot be had,
+    and those of `fcn-ce-clean` take their place. Of the steps on one test image (R Table 3) it
+    prints the number and the rate alone; ours are plain gradient descent on the layers above the
+    backbone, with the norm of the gradient cut at 1.
 
     In the small and medium networks each tap is first projected to fewer channels, the features
-    have a quarter of the image's size, and the critic has three convolutions.
+    have a quarter of the image's size, the critic has three convolutions, and both kinds of pair
+    have the same weight, except in the recipe `relations-pooled`.
 
     Args:
         loss: "js-mi".

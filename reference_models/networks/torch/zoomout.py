@@ -47,6 +47,10 @@ class Zoomout(System):
     finest tap; the logit is then upsampled to the image. W does not print its classifier; here it
     has one hidden layer.
 
+    W's training has 2,500 images of MSRA-B, which cannot be had; at its scale ours has as many of
+    DUTS-TR. W prints no batch size; 10 images give 250 steps in an epoch. It prints no ranges of
+    its changes of colour, and makes them in random order; ours are FlowNet's, in one order.
+
     Args:
         loss: The training loss, see `saliency_loss`.
         backbone: Its taps, the finest first.
