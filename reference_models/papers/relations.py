@@ -317,9 +317,7 @@ def against_anchors() -> tuple[Claim, Claim]:
             "R: against five rounds of L, and without any mask",
             "The paper does not claim this. L's anchors improve in five rounds, and the relations "
             "can learn from the weak detector alone. The bounds ask for the direction of R "
-            "Table 2 and were set after a look at the runs. Networks trained on the test images "
-            "were measured on 300 images at small scale, the anchors on 200, so those differences "
-            "have no interval.",
+            "Table 2 and were set after a look at the runs.",
             tuple(further),
             Effects(tuple(harder)),
             tuple(bound for pair in harder for bound in improves(*pair)),

@@ -189,6 +189,7 @@ def test_a_second_time_gives_the_same_files_and_check_sees_any_change(tmp_path):
         "RUNS.md",
         *(f"results-effects-{letter}.png" for letter in "mcwlr"),
         "results-noise.png",
+        "results-information.png",
         "results-rounds.png",
         "results-swapped.png",
         "results-losses.png",
