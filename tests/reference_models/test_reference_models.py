@@ -321,7 +321,6 @@ def test_a_run_says_what_its_parts_were_made_with(tmp_path: Path, monkeypatch):
         if next(calls) == 2:
             raise OutOfTime
 
-    monkeypatch.setattr(loop, "hardware", lambda device: "an older machine")
     monkeypatch.setattr(provenance, "hardware", lambda device: "an older machine")
     with pytest.raises(OutOfTime):
         run(options, Shared(), two_steps)
