@@ -40,9 +40,9 @@ class Options:
     backend: Backend = "torch"
     """Framework to train in: PyTorch or JAX (Flax)."""
     scale: ScaleName = "medium"
-    """Size of the run. On two CPU cores, small takes about three minutes and medium about an hour
-    (MEnet longer). paper trains a paper's own network as the paper does, and needs a GPU; the first
-    steps tell how many hours the run will take."""
+    """Size of the run. On two CPU cores, small takes about three minutes and medium one to two
+    hours (MEnet longer). paper trains a paper's own network as the paper does, and needs a GPU. A
+    line before the first step of a long training says how many hours it will take."""
     data: Literal["scenes"] | Path | None = None
     """Your own data in place of the recipe's: a folder or zip with images/ and masks/ paired by
     file name (recipes regions-* need segmentations/NAME_ANNOTATOR.png instead of masks/), and

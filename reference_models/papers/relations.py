@@ -252,11 +252,10 @@ def refining() -> Claim:
         "are new to that network, or from the prior itself on the test images. `relations` gives "
         "pairs of both kinds the same weight, as the estimate of R eq. 5 does, and R trains by "
         "cross-entropy over all pairs (R §4.2), as `relations-pooled` does below, and every recipe "
-        "at the papers' scale. The maps of "
-        "PiCANet and of the paper's other detectors, and the sets HKU-IS and DUT-OMRON, are not "
-        "available to us: eight weak detectors on ECSSD and two of our networks take their place. "
-        "The bounds for DRFI, HS, RC and CHS, and for fcn-ce-clean on PASCAL-S, were set after a "
-        "look at those runs; all others before.",
+        "at the papers' scale. The maps of PiCANet and of the paper's other detectors, and the "
+        "sets HKU-IS and DUT-OMRON, are not available to us: eight weak detectors on ECSSD and two "
+        "of our networks take their place. The bounds for DRFI, HS, RC and CHS, and for "
+        "fcn-ce-clean on PASCAL-S, were set after a look at those runs; all others before.",
         tuple(tables),
         Effects(tuple(pairs)),
         tuple(bounds),

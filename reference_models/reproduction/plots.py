@@ -2,9 +2,10 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import replace
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 
@@ -101,6 +102,9 @@ FIRST_STEPS = (
 )
 
 
+Found = TypeVar("Found", bound=Sized)
+
+
 def image_link(name: str) -> str:
     return f"![{CAPTIONS[name]}](figures/{name}.png)\n"
 
@@ -108,7 +112,13 @@ def image_link(name: str) -> str:
 def scale_of(results: Results, recipes: Iterable[str]) -> ScaleName:
     """The scale at which most of the recipes have run, the largest of several."""
     names = list(recipes)
-    return max(SCALES, key=lambda scale: sum((name, scale) in results for name in names))
+    at_scales = {scale: [n for n in names if (n, scale) in results] for scale in SCALES}
+    return fullest(at_scales)[0]
+
+
+def fullest(at_scales: Mapping[ScaleName, Found]) -> tuple[ScaleName, Found]:
+    """The scale at which most was found, the largest of several, and what was found there."""
+    return max(at_scales.items(), key=lambda item: len(item[1]))
 
 
 def plots(
@@ -136,16 +146,7 @@ def plots(
     return {name: plot for name, plot in all_plots.items() if plot is not None}
 
 
-Lines = Mapping[str, figures.Points]
-"""Points of lines by label; none where there is no result."""
-
-
-def most_lines(at_scales: Mapping[ScaleName, Lines]) -> ScaleName:
-    """The scale with results for most of the lines, the largest of several."""
-    return max(at_scales, key=lambda scale: len(drawn(at_scales[scale])))
-
-
-def drawn(lines: Lines) -> tuple[tuple[str, figures.Points], ...]:
+def drawn(lines: Mapping[str, figures.Points]) -> tuple[tuple[str, figures.Points], ...]:
     """The lines that have points."""
     return tuple((label, points) for label, points in lines.items() if points)
 
@@ -239,14 +240,16 @@ def object_size_plot(results: Results, rows: EachImage) -> figures.Plot | None:
     panels = []
     for test in ("ecssd", "duts-te"):
         at_scales = {
-            scale: {
-                label: f_by_size(results, rows, scale, row(recipe, test))
-                for label, recipe in recipes.items()
-            }
+            scale: drawn(
+                {
+                    label: f_by_size(results, rows, scale, row(recipe, test))
+                    for label, recipe in recipes.items()
+                }
+            )
             for scale in SCALES
         }
-        scale = most_lines(at_scales)
-        if lines := drawn(at_scales[scale]):
+        scale, lines = fullest(at_scales)
+        if lines:
             title = f"{SETS[test]} ({scale})"
             panels.append(figures.Panel(title, lines, "share of object pixels", "F", True))
     return figures.Plot("lines", tuple(panels)) if panels else None
@@ -349,17 +352,14 @@ def curves_plot(results: Results, *groups: Mapping[str, Row]) -> figures.Plot | 
     """
     panels: list[figures.Panel] = []
     for maps in groups:
-        at_scales: dict[ScaleName, tuple[Lines, Lines]] = {}
+        at_scales: dict[ScaleName, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
         for scale in SCALES:
             curves = {label: mean_curves(results, scale, of) for label, of in maps.items()}
-            known = {label: found for label, found in curves.items() if found is not None}
-            at_scales[scale] = (
-                {label: precision_curve(*found) for label, found in known.items()},
-                {label: f_curve(*found) for label, found in known.items()},
-            )
-        scale = most_lines({scale: lines for scale, (lines, _) in at_scales.items()})
-        precise, f_measure = map(drawn, at_scales[scale])
-        if precise:
+            at_scales[scale] = {label: pair for label, pair in curves.items() if pair is not None}
+        scale, known = fullest(at_scales)
+        if known:
+            precise = drawn({label: precision_curve(*pair) for label, pair in known.items()})
+            f_measure = drawn({label: f_curve(*pair) for label, pair in known.items()})
             name, _, distortion = next(iter(maps.values())).test.partition(", ")
             title = f"{', '.join(filter(None, (SETS[name], distortion)))} ({scale})"
             panels += [

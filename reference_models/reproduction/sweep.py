@@ -53,7 +53,7 @@ class Sweep:
     """Framework to train in: PyTorch or JAX (Flax)."""
     scale: ScaleName = "medium"
     """Size of the runs. On two CPU cores, a small run takes about three minutes and a medium one
-    about an hour (MEnet longer). paper runs the recipes that have this scale, on a GPU, with the
+    one to two hours (MEnet longer). paper runs the recipes that have this scale, on a GPU, with the
     backbones' weights in --archives (RUNS.md)."""
     seeds: tuple[int, ...] = ()
     """Seeds; the first seed of all recipes runs before the second of any. Default: 0, 1 and 2 at
