@@ -80,6 +80,11 @@ def recipes() -> list[Recipe]:
             "cross-entropy and the metric loss on hard negatives",
         ),
         "metric-alone": ("metric-alone", scales, "the metric loss alone"),
+        "metric-printed": (
+            "metric-printed",
+            scales,
+            "cross-entropy and the metric loss of unscaled features (M eq. 3)",
+        ),
         "metric-1x1": (
             "metric",
             {**scales, "last": 1},
@@ -154,7 +159,13 @@ HEADS = (
     "metric-head-metric-stop-gradient",
     "metric-head-metric-printed",
 )
-SCRATCH = ("menet-ce-plain", "menet-ce", "menet-metric", "menet-metric-hard-negatives")
+SCRATCH = (
+    "menet-ce-plain",
+    "menet-ce",
+    "menet-metric",
+    "menet-metric-hard-negatives",
+    "menet-metric-printed",
+)
 RANDOM = DISTORTED[-2:]
 COMPARED = (
     "menet-metric-hard-negatives",
@@ -210,6 +221,11 @@ def against_ce(test: str) -> tuple[tuple[Row, Row], ...]:
 
 def metric_loss() -> Claim:
     clean = against_ce("ecssd")
+    printed = tuple(
+        (of(f"{network}-metric-printed"), of(f"{network}-metric"))
+        for network in ("menet", "metric-head")
+        for of in (of_s, of_head)
+    )
     return Claim(
         "M: the metric loss beside cross-entropy",
         "The metric loss draws the features of a region together and those of different regions "
@@ -224,7 +240,7 @@ def metric_loss() -> Claim:
         tuple(
             maps_table(test, (*SCRATCH, *HEADS), folded=test != "ecssd") for test in SALIENCY_TESTS
         ),
-        Effects(clean),
+        Effects((*clean, *printed)),
         (
             *(at_least(*pair, "f", 0.005) for pair in clean),
             *(at_most(*pair, "mae", -0.002) for pair in clean),
