@@ -1,6 +1,9 @@
 """The `backend` fixture and the settings of the whole suite."""
 
+import ctypes
+import gc
 import os
+import sys
 from collections.abc import Iterator
 from mmap import PAGESIZE
 from pathlib import Path
@@ -37,6 +40,10 @@ def _forget_what_was_compiled() -> Iterator[None]:
     yield
     if resident() > 2 * 2**30:
         jax.clear_caches()
+        gc.collect()
+        # The C library keeps what is freed: without this, each later module would forget again.
+        if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+            trim(0)
 
 
 def resident() -> float:

@@ -389,34 +389,31 @@ def test_every_module_file_has_a_docstring(module: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(
-    "module",
+    ("package", "modules"),
     [
-        "saliency_losses.torch.functional",
-        "saliency_losses.torch.modules",
-        "saliency_losses.torch.supervision",
-        "saliency_losses.torch.measures",
-        "saliency_losses.torch.metrics",
-        "saliency_losses.jax.functional",
-        "saliency_losses.jax.supervision",
-        "saliency_losses.jax.measures",
-        "saliency_losses.jax.metrics",
+        (
+            "saliency_losses.torch",
+            ("functional", "modules", "supervision", "measures", "metrics"),
+        ),
+        ("saliency_losses.jax", ("functional", "supervision", "measures", "metrics")),
     ],
 )
-def test_examples_run(module: str) -> None:
+def test_examples_run(package: str, modules: tuple[str, ...]) -> None:
     # In a process of its own: the suite's settings change what JAX prints.
     program = f"""
 import doctest, importlib
-module = importlib.import_module("{module}")
-names = [n for n, x in vars(module).items()
-         if not n.startswith("_") and getattr(x, "__module__", "") == "{module}"]
 finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()
-for name in names:
-    (test,) = finder.find(getattr(module, name), name)
-    # Each on its own, so that an example imports what it needs.
-    test.globs = {{}}
-    assert len(test.examples) >= 3, name
-    runner.run(test)
-assert names
+for own in {[f"{package}.{module}" for module in modules]}:
+    module = importlib.import_module(own)
+    names = [n for n, x in vars(module).items()
+             if not n.startswith("_") and getattr(x, "__module__", "") == own]
+    for name in names:
+        (test,) = finder.find(getattr(module, name), f"{{own}}.{{name}}")
+        # Each on its own, so that an example imports what it needs.
+        test.globs = {{}}
+        assert len(test.examples) >= 3, name
+        runner.run(test)
+    assert names, own
 raise SystemExit(runner.failures)
 """
     result = subprocess.run(

@@ -175,7 +175,7 @@ def ends_like_one_without_a_stop(folder: Path, steps: int) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent in another way there")
 def test_a_run_that_is_asked_to_stop_saves_its_step(tmp_path: Path):
-    words = [*command(tmp_path, steps=60), "--checkpoint-seconds", "0"]
+    words = [*command(tmp_path, steps=30), "--checkpoint-seconds", "0"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     child = signalled(
         words, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -188,10 +188,10 @@ def test_a_run_that_is_asked_to_stop_saves_its_step(tmp_path: Path):
     assert "stopping after this step" in err
     assert "Stopped. Run the same command again to resume." in out
     done = len(read_arrays(tmp_path / "run/checkpoint.safetensors")["run/losses"])
-    assert 0 < done < 60
+    assert 0 < done < 30
     again = subprocess.run(words, cwd=ROOT, env=environment, check=True, capture_output=True)
-    assert f"resumed after step {done} of 60" in again.stdout.decode()
-    ends_like_one_without_a_stop(tmp_path, steps=60)
+    assert f"resumed after step {done} of 30" in again.stdout.decode()
+    ends_like_one_without_a_stop(tmp_path, steps=30)
 
 
 def test_options_that_would_be_ignored_are_errors():
@@ -242,7 +242,9 @@ def scratch(folder: Path, **changes: object) -> Options:
 
 def test_priors_by_name(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    short = replace(RECIPES["scenes-cas"].medium, size=16, train_images=8, steps=2, batch=4)
+    short = replace(
+        RECIPES["scenes-cas"].medium, size=16, train_images=8, test_images=8, steps=2, batch=4
+    )
     for name in ("scenes-cas", "scenes-anchor"):
         monkeypatch.setitem(RECIPES, name, replace(RECIPES[name], medium=short))
     options = Options(recipe="scenes-anchor")

@@ -39,10 +39,11 @@ from reference_models.training.stopping import Clock, clock
 from reference_models.training.trained import Network, load_network, restore_network
 from reference_models.training.trainer import one_cycle
 from tests.support.paths import ROOT
+from tests.support.short_runs import RUNS, run_all, with_backbone
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
 
-TINY = Options(size=16, train_images=8, steps=3, batch=4)
+TINY = Options(size=16, train_images=8, test_images=8, steps=3, batch=4)
 BACKENDS = ("torch", "jax")
 LOSSES = tuple(CHANNELS)
 
@@ -167,7 +168,7 @@ def test_a_run_leaves_all_files(loss, backend, tmp_path: Path, capsys):
     assert len(report["loss_curve"]) == 3
     assert np.isfinite(report["loss_curve"]).all()
     assert report["recipe"] == f"scenes-{loss}"
-    assert report["images"] == {"train": 8, "validation": 40, "scenes": 150}
+    assert report["images"] == {"train": 8, "validation": 40, "scenes": 8}
     promoted = loss in ("anchor", "js-mi")
     rows = report["measures"]["scenes, generated" if promoted else "scenes"]
     assert 0 < rows["map"]["mae"] < 1
@@ -385,7 +386,7 @@ def test_both_frameworks_train_the_same_network():
 
 
 def test_a_short_run_learns(tmp_path: Path):
-    options = tiny("cross-entropy", size=32, train_images=64, steps=60)
+    options = tiny("cross-entropy", size=32, train_images=64, test_images=40, steps=60)
     (test,) = load_data(options).tests
     before = measure(new_trainer(options).maps(test.images)["map"], test.truth)
     network, history = go(options, tmp_path)
@@ -397,27 +398,6 @@ def test_a_short_run_learns(tmp_path: Path):
 
 
 # A backbone: frozen or fine-tuned, and several processes -----------------------------------------
-
-
-def with_backbone(tmp_path: Path, **changes: object) -> Options:
-    """A DeepLab on the first blocks of a MobileNetV2 with random weights, on generated scenes."""
-    file = tmp_path / "mobilenet_v2.fp16.safetensors"
-    if not file.exists():
-        torch.manual_seed(0)
-        backbone = mobilenet_v2((1, 3), 32)
-        save_file(backbone.state_dict(), file)
-    chosen = {"recipe": "deeplab-cas-swapped"} | changes
-    return Options(
-        scale="small",
-        data="scenes",
-        size=32,
-        steps=4,
-        batch=4,
-        train_images=8,
-        learning_rate=1e-3,
-        archives=tmp_path,
-        **chosen,
-    )
 
 
 @pytest.fixture
@@ -554,57 +534,33 @@ def test_batch_normalisation_is_not_split_on_cpus(monkeypatch):
         trainer.set_training_images(images)
 
 
-STAGES = "augmentation=Augmentation(), schedule=Stages((Stage(1, 1, frozen=True), Stage(1, 0.5)))"
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("recipe", "rate", "more"),
-    [
-        ("deeplab-cas-swapped", 0.0, ""),
-        ("deeplab-cas-swapped", 0.1, ""),
-        ("deeplab-cas-swapped", 0.1, f", {STAGES}"),
-        ("anchors", 0.0, ""),
-    ],
-    ids=["frozen", "tuned", "stages", "anchors"],
-)
-def test_two_processes_train_as_one_does(recipe, rate, more, tmp_path: Path):
-    """torchrun with gloo: the same losses and weights; one process writes, and alone can load."""
-    program = tmp_path / "both.py"
-    program.write_text(
-        "import os, sys\n"
-        "from dataclasses import replace\n"
-        "from pathlib import Path\n"
-        "from reference_models.training.trained import restore_network\n"
-        "from reference_models.papers.recipes import RECIPES\n"
-        "from reference_models.papers.schema import *\n"
-        "from reference_models.training.run import Shared, run\n"
-        "from reference_models.training.stopping import clock\n"
-        "from tests.reference_models.test_reference_models import with_backbone\n"
-        f"recipe = RECIPES[{recipe!r}]\n"
-        "backbone = Backbone('mobilenet_v2', (1, 3))\n"
-        f"small = replace(recipe.small, backbone=backbone, backbone_rate={rate}{more})\n"
-        "RECIPES[recipe.name] = replace(recipe, small=small)\n"
-        f"folder = Path({str(tmp_path)!r})\n"
-        "options = with_backbone(folder, recipe=recipe.name, out=folder / sys.argv[1])\n"
-        "run(options, Shared(), clock())\n"
-        "if os.environ.get('RANK', '0') == '0':\n"
-        "    restore_network(options.out / 'weights.safetensors', options)\n"
-    )
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+def test_two_processes_train_as_one_does(tmp_path: Path):
+    """torchrun with gloo: the same losses and weights; one process writes, and alone can load.
+
+    All runs in the same processes, as starting takes longer than they do.
+    """
+    with_backbone(tmp_path)  # Writes the backbone's weights.
+    run_all(tmp_path, "one")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    for words in ([sys.executable, program, "one"], [*launcher, program, "two"]):
-        done = subprocess.run(
-            words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("images: 8 train") == 1
-    one, two = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two"))
-    assert one["loss_curve"] == pytest.approx(two["loss_curve"], abs=1e-5)
-    weights = [read_arrays(tmp_path / name / "weights.safetensors") for name in ("one", "two")]
-    for name in weights[0]:
-        # Not the largest: Adam's first steps are as long where a gradient is but rounding.
-        assert np.abs(weights[0][name] - weights[1][name]).mean() < 2e-5, name
+    done = subprocess.run(
+        [*launcher, "-m", "tests.support.short_runs", tmp_path, "two"],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("images: 8 train") == len(RUNS)
+    for title in RUNS:
+        folders = [tmp_path / name / title for name in ("one", "two")]
+        one, two = (json.loads((folder / "run.json").read_text()) for folder in folders)
+        assert one["loss_curve"] == pytest.approx(two["loss_curve"], abs=1e-5), title
+        ours, theirs = (read_arrays(folder / "weights.safetensors") for folder in folders)
+        for name in ours:
+            # Not the largest: Adam's first steps are as long where a gradient is but rounding.
+            assert np.abs(ours[name] - theirs[name]).mean() < 2e-5, (title, name)
 
 
 # The demonstration -------------------------------------------------------------------------------
@@ -663,7 +619,7 @@ def test_the_command_helps_trains_and_refuses(tmp_path: Path):
     listed = command("--recipes")
     assert listed.stdout.count("\n") == len(RECIPES)
 
-    words = ("--size", 16, "--train-images", 8, "--steps", 2, "--batch", 4)
+    words = ("--size", 16, "--train-images", 8, "--test-images", 8, "--steps", 2, "--batch", 4)
     words = (*words, "--out", tmp_path / "run")
     trained = command(*words)
     assert trained.returncode == 0, trained.stderr
