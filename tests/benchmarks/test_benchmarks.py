@@ -222,7 +222,7 @@ def test_inputs_are_seeded_and_in_their_domain() -> None:
 @pytest.mark.slow
 def test_quick_compare_writes_rows_and_a_plot_and_prints_tables(tmp_path: Path) -> None:
     chosen = ("CAS", "window", "exact measure", "paper")
-    printed = run_benchmark(tmp_path, "--sizes", "8", "16", "--cases", *chosen)
+    printed = run_benchmark(tmp_path, "--sizes", "8", "12", "16", "--cases", *chosen)
     assert "## compare\n" in printed
     assert "## paper\n" in printed
     with (tmp_path / "compare.csv").open(newline="", encoding="utf-8") as file:
