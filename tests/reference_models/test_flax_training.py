@@ -61,25 +61,18 @@ def draws(options: Options, count: int) -> list:
     return [draw_step(8, side, options.plan, options.seed, step) for step in range(count)]
 
 
-def test_one_program_serves_every_epoch():
+def test_one_program_serves_every_epoch_and_a_step_takes_the_place_of_the_one_before():
     options = small()
     trainer, data = new_trainer(options), load_data(options)
     trainer.set_training_images(data.train)
+    before = jax.tree.leaves((trainer.parts.learnt, trainer.parts.running, trainer.moments))
     for draw in draws(options, 5):  # Two steps an epoch.
         trainer.step(draw)
+        assert all(leaf.is_deleted() for leaf in before)
     assert trainer._step._cache_size() == 1
     for count in (8, 5, 6):
         assert len(trainer.maps(data.train.take(range(count)))["saliency head"]) == count
     assert trainer._maps._cache_size() == 1
-
-
-def test_a_step_takes_the_place_of_the_one_before():
-    options = small()
-    trainer = new_trainer(options)
-    trainer.set_training_images(load_data(options).train)
-    before = jax.tree.leaves((trainer.parts.learnt, trainer.parts.running, trainer.moments))
-    trainer.step(draws(options, 1)[0])
-    assert all(leaf.is_deleted() for leaf in before)
 
 
 def test_the_rate_is_the_schedules(monkeypatch):
