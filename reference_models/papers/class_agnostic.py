@@ -220,7 +220,7 @@ def recipes() -> list[Recipe]:
 BEFORE = "The bounds were set before the runs."
 
 
-ELSEWHERE = " (in the paper trained on other data)"
+ELSEWHERE = " (in the paper on other data)"
 
 
 def clean_row(head: str, loss: str, test: str = "") -> Row:

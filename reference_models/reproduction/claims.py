@@ -21,6 +21,7 @@ from reference_models.reproduction.verdicts import (
     NAMES,
     Intervals,
     Tested,
+    brief,
     difference,
     emphasised,
     kept,
@@ -142,7 +143,7 @@ def without_bounds(
     measure = next((name for name in claim.effects.measures if name in theirs), None)
     measure = measure or claim.effects.measures[0]
     ours = [
-        spread(
+        brief(
             differences(results, scale, of, minus, measure),
             known_intervals.get((scale, *pair), {}).get(measure),
             sign=True,
@@ -155,7 +156,7 @@ def without_bounds(
         link_to(claim, label),
         with_reservation(paper, label) or claim.effect,
         *(named(measure, value) for value in ours),
-        *("no bound set", "") * bool(scales),
+        *("no bound", "") * bool(scales),
     ]
 
 

@@ -10,11 +10,20 @@ from typing import TypeVar
 import numpy as np
 
 from reference_models.papers.anchors import source_of, written
-from reference_models.papers.class_agnostic import ELSEWHERE
+from reference_models.papers.class_agnostic import ELSEWHERE, textures
 from reference_models.papers.menet import DISTORTED
 from reference_models.papers.recipes import RECIPES, claims
 from reference_models.papers.relations import SELF_TAUGHT
-from reference_models.papers.schema import CONTROLS, PRIORS, SALIENCY, SETS, Row, ScaleName, row
+from reference_models.papers.schema import (
+    CONTROLS,
+    PRIORS,
+    SALIENCY,
+    SETS,
+    Claim,
+    Row,
+    ScaleName,
+    row,
+)
 from reference_models.reproduction.first_steps import Steps
 from reference_models.reproduction.results import (
     SCALES,
@@ -37,7 +46,10 @@ EFFECTS = (
 )
 CAPTIONS = {
     **{f"results-effects-{letter}": EFFECTS for letter in "mwlr"},
-    "results-effects-c": f"{EFFECTS}; * in the paper trained on other data",
+    **dict.fromkeys(
+        ("results-effects-c", "results-textures"),
+        f"{EFFECTS}; * in the paper trained on other data",
+    ),
     "results-noise": "F against the variance of the noise, by each loss and map",
     "results-curves-m": f"{PRECISION} of the saliency head and of S, clean and under noise",
     "results-swapped": "The measures against the share of training images whose labels are swapped",
@@ -58,7 +70,7 @@ CAPTIONS = {
 }
 PLOTS_OF = {
     "M": ("results-effects-m", "results-noise", "results-curves-m"),
-    "C": ("results-effects-c", "results-swapped", "results-object-size"),
+    "C": ("results-effects-c", "results-swapped", "results-object-size", "results-textures"),
     "W": ("results-effects-w", "results-curves-w"),
     "L": ("results-effects-l", "results-rounds", "results-few", "results-curves-l"),
     "R": ("results-effects-r", "results-curves-r", "results-information"),
@@ -126,10 +138,7 @@ def plots(
 ) -> dict[str, figures.Plot]:
     """The plots that have results, by file name."""
     all_plots = {
-        **{
-            f"results-effects-{letter.lower()}": effects_plot(results, letter)
-            for letter in PLOTS_OF
-        },
+        **{name: effects_plot(results, shown) for name, shown in with_effects().items()},
         "results-noise": noise_plot(results),
         "results-curves-m": curves_plot(results, *MAPS_M),
         "results-swapped": swapped_plot(results),
@@ -403,6 +412,16 @@ def information_plot(results: Results) -> figures.Plot | None:
     return figures.Plot("lines", (panel,))
 
 
+def with_effects() -> dict[str, list[Claim]]:
+    """The claims in each plot of effects, by its file name: those of a paper, but textures apart,
+    whose measures no other claim has."""
+    found: dict[str, list[Claim]] = {}
+    for claim in claims():
+        name = f"results-effects-{claim.title[0].lower()}"
+        found.setdefault("results-textures" if claim == textures() else name, []).append(claim)
+    return found
+
+
 def losses_plot(results: Results) -> figures.Plot | None:
     panels = []
     for name in CURVES:
@@ -438,15 +457,15 @@ def first_steps_plot(first_steps: Sequence[Steps]) -> figures.Plot | None:
     return figures.Plot("frameworks", panels) if panels else None
 
 
-def effects_plot(results: Results, letter: str) -> figures.Plot | None:
-    """The differences between rows that the paper of this letter prints too, a panel per measure.
+def effects_plot(results: Results, shown: Iterable[Claim]) -> figures.Plot | None:
+    """The differences in claims that their paper prints too, a panel per measure.
 
-    Measures that are printed for a single difference share the last panel, with rows of their own.
+    Measures that are printed for one or two differences share a panel, with rows of their own.
     """
     # By measure, difference and line.
     found: dict[str, dict[tuple[Row, ...], dict[str, tuple[float, ...]]]] = {}
     labels: dict[tuple[Row, ...], str] = {}
-    for claim in (claim for claim in claims() if claim.title.startswith(letter)):
+    for claim in shown:
         for of, minus in claim.effects.pairs:
             pair = tuple(replace(one, label="", paper=None) for one in (of, minus))
             # Two claims may show the same difference; the longer label says more.
@@ -461,10 +480,10 @@ def effects_plot(results: Results, letter: str) -> figures.Plot | None:
     places: dict[str, int] = {}
     panels: dict[str, dict[str, list[tuple[float, tuple[float, ...]]]]] = {}
     for measure, rows in found.items():
-        alone = len(rows) == 1
-        lines = panels.setdefault("the measure named" if alone else NAMES[measure], {})
+        few = len(rows) < 3
+        lines = panels.setdefault("the measure named" if few else NAMES[measure], {})
         for pair, by_line in rows.items():
-            label = f"{labels[pair]}: {NAMES[measure]}" if alone else labels[pair]
+            label = f"{labels[pair]}: {NAMES[measure]}" if few else labels[pair]
             place = places.setdefault(label, len(places))
             for name, seeds in by_line.items():
                 if seeds:

@@ -33,7 +33,7 @@ from reference_models.reproduction.results import (
 )
 from reference_models.reproduction.runs import runs_text
 from reference_models.reproduction.seconds import seconds_text
-from reference_models.reproduction.verdicts import all_intervals
+from reference_models.reproduction.verdicts import ONE_SEED, all_intervals
 from reference_models.training import figures
 
 # Text --------------------------------------------------------------------------------------------
@@ -63,11 +63,11 @@ INTRODUCTION = [
     "",
     "The systems of the five papers, trained here with the losses of this library. Each line holds "
     "a claim of a paper and one of the differences that decide it (hover over the link to see "
-    "which), as the paper prints it and as our runs have it: mean ± standard deviation over seeds "
-    "[95 % interval]; a value without ± is of one seed, and its interval knows only the test "
-    "images. Backbones, data and image sizes are [not the papers'](#how-the-runs-were-made), so "
-    "compare differences, not values. *small*: a head on a frozen backbone, trained on 1,540 "
-    "images; *medium*: a fine-tuned backbone and all of DUTS-TR.",
+    "which), the paper's and ours: the mean over seeds and its 95 % interval. "
+    f"{ONE_SEED} marks one seed, whose interval knows only the test images. Backbones, data and "
+    "image sizes are [not the papers'](#how-the-runs-were-made), so compare differences, not "
+    "values. *small*: a head on a frozen backbone, trained on 1,540 images; *medium*: a fine-tuned "
+    "backbone and all of DUTS-TR.",
     "",
     "The [verdict](#how-the-verdicts-are-made) is on this difference, at the largest scale at "
     "which it was measured: it *holds* if its whole interval lies within a bound that the "

@@ -192,6 +192,7 @@ def test_a_second_time_gives_the_same_files_and_check_sees_any_change(tmp_path):
         "results-information.png",
         "results-rounds.png",
         "results-swapped.png",
+        "results-textures.png",
         "results-losses.png",
     }
     assert report.report(folder, tmp_path) == []
@@ -366,14 +367,17 @@ def test_a_claim_has_one_line_with_the_difference_that_the_paper_prints_too():
     title, paper, medium, small, verdict, kept = line_of(found, CLAIM, known_of(found, CLAIM))
     assert title == TITLE
     assert (paper, medium) == ("F^w exact +.031", "")
-    assert small == "F^w exact .000 ± .000 [.000, .000]"
+    assert small == "F^w exact .000 [.000,\N{NO-BREAK SPACE}.000]"
     assert (verdict, kept) == ("**refuted**", "2 of 3"), "one bound is of a run that is missing"
     unmeasured = replace(CLAIM, bounds=CLAIM.bounds[:1])
     assert line_of({}, unmeasured)[1:] == [EFFECT, "", "", "not run", ""]
     pair = (row("zoomout-af"), row("zoomout-ce"))
     without = replace(CLAIM, bounds=(), effects=Effects((pair,), ("f", "weighted_f_exact")))
-    line = [TITLE, "F^w exact +.031", "", "F^w exact .000 ± .000", "no bound set", ""]
+    line = [TITLE, "F^w exact +.031", "", "F^w exact .000", "no bound", ""]
     assert line_of(found, without) == line
+    for seeds in found.values():
+        del seeds[1]
+    assert line_of(found, without)[3] == "F^w exact .000†"
 
 
 def test_the_verdict_is_of_the_largest_scale_at_which_the_difference_was_measured():
@@ -474,7 +478,7 @@ def test_medium_stands_beside_small_where_it_was_run(tmp_path):
     (of_w,) = (part for title, part in parts.items() if title[0] == "W")
     difference, *_ = re.findall(r"(?m)^\| zoomout-af − zoomout-ce[^|:]* \|.*", of_w)
     medium_f = difference.split(" | ")[4]
-    mean, low, high = re.fullmatch(r"(\+\.\d+) \[(\+\.\d+), (\+\.\d+)\]", medium_f).groups()
+    mean, low, high = re.fullmatch(r"(\+\.\d+) \[(\+\.\d+),\s(\+\.\d+)\]", medium_f).groups()
     assert float(low) < float(mean) == 0.02 < float(high)
     line = r"\| zoomout-exact − zoomout-ce: F\^w exact \| ≥ \+\.050 \| (.*): (.*) \| (.*): (.*) \|"
     medium_value, *others = re.search(line, of_w).groups()
@@ -483,7 +487,7 @@ def test_medium_stands_beside_small_where_it_was_run(tmp_path):
     verdicts_table = text.partition("\n## ")[0]
     (line,) = re.findall(r"\| \[W: the exact measure.*", verdicts_table)
     cells = line.strip("| ").split(" | ")
-    assert cells[2] == f"F^w exact {medium_value}", "one seed has no standard deviation"
+    assert cells[2] == f"F^w exact {medium_value}†", "one seed"
     assert cells[-2] == "not decided"
 
 
@@ -505,19 +509,21 @@ def test_several_seeds_have_both_their_spread_and_an_interval(tmp_path):
     found, known = measured(tmp_path, *every)
     (pair,) = {pair for pair in af_against_ce().effects.pairs if pair[0].test == "ecssd"}
     text = claim_texts.effects_text(found, known, Effects((pair,), ("weighted_f_exact",)))
-    assert re.search(r"−\.100 ± \.000 \[−\.1\d\d, −\.0\d\d\]", text)
+    assert re.search(r"−\.100 ± \.000 \[−\.1\d\d,\s−\.0\d\d\]", text)
     claim = replace(CLAIM, bounds=(at_least(*pair, "weighted_f_exact", 0.005),))
     _, _, value, _, verdict, _ = line_of(found, claim, known)
-    assert re.fullmatch(r"F\^w exact −\.100 ± \.000 \[−\.1\d\d, −\.0\d\d\]", value)
+    assert re.fullmatch(r"F\^w exact −\.100 \[−\.1\d\d,\s−\.0\d\d\]", value)
     assert verdict == "**refuted**"
     # The rows of one seed say how much the images matter, also without those of the others.
     for seed in (1, 2):
         per_image.beside(tmp_path / f"zoomout-ce-torch-medium-{seed}.json").unlink()
     known = verdicts.all_intervals(found, results.per_image_files(tmp_path, found))
     _, _, value, _, verdict, _ = line_of(found, claim, known)
-    assert re.fullmatch(r"F\^w exact −\.100 ± \.000 \[−\.1\d\d, −\.0\d\d\]", value)
+    assert re.fullmatch(r"F\^w exact −\.100 \[−\.1\d\d,\s−\.0\d\d\]", value)
     # Without any rows the seeds alone decide.
-    assert line_of(found, claim, known_of(found, claim))[2].endswith("[−.100, −.100]")
+    assert line_of(found, claim, known_of(found, claim))[2].endswith(
+        "[−.100,\N{NO-BREAK SPACE}−.100]"
+    )
 
 
 def test_a_measure_of_fewer_seeds_has_an_interval_of_these(tmp_path):
@@ -539,7 +545,7 @@ def test_a_value_without_a_second_row_has_an_interval_too(tmp_path):
     by_label = {one.label: one for one in verdicts.tested(found, known, claim, "medium")}
     assert by_label["fcn-ce-swapped, ECSSD: MAE"].verdict == "holds"
     assert re.fullmatch(
-        r"\.500 \[\.4\d\d, \.5\d\d\]", by_label["fcn-ce-swapped, ECSSD: MAE"].measured
+        r"\.500 \[\.4\d\d,\s\.5\d\d\]", by_label["fcn-ce-swapped, ECSSD: MAE"].measured
     )
     assert by_label["fcn-ce-swapped, ECSSD: max F"].verdict == "not decided"
     unmeasured = by_label["weights of fcn-cas-clean and fcn-cas-swapped"]
@@ -591,7 +597,7 @@ def test_numbers():
     assert verdicts.spread({0: 0.5, 1: 0.6, 2: 0.7}) == ".600 ± .100"
     assert verdicts.spread({0: 0.5}) == ".500"
     assert verdicts.spread({0: 0.5, 1: 0.5}, (-0.01, 0.0111), sign=True) == (
-        "+.500 ± .000 [−.010, +.011]"
+        "+.500 ± .000 [−.010,\N{NO-BREAK SPACE}+.011]"
     )
     assert verdicts.spread({}) == ""
 
