@@ -1,5 +1,6 @@
 """Recipes and claims of R: refining saliency maps without labels, by mutual information."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -40,6 +41,11 @@ APPROXIMATE = {"relations-pairs-70-40": (0.7, 0.4), "relations-pairs-90-20": (0.
 """θ_a-fg and θ_a-bg, by recipe (R Table 5)."""
 PAIRS = "training pairs"
 """The name, in place of a test set, of what is measured on the pairs that a run trains on."""
+
+
+def mutual_information(loss: float) -> float:
+    """The estimate that belongs to a training loss in which both kinds of pair weigh the same."""
+    return math.log(2) - loss / 2
 
 
 # R §5.3. `RelationModel` names what R does not print.

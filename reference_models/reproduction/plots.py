@@ -1,6 +1,5 @@
 """Plots of the report: their data, from the results."""
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import replace
@@ -13,7 +12,7 @@ from reference_models.papers.anchors import source_of, written
 from reference_models.papers.class_agnostic import ELSEWHERE, textures
 from reference_models.papers.menet import DISTORTED
 from reference_models.papers.recipes import RECIPES, claims
-from reference_models.papers.relations import SELF_TAUGHT
+from reference_models.papers.relations import SELF_TAUGHT, mutual_information
 from reference_models.papers.schema import (
     CONTROLS,
     PRIORS,
@@ -403,7 +402,7 @@ def information_plot(results: Results) -> figures.Plot | None:
         estimates: dict[float, dict[int, float]] = {}
         for seed, run in results.get((recipe, scale), {}).items():
             for step, (loss,) in curve_points(run):
-                estimates.setdefault(step, {})[seed] = round(math.log(2) - loss / 2, 4)
+                estimates.setdefault(step, {})[seed] = round(mutual_information(loss), 4)
         lines[recipe] = points_of(estimates)
     if not drawn(lines):
         return None
