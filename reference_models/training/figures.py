@@ -35,15 +35,15 @@ def sheet(columns: Sequence[Column], title: str, path: Path) -> None:
     """Write a contact sheet: one row per image, one column per view of it."""
     rows = len(columns[0][1])
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, hspace=0, wspace=0)
-    figure = Figure(figsize=(1.5 * len(columns), 1.4 * rows + 0.9), layout=layout, dpi=110)
+    figure = Figure(figsize=(1.35 * len(columns), 1.3 * rows + 1), layout=layout, dpi=120)
     grid = figure.subplots(rows, len(columns), squeeze=False)
     for column, (heading, views) in enumerate(columns):
         for row in range(rows):
             axes = grid[row, column]
             axes.imshow(views[row], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
-        grid[0, column].set_title(heading, fontsize=8)
-    figure.suptitle(title, fontsize=9)
+        grid[0, column].set_title(heading, fontsize=9)
+    figure.suptitle(title, fontsize=10)
     save(figure, path)
 
 
