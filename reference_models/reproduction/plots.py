@@ -356,7 +356,8 @@ def promoted_maps(recipe: str, name: str) -> dict[str, Row]:
 def curves_plot(results: Results, *groups: Mapping[str, Row]) -> figures.Plot | None:
     """Precision against recall, and F against the threshold, means over the seeds.
 
-    groups: The rows of two panels, by label; all rows of a group are of one test set.
+    groups: The rows of two panels, by label; all rows of a group are of one test set, clean,
+    distorted alike, or with different priors.
     """
     panels: list[figures.Panel] = []
     for maps in groups:
@@ -368,8 +369,10 @@ def curves_plot(results: Results, *groups: Mapping[str, Row]) -> figures.Plot | 
         if known:
             precise = drawn({label: precision_curve(*pair) for label, pair in known.items()})
             f_measure = drawn({label: f_curve(*pair) for label, pair in known.items()})
-            name, _, distortion = next(iter(maps.values())).test.partition(", ")
-            title = f"{', '.join(filter(None, (SETS[name], distortion)))} ({scale})"
+            tests = {of.test for of in maps.values()}
+            name, _, distortion = next(iter(tests)).partition(", ")
+            shared = distortion if len(tests) == 1 else ""
+            title = f"{', '.join(filter(None, (SETS[name], shared)))} ({scale})"
             panels += [
                 figures.Panel(title, precise, "recall", "precision"),
                 figures.Panel(title, f_measure, "threshold", "F"),

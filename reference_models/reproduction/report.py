@@ -124,7 +124,7 @@ def how_it_was_made(results: Results, shown: Container[str]) -> list[str]:
 SCALE_TEXTS = {
     "paper": "*paper scale*: the paper's own network and training, on a GPU.",
     "medium": "*medium*: the whole of DUTS-TR with a fine-tuned backbone and whole test sets, in "
-    "one to two hours on two cores (MEnet from scratch longer).",
+    "one to two hours on two cores (MEnet from scratch longer, as any run beside other work).",
     "small": "*small*: fewer images at 160 px (MEnet 96 px) with a frozen backbone, in minutes.",
 }
 
@@ -143,7 +143,9 @@ INTERVALS_TEXT = (
     "the second, so another seed may lie outside: take its verdict as one on this run. A bound "
     "*holds* if it contains the whole interval, is *refuted* if the interval lies outside or a "
     "seed lies below the least that each must reach, and is *not decided* otherwise, as where one "
-    "seed left no measure per image and there is no interval. With so many bounds some verdicts "
+    "seed left no measure per image and there is no interval. Of several seeds that left none "
+    "the interval knows only the seeds, and where some left them, they stand for all images. "
+    "With so many bounds some verdicts "
     "are wrong by chance, and those on several measures or test sets of the same runs are wrong "
     "together. A difference is that of the seeds which both recipes have, so it may differ from "
     "that of the means in the tables."

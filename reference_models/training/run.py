@@ -183,14 +183,17 @@ def load_data(options: Options, shared: Shared | None = None) -> Data:
         for prior in priors
         if prior not in CONTROLS and not prior.startswith("run:")
     }
+    is_trained = plan.steps > 0 or recipe.start is None
+    needs_images = is_trained and not recipe.learns_on_tests
     sources = Sources(
         train=options.data or recipe.train,
         tests=recipe.tests if is_named else (),
         learns_on_tests=recipe.learns_on_tests,
         archives=options.archive_folder,
-        # A network that learns on the test images does not need the training set.
+        is_trained=is_trained,
         memory_gb=options.memory_gb,
-        train_images=1 if recipe.learns_on_tests and is_named else plan.train_images,
+        # A network that learns on the test images, or no more, does not need the training set.
+        train_images=1 if is_named and not needs_images else plan.train_images,
         test_images=plan.test_images,
         test_priors=tuple(sorted(detectors)) if is_named else (),
         regions=recipe.regions,

@@ -433,8 +433,8 @@ def parts_of(found: results.Results, claim: Claim) -> list[tuple[str, str]]:
     """The parts of a claim in its section, with their verdicts."""
     by_scale = claim_texts.tested_at_scales(found, known_of(found, claim), claim)
     text = claim_texts.parts_text(claim, by_scale)
-    cells = [line.strip("| ").split(" | ") for line in text.splitlines()[2:]]
-    return [(line[0], line[-1]) for line in cells]
+    cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line[:1] == "|"]
+    return [(line[0], line[-1]) for line in cells[2:]]
 
 
 def test_equal_weights_are_a_part_of_their_own():
