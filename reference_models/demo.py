@@ -126,12 +126,12 @@ def picture(
     columns = [
         ("image", shown.images),
         ("mask", shown.masks),
-        ("labels as in training:\nhalf are swapped", swap_labels(shown, 0.5, seed).masks),
+        ("as in training:\nhalf of the\nlabels swapped", swap_labels(shown, 0.5, seed).masks),
     ]
     for name in RUNS:
         if name != "CAS, clean":
-            values = "MAE {mae:.3f}\nmax F {max_f:.3f}, F {f:.3f}".format(**measures[name])
-            heading = name.replace(", ", ",\n") + " labels"
+            values = "MAE {mae:.3f}\nmax F {max_f:.3f}\nF {f:.3f}".format(**measures[name])
+            heading = name.replace(", ", ",\n").replace("agnostic ", "agnostic\n") + " labels"
             columns.append((f"{heading}\n{values}", maps[name][: len(shown)]))
     title = f"One network, half of its training labels swapped; held-out scenes.\n{verdict}"
     figures.sheet(columns, title, path)

@@ -39,6 +39,8 @@ class Sources:
     """Names in ARCHIVES, or paths. Empty: the images held out from the scenes or the path."""
     learns_on_tests: bool = False
     """The network trains on the test images. A note says so, instead of counting the overlap."""
+    is_trained: bool = True
+    """False: the network comes trained, on images that are not among these."""
     train_images: int | None = None
     """Maximum number of training images, spread evenly over the sorted names. Default: all, or 600
     scenes."""
@@ -176,7 +178,8 @@ def from_archive(sources: Sources, size: int) -> Data:
         both = [decode(files, part, size, sources.regions) for part in (stems, validation)]
         mosaics, held_out = settled(files, both)
         made = recombined(mosaics.images, sources.train_images or MOSAICS, seed=0)
-        return Data(made, held_out.images, (), (f"{name}: {MOSAIC_NOTE}",))
+        notes = [f"{name}: {MOSAIC_NOTE}"] if sources.is_trained else []
+        return Data(made, held_out.images, (), tuple(notes))
     stems = evenly(stems, sources.train_images)
     parts = decode_parts(files, [stems, validation], size, sources)
     return Data(parts[0].images, parts[1].images, (), (*notes, *describe(files, parts)))

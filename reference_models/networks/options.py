@@ -47,7 +47,7 @@ class Backbone:
     """The largest stride. Layers that would exceed it are dilated instead."""
     padding: Literal["both", "end"] = "end"
     """Padding of MobileNetV2's strided convolutions, which must match the weights: the bundled
-    ones need "end" (89.0 % of the classes correct; 85.5 % with "both"), torchvision's "both"."""
+    ones need "end", torchvision's "both"."""
     standardize: Literal["imagenet", "image"] = field(
         default="imagenet", metadata=OMITTED_AT_DEFAULT
     )

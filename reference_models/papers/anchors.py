@@ -255,15 +255,16 @@ def every_detector() -> Claim:
         "L: any detector can be promoted",
         "The method does not rely on a specific choice of the initial map (L §4.5, one round). "
         "Here one network promotes the maps of all eight detectors whose maps of ECSSD we have, "
-        "five of them with a lower F than the weakest of L. The bounds ask for half of the "
-        "smallest change that L Table 3 prints for ECSSD (BL: F +.061; wCO: MAE −.063). They were "
+        "five of them weaker than any of L's thirteen. Of these, the good detectors gain least (L "
+        "Table 2: SRM F +.023). The bounds ask for half of the smallest change of a conventional "
+        "detector on ECSSD (L Table 3, BL: F +.061; wCO: MAE −.063). They were "
         "set when DRFI, HS, RC and CHS had been run, before the other four were.",
         (Table("ECSSD", tuple(one for maps in rows for one in maps.values())),),
         Effects(tuple(pairs)),
         tuple(bounds),
         why="The promoted maps lie closer together than the priors, because the embedding has "
         "learnt from masks where objects tend to be; see the centre prior above.",
-        effect="F +.061 or more",
+        effect="F +.023 or more",
     )
 
 
@@ -282,12 +283,12 @@ def iterations() -> Claim:
         pairs += list(zip(rows[1:], rows, strict=False))
         first, last = (rows[1], rows[0]), (rows[ROUNDS], rows[1])
         bounds += [
+            within(rows[ROUNDS], rows[ROUNDS - 1], "f", 0.003),
+            within(rows[ROUNDS], rows[ROUNDS - 1], "mae", 0.003),
             at_least(*first, "f", 0.05),
             at_least(*last, "f", 0.0),
             at_most(*last, "f", 0.05),
             at_most(*last, "mae", 0.0),
-            within(rows[ROUNDS], rows[ROUNDS - 1], "f", 0.003),
-            within(rows[ROUNDS], rows[ROUNDS - 1], "mae", 0.003),
         ]
     return Claim(
         "L: more rounds",

@@ -89,7 +89,7 @@ def first_steps_text(first_steps: Sequence[Steps]) -> list[str]:
         losses for losses in first_steps if not RECIPES[losses["recipe"]].options.get("flip")
     ]
     return [
-        "Each network was also trained with each of its losses for the first hundred steps in both "
+        "Each network was also trained with most of its losses for the first hundred steps in both "
         "frameworks from equal weights (`python -m reference_models.reproduction.agreement`). The "
         "losses differ by rounding, which training amplifies, and in recipes that flip labels by "
         "the flips. Without flips, the losses of the first ten steps differ by at most "

@@ -1,6 +1,5 @@
 """Plots of the report: their data, from the results."""
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import replace
@@ -10,11 +9,20 @@ from typing import TypeVar
 import numpy as np
 
 from reference_models.papers.anchors import source_of, written
-from reference_models.papers.class_agnostic import ELSEWHERE
+from reference_models.papers.class_agnostic import ELSEWHERE, textures
 from reference_models.papers.menet import DISTORTED
 from reference_models.papers.recipes import RECIPES, claims
-from reference_models.papers.relations import SELF_TAUGHT
-from reference_models.papers.schema import CONTROLS, PRIORS, SALIENCY, SETS, Row, ScaleName, row
+from reference_models.papers.relations import SELF_TAUGHT, mutual_information
+from reference_models.papers.schema import (
+    CONTROLS,
+    PRIORS,
+    SALIENCY,
+    SETS,
+    Claim,
+    Row,
+    ScaleName,
+    row,
+)
 from reference_models.reproduction.first_steps import Steps
 from reference_models.reproduction.results import (
     SCALES,
@@ -33,24 +41,32 @@ from reference_models.training import figures
 
 PRECISION = "Precision against recall, and F against the threshold,"
 EFFECTS = (
-    "Differences of the measures that the paper prints too: the paper's, and each seed of ours"
+    "Differences of the measures that the paper prints too: the paper's, and each seed of ours; "
+    "the axis is linear up to ±.05 and logarithmic beyond"
 )
 CAPTIONS = {
     **{f"results-effects-{letter}": EFFECTS for letter in "mwlr"},
-    "results-effects-c": f"{EFFECTS}; * in the paper trained on other data",
-    "results-noise": "F against the variance of the noise, by each loss and map",
-    "results-curves-m": f"{PRECISION} of the saliency head and of S, clean and under noise",
+    **dict.fromkeys(
+        ("results-effects-c", "results-textures"),
+        f"{EFFECTS}; * in the paper trained on other data",
+    ),
+    "results-noise": "F against the variance of the noise, by each loss and map: means, and the "
+    "range over seeds; 0 is clean",
+    "results-curves-m": f"{PRECISION} of the saliency head and of S (dashed), clean and under "
+    "noise",
     "results-swapped": "The measures against the share of training images whose labels are swapped",
     "results-object-size": "F against the size of the object, by cross-entropy and by CAS",
     "results-curves-w": f"{PRECISION} by each loss",
     "results-rounds": "F and MAE after each round of promoting; 0 is the detector's own map",
-    "results-few": "The measures against the number of training images, with T = 5",
+    "results-few": "The measures against the number of training images, with T = 5: means, and the "
+    "range over seeds",
     "results-curves-l": f"{PRECISION} of promoted maps (T = 1) and of the detectors' own (dashed)",
     "results-curves-r": f"{PRECISION} of merged maps and of the detectors' own (dashed)",
     "results-information": "Estimate of the mutual information of the training pairs, at most "
     "log 2 = .693, in training",
-    "menet-space": "Features of a small MEnet on generated scenes, before and after its training",
-    "menet-scales": "Maps of the 13 scales of this MEnet",
+    "menet-space": "Features of a small MEnet on generated scenes, before and after its training, "
+    "on their two principal axes; orange: the object",
+    "menet-scales": "Maps of the 13 scales of this MEnet; one that is constant is black",
     "gallery": "Generated scenes, their masks, rough maps, and the maps of the bundled networks",
     "textures": "Mosaics of textures, their regions, and the regions that the networks find",
     "results-losses": "Training loss of one recipe per kind of loss",
@@ -58,7 +74,7 @@ CAPTIONS = {
 }
 PLOTS_OF = {
     "M": ("results-effects-m", "results-noise", "results-curves-m"),
-    "C": ("results-effects-c", "results-swapped", "results-object-size"),
+    "C": ("results-effects-c", "results-swapped", "results-object-size", "results-textures"),
     "W": ("results-effects-w", "results-curves-w"),
     "L": ("results-effects-l", "results-rounds", "results-few", "results-curves-l"),
     "R": ("results-effects-r", "results-curves-r", "results-information"),
@@ -106,7 +122,8 @@ Found = TypeVar("Found", bound=Sized)
 
 
 def image_link(name: str) -> str:
-    return f"![{CAPTIONS[name]}](figures/{name}.png)\n"
+    """A picture and its caption."""
+    return f"![{CAPTIONS[name]}](figures/{name}.png)\n\n*{CAPTIONS[name]}.*\n"
 
 
 def scale_of(results: Results, recipes: Iterable[str]) -> ScaleName:
@@ -126,10 +143,7 @@ def plots(
 ) -> dict[str, figures.Plot]:
     """The plots that have results, by file name."""
     all_plots = {
-        **{
-            f"results-effects-{letter.lower()}": effects_plot(results, letter)
-            for letter in PLOTS_OF
-        },
+        **{name: effects_plot(results, shown) for name, shown in with_effects().items()},
         "results-noise": noise_plot(results),
         "results-curves-m": curves_plot(results, *MAPS_M),
         "results-swapped": swapped_plot(results),
@@ -209,7 +223,7 @@ def noise_plot(results: Results) -> figures.Plot | None:
 def swapped_plot(results: Results) -> figures.Plot | None:
     losses = {
         "cross-entropy": "ce",
-        "cross-entropy up to the exchange of labels": "cace",
+        "class-agnostic cross-entropy": "cace",
         "CAS": "cas",
     }
     recipes = {
@@ -339,7 +353,7 @@ def promoted_maps(recipe: str, name: str) -> dict[str, Row]:
         for detector in RECIPES[recipe].test_priors["ecssd"]
         if detector not in CONTROLS and not detector.startswith("run:")
         for label, map_ in (
-            (written(detector), name),
+            (f"{written(detector)}, {name}", name),
             (f"{written(detector)}, prior", PRIORS[0]),
         )
     }
@@ -348,7 +362,8 @@ def promoted_maps(recipe: str, name: str) -> dict[str, Row]:
 def curves_plot(results: Results, *groups: Mapping[str, Row]) -> figures.Plot | None:
     """Precision against recall, and F against the threshold, means over the seeds.
 
-    groups: The rows of two panels, by label; all rows of a group are of one test set.
+    groups: The rows of two panels, by label; all rows of a group are of one test set, clean,
+    distorted alike, or with different priors.
     """
     panels: list[figures.Panel] = []
     for maps in groups:
@@ -360,8 +375,10 @@ def curves_plot(results: Results, *groups: Mapping[str, Row]) -> figures.Plot | 
         if known:
             precise = drawn({label: precision_curve(*pair) for label, pair in known.items()})
             f_measure = drawn({label: f_curve(*pair) for label, pair in known.items()})
-            name, _, distortion = next(iter(maps.values())).test.partition(", ")
-            title = f"{', '.join(filter(None, (SETS[name], distortion)))} ({scale})"
+            tests = {of.test for of in maps.values()}
+            name, _, distortion = next(iter(tests)).partition(", ")
+            shared = distortion if len(tests) == 1 else ""
+            title = f"{', '.join(filter(None, (SETS[name], shared)))} ({scale})"
             panels += [
                 figures.Panel(title, precise, "recall", "precision"),
                 figures.Panel(title, f_measure, "threshold", "F"),
@@ -394,13 +411,23 @@ def information_plot(results: Results) -> figures.Plot | None:
         estimates: dict[float, dict[int, float]] = {}
         for seed, run in results.get((recipe, scale), {}).items():
             for step, (loss,) in curve_points(run):
-                estimates.setdefault(step, {})[seed] = round(math.log(2) - loss / 2, 4)
+                estimates.setdefault(step, {})[seed] = round(mutual_information(loss), 4)
         lines[recipe] = points_of(estimates)
     if not drawn(lines):
         return None
     title = f"training pairs ({scale})"
     panel = figures.Panel(title, drawn(lines), "step", "mutual information in nats")
     return figures.Plot("lines", (panel,))
+
+
+def with_effects() -> dict[str, list[Claim]]:
+    """The claims in each plot of effects, by its file name: those of a paper, but textures apart,
+    whose measures no other claim has."""
+    found: dict[str, list[Claim]] = {}
+    for claim in claims():
+        name = f"results-effects-{claim.title[0].lower()}"
+        found.setdefault("results-textures" if claim == textures() else name, []).append(claim)
+    return found
 
 
 def losses_plot(results: Results) -> figures.Plot | None:
@@ -438,15 +465,15 @@ def first_steps_plot(first_steps: Sequence[Steps]) -> figures.Plot | None:
     return figures.Plot("frameworks", panels) if panels else None
 
 
-def effects_plot(results: Results, letter: str) -> figures.Plot | None:
-    """The differences between rows that the paper of this letter prints too, a panel per measure.
+def effects_plot(results: Results, shown: Iterable[Claim]) -> figures.Plot | None:
+    """The differences in claims that their paper prints too, a panel per measure.
 
-    Measures that are printed for a single difference share the last panel, with rows of their own.
+    Measures that are printed for one or two differences share a panel, with rows of their own.
     """
     # By measure, difference and line.
     found: dict[str, dict[tuple[Row, ...], dict[str, tuple[float, ...]]]] = {}
     labels: dict[tuple[Row, ...], str] = {}
-    for claim in (claim for claim in claims() if claim.title.startswith(letter)):
+    for claim in shown:
         for of, minus in claim.effects.pairs:
             pair = tuple(replace(one, label="", paper=None) for one in (of, minus))
             # Two claims may show the same difference; the longer label says more.
@@ -461,10 +488,10 @@ def effects_plot(results: Results, letter: str) -> figures.Plot | None:
     places: dict[str, int] = {}
     panels: dict[str, dict[str, list[tuple[float, tuple[float, ...]]]]] = {}
     for measure, rows in found.items():
-        alone = len(rows) == 1
-        lines = panels.setdefault("the measure named" if alone else NAMES[measure], {})
+        few = len(rows) < 3
+        lines = panels.setdefault("the measure named" if few else NAMES[measure], {})
         for pair, by_line in rows.items():
-            label = f"{labels[pair]}: {NAMES[measure]}" if alone else labels[pair]
+            label = f"{labels[pair]}: {NAMES[measure]}" if few else labels[pair]
             place = places.setdefault(label, len(places))
             for name, seeds in by_line.items():
                 if seeds:

@@ -36,7 +36,7 @@ def seconds_text(results: Sequence[Result]) -> list[str]:
         for (scale, recipe, backend, device), runs in groups.items()
     ]
     return [
-        "## Seconds",
+        "## Training and inference time",
         "",
         "Most runs shared their machine with other work, so training takes at most so long: the "
         "fastest seed. What a loss adds to a step is [measured alone]"
@@ -45,10 +45,10 @@ def seconds_text(results: Sequence[Result]) -> list[str]:
         "calls. The ratio to the time of the backbone alone, measured in turns with it in the same "
         "process, is the median over the seeds; below 1 it says only that other work came "
         "between. MEnet has no backbone. The papers' times are those of their own backbones and "
-        "image sizes on a GPU.",
+        "image sizes on a GPU. W trains its network in 4 h (Table 1).",
         "",
         folded_table(
-            "Seconds of all recipes",
+            "All recipes",
             (
                 "recipe",
                 "scale",

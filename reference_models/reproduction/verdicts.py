@@ -29,13 +29,15 @@ from reference_models.reproduction.results import (
     rows_of,
 )
 
+ONE_SEED = "†"
+"""Marks a value of one seed."""
 Verdict = Literal["holds", "refuted", "not decided"]
 Intervals = dict[tuple[str, Row, Row | None], dict[str, Interval]]
 """Intervals by scale, row and subtracted row, then by measure."""
 NAMES = LABELS | {
-    "weighted_f_exact": "F^w exact",
-    "weighted_f_loss": "F^w as in the loss",
-    "weighted_f": "F^w published program",
+    "weighted_f_exact": "Fʷ exact",
+    "weighted_f_loss": "Fʷ as in the loss",
+    "weighted_f": "Fʷ published program",
     "miou": "MIoU",
     "covering": "covering",
     "rand": "Rand index",
@@ -155,7 +157,23 @@ def spread(by_seed: Mapping[int, float], found: Interval | None = None, sign: bo
     text = show(statistics.fmean(by_seed.values()))
     if len(by_seed) > 1:
         text += f" ± {number(statistics.stdev(by_seed.values()))}"
-    return text if found is None else f"{text} [{show(found[0])}, {show(found[1])}]"
+    return text if found is None else f"{text} {bracketed(found, sign)}"
+
+
+def brief(by_seed: Mapping[int, float], found: Interval | None = None, sign: bool = False) -> str:
+    """Mean over seeds and its interval, marked if there is one seed only; empty without a run."""
+    if not by_seed:
+        return ""
+    text = (signed if sign else number)(statistics.fmean(by_seed.values()))
+    if found is not None:
+        text += f" {bracketed(found, sign)}"
+    return text + ONE_SEED * (len(by_seed) == 1)
+
+
+def bracketed(found: Interval, sign: bool) -> str:
+    """An interval, on one line: [−.013, +.025]."""
+    low, high = map(signed if sign else number, found)
+    return f"[{low},\N{NO-BREAK SPACE}{high}]"
 
 
 def bound_text(bound: Bound) -> str:
@@ -215,7 +233,7 @@ def tested(results: Results, known_intervals: Intervals, claim: Claim, scale: st
                 bound_text(bound),
                 value,
                 verdict(bound, by_seed, found) if by_seed else None,
-                named(measure, value),
+                named(measure, brief(by_seed, found, sign=minus is not None)),
                 named(measure, show(theirs[measure]) if measure in theirs else ""),
                 part_of(claim, of),
             )

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from PIL import Image
 
 from reference_models.files import atomic_path
@@ -35,15 +36,15 @@ def sheet(columns: Sequence[Column], title: str, path: Path) -> None:
     """Write a contact sheet: one row per image, one column per view of it."""
     rows = len(columns[0][1])
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, hspace=0, wspace=0)
-    figure = Figure(figsize=(1.5 * len(columns), 1.4 * rows + 0.9), layout=layout, dpi=110)
+    figure = Figure(figsize=(1.35 * len(columns), 1.3 * rows + 1), layout=layout, dpi=120)
     grid = figure.subplots(rows, len(columns), squeeze=False)
     for column, (heading, views) in enumerate(columns):
         for row in range(rows):
             axes = grid[row, column]
             axes.imshow(views[row], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
-        grid[0, column].set_title(heading, fontsize=8)
-    figure.suptitle(title, fontsize=9)
+        grid[0, column].set_title(heading, fontsize=9)
+    figure.suptitle(title, fontsize=10)
     save(figure, path)
 
 
@@ -110,7 +111,7 @@ def stored_digest(path: Path) -> str | None:
         return image.info.get("Description")
 
 
-DASHES = ("-", "--", ":", "-.")
+DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 MOST_MARKERS = 12  # Lines through more points than these are curves.
 
 
@@ -152,6 +153,15 @@ def lines(plot: Plot) -> Figure:
     for axes in figure.axes:
         handles, names = axes.get_legend_handles_labels()
         shown |= dict(zip(names, handles, strict=True))
+    endings = {tuple(label.partition(", ")[2] for label in family) for family in families.values()}
+    if len(endings) == 1 and len(families) > 4:
+        # One entry per colour and one per dash are fewer than one per line.
+        (shared,) = endings
+        dashes = {
+            ending: Line2D([], [], color="k", linestyle=DASHES[place % len(DASHES)])
+            for place, ending in enumerate(shared)
+        }
+        shown = {name: shown[family[0]] for name, family in families.items()} | dashes
     fitting = int(size[0] / (0.5 + 0.09 * max(map(len, shown))))  # Inches.
     ncols = max(1, min(4, fitting))
     figure.legend(

@@ -1,7 +1,6 @@
 """One training run: from its options through data and training to results and figures."""
 
 import json
-import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from reference_models.measures import per_image
 from reference_models.measures.saliency import one_line
 from reference_models.networks.options import RelationOptions
 from reference_models.options import Options
-from reference_models.papers.relations import PAIRS
+from reference_models.papers.relations import PAIRS, mutual_information
 from reference_models.papers.schema import CONTROLS
 from reference_models.provenance import versions
 from reference_models.training import figures
@@ -184,14 +183,17 @@ def load_data(options: Options, shared: Shared | None = None) -> Data:
         for prior in priors
         if prior not in CONTROLS and not prior.startswith("run:")
     }
+    is_trained = plan.steps > 0 or recipe.start is None
+    needs_images = is_trained and not recipe.learns_on_tests
     sources = Sources(
         train=options.data or recipe.train,
         tests=recipe.tests if is_named else (),
         learns_on_tests=recipe.learns_on_tests,
         archives=options.archive_folder,
-        # A network that learns on the test images does not need the training set.
+        is_trained=is_trained,
         memory_gb=options.memory_gb,
-        train_images=1 if recipe.learns_on_tests and is_named else plan.train_images,
+        # A network that learns on the test images, or no more, does not need the training set.
+        train_images=1 if is_named and not needs_images else plan.train_images,
         test_images=plan.test_images,
         test_priors=tuple(sorted(detectors)) if is_named else (),
         regions=recipe.regions,
@@ -254,8 +256,7 @@ def pair_rows(options: Options, images: Images | Streamed, losses: list[float]) 
         if count := sum(map(len, taken)):
             rows[name] = {"true_foreground": float(sum(map(np.sum, taken)) / count)}
     if network.balance and losses:
-        # js_mutual_information is log 2 − loss / 2 if both kinds of pair have the same weight.
-        estimates = math.log(2) - np.array(losses) / 2
+        estimates = np.array([mutual_information(loss) for loss in losses])
         tenth = -(-len(losses) // 10)
         rows["first tenth"] = {"mutual_information": float(estimates[:tenth].mean())}
         rows["last tenth"] = {"mutual_information": float(estimates[-tenth:].mean())}

@@ -12,6 +12,8 @@ from reference_models.data.named_sets import ARCHIVES, find_archive
 from reference_models.data.sets import Sources, load
 from reference_models.data.textures import cut_out, filled, layout, recombined
 from reference_models.errors import InputError
+from reference_models.options import Options
+from reference_models.training.run import Shared, load_data
 
 SIZE = 32
 
@@ -93,6 +95,18 @@ def test_training_and_test_mosaics_come_from_different_images(tmp_path: Path):
     assert data.tests[0].images.names == tuple(f"{index:03}" for index in range(70, 100))
     assert data.tests[0].truth[0].shape == (1, SIZE, SIZE)
     assert any("the same textures may occur in both" in note for note in data.notes)
+
+
+def test_a_network_that_is_only_tested_reads_one_training_mosaic_and_no_note_says_it_trained(
+    tmp_path: Path,
+):
+    an_archive(tmp_path)
+    shared = Shared()
+    for recipe, count, notes in (("textures-fcn-cas", 1, False), ("textures-cas-8", 600, True)):
+        options = Options(recipe=recipe, scale="small", size=SIZE, archives=tmp_path)
+        data = load_data(options, shared)
+        assert data.counts()["train"] == count
+        assert any("trained on new mosaics" in note for note in data.notes) == notes
 
 
 def test_an_archive_without_ground_truth_is_refused(tmp_path: Path):
