@@ -79,8 +79,8 @@ def training(head: str) -> Scale:
 
 LOSSES = {
     "ce": "cross-entropy",
-    "cace": "cross-entropy up to the exchange of labels per image",
-    "cace-pixel": "cross-entropy up to the exchange of labels per pixel",
+    "cace": "the class-agnostic cross-entropy",
+    "cace-pixel": "the class-agnostic cross-entropy of each pixel",
     "cas": "the CAS loss",
 }
 RIVALS = {
@@ -375,10 +375,11 @@ def pretrained() -> Claim:
     )
     return Claim(
         "C: CAS after cross-entropy",
-        "In C Table 2 a cell of CAS is of one of three networks; we take it to be the best. One of "
-        "them (marked ′), by the note of the table trained with cross-entropy first and with CAS "
-        "then (by §5 with CAS first), has the cells of the MAE on ECSSD and PASCAL-S. Here CAS "
-        "starts from the weights of fcn-ce-clean and takes as many steps again.",
+        "C Table 2 gives CAS one value per cell, of whichever of three networks it marks; we take "
+        "it to be the best of them. One of them (marked ′), by the note of the table trained with "
+        "cross-entropy first and with CAS then (by §5 with CAS first), has the cells of the MAE on "
+        "ECSSD and PASCAL-S. Here CAS starts from the weights of fcn-ce-clean and takes as many "
+        "steps again.",
         per_set(("fcn-ce-clean", "fcn-cas-clean", "fcn-pre-cas-clean")),
         Effects((*against_cas, *against_ce)),
         tuple(at_most(*pair, "mae", 0.0) for pair in against_cas),

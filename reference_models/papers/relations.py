@@ -367,7 +367,7 @@ def thresholds() -> Claim:
         for name in SELF_TAUGHT
         for kind, map_ in (("θ_fg", "certain foreground"), ("θ_a-fg", "approximate foreground"))
     ]
-    tables.append(Table("taken as foreground", tuple(shares), ("true_foreground",)))
+    tables.append(Table("Taken as foreground", tuple(shares), ("true_foreground",)))
     return Claim(
         "R: its thresholds and its pooled loss",
         "The paper finds its results steady against θ_fg at test (.9, .8, .7: F within .0006, R "
@@ -436,7 +436,7 @@ def rising() -> Claim:
         "eq. 2). Its estimate is [log 2 − L/2](losses/mutual-information.md), where L is the loss "
         "of balanced pairs. Shown are means over the first and the last tenth of the steps, in "
         "nats, of at most log 2 = .693.",
-        (Table("mutual information of the training pairs", rows, measures),),
+        (Table("Mutual information of the training pairs", rows, measures),),
         Effects(pairs, measures),
         why="A falling loss and a rising estimate are one thing here, so no bound is set: the rise "
         "says that the critic learns its pairs, and the tables above say whether the maps gain. "

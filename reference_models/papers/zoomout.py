@@ -277,7 +277,7 @@ def exact_as_loss() -> Claim:
             at_most(exact, ce, "mae", -0.015),
             at_least(exact, dice, "weighted_f_exact", -0.005),
         ),
-        why="Where the first bound is refuted, F^w rises all the same, by less than the .05 that "
+        why="Where the first bound is refuted, Fʷ rises all the same, by less than the .05 that "
         "we asked for; the loss is tractable. "
         "The part of the gain that soft Dice shares comes from the ratio of areas and the "
         "absolute error, not from the weights A and B.",

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from itertools import compress
 
 from reference_models.papers.recipes import claims
-from reference_models.papers.schema import Claim, Effects, Figures, Table, number
+from reference_models.papers.schema import Claim, Effects, Figures, Row, Table, number
 from reference_models.reproduction.markdown_tables import anchor, folded, table
 from reference_models.reproduction.plots import PICTURES_OF, PLOTS_OF, image_link
 from reference_models.reproduction.results import (
@@ -104,7 +105,8 @@ def verdict_line(
     if at_largest is None:
         outcome = ["not run", ""] * bool(scales)
     else:
-        outcome = [emphasised(str(at_largest[shown].verdict)), kept(at_largest)]
+        verdict = emphasised(str(at_largest[shown].verdict))
+        outcome = [f"{verdict} ({every[shown].bounds})", kept(at_largest)]
     return [link_to(claim, every[shown].label), cells[0] or claim.effect, *cells[1:], *outcome]
 
 
@@ -138,14 +140,12 @@ def without_bounds(
     results: Results, known_intervals: Intervals, claim: Claim, scales: Sequence[str]
 ) -> list[str]:
     """The line of a claim that has no bounds: its first difference."""
-    pair = of, minus = claim.effects.pairs[0]
+    of, minus, measure = first_difference(claim)
     theirs = printed_differences(of, minus)
-    measure = next((name for name in claim.effects.measures if name in theirs), None)
-    measure = measure or claim.effects.measures[0]
     ours = [
         brief(
             differences(results, scale, of, minus, measure),
-            known_intervals.get((scale, *pair), {}).get(measure),
+            known_intervals.get((scale, of, minus), {}).get(measure),
             sign=True,
         )
         for scale in scales
@@ -158,6 +158,14 @@ def without_bounds(
         *(named(measure, value) for value in ours),
         *("no bound", "") * bool(scales),
     ]
+
+
+def first_difference(claim: Claim) -> tuple[Row, Row, str]:
+    """The first difference of a claim, in the first measure that the paper prints too, if any."""
+    of, minus = claim.effects.pairs[0]
+    theirs = printed_differences(of, minus)
+    measures = claim.effects.measures
+    return of, minus, next((measure for measure in measures if measure in theirs), measures[0])
 
 
 def link_to(claim: Claim, shown: str) -> str:
@@ -192,6 +200,7 @@ def claim_text(results: Results, known_intervals: Intervals, claim: Claim) -> li
     by_scale = tested_at_scales(results, known_intervals, claim)
     parts = [
         f"### {claim.title}",
+        f"*In the table above: {decisive(claim, by_scale)}.*",
         claim.paper,
         claim.why,
         parts_text(claim, by_scale),
@@ -200,6 +209,16 @@ def claim_text(results: Results, known_intervals: Intervals, claim: Claim) -> li
         *(table_text(results, part) for part in claim.tables),
     ]
     return [line for part in parts if part for line in (part, "")]
+
+
+def decisive(claim: Claim, by_scale: Mapping[str, list[Tested]]) -> str:
+    """The difference in the line of the claim, and its bound."""
+    every = tested({}, {}, claim, "small")
+    if not every:
+        of, minus, measure = first_difference(claim)
+        return f"{difference(of, minus)}: {NAMES[measure]}"
+    one = every[measured_cells(every, by_scale, range(len(every)))[0]]
+    return f"{one.label} {one.bounds}"
 
 
 def tested_at_scales(
@@ -299,14 +318,19 @@ def comparison_table(
         ", ".join(f"{NAMES[m]} {show(figures[m])}" for m in measures if m in figures)
         for figures in papers
     ]
-    columns = {title: labels}
-    if any(cited):
-        columns["paper"] = cited
+    measured: dict[str, list[str]] = {}
     for scale in SCALES:
         cells = {
             f"{heading(scale)}: {NAMES[m]}": [ours(index, scale, m) for index in range(len(labels))]
             for m in measures
         }
         if any(any(column) for column in cells.values()):
-            columns |= cells
-    return table(columns, zip(*columns.values(), strict=True))
+            measured |= cells
+    columns = {title: labels} | ({"paper": cited} if any(cited) else {}) | measured
+    lines = list(zip(*columns.values(), strict=True))
+    if not measured:
+        return table(columns, lines)
+    has_figures = [any(line[1:]) for line in lines]
+    text = table(columns, compress(lines, has_figures))
+    missing = [label for label, has in zip(labels, has_figures, strict=True) if not has]
+    return f"{text}\n\nNot run: {'; '.join(missing)}." if missing else text

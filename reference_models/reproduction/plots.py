@@ -41,7 +41,8 @@ from reference_models.training import figures
 
 PRECISION = "Precision against recall, and F against the threshold,"
 EFFECTS = (
-    "Differences of the measures that the paper prints too: the paper's, and each seed of ours"
+    "Differences of the measures that the paper prints too: the paper's, and each seed of ours; "
+    "the axis is linear up to ±.05 and logarithmic beyond"
 )
 CAPTIONS = {
     **{f"results-effects-{letter}": EFFECTS for letter in "mwlr"},
@@ -49,19 +50,23 @@ CAPTIONS = {
         ("results-effects-c", "results-textures"),
         f"{EFFECTS}; * in the paper trained on other data",
     ),
-    "results-noise": "F against the variance of the noise, by each loss and map",
-    "results-curves-m": f"{PRECISION} of the saliency head and of S, clean and under noise",
+    "results-noise": "F against the variance of the noise, by each loss and map: means, and the "
+    "range over seeds; 0 is clean",
+    "results-curves-m": f"{PRECISION} of the saliency head and of S (dashed), clean and under "
+    "noise",
     "results-swapped": "The measures against the share of training images whose labels are swapped",
     "results-object-size": "F against the size of the object, by cross-entropy and by CAS",
     "results-curves-w": f"{PRECISION} by each loss",
     "results-rounds": "F and MAE after each round of promoting; 0 is the detector's own map",
-    "results-few": "The measures against the number of training images, with T = 5",
+    "results-few": "The measures against the number of training images, with T = 5: means, and the "
+    "range over seeds",
     "results-curves-l": f"{PRECISION} of promoted maps (T = 1) and of the detectors' own (dashed)",
     "results-curves-r": f"{PRECISION} of merged maps and of the detectors' own (dashed)",
     "results-information": "Estimate of the mutual information of the training pairs, at most "
     "log 2 = .693, in training",
-    "menet-space": "Features of a small MEnet on generated scenes, before and after its training",
-    "menet-scales": "Maps of the 13 scales of this MEnet",
+    "menet-space": "Features of a small MEnet on generated scenes, before and after its training, "
+    "on their two principal axes; orange: the object",
+    "menet-scales": "Maps of the 13 scales of this MEnet; one that is constant is black",
     "gallery": "Generated scenes, their masks, rough maps, and the maps of the bundled networks",
     "textures": "Mosaics of textures, their regions, and the regions that the networks find",
     "results-losses": "Training loss of one recipe per kind of loss",
@@ -117,7 +122,8 @@ Found = TypeVar("Found", bound=Sized)
 
 
 def image_link(name: str) -> str:
-    return f"![{CAPTIONS[name]}](figures/{name}.png)\n"
+    """A picture and its caption."""
+    return f"![{CAPTIONS[name]}](figures/{name}.png)\n\n*{CAPTIONS[name]}.*\n"
 
 
 def scale_of(results: Results, recipes: Iterable[str]) -> ScaleName:
@@ -217,7 +223,7 @@ def noise_plot(results: Results) -> figures.Plot | None:
 def swapped_plot(results: Results) -> figures.Plot | None:
     losses = {
         "cross-entropy": "ce",
-        "cross-entropy up to the exchange of labels": "cace",
+        "class-agnostic cross-entropy": "cace",
         "CAS": "cas",
     }
     recipes = {
@@ -347,7 +353,7 @@ def promoted_maps(recipe: str, name: str) -> dict[str, Row]:
         for detector in RECIPES[recipe].test_priors["ecssd"]
         if detector not in CONTROLS and not detector.startswith("run:")
         for label, map_ in (
-            (written(detector), name),
+            (f"{written(detector)}, {name}", name),
             (f"{written(detector)}, prior", PRIORS[0]),
         )
     }

@@ -61,18 +61,19 @@ def results_text(
 INTRODUCTION = [
     "# Results",
     "",
-    "The systems of the five papers, trained here with the losses of this library. Each line holds "
-    "a claim of a paper and one of the differences that decide it (hover over the link to see "
-    "which), the paper's and ours: the mean over seeds and its 95 % interval. "
-    f"{ONE_SEED} marks one seed, whose interval knows only the test images. Backbones, data and "
-    "image sizes are [not the papers'](#how-the-runs-were-made), so compare differences, not "
-    "values. *small*: a head on a frozen backbone, trained on 1,540 images; *medium*: a fine-tuned "
-    "backbone and all of DUTS-TR.",
+    "The systems of the five papers, trained here with the losses of this library. Each line is "
+    "one claim, with one of the differences that decide it: *paper* is the printed one, *medium* "
+    "and *small* are ours, as the mean over seeds with its 95 % interval. Fʷ is the weighted "
+    f"F-measure. {ONE_SEED} marks one seed, whose interval knows only the test images. Backbones, "
+    "data and image sizes are [not the papers'](#how-the-runs-were-made), so compare differences, "
+    "not values. *small*: a head on a frozen backbone, trained on 1,540 images; *medium*: a "
+    "fine-tuned backbone and all of DUTS-TR.",
     "",
     "The [verdict](#how-the-verdicts-are-made) is on this difference, at the largest scale at "
-    "which it was measured: it *holds* if its whole interval lies within a bound that the "
-    "maintainers have set, and is *refuted* if the whole interval lies outside. *Bounds kept* "
-    "counts all bounds of the claim that hold at this scale; its section shows each of them.",
+    "which it was measured: the bound in parentheses, which the maintainers have set, *holds* if "
+    "the whole interval lies within it, and is *refuted* if the whole interval lies outside. "
+    "*Bounds kept* counts all bounds of the claim that hold at this scale; its section names the "
+    "difference and shows every bound.",
     "",
 ]
 
@@ -139,8 +140,8 @@ BOUNDS_TEXT = (
 INTERVALS_TEXT = (
     "The brackets hold a 95 % interval. Over the seeds it is that of Student's t; over the test "
     "images, which all seeds share, it comes from a paired bootstrap; the squares of the two "
-    "half-widths are added (`reference_models/measures/intervals.py`). Of one seed there is only "
-    "the second, so another seed may lie outside: take its verdict as one on this run. A bound "
+    "half-widths are added (`reference_models/measures/intervals.py`). With one seed "
+    "only the second is left; another seed may lie outside, so the verdict is on that run. A bound "
     "*holds* if it contains the whole interval, is *refuted* if the interval lies outside or a "
     "seed lies below the least that each must reach, and is *not decided* otherwise, as where one "
     "seed left no measure per image and there is no interval. Of several seeds that left none "

@@ -36,7 +36,7 @@ def seconds_text(results: Sequence[Result]) -> list[str]:
         for (scale, recipe, backend, device), runs in groups.items()
     ]
     return [
-        "## Seconds",
+        "## Training and inference time",
         "",
         "Most runs shared their machine with other work, so training takes at most so long: the "
         "fastest seed. What a loss adds to a step is [measured alone]"
@@ -48,7 +48,7 @@ def seconds_text(results: Sequence[Result]) -> list[str]:
         "image sizes on a GPU. W trains its network in 4 h (Table 1).",
         "",
         folded_table(
-            "Seconds of all recipes",
+            "All recipes",
             (
                 "recipe",
                 "scale",

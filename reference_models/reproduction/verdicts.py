@@ -35,9 +35,9 @@ Verdict = Literal["holds", "refuted", "not decided"]
 Intervals = dict[tuple[str, Row, Row | None], dict[str, Interval]]
 """Intervals by scale, row and subtracted row, then by measure."""
 NAMES = LABELS | {
-    "weighted_f_exact": "F^w exact",
-    "weighted_f_loss": "F^w as in the loss",
-    "weighted_f": "F^w published program",
+    "weighted_f_exact": "Fʷ exact",
+    "weighted_f_loss": "Fʷ as in the loss",
+    "weighted_f": "Fʷ published program",
     "miou": "MIoU",
     "covering": "covering",
     "rand": "Rand index",

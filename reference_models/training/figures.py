@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from PIL import Image
 
 from reference_models.files import atomic_path
@@ -110,7 +111,7 @@ def stored_digest(path: Path) -> str | None:
         return image.info.get("Description")
 
 
-DASHES = ("-", "--", ":", "-.")
+DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 MOST_MARKERS = 12  # Lines through more points than these are curves.
 
 
@@ -152,6 +153,15 @@ def lines(plot: Plot) -> Figure:
     for axes in figure.axes:
         handles, names = axes.get_legend_handles_labels()
         shown |= dict(zip(names, handles, strict=True))
+    endings = {tuple(label.partition(", ")[2] for label in family) for family in families.values()}
+    if len(endings) == 1 and len(families) > 4:
+        # One entry per colour and one per dash are fewer than one per line.
+        (shared,) = endings
+        dashes = {
+            ending: Line2D([], [], color="k", linestyle=DASHES[place % len(DASHES)])
+            for place, ending in enumerate(shared)
+        }
+        shown = {name: shown[family[0]] for name, family in families.items()} | dashes
     fitting = int(size[0] / (0.5 + 0.09 * max(map(len, shown))))  # Inches.
     ncols = max(1, min(4, fitting))
     figure.legend(

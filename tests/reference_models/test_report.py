@@ -23,6 +23,7 @@ from reference_models.papers.schema import (
     Claim,
     Effects,
     EqualWeights,
+    Table,
     at_least,
     at_most,
     number,
@@ -338,7 +339,7 @@ CLAIM = Claim(
 )
 
 
-TITLE = '[W: a claim](#w-a-claim "zoomout-af − zoomout-ce: F^w exact")'
+TITLE = '[W: a claim](#w-a-claim "zoomout-af − zoomout-ce: Fʷ exact")'
 
 
 def two_seeds(**by_recipe: float) -> results.Results:
@@ -366,18 +367,21 @@ def test_a_claim_has_one_line_with_the_difference_that_the_paper_prints_too():
     found = two_seeds(af=0.71, ce=0.7)
     title, paper, medium, small, verdict, kept = line_of(found, CLAIM, known_of(found, CLAIM))
     assert title == TITLE
-    assert (paper, medium) == ("F^w exact +.031", "")
-    assert small == "F^w exact .000 [.000,\N{NO-BREAK SPACE}.000]"
-    assert (verdict, kept) == ("**refuted**", "2 of 3"), "one bound is of a run that is missing"
+    assert (paper, medium) == ("Fʷ exact +.031", "")
+    assert small == "Fʷ exact .000 [.000,\N{NO-BREAK SPACE}.000]"
+    assert verdict == "**refuted** (≥ +.005)"
+    assert kept == "2 of 3", "one bound is of a run that is missing"
+    text = claim_texts.claim_text(found, known_of(found, CLAIM), CLAIM)
+    assert "*In the table above: zoomout-af − zoomout-ce: Fʷ exact ≥ +.005.*" in text
     unmeasured = replace(CLAIM, bounds=CLAIM.bounds[:1])
     assert line_of({}, unmeasured)[1:] == [EFFECT, "", "", "not run", ""]
     pair = (row("zoomout-af"), row("zoomout-ce"))
     without = replace(CLAIM, bounds=(), effects=Effects((pair,), ("f", "weighted_f_exact")))
-    line = [TITLE, "F^w exact +.031", "", "F^w exact .000", "no bound", ""]
+    line = [TITLE, "Fʷ exact +.031", "", "Fʷ exact .000", "no bound", ""]
     assert line_of(found, without) == line
     for seeds in found.values():
         del seeds[1]
-    assert line_of(found, without)[3] == "F^w exact .000†"
+    assert line_of(found, without)[3] == "Fʷ exact .000†"
 
 
 def test_the_verdict_is_of_the_largest_scale_at_which_the_difference_was_measured():
@@ -387,9 +391,21 @@ def test_the_verdict_is_of_the_largest_scale_at_which_the_difference_was_measure
         for seed in range(2):
             one = made(f"zoomout-{name}", "medium", seed, f=f)
             found.setdefault((one["recipe"], "medium"), {})[seed] = one
-    assert line_of(found, claim, known_of(found, claim))[-2:] == ["**refuted**", "0 of 1"]
+    refuted = ["**refuted** (≥ +.005)", "0 of 1"]
+    assert line_of(found, claim, known_of(found, claim))[-2:] == refuted
     del found["zoomout-ce", "medium"]
-    assert line_of(found, claim, known_of(found, claim))[-2:] == ["holds", "1 of 1"]
+    assert line_of(found, claim, known_of(found, claim))[-2:] == ["holds (≥ +.005)", "1 of 1"]
+
+
+def test_rows_without_a_run_are_named_below_their_table():
+    found = two_seeds(af=0.71, ce=0.7)
+    shown = Table("ECSSD", (row("zoomout-af"), row("zoomout-dice"), row("fcn-ce-clean")), ("f",))
+    text = claim_texts.table_text(found, shown)
+    assert "| zoomout-af |  | .710 ± .000 |" in text
+    assert "| fcn-ce-clean | F .905 |  |" in text, "its printed figure is shown all the same"
+    assert "| zoomout-dice" not in text
+    assert "\n\nNot run: zoomout-dice." in text
+    assert "| zoomout-dice |" in claim_texts.table_text({}, shown)
 
 
 def test_runs_on_other_images_are_not_subtracted():
@@ -403,7 +419,7 @@ def test_a_label_in_parentheses_stands_beside_what_the_paper_prints():
     ce = row("zoomout-ce", label="zoomout-ce (other data)")
     claim = replace(CLAIM, bounds=(at_least(row("zoomout-af"), ce, "weighted_f_exact", 0.005),))
     _, paper, *_ = line_of({}, claim)
-    assert paper == "F^w exact +.031 (other data)"
+    assert paper == "Fʷ exact +.031 (other data)"
 
 
 @pytest.mark.parametrize(
@@ -480,15 +496,15 @@ def test_medium_stands_beside_small_where_it_was_run(tmp_path):
     medium_f = difference.split(" | ")[4]
     mean, low, high = re.fullmatch(r"(\+\.\d+) \[(\+\.\d+),\s(\+\.\d+)\]", medium_f).groups()
     assert float(low) < float(mean) == 0.02 < float(high)
-    line = r"\| zoomout-exact − zoomout-ce: F\^w exact \| ≥ \+\.050 \| (.*): (.*) \| (.*): (.*) \|"
+    line = r"\| zoomout-exact − zoomout-ce: Fʷ exact \| ≥ \+\.050 \| (.*): (.*) \| (.*): (.*) \|"
     medium_value, *others = re.search(line, of_w).groups()
     assert re.fullmatch(r"\+\.052 \[\+.*\]", medium_value)
     assert others == ["not decided", ".000", "not decided"]
     verdicts_table = text.partition("\n## ")[0]
     (line,) = re.findall(r"\| \[W: the exact measure.*", verdicts_table)
     cells = line.strip("| ").split(" | ")
-    assert cells[2] == f"F^w exact {medium_value}†", "one seed"
-    assert cells[-2] == "not decided"
+    assert cells[2] == f"Fʷ exact {medium_value}†", "one seed"
+    assert cells[-2] == "not decided (≥ +.050)"
 
 
 def measured(folder: Path, *runs: dict) -> tuple[results.Results, verdicts.Intervals]:
@@ -512,14 +528,14 @@ def test_several_seeds_have_both_their_spread_and_an_interval(tmp_path):
     assert re.search(r"−\.100 ± \.000 \[−\.1\d\d,\s−\.0\d\d\]", text)
     claim = replace(CLAIM, bounds=(at_least(*pair, "weighted_f_exact", 0.005),))
     _, _, value, _, verdict, _ = line_of(found, claim, known)
-    assert re.fullmatch(r"F\^w exact −\.100 \[−\.1\d\d,\s−\.0\d\d\]", value)
-    assert verdict == "**refuted**"
+    assert re.fullmatch(r"Fʷ exact −\.100 \[−\.1\d\d,\s−\.0\d\d\]", value)
+    assert verdict == "**refuted** (≥ +.005)"
     # The rows of one seed say how much the images matter, also without those of the others.
     for seed in (1, 2):
         per_image.beside(tmp_path / f"zoomout-ce-torch-medium-{seed}.json").unlink()
     known = verdicts.all_intervals(found, results.per_image_files(tmp_path, found))
     _, _, value, _, verdict, _ = line_of(found, claim, known)
-    assert re.fullmatch(r"F\^w exact −\.100 \[−\.1\d\d,\s−\.0\d\d\]", value)
+    assert re.fullmatch(r"Fʷ exact −\.100 \[−\.1\d\d,\s−\.0\d\d\]", value)
     # Without any rows the seeds alone decide.
     assert line_of(found, claim, known_of(found, claim))[2].endswith(
         "[−.100,\N{NO-BREAK SPACE}−.100]"
@@ -631,6 +647,15 @@ def test_a_picture_remembers_what_it_shows(tmp_path):
     figures.draw(plot, tmp_path / "a.png")
     assert figures.stored_digest(tmp_path / "a.png") == plot.digest()
     assert figures.stored_digest(tmp_path / "b.png") is None
+
+
+def test_the_legend_names_colours_and_dashes_apart_where_all_lines_come_in_pairs():
+    points: figures.Points = ((0.0, (0.8,)), (1.0, (0.5,)))
+    labels = [f"{name}, {end}" for name in "abcde" for end in ("T = 1", "prior")]
+    for shown, entries in ((labels, [*"abcde", "T = 1", "prior"]), (labels[:-1], labels[:-1])):
+        panel = figures.Panel("t", tuple((label, points) for label in shown))
+        (legend,) = figures.lines(figures.Plot("lines", (panel,))).legends
+        assert [text.get_text() for text in legend.get_texts()] == entries
 
 
 def with_curves(result: dict) -> dict:
