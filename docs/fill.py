@@ -300,8 +300,9 @@ def encoders_table(rows: tables.Rows) -> list[str]:
         for row in rows
     }
     kinds, encoders = (list(dict.fromkeys(key[place] for key in cells)) for place in (0, 1))
+    heads = (f"`{each}`" if each.startswith("--") else each for each in encoders)
     return [
-        "| | " + " | ".join(encoders) + " |",
+        "| | " + " | ".join(heads) + " |",
         "|---|" + "---|" * len(encoders),
         *(
             f"| {kind} | " + " | ".join(cells.get((kind, each), "–") for each in encoders) + " |"
