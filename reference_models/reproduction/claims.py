@@ -105,9 +105,14 @@ def verdict_line(
     if at_largest is None:
         outcome = ["not run", ""] * bool(scales)
     else:
-        verdict = emphasised(str(at_largest[shown].verdict))
-        outcome = [f"{verdict} ({every[shown].bounds})", kept(at_largest)]
+        verdict = emphasised(unbroken(str(at_largest[shown].verdict)))
+        outcome = [f"{verdict} ({unbroken(every[shown].bounds)})", kept(at_largest)]
     return [link_to(claim, every[shown].label), cells[0] or claim.effect, *cells[1:], *outcome]
+
+
+def unbroken(text: str) -> str:
+    """Text whose lines break after commas only."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}").replace(",\N{NO-BREAK SPACE}", ", ")
 
 
 def measured_cells(
@@ -175,7 +180,8 @@ def link_to(claim: Claim, shown: str) -> str:
 
 def with_reservation(paper: str, label: str) -> str:
     """The paper's value with the reservation that a row's label makes in parentheses, if any."""
-    reservations = dict.fromkeys(re.findall(r"\(.*?\)", label))
+    found = re.findall(r"\(.*?\)", label)
+    reservations = dict.fromkeys(one.replace("in the paper ", "") for one in found)
     return paper and " ".join([paper, *reservations])
 
 

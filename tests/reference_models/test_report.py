@@ -369,7 +369,7 @@ def test_a_claim_has_one_line_with_the_difference_that_the_paper_prints_too():
     assert title == TITLE
     assert (paper, medium) == ("Fʷ exact +.031", "")
     assert small == "Fʷ exact .000 [.000,\N{NO-BREAK SPACE}.000]"
-    assert verdict == "**refuted** (≥ +.005)"
+    assert verdict == "**refuted** (≥\N{NO-BREAK SPACE}+.005)"
     assert kept == "2 of 3", "one bound is of a run that is missing"
     text = claim_texts.claim_text(found, known_of(found, CLAIM), CLAIM)
     assert "*In the table above: zoomout-af − zoomout-ce: Fʷ exact ≥ +.005.*" in text
@@ -391,10 +391,13 @@ def test_the_verdict_is_of_the_largest_scale_at_which_the_difference_was_measure
         for seed in range(2):
             one = made(f"zoomout-{name}", "medium", seed, f=f)
             found.setdefault((one["recipe"], "medium"), {})[seed] = one
-    refuted = ["**refuted** (≥ +.005)", "0 of 1"]
+    refuted = ["**refuted** (≥\N{NO-BREAK SPACE}+.005)", "0 of 1"]
     assert line_of(found, claim, known_of(found, claim))[-2:] == refuted
     del found["zoomout-ce", "medium"]
-    assert line_of(found, claim, known_of(found, claim))[-2:] == ["holds (≥ +.005)", "1 of 1"]
+    assert line_of(found, claim, known_of(found, claim))[-2:] == [
+        "holds (≥\N{NO-BREAK SPACE}+.005)",
+        "1 of 1",
+    ]
 
 
 def test_rows_without_a_run_are_named_below_their_table():
@@ -504,7 +507,7 @@ def test_medium_stands_beside_small_where_it_was_run(tmp_path):
     (line,) = re.findall(r"\| \[W: the exact measure.*", verdicts_table)
     cells = line.strip("| ").split(" | ")
     assert cells[2] == f"Fʷ exact {medium_value}†", "one seed"
-    assert cells[-2] == "not decided (≥ +.050)"
+    assert cells[-2] == "not\N{NO-BREAK SPACE}decided (≥\N{NO-BREAK SPACE}+.050)"
 
 
 def measured(folder: Path, *runs: dict) -> tuple[results.Results, verdicts.Intervals]:
@@ -529,7 +532,7 @@ def test_several_seeds_have_both_their_spread_and_an_interval(tmp_path):
     claim = replace(CLAIM, bounds=(at_least(*pair, "weighted_f_exact", 0.005),))
     _, _, value, _, verdict, _ = line_of(found, claim, known)
     assert re.fullmatch(r"Fʷ exact −\.100 \[−\.1\d\d,\s−\.0\d\d\]", value)
-    assert verdict == "**refuted** (≥ +.005)"
+    assert verdict == "**refuted** (≥\N{NO-BREAK SPACE}+.005)"
     # The rows of one seed say how much the images matter, also without those of the others.
     for seed in (1, 2):
         per_image.beside(tmp_path / f"zoomout-ce-torch-medium-{seed}.json").unlink()
