@@ -17,6 +17,8 @@ COPIES = ("x.clone()", "x + 1")  # of a case's input, in torch and in JAX
 OURS = "ours: "  # start of our labels among the peers
 FITTED = 3  # number of sizes, the largest ones, to which a growth exponent is fitted
 BACKENDS = ("torch eager", "torch.compile", "jax.jit")
+FRAMEWORKS = {"torch BCE": "PyTorch", "jax BCE": "JAX"}  # of the peers' units
+NBSP = "\N{NO-BREAK SPACE}"  # keeps a number and its unit on one line of a cell
 
 
 def read_rows(path: Path) -> Rows:
@@ -58,7 +60,8 @@ def _number(value: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    return f"{_number(seconds)} s" if seconds >= 1 else f"{_number(1e3 * seconds)} ms"
+    value, unit = (seconds, "s") if seconds >= 1 else (1e3 * seconds, "ms")
+    return f"{_number(value)}{NBSP}{unit}"
 
 
 def _markdown(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
@@ -66,8 +69,8 @@ def _markdown(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def environment(rows: Rows) -> str:
-    """Sentences on devices, threads, versions, commits, seed and dates of the rows."""
+def environment(name: str, rows: Rows) -> str:
+    """Sentences on devices, threads, versions, commits, seed, dates and the file of the rows."""
     devices, commits = (", ".join(unique(r[k] for r in rows)) for k in ("device", "commit"))
     packages = "; also ".join(unique(r["versions"] for r in rows))
     first, last = min(r["date"] for r in rows), max(r["date"] for r in rows)
@@ -75,7 +78,7 @@ def environment(rows: Rows) -> str:
     return (
         f"{devices}; {threads} thread{'' if threads == '1' else 's'}; {packages}; commit "
         f"{commits}; seed {seed}; {first} to {last}. Medians; minimum, maximum and the first call "
-        "(with compilation) are in the CSV file.\n"
+        f"(with compilation) are in `{name}.csv`.\n"
     )
 
 
@@ -158,7 +161,7 @@ def speed_table(rows: Rows) -> str:
 
 
 def _speed_table(rows: Rows) -> str:
-    """One size's table; a multiple beyond its goal is bold, with the factor."""
+    """One size's table; a time beyond its goal is followed by its multiple of the goal, in bold."""
     with_goals = rows[0]["size"] == "256" and rows[0]["threads"] == "1"
     goals = {case.name: case.goals for case in CASES if with_goals}
     body = []
@@ -187,7 +190,7 @@ def _speed_cell(row: dict[str, str], goal: float) -> str:
     floor = float(row.get("floor_median_s") or math.nan)
     seconds = float(row["median_s"])
     multiple = "–" if math.isnan(floor) else _number(seconds / floor)
-    beyond = f", **{seconds / floor / goal:.2f} × the goal**" if seconds > goal * floor else ""
+    beyond = f", **{seconds / floor / goal:.2f}×**" if seconds > goal * floor else ""
     return f"{multiple} ({_number(multiple_of_unit(row))}; {_number(1e3 * seconds)}){beyond}"
 
 
@@ -245,7 +248,7 @@ def bandwidth_table(rows: Rows) -> str:
                 continue
             copied = 2 * int(row["unit"].split()[2]) / float(row["unit_median_s"])
             share = int(row["memory_bytes"]) / float(row["median_s"]) / copied
-            line.append(f"{share:.0%} ({_number(1e3 * float(row['median_s']))} ms)")
+            line.append(f"{share:.0%} ({_number(1e3 * float(row['median_s']))}{NBSP}ms)")
         body.append(line)
     return _markdown(["", *unique(r["backend"] for r in rows)], body)
 
@@ -287,11 +290,18 @@ def peers_tables(rows: Rows) -> str:
         header = [
             "",
             "backend",
-            *(f"{s}²: × {unit} (ms; × copy of its input)" for s in sizes),
+            *(f"{s}²: × BCE (ms; × copy of its input)" for s in sizes),
             *shapes,
         ]
-        parts.append(f"### {group[0].upper()}{group[1:]}, in {unit}\n\n{_markdown(header, body)}")
+        parts.append(f"### {_peers_title(group, unit, rows)}\n\n{_markdown(header, body)}")
     return "\n".join(parts)
+
+
+def _peers_title(group: str, unit: str, rows: Rows) -> str:
+    name, framework = f"{group[0].upper()}{group[1:]}", FRAMEWORKS[unit]
+    if len(unique(r["unit"] for r in select(rows, item=group) if r["unit_median_s"])) > 1:
+        return f"{name}, {framework} (multiples of BCE)"
+    return f"{name} (multiples of {framework}'s BCE)"
 
 
 def _peer_cell(row: dict[str, str], rows: Rows) -> str:
@@ -304,7 +314,7 @@ def _peer_cell(row: dict[str, str], rows: Rows) -> str:
 
 
 def robustness_table(rows: Rows) -> str:
-    """A row for each loss and a column for each check; failures are bold."""
+    """A row for each loss, a column for each check, and the sizes; failures are bold."""
     checks = list(dict.fromkeys((r["check"], r["size"]) for r in rows if r["check"]))
     body = []
     for case, framework in dict.fromkeys((r["case"], r["framework"]) for r in rows if r["check"]):
@@ -314,7 +324,12 @@ def robustness_table(rows: Rows) -> str:
             verdict = row.get("verdict", "")
             line.append(verdict if verdict in ("", "ok", "–") else f"**{verdict}**")
         body.append(line)
-    return _markdown(["", *(f"{check}, {size}²" for check, size in checks)], body)
+    sizes = (
+        f"{size}² ({'; '.join(check for check, own in checks if own == size)})"
+        for size in unique(size for _, size in checks)
+    )
+    table = _markdown(["", *(check for check, _ in checks)], body)
+    return f"{table}\nSizes of the images: {', '.join(sizes)}.\n"
 
 
 def robustness_notes(rows: Rows) -> str:
@@ -340,4 +355,4 @@ TABLES: dict[str, Callable[[Rows], str]] = {
 
 def text(name: str, rows: Rows) -> str:
     """The tables of the results `name`, with the machine and versions of the run."""
-    return f"{TABLES[name](rows)}\n{environment(rows)}"
+    return f"{TABLES[name](rows)}\n{environment(name, rows)}"

@@ -1,9 +1,11 @@
 """Configuration of the documentation site: ``sphinx-build -W docs build/site``.
 
 The pages are plain Markdown that GitHub shows as well. This file adds what only the site has: the
-order of the pages, the examples' source, formulas as MathML, and pages for files outside docs.
+order of the pages, the examples' source, formulas as MathML, pages for files outside docs, and
+pictures that open in full size.
 """
 
+import inspect
 import re
 from os.path import relpath
 from pathlib import Path
@@ -11,6 +13,9 @@ from pathlib import Path
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
+from sphinx.ext.autodoc.preserve_defaults import update_defvalue
+from sphinx.util.inspect import signature, stringify_signature
+from sphinx.util.osutil import relative_uri
 
 from saliency_losses import __version__
 
@@ -27,14 +32,16 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_math_renderer = "mathml"
+# Furo's default colours module names like links.
+pygments_dark_style = "github-dark"
 
 # Each of these pages includes a file at the top of the repository.
 INCLUDED = {"README.md": "overview.md", "CHANGELOG.md": "changelog.md"}
 MODULES = {
     "torch": "saliency_losses/torch",
     "jax": "saliency_losses/jax",
-    "reference": "saliency_losses/reference.py",
     "plotting": "saliency_losses/plotting.py",
+    "reference": "saliency_losses/reference.py",
 }
 exclude_patterns = [
     *(page for file, page in INCLUDED.items() if not (ROOT / file).exists()),
@@ -47,11 +54,13 @@ myst_heading_anchors = 4
 default_role = "py:obj"
 autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "none"
 napoleon_numpy_docstring = False
 # Napoleon takes text before a colon in Returns for a type.
 napoleon_custom_sections = ["Convention", "Returns"]
 
+API = "\n".join(f"api/{name}" for name in MODULES if f"api/{name}.md" not in exclude_patterns)
 CHANGELOG = "" if "changelog.md" in exclude_patterns else "changelog"
 CONTENTS = f"""
 ```{{toctree}}
@@ -81,9 +90,8 @@ performance
 ```{{toctree}}
 :hidden:
 :caption: API
-:glob:
 
-api/*
+{API}
 ```
 
 ```{{toctree}}
@@ -109,16 +117,20 @@ losses/mutual-information
 
 
 def sources() -> str:
-    """Every example in full, under a heading that is its file's name."""
-    files = sorted((DOCS / "examples").glob("*.py"))
-    return "\n".join(
-        f"## {name}\n\n```{{literalinclude}} {name}\n:language: python\n```\n"
-        for name in (file.name for file in files)
+    """Every example in full, PyTorch first, under a heading that is its file's name."""
+    names = [
+        file.name
+        for framework in ("torch", "jax")
+        for file in sorted((DOCS / "examples").glob(f"{framework}_*.py"))
+    ]
+    texts = (
+        f"### {name}\n\n```{{literalinclude}} {name}\n:language: python\n```\n" for name in names
     )
+    return "\n".join(("\n## Sources\n", *texts))
 
 
 def linked(text: str, folder: Path, page: Path) -> str:
-    """Rewrite the links of a file in `folder` for `page`; links that leave the site become text."""
+    """Adapt the links of a file in `folder` for `page`: those that leave the site become paths."""
 
     def link(match: re.Match[str]) -> str:
         image, label, target = match.groups()
@@ -129,7 +141,9 @@ def linked(text: str, folder: Path, page: Path) -> str:
         if path.parent == ROOT and path.name in INCLUDED:
             path = DOCS / INCLUDED[path.name]
         if not image and DOCS not in path.parents:
-            return label
+            place = path.relative_to(ROOT).as_posix()
+            named = place.endswith(label.strip("`"))
+            return f"`{place}`" if named else f"{label} (in the repository: `{place}`)"
         if path.parent == DOCS / "examples" and path.suffix == ".py":
             path, anchor = path.with_name("README.md"), path.name.replace(".", "")
         return f"{image}[{label}]({relpath(path, page.parent)}{'#' if anchor else ''}{anchor})"
@@ -145,6 +159,30 @@ def read(app: Sphinx, docname: str, source: list[str]) -> None:
 
 def include(app: Sphinx, file: Path, docname: str, content: list[str]) -> None:
     content[0] = linked(content[0], (DOCS / file).resolve().parent, DOCS / f"{docname}.md")
+    if docname == "overview":  # the README's title is that of the index
+        content[0] = content[0].replace(f"# {project}\n", "# Overview\n", 1)
+
+
+def open_pictures(app: Sphinx, tree: nodes.document, docname: str) -> None:
+    """Link each picture to its file, which shows it in full size."""
+    folder = relative_uri(app.builder.get_target_uri(docname), "_images")
+    for picture in list(tree.findall(nodes.image)):
+        if picture["uri"] in app.env.images and not isinstance(picture.parent, nodes.reference):
+            target = f"{folder}/{app.env.images[picture['uri']][1]}"
+            link = nodes.reference("", "", internal=True, refuri=target)
+            picture.replace_self(link)
+            link += picture
+
+
+def own_signature(
+    app: Sphinx, what: str, name: str, thing: type, options: object, shown: str, returned: str
+) -> tuple[str, str] | None:
+    """The parameters of a class whose metaclass takes any, as Flax's does."""
+    if what != "class" or shown != "(*args, **kwargs)":
+        return None
+    update_defvalue(app, thing.__init__, True)
+    own: inspect.Signature = signature(thing.__init__, bound_method=True)
+    return stringify_signature(own, show_annotation=False), ""
 
 
 def escape_bars(
@@ -162,13 +200,20 @@ def escape_bars(
                 literal = depth
 
 
+def mathml(formula: str, as_block: bool = False) -> str:
+    """The formula with bars that open or close: browsers take others for operators in between."""
+    text = tex2mathml(formula, as_block=as_block)
+    text = re.sub('<mo class="mathopen">([|‖])', r'<mo form="prefix" stretchy="false">\1', text)
+    return re.sub("<mo>([|‖])", r'<mo form="postfix" stretchy="false">\1', text)
+
+
 def inline_math(translator: nodes.NodeVisitor, node: nodes.math) -> None:
-    translator.body.append(tex2mathml(node.astext()))
+    translator.body.append(mathml(node.astext()))
     raise nodes.SkipNode
 
 
 def block_math(translator: nodes.NodeVisitor, node: nodes.math_block) -> None:
-    formula = tex2mathml(node.astext(), as_block=True)
+    formula = mathml(node.astext(), as_block=True)
     style = "overflow: auto hidden; padding: 0.3em 0"
     translator.body.append(f'<div class="math" style="{style}">{formula}</div>\n')
     raise nodes.SkipNode
@@ -179,6 +224,8 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
     app.connect("source-read", read)
     app.connect("include-read", include)
+    app.connect("doctree-resolved", open_pictures)
+    app.connect("autodoc-process-signature", own_signature)
     # After napoleon, of priority 500, has turned the sections into fields.
     app.connect("autodoc-process-docstring", escape_bars, priority=900)
     return {"parallel_read_safe": True}

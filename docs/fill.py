@@ -14,6 +14,7 @@ from benchmarks import equal_iou, tables
 from benchmarks.fbeta_versions import DIFFERENCE
 from benchmarks.measures_speed import IMAGES
 from benchmarks.options import RESULTS
+from benchmarks.tables import NBSP
 from benchmarks.training_steps import CROSS_ENTROPY, NOTICED
 from reference_models.training.trained import MEANINGFUL
 
@@ -69,7 +70,7 @@ def fbeta_table(rows: tables.Rows) -> str:
         for row in rows
     }
     lines = [
-        f"Mean F_1^w of detectors' maps on {rows[0]['images']} images of ECSSD, computed as "
+        f"Mean $F_\\beta^w$ (β = 1) of detectors' maps on {rows[0]['images']} images of ECSSD, by "
         "`1 − loss`, by `weighted_fbeta_score`, by `weighted_fmeasure`, and by the field's "
         "evaluation program (pysodmetrics, without stretching). The last two rows give the share "
         "of the foreground where A lowers the error.",
@@ -121,7 +122,7 @@ def steps_table(path: Path) -> str:
         multiple = f"{ours / unit:.2f}"
         lines.append(
             f"| {row['case']} | {row['item']} | {row['backend']} | {row['size']} | "
-            f"{1000 * unit:.0f} ms | {1000 * ours:.0f} ms | "
+            f"{1000 * unit:.0f}{NBSP}ms | {1000 * ours:.0f}{NBSP}ms | "
             f"{multiple if ours / unit <= NOTICED else f'**{multiple}**'} |"
         )
     longer = [row for row in rows if float(row["min_s"]) > NOTICED * float(row["unit_min_s"])]
@@ -165,7 +166,7 @@ def measures_table(rows: tables.Rows) -> str:
 
 
 def speed_of_measures(path: Path) -> str:
-    """Our time for the measures as a share of the program's, a column for each size of batch."""
+    """Our time for the measures as a multiple of the program's, a column for each size of batch."""
     if not path.exists():
         return "Not measured yet: `python -m benchmarks.measures_speed`.\n"
     rows = tables.read_rows(path)
@@ -178,13 +179,13 @@ def speed_of_measures(path: Path) -> str:
         cells = []
         for row in tables.select(rows, backend=backend, item=dtype):
             ours, unit = float(row["min_s"]), float(row["unit_min_s"])
-            cells.append(f"{ours / unit:.2f} ({1000 * ours / IMAGES:.1f} ms)")
+            cells.append(f"{ours / unit:.2f} ({1000 * ours / IMAGES:.1f}{NBSP}ms)")
         lines.append(f"| {backend}, {dtype} | " + " | ".join(cells) + " |")
     program = 1000 * min(float(row["unit_min_s"]) for row in rows) / IMAGES
     return "\n".join(
         [
-            f"Time for an image at 256² on one thread, as a share of pysodmetrics' time for the "
-            f"same measures in the same process, {program:.1f} ms at least:",
+            "Time per 256² image on one thread, as a multiple of pysodmetrics' for the same "
+            f"measures in the same process ({program:.1f} ms at the fastest; below 1 is faster):",
             "",
             *lines,
             "",
@@ -219,7 +220,7 @@ def distance_table(rows: tables.Rows) -> str:
     timed = [row for row in rows if row["min_s"]]
     sides = tables.unique(row["size"] for row in timed)
     lines = [
-        "| | backend | " + " | ".join(f"{side}²" for side in sides) + " | bytes a pixel |",
+        "| | backend | " + " | ".join(f"{side}² (ms)" for side in sides) + " | bytes a pixel |",
         "|---" * (len(sides) + 3) + "|",
     ]
     for case, backend in dict.fromkeys((row["case"], row["backend"]) for row in timed):
@@ -240,7 +241,7 @@ def distance_table(rows: tables.Rows) -> str:
 
 def times_scipy(row: dict[str, str]) -> str:
     ours, unit = float(row["min_s"]), float(row["unit_min_s"])
-    return f"{ours / unit:.2f} ({1000 * ours:,.{1 if ours < 0.01 else 0}f} ms)"
+    return f"{ours / unit:.2f} ({1000 * ours:,.{1 if ours < 0.01 else 0}f})"
 
 
 WITHOUT_RESIZING = ("decoding", "network", "encoding the map as PNG")
@@ -268,7 +269,7 @@ def throughput_text(path: Path) -> str:
     for row in large[len(steps) :]:
         _, write, format = row["what"].split(", ")
         seconds = float(row["seconds"])
-        multiples = (f"{seconds / each:.2f} ×" for each in (total, unit))
+        multiples = (f"{seconds / each:.2f}×" for each in (total, unit))
         lines.append("| " + " | ".join((write, format, f"{1e3 * seconds:.0f}", *multiples)) + " |")
     rates = {
         (row["what"], row["cores"]): int(row["photographs"]) / float(row["seconds"])
@@ -294,13 +295,14 @@ def throughput_text(path: Path) -> str:
 def encoders_table(rows: tables.Rows) -> list[str]:
     """Time and size of each kind of image, a column for each encoder."""
     cells = {
-        tuple(row["what"].split(", ", 1)): f"{1e3 * float(row['seconds']):.0f} ms, "
-        f"{float(row['megabytes']):.1f} MB"
+        tuple(row["what"].split(", ", 1)): f"{1e3 * float(row['seconds']):.0f}{NBSP}ms, "
+        f"{float(row['megabytes']):.1f}{NBSP}MB"
         for row in rows
     }
     kinds, encoders = (list(dict.fromkeys(key[place] for key in cells)) for place in (0, 1))
+    heads = (f"`{each}`" if each.startswith("--") else each for each in encoders)
     return [
-        "| | " + " | ".join(encoders) + " |",
+        "| | " + " | ".join(heads) + " |",
         "|---|" + "---|" * len(encoders),
         *(
             f"| {kind} | " + " | ".join(cells.get((kind, each), "–") for each in encoders) + " |"

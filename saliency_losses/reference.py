@@ -83,9 +83,10 @@ def metric_loss(
 
     Args:
         features: `(*spatial, C)`; `normalize` scales them to unit length (zero vectors stay zero).
-        labels, mask: `(*spatial)`; labels 0 background, 1 salient.
+        labels: `(*spatial)`; 0 background, 1 salient.
         hard_negatives: Take mean_i over the smaller region and as many pixels of the larger, those
             of highest loss (M §3.2), and μ over all pixels. Ties do not change the value.
+        mask: `(*spatial)`, True where a pixel counts.
 
     Returns:
         The loss; 0 for an image that lacks one of the two regions.
@@ -154,7 +155,8 @@ def cas_loss(
 
     Args:
         probs: `(*spatial, M)`, descriptors in [0, 1].
-        labels, mask: `(*spatial)`; labels 0 to `num_regions` − 1.
+        labels: `(*spatial)`, 0 to `num_regions` − 1.
+        mask: `(*spatial)`, True where a pixel counts.
 
     Returns:
         The loss.
@@ -185,7 +187,8 @@ def class_agnostic_cross_entropy(
 
     Args:
         logits: `(*spatial, 2)`.
-        labels, mask: `(*spatial)`; labels 0 or 1.
+        labels: `(*spatial)`, 0 or 1.
+        mask: `(*spatial)`, True where a pixel counts.
 
     Returns:
         The loss.
@@ -310,10 +313,12 @@ def weighted_fbeta_score(
     average their scores.
 
     Args:
-        probs, target, mask: `(*spatial)`, rank 2 or 3; target in [0, 1]. W defines targets of 0 and
-            1 only; other values are the package's own extension.
+        probs: `(*spatial)`, rank 2 or 3.
+        target: The same shape, in [0, 1]. W defines targets of 0 and 1 only; other values are the
+            package's own extension.
         error: ``"absolute"``, E = |p − y| (W eq. 2), or ``"squared"``, (p − y)² (W §3).
         distance_weights: `(*spatial)`, B precomputed.
+        mask: `(*spatial)`, True where a pixel counts.
 
     Returns:
         F; 1 − mean E^w / 2 if the target is 0 everywhere.
@@ -347,8 +352,7 @@ def weighted_fbeta_loss(
 ) -> float:
     """1 − F of one map, by default with the squared errors and windowed distances of W §3.
 
-    Args:
-        As in `weighted_fbeta_score`.
+    The arguments are those of `weighted_fbeta_score`; `distance` and `error` have other defaults.
 
     Returns:
         The loss; mean E^w / 2 if the target is 0 everywhere.
@@ -378,7 +382,9 @@ def exact_weighted_fbeta_score(
     """The paper's measure F_β^w of one map: W eq. 1 to 6 with σ = θ/4, A not cut to a window.
 
     Args:
-        probs, target, mask: `(*spatial)`, rank 2 or 3; target as in `weighted_fbeta_score`.
+        probs: `(*spatial)`, rank 2 or 3.
+        target: The same shape, in [0, 1], as in `weighted_fbeta_score`.
+        mask: `(*spatial)`, True where a pixel counts.
 
     Returns:
         F; 1 − mean E^w / 2 if the target is 0 everywhere.
@@ -407,7 +413,8 @@ def weighted_fmeasure(
     seven pixels per axis, of unit sum, with zeros outside the image.
 
     Args:
-        probs, target: `(*spatial)`, rank 2 or 3; target 0 or 1.
+        probs: `(*spatial)`, rank 2 or 3.
+        target: The same shape, 0 or 1.
         normalize: Stretch `probs` to [0, 1] by its minimum and maximum, unless it is constant.
         spacing: The size of a pixel along each axis, for the distance and the nearest pixel.
 
@@ -449,7 +456,8 @@ def distance_weights(
     squared within φ, ∞ beyond (W §3). Without foreground Δ = ∞.
 
     Args:
-        target, mask: `(*spatial)`, rank 2 or 3; target in [0, 1]; removed pixels are background.
+        target: `(*spatial)`, rank 2 or 3, in [0, 1].
+        mask: `(*spatial)`, True where a pixel counts; the others are background.
 
     Returns:
         B, `(*spatial)`.
@@ -564,7 +572,8 @@ def anchor_softmax_loss(
     Args:
         features: `(*spatial, C)`.
         anchors: `(R, C)`.
-        labels, mask: `(*spatial)`; labels 0 to R − 1.
+        labels: `(*spatial)`, 0 to R − 1.
+        mask: `(*spatial)`, True where a pixel counts.
 
     Returns:
         The loss.
@@ -585,7 +594,8 @@ def update_prior(prior: ArrayLike, probabilities: ArrayLike, step: int) -> Float
     docs/losses/anchors.md.
 
     Args:
-        prior, probabilities: Y and Z, of equal shape.
+        prior: Y, of any shape.
+        probabilities: Z, of the same shape.
 
     Returns:
         The shape of `prior`.
@@ -606,8 +616,10 @@ def js_mutual_information_loss(
     the mean of R eq. 6 over all pairs.
 
     Args:
-        scores, joint, mask: any one shape; scores T before a sigmoid; joint True for pairs of the
-            joint distribution, False for pairs of the product of the marginals.
+        scores: T, of any shape, before a sigmoid.
+        joint: The same shape; True for pairs of the joint distribution, False for pairs of the
+            product of the marginals.
+        mask: The same shape, True where a pair counts.
 
     Returns:
         The loss; an absent kind of pair contributes 0.
@@ -630,7 +642,9 @@ def js_mutual_information(
     log 2 − loss/2 with the balanced loss; see docs/losses/mutual-information.md for the constants.
 
     Args:
-        scores, joint, mask: as in `js_mutual_information_loss`.
+        scores: Any shape, before a sigmoid.
+        joint: The same shape, as in `js_mutual_information_loss`.
+        mask: The same shape, True where a pair counts.
 
     Returns:
         The estimate, at most log 2; meaningless if one kind of pair is absent.
@@ -684,7 +698,8 @@ def merge_by_confidence(prior: ArrayLike, refined: ArrayLike) -> Floats:
     c = s if s > 0.5 else 1 − s (R eq. 10); `prior` where its c is greater, else `refined` (eq. 11).
 
     Args:
-        prior, refined: any one shape, in [0, 1].
+        prior: Any shape, in [0, 1].
+        refined: The same shape, in [0, 1].
 
     Returns:
         The shape of `prior`.

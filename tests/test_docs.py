@@ -37,6 +37,17 @@ def test_code_blocks_run() -> None:
     assert done.returncode == 0, done.stderr[-4000:]
 
 
+def test_bars_in_formulas_say_on_which_side_they_stand() -> None:
+    for page in PAGES:
+        prose = re.sub(
+            r"```(?!math).*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.S
+        )
+        for formula in re.findall(r"```math\n.*?```|\$[^$\n]+\$", prose, re.S):
+            assert not re.search(r"(?<!\\)\||\\\||\\[vV]ert\b", formula), (page.name, formula)
+            for kind in "vV":
+                assert formula.count(f"\\l{kind}ert") == formula.count(f"\\r{kind}ert"), formula
+
+
 def anchors(page: Path) -> set[str]:
     """Heading anchors as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)

@@ -27,6 +27,8 @@ from saliency_losses.torch import (
 )
 
 SIZE, SEED = 96, 7
+# A page is at least 736 pixels wide: there type of 7.5 points is 10 pixels high.
+WIDTH, TYPE = 7.5, 7.5
 SALIENT, BACKGROUND = "C1", "C0"
 
 
@@ -50,10 +52,10 @@ def show(axes: Axes, values: np.ndarray, title: str, cmap: str = "gray", **limit
     """A picture, or a map with its scale."""
     drawn = axes.imshow(values, cmap=cmap, interpolation="nearest", **limits)
     axes.set(xticks=[], yticks=[])
-    axes.set_title(title, fontsize=8)
+    axes.set_title(title, fontsize=TYPE)
     if values.ndim == 2 and values.dtype != bool:
         bar = axes.figure.colorbar(drawn, ax=axes, shrink=0.75, pad=0.03)
-        bar.ax.tick_params(labelsize=6)
+        bar.ax.tick_params(labelsize=TYPE)
 
 
 def signed(value: torch.Tensor) -> str:
@@ -61,13 +63,14 @@ def signed(value: torch.Tensor) -> str:
 
 
 def panels(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(2.5 * columns, 2.2 * rows), layout="constrained", dpi=120)
+    height = min(WIDTH / columns, 2.2)
+    figure = Figure(figsize=(WIDTH, height * rows), layout="constrained", dpi=160)
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def metric() -> Figure:
     image, mask, _, features = scene()
-    figure, ((first, second, third, fourth),) = panels(1, 4)
+    figure, ((first, second), (third, fourth)) = panels(2, 2)
     means = {region: features[:, mask == region].mean(axis=1) for region in (True, False)}
     to = {
         region: ((features - mean[:, None, None]) ** 2).sum(axis=0)
@@ -87,9 +90,11 @@ def metric() -> Figure:
         )
     third.annotate("", means[True], means[False], arrowprops={"arrowstyle": "<->"})
     loss = metric_loss(batch(features), batch(mask))
-    third.set_title(f"features; loss {signed(loss)},\nminus the squared gap", fontsize=8)
-    third.tick_params(labelsize=6)
-    third.legend(fontsize=6, frameon=False)
+    third.set_title(f"features; loss {signed(loss)}, minus the squared gap", fontsize=TYPE)
+    third.set_xlabel("feature 1", fontsize=TYPE)
+    third.set_ylabel("feature 2", fontsize=TYPE)
+    third.tick_params(labelsize=TYPE)
+    third.legend(fontsize=TYPE, frameon=False)
     own = np.where(mask, to[True] - to[False], to[False] - to[True])
     largest = np.abs(own).max()
     show(fourth, own, "‖f − μ_own‖² − ‖f − μ_other‖²", "RdBu_r", vmin=-largest, vmax=largest)
@@ -107,9 +112,10 @@ def cas() -> Figure:
         means = [salient[labels == region].mean() for region in (False, True)]
         own = np.where(labels, means[1], means[0])
         name = "labels" if labels is mask else "labels, exchanged"
+        title = f"its means: {means[0]:.2f} in\nregion 0, {means[1]:.2f} in region 1"
         show(row[0], labels, name)
-        show(row[1], salient, "channel 1 of the descriptor", vmin=0, vmax=1)
-        show(row[2], own, f"its means, region 0: {means[0]:.2f}, 1: {means[1]:.2f}", vmin=0, vmax=1)
+        show(row[1], salient, "channel 1 of\nthe descriptor", vmin=0, vmax=1)
+        show(row[2], own, title, vmin=0, vmax=1)
         show(
             row[3],
             2 * (salient - own) ** 2,
@@ -172,13 +178,12 @@ def weighted_fbeta() -> Figure:
     show(axes[1, 1], exact, "B, exact distance", "viridis", vmin=1, vmax=2)
     for at, unit, name in ((axes[0, 3], False, "as printed"), (axes[1, 2], True, "unit sum")):
         kept = np.minimum(spread_errors(errors, mask, unit), errors)
-        show(at, kept, f"min(AE, E), kernel {name}", "magma", vmin=0, vmax=1)
+        show(at, kept, f"min(AE, E),\nkernel {name}", "magma", vmin=0, vmax=1)
     loss = weighted_fbeta_loss(
         batch(probs[None]), target, error="absolute", distance="euclidean", normalize_kernel=True
     )
-    show(
-        axes[1, 3], kept * exact, f"E^w = min(AE, E) · B; loss {loss:.3f}", "magma", vmin=0, vmax=2
-    )
+    title = f"$E^w$ = min(AE, E) · B\nloss {loss:.3f}"
+    show(axes[1, 3], kept * exact, title, "magma", vmin=0, vmax=2)
     return figure
 
 
@@ -244,7 +249,7 @@ def mutual_information() -> Figure:
     joint, counted = (pairs[0].numpy() for pairs in relation_pairs(batch(prior)))
     vector = foreground_vector(batch(features), batch(prior))[0].numpy()
     scores = 3 - 20 * np.sqrt(((features - vector[:, None, None]) ** 2).sum(axis=0))
-    figure, ((first, second, third, fourth),) = panels(1, 4)
+    figure, ((first, second), (third, fourth)) = panels(2, 2)
     show(first, prior, "rough map", vmin=0, vmax=1)
     colours = np.full((*prior.shape, 3), 0.85)
     product = counted & ~joint
@@ -259,13 +264,13 @@ def mutual_information() -> Figure:
     fourth.plot(t, scale * np.logaddexp(0, -t), color=SALIENT, linewidth=1)
     fourth.plot(t, scale * np.logaddexp(0, t), color=BACKGROUND, linewidth=1)
     bound = js_mutual_information(batch(scores), batch(joint), mask=batch(counted))
-    fourth.set_title(
-        f"scores, and what each costs\nestimate {bound:.3f} of at most 0.693", fontsize=8
-    )
+    fourth.set_title(f"estimate {bound:.3f} of at most 0.693", fontsize=TYPE)
+    fourth.set_xlabel("score T", fontsize=TYPE)
+    fourth.set_ylabel("cost (curves);\nshare of pairs (bars)", fontsize=TYPE)
     fourth.set_ylim(0, 0.5)
-    fourth.tick_params(labelsize=6)
+    fourth.tick_params(labelsize=TYPE)
     fourth.set_yticks([])
-    fourth.legend(fontsize=6, frameon=False, loc="upper left")
+    fourth.legend(fontsize=TYPE, frameon=False, loc="upper left")
     return figure
 
 

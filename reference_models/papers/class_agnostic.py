@@ -505,7 +505,7 @@ def textures() -> Claim:
         ),
         why=f"{BEFORE} Those on DeepLab follow the text of C, not its table, where DeepLab "
         "reverses the order. There is none on the Rand index, which rewards many labels: of its 8 "
-        "channels `textures-cas-8` uses two, `textures-ce-8` more. "
+        "channels `textures-cas-8` uses about two, `textures-ce-8` more. "
         "The picture of mosaics at the head of this part shows the networks of seed 0 at small "
         "scale, on generated textures; their weights are not kept, but `docs/figures/textures.py` "
         "says how to draw it again.",

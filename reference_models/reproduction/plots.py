@@ -46,10 +46,8 @@ EFFECTS = (
 )
 CAPTIONS = {
     **{f"results-effects-{letter}": EFFECTS for letter in "mwlr"},
-    **dict.fromkeys(
-        ("results-effects-c", "results-textures"),
-        f"{EFFECTS}; * in the paper trained on other data",
-    ),
+    "results-effects-c": f"{EFFECTS}; * in the paper trained on other data",
+    "results-textures": EFFECTS,
     "results-noise": "F against the variance of the noise, by each loss and map: means, and the "
     "range over seeds; 0 is clean",
     "results-curves-m": f"{PRECISION} of the saliency head and of S (dashed), clean and under "

@@ -198,7 +198,7 @@ def losses(plot: Plot) -> Figure:
 
 def effects(plot: Plot) -> Figure:
     """Plot one row per difference: the paper's value, and a dot for each seed of ours."""
-    size = (3.2 + 2.1 * len(plot.panels), 0.2 * len(plot.labels) + 1.1)
+    size = (3.2 + max(4.2, 2.1 * len(plot.panels)), 0.2 * len(plot.labels) + 1.1)
     figure = Figure(figsize=size, layout="constrained", dpi=110)
     styles = {
         "paper": ("D", "none", "k"),

@@ -1,4 +1,4 @@
-"""The losses as PyTorch Modules, each a set of options for the function of the same name.
+"""The criteria: PyTorch Modules, each a set of options for the function of the same name.
 
 All take `check`, which says when values are checked for their range. A check of values on a GPU
 makes the host wait for it.

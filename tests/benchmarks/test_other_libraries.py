@@ -224,7 +224,7 @@ def test_peers_table_sets_multiples_beside_copies_and_errors() -> None:
         error,
     )
     lines = tables.peers_tables(rows).splitlines()
-    assert lines[0] == "### Distance transform, one image, in torch BCE"
+    assert lines[0] == "### Distance transform, one image (multiples of PyTorch's BCE)"
     assert "| ours: exact | jax.jit | 0.500 (1.00) | – | failed |" in lines
     assert "| theirs: brute force | torch eager | 50.0 (100; 10,000) | – | 18 |" in lines
     assert tables.notes(rows) == "- theirs: brute force, torch eager, 512²: skipped: too long.\n"
@@ -256,7 +256,9 @@ def test_robustness_table_makes_failures_bold_and_lists_messages() -> None:
         }
     ]
     assert tables.robustness_table(rows).splitlines()[2:] == [
-        "| theirs: dice, PyTorch | ok | **no** | **error** |"
+        "| theirs: dice, PyTorch | ok | **no** | **error** |",
+        "",
+        "Sizes of the images: 32² (empty mask; vmap), 512² (float16).",
     ]
     assert tables.robustness_notes(rows).splitlines() == [
         "- theirs: dice, PyTorch, float16: loss nan",
