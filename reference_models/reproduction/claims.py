@@ -247,8 +247,8 @@ def parts_text(claim: Claim, by_scale: Mapping[str, list[Tested]]) -> str:
         verdicts = [tallies(by_scale, places)] * bool(by_scale)
         lines.append([part, *measured_cells(every, by_scale, places)[1], *verdicts])
     heads = ("part", "paper", *map(heading, by_scale), *("verdict",) * bool(by_scale))
-    split = {"network": "network", "test": "test set"}[claim.split or "network"]
-    return folded(f"Verdicts by {split}", table(heads, lines))
+    kind = "test set" if claim.split == "test" else "network"
+    return folded(f"Verdicts by {kind}", table(heads, lines))
 
 
 def bounds_text(claim: Claim, by_scale: Mapping[str, list[Tested]]) -> str:

@@ -422,9 +422,10 @@ def with_effects() -> dict[str, list[Claim]]:
     """The claims in each plot of effects, by its file name: those of a paper, but textures apart,
     whose measures no other claim has."""
     found: dict[str, list[Claim]] = {}
+    apart = textures()
     for claim in claims():
         name = f"results-effects-{claim.title[0].lower()}"
-        found.setdefault("results-textures" if claim == textures() else name, []).append(claim)
+        found.setdefault("results-textures" if claim == apart else name, []).append(claim)
     return found
 
 

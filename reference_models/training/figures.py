@@ -153,10 +153,11 @@ def lines(plot: Plot) -> Figure:
     for axes in figure.axes:
         handles, names = axes.get_legend_handles_labels()
         shown |= dict(zip(names, handles, strict=True))
-    endings = {tuple(label.partition(", ")[2] for label in family) for family in families.values()}
-    if len(endings) == 1 and len(families) > 4:
-        # One entry per colour and one per dash are fewer than one per line.
-        (shared,) = endings
+    shared, *others = {
+        tuple(label.partition(", ")[2] for label in family) for family in families.values()
+    }
+    # One entry per colour and one per dash are then fewer than one per line.
+    if len(shared) > 1 and not others and len(families) > 4:
         dashes = {
             ending: Line2D([], [], color="k", linestyle=DASHES[place % len(DASHES)])
             for place, ending in enumerate(shared)

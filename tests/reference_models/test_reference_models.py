@@ -537,7 +537,7 @@ def test_batch_normalisation_is_not_split_on_cpus(monkeypatch):
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_does(tmp_path: Path):
-    """torchrun with gloo: the same losses and weights; one process writes, and alone can load.
+    """torchrun with gloo: the same losses and weights. One process writes, and can load by itself.
 
     All runs in the same processes, as starting takes longer than they do.
     """

@@ -655,7 +655,9 @@ def test_a_picture_remembers_what_it_shows(tmp_path):
 def test_the_legend_names_colours_and_dashes_apart_where_all_lines_come_in_pairs():
     points: figures.Points = ((0.0, (0.8,)), (1.0, (0.5,)))
     labels = [f"{name}, {end}" for name in "abcde" for end in ("T = 1", "prior")]
-    for shown, entries in ((labels, [*"abcde", "T = 1", "prior"]), (labels[:-1], labels[:-1])):
+    by_colour = [*"abcde", "T = 1", "prior"]
+    alone = list("abcde")
+    for shown, entries in ((labels, by_colour), (labels[:-1], labels[:-1]), (alone, alone)):
         panel = figures.Panel("t", tuple((label, points) for label in shown))
         (legend,) = figures.lines(figures.Plot("lines", (panel,))).legends
         assert [text.get_text() for text in legend.get_texts()] == entries
